@@ -1,0 +1,211 @@
+"""The nouns of etude. Shapes: `B` sequences, `T` tokens of one sequence, `N` tokens of a packed batch,
+`G` episodes of one task. Everything here is frozen; a stage is a function between two of these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Message:
+    role: str  # "system" | "user" | "assistant"
+    content: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a checker says of an answer: pass or fail. The third outcome, error, is an exception: it is
+    caught at one boundary, leaves its group and never becomes a number."""
+
+    reward: float  # in [0, 1]
+    correct: bool
+    feedback: str = ""  # what the environment says back; may be empty
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.reward <= 1.0:
+            raise ValueError(f"a verdict's reward lies in [0, 1]; got {self.reward}")
+
+
+Check = Callable[[str], Verdict]
+"""Judges the text of an answer. Picklable. May raise: that is an error, not a zero."""
+
+
+class World(Protocol):
+    """An environment of several turns, made anew for every episode by `Task.world`."""
+
+    def observe(self) -> str:
+        """The text that the player sees first."""
+        ...
+
+    def act(self, text: str) -> tuple[str, Verdict | None]:
+        """The next observation after the player's words, and the verdict once the episode is over."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem. `key` is a hash of its content: two tasks that ask the same are the same task."""
+
+    prompt: tuple[Message, ...]
+    check: Check = field(compare=False)
+    kind: str = "task"  # the category that a curriculum may choose
+    difficulty: float = 0.0  # the source's own level; larger is harder
+    answer: str | None = None  # a gold answer, which `check` accepts
+    reference: str | None = None  # a worked solution: a demonstration to imitate
+    hints: tuple[str, ...] = ()  # from vague to telling
+    world: Callable[[], World] | None = field(default=None, compare=False)  # picklable
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def key(self) -> str:
+        content = [[m.role, m.content] for m in self.prompt]
+        text = json.dumps([self.kind, content, self.answer, self.meta.get("world_key")])
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a curriculum asks for: a task of some kind and level (or this very task), `samples` times."""
+
+    kind: str | None = None  # None: the task source's own mixture
+    difficulty: float | None = None
+    samples: int | None = None  # None: the run's attempts per task
+    task: Task | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How a policy is sampled. Part of the policy: log-probabilities are taken under these settings,
+    by the same function (`policy.distribution.log_softmax`), in the sampler and in the trainer."""
+
+    temperature: float = 1.0  # > 0; greedy is its own flag
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    greedy: bool = False
+    max_tokens: int = 64  # per reply
+
+
+@dataclass(frozen=True)
+class Span:
+    """A run of tokens by one speaker. `sampled` tokens carry the log-probability under the policy that
+    sampled them, temperature included."""
+
+    role: str
+    tokens: Array  # int32[n]
+    sampled: bool = False
+    logp: Array | None = None  # float32[n] where sampled
+    hidden: bool = False  # there when sampling, absent when training (a hint)
+    restart: bool = False  # the template rewrote history here: a new sequence of the same episode
+    tag: str = ""  # what the span is to its rollout: "attempt", "reflection", ...
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an episode has no verdict. `where`: "check" | "world" | "rollout" | "reward" | "sampler"."""
+
+    where: str
+    error: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One conversation about one task, as tokens. Text is a view for people, never for training."""
+
+    task: Task
+    spans: tuple[Span, ...]
+    player: str = "policy"
+    index: int = 0  # sample number within its group
+    verdicts: tuple[Verdict, ...] = ()  # in the order given, one per checked attempt
+    scores: Mapping[str, float] = field(default_factory=dict)  # written by the reward stage
+    stop: str = ""  # "end" | "length" | "turns" | "error"
+    policy_version: int = 0
+    failure: Failure | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)  # facts that a method's rollout leaves for its credit
+
+    @property
+    def tokens(self) -> Array:  # int32[T]
+        return _join([s.tokens for s in self.spans], np.int32)
+
+    @property
+    def sampled(self) -> Array:  # bool[T]
+        return _join([np.full(len(s), s.sampled) for s in self.spans], np.bool_)
+
+    @property
+    def logp(self) -> Array:  # float32[T]; 0 where nothing was sampled
+        zero = [s.logp if s.logp is not None else np.zeros(len(s)) for s in self.spans]
+        return _join(zero, np.float32)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return self.verdicts[-1] if self.verdicts else None
+
+    @property
+    def correct(self) -> bool:
+        return bool(self.verdicts and self.verdicts[-1].correct)
+
+    @property
+    def reward(self) -> float:
+        """The score that credit reads. Raises KeyError before the reward stage has run."""
+        return self.scores["reward"]
+
+    def with_scores(self, scores: Mapping[str, float]) -> Episode:
+        return replace(self, scores={**self.scores, **scores})
+
+
+@dataclass(frozen=True)
+class Group:
+    """The episodes of one task: the unit of credit and of curricula. Failed episodes are kept apart."""
+
+    task: Task
+    episodes: tuple[Episode, ...]
+    request: Request = field(default_factory=Request)
+    failed: tuple[Episode, ...] = ()
+
+    @property
+    def rewards(self) -> Array:  # float64[G]
+        return np.array([e.reward for e in self.episodes])
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the outcomes differ, that is, whether a group baseline leaves any signal."""
+        rewards = self.rewards
+        return len(rewards) > 1 and float(np.ptp(rewards)) > 1e-9
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What one sequence is to teach. `weights[name]` says how strongly the loss term `name` acts on each
+    token (0: not at all); a token's loss is weight x term. Arrays are aligned with `episode.tokens`."""
+
+    episode: Episode
+    advantage: Array  # float32[T]
+    weights: Mapping[str, Array] = field(default_factory=dict)  # float32[T] each; default: {"policy": sampled}
+    extras: Mapping[str, Array] = field(default_factory=dict)  # float32[T]: returns, values, references, ...
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            object.__setattr__(self, "weights", {"policy": self.episode.sampled.astype(np.float32)})
+        length = sum(len(s) for s in self.episode.spans)
+        for name, row in {"advantage": self.advantage, **self.weights, **self.extras}.items():
+            if len(row) != length:
+                raise ValueError(f"signal row '{name}' has {len(row)} entries for {length} tokens")
+
+
+def _join(parts: Sequence[Any], dtype: Any) -> Array:
+    if not parts:
+        return np.zeros(0, dtype)
+    return np.concatenate([np.asarray(p, dtype) for p in parts])
