@@ -104,7 +104,8 @@ class Span:
     tokens: Array  # int32[n]
     sampled: bool = False
     logp: Array | None = None  # float32[n] where sampled
-    hidden: bool = False  # there when sampling, absent when training (a hint)
+    hidden: bool = False  # there when sampling, absent when training (a prompt with a hint)
+    unseen: bool = False  # there when training, absent when sampling (the same prompt without it)
     restart: bool = False  # the template rewrote history here: a new sequence of the same episode
     tag: str = ""  # what the span is to its rollout: "attempt", "reflection", ...
 
@@ -134,7 +135,9 @@ class Episode:
     stop: str = ""  # "end" | "length" | "turns" | "error"
     policy_version: int = 0
     failure: Failure | None = None
-    notes: Mapping[str, Any] = field(default_factory=dict)  # facts that a method's rollout leaves for its credit
+    notes: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # facts that a method's rollout leaves for its credit
 
     @property
     def tokens(self) -> Array:  # int32[T]
@@ -193,7 +196,9 @@ class Signal:
 
     episode: Episode
     advantage: Array  # float32[T]
-    weights: Mapping[str, Array] = field(default_factory=dict)  # float32[T] each; default: {"policy": sampled}
+    weights: Mapping[str, Array] = field(
+        default_factory=dict
+    )  # float32[T] each; default: {"policy": sampled}
     extras: Mapping[str, Array] = field(default_factory=dict)  # float32[T]: returns, values, references, ...
 
     def __post_init__(self) -> None:

@@ -1,0 +1,3 @@
+from etude.launch import main
+
+main()

@@ -1,0 +1,44 @@
+"""The command line: thin functions over the library, one sentence and exit code 2 for what the user can mend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from etude.cli import look, measure, train
+from etude.errors import UserError
+
+app = typer.Typer(
+    name="etude",
+    help="Trains a language model on its own checked attempts, and compares ways of doing so at equal compute.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for room in (train, measure, look):
+    room.add_to(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The program; returns its exit code. 0 done, 2 bad input or a refusal, 130 interrupted; ours raise (1)."""
+    try:
+        result = typer.main.get_command(app).main(
+            args=list(arguments), prog_name="etude", standalone_mode=False
+        )
+    except UserError as error:
+        print(f"etude: {error}", file=sys.stderr)
+        return 2
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 2
+    except click.ClickException as error:
+        print(f"etude: {error.format_message()}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        print("etude: interrupted; `etude resume` goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,93 @@
+"""`etude recipes`, `tasks`, `doctor`, `report` and `view`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from etude.cli.train import Json
+from etude.errors import UserError, nearest
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(recipes)
+    app.command()(tasks)
+    app.command()(doctor)
+    app.command()(report)
+    app.command()(view)
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="one recipe's own page")] = None, json: Json = False
+) -> None:
+    """All methods, or one method's page: idea, equation, settings, departures, claim."""
+    from etude.recipes.page import facts, one, table
+
+    found = facts(name)
+    if json:
+        _print(found if name is None else found[0])
+    else:
+        typer.echo(table(found) if name is None else one(found[0]))
+
+
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="one task source")] = None, json: Json = False
+) -> None:
+    """Where problems come from, and their parameters."""
+    from etude.tasks import catalogue
+
+    found = {info.name: info.to_dict() for info in catalogue()}
+    if name is not None and name not in found:
+        raise UserError(f"there is no task source '{name}'{nearest(name, found)}")
+    chosen: Any = found[name] if name else list(found.values())
+    if json:
+        _print(chosen)
+    elif name:
+        typer.echo(_page(chosen))
+    else:
+        typer.echo(
+            "\n".join(f"{i['name']:32} {i.get('about', i.get('description', ''))}"[:120] for i in chosen)
+        )
+
+
+def doctor(json: Json = False) -> None:
+    """Versions, cores, instruction sets, and the speed of one matrix product."""
+    from etude.doctor import examine, screen
+
+    found = examine()
+    _print(found) if json else typer.echo(screen(found))
+
+
+def report(path: Annotated[Path, typer.Argument(help="a run, or a comparison")]) -> None:
+    """Write the run's page: one HTML file that opens offline."""
+    from etude.report.page import write_report
+
+    typer.echo(str(write_report(path)))
+
+
+def view(
+    directory: Annotated[Path, typer.Argument(help="a folder of runs")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="0 takes a free one", min=0, max=65535)] = 0,
+    open: Annotated[bool, typer.Option(help="open a browser")] = True,
+) -> None:
+    """Serve a folder of runs on this machine, live while they train."""
+    from etude.report.page import serve
+
+    serve(directory, port=port, open_browser=open)
+
+
+def _page(info: dict[str, Any]) -> str:
+    lines = [f"{k}: {v}" for k, v in info.items() if not isinstance(v, list | dict)]
+    for key, value in info.items():
+        if isinstance(value, dict):
+            lines += [f"{key}:", *(f"  {k}: {v}" for k, v in value.items())]
+        elif isinstance(value, list):
+            lines += [f"{key}:", *(f"  {v}" for v in value)]
+    return "\n".join(lines)
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))

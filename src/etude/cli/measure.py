@@ -1,0 +1,87 @@
+"""`etude eval` and `etude sample`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from etude.cli.train import Json, Seed, Set, Tasks
+
+Where = Annotated[str, typer.Argument(help="smollm2, a model directory, a hub name, or a run's directory")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("eval")(evaluate)
+    app.command()(sample)
+
+
+def evaluate(
+    model: Where,
+    tasks: Tasks,
+    problems: Annotated[int, typer.Option(help="held-out problems", min=1)] = 200,
+    k: Annotated[int, typer.Option("-k", help="attempts per problem", min=1)] = 8,
+    greedy: Annotated[bool, typer.Option(help="the likeliest token always; one attempt")] = False,
+    seed: Seed = 0,
+    set: Set = None,
+    json: Json = False,
+) -> None:
+    """Accuracy on held-out tasks, with intervals: pass@k, mean@k, by kind."""
+    from etude.evaluate.run import evaluate_model
+    from etude.report.terminal import eval_screen
+    from etude.train.config import parse_changes
+
+    changes = {name.removeprefix("run."): value for name, value in parse_changes(set or []).items()}
+    result = evaluate_model(model, tasks, problems, 1 if greedy else k, seed, greedy, changes)
+    typer.echo(_json(result.to_dict()) if json else eval_screen(result.to_dict()))
+
+
+def sample(
+    model: Where,
+    prompt: Annotated[str, typer.Argument(help="what the user says")],
+    n: Annotated[int, typer.Option("-n", help="replies", min=1)] = 1,
+    max_tokens: Annotated[int, typer.Option(help="longest reply", min=1)] = 128,
+    temperature: Annotated[float, typer.Option(help="above 0", min=0.01)] = 1.0,
+    greedy: Annotated[bool, typer.Option(help="the likeliest token always")] = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Replies of a model to a prompt, with their log-probability."""
+    import asyncio
+
+    from etude import seeds
+    from etude.evaluate.run import model_path
+    from etude.policy.model import Policy
+    from etude.report.terminal import clean
+    from etude.types import Message, SamplingParams
+
+    policy = Policy.load(model_path(model))
+    sampler = policy.sampler()
+    params = SamplingParams(temperature, greedy=greedy, max_tokens=max_tokens)
+    tokens = policy.renderer.prompt([Message("user", prompt)])
+
+    async def replies() -> list[Any]:
+        return await asyncio.gather(
+            *(sampler.sample(tokens, params, seeds.key(seed, "sample", prompt, i)) for i in range(n))
+        )
+
+    found = [
+        {
+            "text": policy.renderer.decode(s.tokens),
+            "logp": float(s.logp.sum()),
+            "tokens": len(s.tokens),
+            "stop": s.stop,
+        }
+        for s in asyncio.run(replies())
+    ]
+    if json:
+        typer.echo(_json(found))
+        return
+    for number, reply in enumerate(found, 1):
+        typer.echo(f"[{number}] log p {reply['logp']:.2f}, {reply['tokens']} tokens, stop: {reply['stop']}")
+        typer.echo(clean(reply["text"]))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, default=str)

@@ -1,0 +1,193 @@
+"""`etude train`, `resume`, `check` and `demo`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from etude.errors import Refused, UserError
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="smollm2 (comes with etude), a directory, or a hub name")
+]
+Tasks = Annotated[str, typer.Option("--tasks", "-t", help="NAME[:param=value,...][,NAME...] or FILE.jsonl")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="stage.field=value, or run.field=value; repeatable")
+]
+Seed = Annotated[int, typer.Option("--seed", help="names every random draw of the run")]
+Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no line per step")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(train)
+    app.command()(resume)
+    app.command()(check)
+    app.command()(demo)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="a recipe, or several joined with +")],
+    model: Model = "smollm2",
+    tasks: Tasks = ...,  # type: ignore[assignment]
+    steps: Annotated[int | None, typer.Option(help="steps to train", min=1)] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="10m, 500k-tokens or 2e14-flops, instead of --steps")
+    ] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="the run's directory; default runs/RECIPE-SEED")] = None,
+    set: Set = None,
+    force: Annotated[bool, typer.Option(help="train even if the pre-flight sees nothing to learn")] = False,
+    overwrite: Annotated[bool, typer.Option(help="delete a run that lies in --out")] = False,
+    log: Annotated[str, typer.Option(help="also write to: tensorboard, wandb (comma-separated)")] = "",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train a model with a recipe; evaluates on held-out tasks before and after."""
+    from etude.train.config import Budget, Plan, parse_changes
+    from etude.train.setup import start
+
+    if steps is not None and budget is not None:
+        raise UserError("give either --steps or --budget, not both")
+    amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
+    plan = Plan(recipe, model, tasks, amount, seed, parse_changes(set or []))
+    run = start(plan, out or _free(Path("runs") / f"{recipe}-{seed}"), overwrite=overwrite)
+    summary = conduct(run, force=force, quiet=quiet or json, log=log)
+    _finish(summary, json)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="a run's directory")],
+    log: Annotated[str, typer.Option(help="also write to: tensorboard, wandb")] = "",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Go on with a run from its last checkpoint, exactly as if it had never stopped."""
+    from etude.train.setup import resume as reopen
+
+    again, warnings = reopen(run)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    _finish(conduct(again, fresh=False, quiet=quiet or json, log=log), json)
+
+
+def check(
+    tasks: Tasks,
+    recipe: Annotated[str, typer.Option(help="the recipe that would train")] = "grpo",
+    model: Model = "smollm2",
+    seed: Seed = 0,
+    set: Set = None,
+    json: Json = False,
+) -> None:
+    """The pre-flight alone: would this recipe find anything to learn from? Exit code 2 if not."""
+    import tempfile
+
+    from etude.train.config import Budget, Plan, parse_changes
+    from etude.train.setup import start
+
+    changes = {"run.eval_problems": "0", **parse_changes(set or [])}
+    plan = Plan(recipe, model, tasks, Budget(1, "steps"), seed, changes)
+    with tempfile.TemporaryDirectory() as place:
+        run = start(plan, Path(place) / "check")
+        found = run.preflight()
+        run.close()
+    _print_json(found.to_dict()) if json else typer.echo(found.sentence)
+    if found.cause:
+        raise typer.Exit(2)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="the run's directory")] = Path("runs/demo"),
+    steps: Annotated[int | None, typer.Option(help="fewer steps than the demo's own", min=1)] = None,
+    json: Json = False,
+) -> None:
+    """The main job on the embedded model: arithmetic with answers that can be checked, in minutes, on a CPU."""
+    from etude.demo import plan
+    from etude.train.setup import start
+
+    run = start(plan(steps), out, overwrite=True)
+    _finish(conduct(run, quiet=json), json)
+
+
+def conduct(
+    run: Any, fresh: bool = True, force: bool = False, quiet: bool = False, log: str = ""
+) -> dict[str, Any]:
+    """Pre-flight, evaluation, training, evaluation, model: what `train`, `resume` and `demo` have in common.
+    The run is left resumable whatever happens."""
+    from etude.report.terminal import Progress
+    from etude.report.writers import writers
+    from etude.train.loop import train as loop
+
+    beside = writers(log, run.directory.path)
+    progress = Progress(run.plan.budget, quiet)
+
+    def on_step(step: int, metrics: dict[str, Any]) -> None:
+        progress(step, metrics, run.context.progress)
+        for writer in beside:
+            writer.write(step, metrics)
+
+    run.on_step = on_step
+    try:
+        if fresh:
+            found = run.preflight()
+            progress.say(f"pre-flight: {found.sentence}")
+            if found.cause and not (force or run.settings.skip_preflight):
+                raise Refused(f"nothing can be learned: {found.sentence} (--force trains all the same)")
+            run.checkpoint()
+            if run.holdout:
+                run.evaluate("before training")
+        begin = time.perf_counter()
+        run.times["begin"] = begin
+        loop(run)
+        if run.holdout:
+            run.evaluate("last step")
+        model = run.save_model()
+        return summary_of(run, model)
+    finally:
+        for writer in beside:
+            writer.close()
+        run.close()
+
+
+def summary_of(run: Any, model: Path) -> dict[str, Any]:
+    """The facts of the last screen, all read back from disk."""
+    from etude.report.page import write_report
+
+    evals, metrics = run.directory.evals(), run.directory.metrics()
+    last = metrics[-1] if metrics else {}
+    return {
+        "run": str(run.directory.path),
+        "recipe": run.recipe.name,
+        "steps": run.context.step,
+        "ended": run.ended or "budget spent",
+        "minutes": last.get("seconds", 0.0) / 60,
+        "tokens": {k.removeprefix("tokens/"): v for k, v in last.items() if k.startswith("tokens/")},
+        "flops": last.get("flops", 0.0),
+        "before": evals[0] if evals else None,
+        "after": evals[-1] if len(evals) > 1 else None,
+        "model": str(model),
+        "report": str(write_report(run.directory.path)),
+    }
+
+
+def _finish(summary: dict[str, Any], as_json: bool) -> None:
+    from etude.report.terminal import final_screen
+
+    _print_json(summary) if as_json else typer.echo(final_screen(summary))
+
+
+def _free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that is not taken."""
+    number = 2
+    free = path
+    while free.exists():
+        free, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return free
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))

@@ -1,0 +1,106 @@
+"""Credit from the outcomes of a group: each token of an episode gets the episode's advantage.
+
+Notation: r_i is the reward of episode i of a group of G; advantages are numbers, never differentiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+
+from etude.settings import Setting
+from etude.types import Array, Episode, Group, Signal
+
+Credit = Callable[[Sequence[Group], Any], list[Signal]]
+
+
+def constant(episode: Episode, advantage: float) -> Signal:
+    """The same advantage on every sampled token."""
+    return Signal(episode, np.where(episode.sampled, np.float32(advantage), np.float32(0)))
+
+
+def centred(rewards: Array) -> Array:
+    """r_i - mean(r)."""
+    return rewards - rewards.mean() if len(rewards) else rewards
+
+
+def leave_one_out(rewards: Array) -> Array:
+    """r_i - mean of the others: G/(G-1) times the centred reward (arXiv 2402.14740). 0 for a lone episode."""
+    g = len(rewards)
+    return centred(rewards) * g / (g - 1) if g > 1 else np.zeros(g)
+
+
+def standardised(rewards: Array, epsilon: float = 1e-4) -> Array:
+    """(r_i - mean) / (std + epsilon), std over the group without Bessel's correction; 0 for equal rewards."""
+    return centred(rewards) / (rewards.std() + epsilon) if len(rewards) else rewards
+
+
+def each(advantages: Callable[[Array], Array]) -> Credit:
+    """Credit that looks at one group at a time."""
+
+    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+        return [
+            constant(episode, float(advantage))
+            for group in groups
+            for episode, advantage in zip(group.episodes, advantages(group.rewards), strict=True)
+        ]
+
+    return credit
+
+
+def whitened(signals: Sequence[Signal], centre: bool = True, epsilon: float = 1e-8) -> list[Signal]:
+    """Advantages minus their mean, over their standard deviation, across all trained tokens of the batch."""
+    flat = np.concatenate([s.advantage[s.episode.sampled] for s in signals]) if signals else np.zeros(0)
+    if not len(flat):
+        return list(signals)
+    mean, std = (flat.mean() if centre else 0.0), flat.std() + epsilon
+    return [
+        Signal(
+            s.episode,
+            np.where(s.episode.sampled, (s.advantage - mean) / std, 0).astype(np.float32),
+            s.weights,
+            s.extras,
+        )
+        for s in signals
+    ]
+
+
+# ---- stages ------------------------------------------------------------------------------------------
+
+
+def group_mean(std: Annotated[bool, Setting("divide by the group's standard deviation")] = False) -> Credit:
+    return each(standardised if std else centred)
+
+
+def others_mean() -> Credit:
+    return each(leave_one_out)
+
+
+def batch_whitened() -> Credit:
+    """r - mean of the group, then whitened over all tokens of the batch."""
+
+    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+        return whitened(each(centred)(groups, context))
+
+    return credit
+
+
+def normalise(values: Array, epsilon: float = 1e-8) -> Array:
+    """(x - mean) / (std + epsilon)."""
+    return (values - values.mean()) / (values.std() + epsilon)
+
+
+def batch_normalised() -> Credit:
+    """The reward itself, whitened over all tokens of the batch."""
+
+    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+        return whitened(raw()(groups, context))
+
+    return credit
+
+
+def raw(shift: Annotated[float, Setting("subtracted from every reward")] = 0.0) -> Credit:
+    """The reward itself."""
+    return each(lambda rewards: rewards - shift)

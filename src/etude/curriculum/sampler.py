@@ -1,0 +1,41 @@
+"""The plainest curricula. A curriculum draws requests, sees what came of them, and keeps its state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from etude.types import Group, Request
+
+
+class Curriculum(Protocol):
+    def next(self, n: int, context: Any) -> list[Request]: ...
+
+    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None: ...
+
+    def report(self) -> dict[str, float]:
+        """Its state in numbers, for the page: {arm: share}."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Uniform:
+    """Whatever the task source's own mixture gives. Keeps nothing."""
+
+    def next(self, n: int, context: Any) -> list[Request]:
+        return [Request() for _ in range(n)]
+
+    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
+        return None
+
+    def report(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None

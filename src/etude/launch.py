@@ -1,0 +1,32 @@
+"""The `etude` command. Sets what must stand in the environment before Python's heap starts, then runs the program.
+
+On virtual machines fresh pages cost more than arithmetic: with these allocator settings memory that was freed
+stays with the process, which halves the first step's time and most of the system time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+ENVIRONMENT = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+def environment() -> dict[str, str]:
+    """`os.environ` with the settings above where the user has not made them."""
+    return {**ENVIRONMENT, **os.environ, "ETUDE_LAUNCHED": "1"}
+
+
+def main() -> None:
+    if sys.platform == "linux" and "ETUDE_LAUNCHED" not in os.environ:
+        os.execve(sys.executable, [sys.executable, "-m", "etude", *sys.argv[1:]], environment())
+    from etude.cli import run
+
+    sys.exit(run(sys.argv[1:]))

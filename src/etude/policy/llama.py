@@ -1,0 +1,202 @@
+"""The forward pass of the Llama family over rows: float32 residual stream, norms, rotations and softmax;
+matrix products in the precision of the working weights. Training, scoring, prefill and decoding are this one
+function with another `attend`. Norm outputs and MLP products are recomputed in the backward pass.
+
+Seams for native kernels: `norm_linear`, `rotate`, `attention`, `gated_linear`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from etude.policy.layout import Bucket, Layout
+from etude.policy.weights import Layer, Weights
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q [R, H, hd], k [R, K, hd], v [R, K, hd]) -> [R, H * hd], in the working precision."""
+
+
+def trunk(weights: Weights, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    """f32[R, D]: final hidden states, after the last norm, of int64[R] `tokens` at int64[R] `positions`."""
+    shape = weights.shape
+    angles = weights.rope(positions)
+    hidden = F.embedding(tokens, weights.embed).float()
+    for i, layer in enumerate(weights.layers):
+        q, k, v = project_heads(weights, layer, hidden, angles)
+        hidden = hidden + F.linear(attend(i, q, k, v), layer.o)
+        gate_up = norm_linear(hidden, layer.norm2, layer.gate_up, None, shape.eps)
+        hidden = hidden + gated_linear(gate_up, layer.down)
+    return norm(hidden, weights.norm, shape.eps)
+
+
+def project_heads(
+    weights: Weights, layer: Layer, hidden: Tensor, angles: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries [R, H, hd], rotated keys [R, K, hd] and values [R, K, hd]."""
+    shape = weights.shape
+    z = norm_linear(hidden, layer.norm1, layer.qkv, layer.qkv_bias, shape.eps)
+    z = z.view(-1, shape.heads + 2 * shape.kv_heads, shape.head_dim)
+    q, k, v = z.split((shape.heads, shape.kv_heads, shape.kv_heads), dim=1)
+    q = rotate(q, angles, layer.q_norm, shape.eps)
+    return q, rotate(k, angles, layer.k_norm, shape.eps), v
+
+
+def norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last dimension, in float32 (arXiv 1910.07467)."""
+    scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)
+    return hidden * scale * weight
+
+
+def norm_linear(hidden: Tensor, weight: Tensor, matrix: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """[R, M]: norm, rounding to the working precision, matrix product. Keeps `hidden` only."""
+    out: Tensor = NormLinear.apply(hidden, weight, matrix, bias, eps)
+    return out
+
+
+def gated_linear(gate_up: Tensor, matrix: Tensor) -> Tensor:
+    """[R, D]: (SiLU(gate) * up) times the matrix [D, I]; the product is rounded once. Keeps `gate_up` only."""
+    out: Tensor = GatedLinear.apply(gate_up, matrix)
+    return out
+
+
+def rotate(x: Tensor, angles: tuple[Tensor, Tensor], weight: Tensor | None, eps: float) -> Tensor:
+    """Rotary embedding of [R, heads, hd] by f32[R, hd / 2] cosines and sines, after the optional per-head norm
+    (Qwen3). Computed in float32, returned in the precision of `x` (arXiv 2104.09864)."""
+    if weight is not None:
+        return Rotate.apply(norm(x.float(), weight, eps), *angles).to(x.dtype)
+    out: Tensor = Rotate.apply(x, *angles)
+    return out
+
+
+class NormLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, matrix: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(hidden, scale, weight, matrix)
+        return F.linear((hidden * scale).mul_(weight).to(matrix.dtype), matrix, bias)
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, scale, weight, matrix = ctx.saved_tensors
+        unit = hidden * scale
+        dmatrix = dz.t() @ (unit * weight).to(matrix.dtype) if ctx.needs_input_grad[2] else None
+        dbias = dz.float().sum(0).to(dz.dtype) if ctx.needs_input_grad[3] else None
+        dy = (dz @ matrix).float()
+        dweight = (dy * unit).sum(0) if ctx.needs_input_grad[1] else None
+        dy.mul_(weight)
+        mean = (dy * unit).mean(-1, keepdim=True)
+        return dy.addcmul_(unit, mean, value=-1).mul_(scale), dweight, dmatrix, dbias, None
+
+
+class GatedLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor, matrix: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up, matrix)
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.linear(F.silu(gate.float()).mul_(up).to(matrix.dtype), matrix)
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        gate_up, matrix = ctx.saved_tensors
+        gate, up = gate_up.float().chunk(2, dim=-1)
+        soft = torch.sigmoid(gate)
+        silu = gate * soft
+        dmatrix = dz.t() @ (silu * up).to(matrix.dtype) if ctx.needs_input_grad[1] else None
+        dy = (dz @ matrix).float()
+        out = torch.empty_like(gate_up)
+        dgate, dup = out.chunk(2, dim=-1)
+        dup.copy_(dy * silu)
+        # d silu(x) / dx = s + x s (1 - s)
+        dgate.copy_(dy.mul_(up).mul_(soft.add_(silu * (1 - soft))))
+        return out, dmatrix
+
+
+class Rotate(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _turn(dy, cos, -sin), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(a, b) -> (a cos - b sin, b cos + a sin) for the two halves a, b of the last dimension."""
+    a, b = x.float().chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def attender(weights: Weights, rows: Layout) -> Attend:
+    """Attention over the rows of a layout, for `trunk`."""
+    masks: dict[int, list[Tensor]] = {}
+    shape = weights.shape
+    for window in set(shape.windows):
+        masks[window] = [_mask(bucket, window, shape.group, weights.dtype) for bucket in rows.buckets]
+
+    def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attention(q, k, v, rows.buckets, masks[shape.windows[i]])
+
+    return attend
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, buckets: tuple[Bucket, ...], masks: list[Tensor]) -> Tensor:
+    """[R, H * hd]: every row of q sees its own bucket's keys. Keeps q, k, v; the rest is recomputed."""
+    out: Tensor = Attention.apply(q, k, v, buckets, masks)
+    return out
+
+
+def _mask(bucket: Bucket, window: int, group: int, dtype: torch.dtype) -> Tensor:
+    """[S, 1, O * group, L], 0 or -inf: the heads of one key/value head are further queries of the same key."""
+    seen = bucket.mask
+    if window:
+        seen = seen & (bucket.distance < window)
+    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
+    return bias.repeat_interleave(group, dim=2)
+
+
+def _bucket_attention(q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, mask: Tensor) -> Tensor:
+    """[M, H * hd] for the real queries of a bucket."""
+    (s, o, n), heads, (kv, hd) = bucket.size, q.shape[1], k.shape[1:]
+    group = heads // kv
+    ask = q.index_select(0, bucket.queries).view(s, o, kv, group, hd)
+    ask = ask.permute(0, 2, 1, 3, 4).reshape(s, kv, o * group, hd)
+    key = k.index_select(0, bucket.keys).view(s, n, kv, hd).transpose(1, 2)
+    value = v.index_select(0, bucket.keys).view(s, n, kv, hd).transpose(1, 2)
+    got = F.scaled_dot_product_attention(ask, key, value, attn_mask=mask)
+    got = got.view(s, kv, o, group, hd).permute(0, 2, 1, 3, 4).reshape(s * o, heads * hd)
+    return got.index_select(0, bucket.real)
+
+
+class Attention(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, buckets: tuple[Bucket, ...], masks: list[Tensor]
+    ) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.buckets, ctx.masks = buckets, masks
+        out = q.new_empty(len(q), q.shape[1] * q.shape[2])
+        for bucket, mask in zip(buckets, masks, strict=True):
+            out[bucket.rows] = _bucket_attention(q, k, v, bucket, mask)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = [x.float() for x in ctx.saved_tensors]  # sums over the samples of a prompt are taken in float32
+        total = [torch.zeros_like(x) for x in inputs]
+        for bucket, mask in zip(ctx.buckets, ctx.masks, strict=True):
+            with torch.enable_grad():
+                leaves = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+                out = _bucket_attention(*leaves, bucket, mask)
+            for sum_, part in zip(total, torch.autograd.grad(out, leaves, grad[bucket.rows]), strict=True):
+                sum_ += part
+        return *(t.to(x.dtype) for t, x in zip(total, ctx.saved_tensors, strict=True)), None, None

@@ -1,0 +1,99 @@
+"""The native sampler: continuous batching over `policy.engine`. One step serves all rows; finished rows leave
+at once, waiting requests join at any step, identical prompts waiting together are computed and stored once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from etude.errors import UserError
+from etude.policy.engine import Engine
+from etude.policy.pump import Pumped, Request
+from etude.policy.weights import Weights
+from etude.types import Array
+
+if TYPE_CHECKING:
+    from etude.policy.model import Policy
+
+PREFILL = 2048  # prompt tokens computed at once
+
+
+class NativeSampler(Pumped):
+    """`max_rows` replies at once; `memory` bounds the bytes of keys and values (one request is always let in)."""
+
+    def __init__(self, policy: Policy, max_rows: int = 128, memory: int = 2 << 30) -> None:
+        super().__init__(policy, max_rows)
+        self.memory = memory
+        self.weights = self._weights()
+        self.engine = Engine(self.weights)
+
+    def _weights(self) -> Weights:
+        weights = self.policy.body.native()
+        if weights is None:
+            raise UserError("the native sampler needs weights of the Llama family")
+        return weights
+
+    def _reset(self) -> None:
+        self.engine = Engine(self.weights)
+
+    def _step(self) -> None:
+        self._admit()
+        if self.live:
+            self._advance()
+
+    def _admit(self) -> None:
+        """Prefills waiting prompts, as far as there is room, and draws their first tokens."""
+        while self.waiting and len(self.live) < self.max_rows:
+            chosen: list[Request] = []
+            prompts: dict[bytes, Array] = {}
+            size = 0
+            while self.waiting and len(self.live) + len(chosen) < self.max_rows:
+                request = self.waiting[0]
+                name = request.prompt.tobytes()
+                more = 0 if name in prompts else len(request.prompt)
+                if chosen and (size + more > PREFILL or not self._fits([*self.live, *chosen, request])):
+                    break
+                if not chosen and self.live and not self._fits([*self.live, request]):
+                    return
+                prompts.setdefault(name, request.prompt)
+                size += more
+                chosen.append(self.waiting.popleft())
+            self._first(chosen, prompts)
+            self.policy.meter.prefilled += size
+
+    def _fits(self, requests: list[Request]) -> bool:
+        """Whether keys and values of these requests stay within memory, at their longest."""
+        prompts = {r.prompt.tobytes() for r in requests}
+        longest = max(len(r.prompt) for r in requests) * len(prompts) + max(r.limit for r in requests) * len(requests)
+        return longest * self.engine.bytes_per_token() <= self.memory
+
+    def _first(self, chosen: list[Request], prompts: dict[bytes, Array]) -> None:
+        slots, hidden = self.engine.prefill(list(prompts.values()))
+        order = {name: i for i, name in enumerate(prompts)}
+        which = [order[r.prompt.tobytes()] for r in chosen]
+        for request in chosen:
+            request.version = self.policy.version
+        tokens = self._draw(chosen, self.engine.logits(hidden)[torch.tensor(which)])
+        for request, place, token in zip(chosen, which, tokens, strict=True):
+            if not self._finished(request):
+                self.engine.join(slots[place], token)
+                self.live.append(request)
+        for slot in slots:
+            self.engine.release(slot)
+
+    def _advance(self) -> None:
+        """One token for every live row."""
+        tokens = self._draw(self.live, self.engine.logits(self.engine.step()))
+        for row, token in zip(self.engine.rows, tokens, strict=True):
+            row.last = token
+        for i in reversed(range(len(self.live))):
+            if self._finished(self.live[i]):
+                self._drop(i)
+
+    def _drop(self, number: int) -> None:
+        self.engine.leave(number)
+        moved = self.live.pop()
+        if number < len(self.live):
+            self.live[number] = moved

@@ -1,0 +1,54 @@
+"""What every sampler is: native, transformers, or remote."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from etude.types import Array, SamplingParams
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A reply as it was sampled. The stop token, where one ended it, is the last of `tokens`."""
+
+    tokens: Array  # int32[n], n >= 1
+    logp: Array  # float32[n], under the request's settings
+    stop: str  # "end" | "length"
+    version: int  # of the policy that sampled it
+
+
+class Sampler(Protocol):
+    """Answers requests; those that wait at the same time are answered together."""
+
+    async def sample(self, prompt: Array, params: SamplingParams, key: int) -> Sample:
+        """Continues int32[n] `prompt`. Token i uses the i-th number of a stream named by `key` alone, so the
+        reply does not depend on what else is being sampled. Raises `UserError` for an unusable request."""
+        ...
+
+    def hold(self) -> AbstractAsyncContextManager[None]:
+        """`async with sampler.hold():` around a wait for something outside (a checker in a child process), so
+        that the sampler does not start a step before its answer is in: which requests share a step, and so
+        the last bits of a result, then do not depend on how fast the outside is."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the sampler; waiting requests fail. It may be called twice."""
+        ...
+
+
+class Uniforms:
+    """The numbers that decide one request: a counter-based stream, read token by token."""
+
+    def __init__(self, key: int) -> None:
+        self._stream = np.random.Generator(np.random.Philox(key=key))
+        self._ready: list[float] = []
+
+    def next(self) -> float:
+        """In [0, 1), float64."""
+        if not self._ready:
+            self._ready = self._stream.random(32).tolist()[::-1]
+        return self._ready.pop()

@@ -1,0 +1,167 @@
+"""A recipe: one value per stage of the loop, plus where the idea comes from.
+
+A recipe replaces one or more stages of a base and nothing else, so recipes compose (`grpo+sec`) as long as
+they replace different stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from etude.errors import UserError, nearest
+from etude.settings import Stage
+
+STAGES = {
+    "curriculum": "which tasks come next, and how many attempts at each",
+    "rollout": "how one episode is played: async (task, player) -> Episode",
+    "gather": "how the episodes of one task are collected: async (table) -> list[Episode]",
+    "reward": "what an episode is worth: (episode) -> {name: number}",
+    "select": "which groups are trained on: (groups, context) -> list[Group]",
+    "credit": "what each token is to be blamed or praised for: (groups, context) -> list[Signal]",
+    "objective": "the loss: terms over a batch",
+    "update": "how the optimiser steps",
+}
+
+NEEDS = {
+    "reference": "a worked solution of every task (`reference`)",
+    "hints": "hints for every task (`hints`)",
+    "feedback": "feedback from the checker (a task parameter: feedback=hint or full)",
+    "steps": "step boundaries in the answers (`meta.steps`)",
+    "teacher": "a second model (--set run.teacher=NAME)",
+    "answer": "a gold answer for every task (`answer`)",
+}
+
+
+@dataclass(frozen=True)
+class Paper:
+    title: str
+    arxiv: str = ""
+    year: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """A number worked by hand: `compute()` must give `equals` to within 1e-5."""
+
+    says: str
+    compute: Callable[[], Any]
+    equals: Any
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """With `settings`, the gradient equals `scale` times that of recipe `to` with `to_settings`."""
+
+    says: str
+    to: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    to_settings: Mapping[str, Any] = field(default_factory=dict)
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A model beside the policy. `source`: "start" (the policy's weights when the run began, frozen), "teacher"
+    (the user's second model), or "copy" (starts as the policy and is trained by a stage with `objective`)."""
+
+    source: str = "start"
+    lr: float = 0.0
+    objective: Callable[[], Any] | None = None
+
+
+STANDARD = {"reference": Companion("start"), "teacher": Companion("teacher")}
+"""Companions that an objective may read without the recipe saying more about them."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    stages: Mapping[str, Stage]  # only those that this recipe replaces
+    family: str = "base"
+    paper: Paper | None = None
+    n: int | tuple[int, ...] | None = None  # number in the catalogue of methods
+    idea: str = ""  # three sentences for a newcomer
+    equation: str = ""
+    departures: tuple[str, ...] = ()  # where this differs from the paper, and guesses made
+    confidence: str = "source"  # of the description that it was built from: source | memory | guess
+    base: Recipe | None = None
+    needs: tuple[str, ...] = ()  # keys of NEEDS
+    companions: Mapping[str, Companion] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # settings of the run itself: {"attempts": 1}
+    examples: tuple[ByHand | Reduction, ...] = ()  # rows for the shared tests
+
+    def __post_init__(self) -> None:
+        unknown = set(self.stages) - set(STAGES)
+        if unknown:
+            raise TypeError(f"recipe {self.name}: unknown stage {unknown}")
+
+    @property
+    def replaces(self) -> tuple[str, ...]:
+        """The stages that differ from the plain defaults, in the order of the loop."""
+        own = set(self.stages) | (set(self.base.replaces) if self.base else set())
+        return tuple(s for s in STAGES if s in own)
+
+    def resolved(self) -> dict[str, Stage]:
+        return {**(self.base.resolved() if self.base else {}), **self.stages}
+
+    def _gathered(self, name: str) -> dict[str, Any]:
+        return {**(self.base._gathered(name) if self.base else {}), **getattr(self, name)}
+
+    @property
+    def all_companions(self) -> dict[str, Companion]:
+        return self._gathered("companions")
+
+    @property
+    def all_defaults(self) -> dict[str, Any]:
+        return self._gathered("defaults")
+
+    @property
+    def all_needs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*(self.base.all_needs if self.base else ()), *self.needs)))
+
+
+def compose(recipes: Sequence[Recipe]) -> Recipe:
+    """One recipe that replaces what each of `recipes` replaces. UserError where two replace the same stage."""
+    first, *rest = recipes
+    joined = first
+    owner = dict.fromkeys(first.replaces, first.name)
+    for recipe in rest:
+        for name in recipe.replaces:
+            if name in owner:
+                raise UserError(
+                    f"{owner[name]} and {recipe.name} cannot be combined: both replace the stage '{name}'"
+                )
+            owner[name] = recipe.name
+        clash = joined.all_defaults.keys() & recipe.all_defaults.keys()
+        for key in clash:
+            if joined.all_defaults[key] != recipe.all_defaults[key]:
+                raise UserError(f"{joined.name} and {recipe.name} cannot be combined: both set run.{key}")
+        joined = replace(
+            joined,
+            name=f"{joined.name}+{recipe.name}",
+            stages={**joined.stages, **recipe.resolved()},
+            needs=(*joined.all_needs, *recipe.all_needs),
+            companions={**joined.all_companions, **recipe.all_companions},
+            defaults={**joined.all_defaults, **recipe.all_defaults},
+        )
+    return joined
+
+
+def override(recipe: Recipe, changes: Mapping[str, str], base: Mapping[str, Stage]) -> Recipe:
+    """`{"credit.std": "false"}` applied to the recipe's stages. Unknown stages and settings are UserErrors."""
+    stages = {**base, **recipe.resolved()}
+    changed = dict(recipe.stages)
+    for path, value in changes.items():
+        name, _, setting = path.partition(".")
+        if name not in stages or not setting:
+            raise UserError(f"there is no stage '{name}' in '{path}'{nearest(name, [*stages, 'run'])}")
+        stages[name] = changed[name] = stages[name].but(**{setting: value})
+        changed[name] = Stage(changed[name].factory, changed[name].checked(name))
+        stages[name] = changed[name]
+    return replace(recipe, stages=changed)

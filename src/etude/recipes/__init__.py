@@ -1,0 +1,66 @@
+"""All recipes, found by being there: every module under `recipes/<family>/` offers `RECIPE` or `RECIPES`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import Any
+
+from etude.credit.group import group_mean
+from etude.curriculum.gate import everything
+from etude.curriculum.sampler import Uniform
+from etude.errors import UserError, nearest
+from etude.objective.policy import plain
+from etude.recipe import Recipe, compose, override
+from etude.rollout.basic import single
+from etude.rollout.table import independent, verdict
+from etude.settings import Stage, stage
+from etude.train.step import Update
+
+DEFAULTS: dict[str, Stage] = {
+    "curriculum": stage(Uniform),
+    "rollout": stage(single),
+    "gather": stage(independent),
+    "reward": stage(verdict),
+    "select": stage(everything),
+    "credit": stage(group_mean),
+    "objective": stage(plain),
+    "update": stage(Update),
+}
+
+
+@cache
+def catalogue() -> dict[str, Recipe]:
+    """{name: recipe}, sorted by family and name."""
+    found: dict[str, Recipe] = {}
+    for module in pkgutil.walk_packages(__path__, __name__ + "."):
+        if module.ispkg or module.name.count(".") < 3:
+            continue  # recipes live in a family's folder
+        loaded = importlib.import_module(module.name)
+        for recipe in getattr(loaded, "RECIPES", None) or [loaded.RECIPE]:
+            if recipe.name in found:
+                raise TypeError(f"two recipes are called '{recipe.name}'")
+            found[recipe.name] = recipe
+    return dict(sorted(found.items(), key=lambda item: (item[1].family, item[0])))
+
+
+def find(expression: str) -> Recipe:
+    """The recipe named, or the composition `a+b`. UserError with the nearest name."""
+    known = catalogue()
+    names = [name.strip() for name in expression.split("+")]
+    for name in names:
+        if name not in known:
+            raise UserError(f"there is no recipe '{name}'{nearest(name, known)}")
+    return compose([known[name] for name in names])
+
+
+def build(recipe: Recipe, changes: dict[str, Any] | None = None) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe with `changes` ({"stage.field": value}) applied, and all of its stages, built."""
+    changed = override(recipe, changes or {}, DEFAULTS)
+    stages = {**DEFAULTS, **changed.resolved()}
+    return changed, {name: part.build(name) for name, part in stages.items()}
+
+
+def resolved_stages(recipe: Recipe) -> dict[str, Stage]:
+    return {**DEFAULTS, **recipe.resolved()}

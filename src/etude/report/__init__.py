@@ -1,0 +1,1 @@
+"""Typed facts on disk, and the page drawn from them. Nothing here knows how a run was made."""

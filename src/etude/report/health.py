@@ -1,0 +1,221 @@
+"""Thresholds on a run's metrics. The first crossing of each is a finding that names what happened, so that a
+collapse can be told from its consequences: findings of one step come with causes before effects.
+
+All state stands in the dataclass: a run that resumes keeps it, or replays its old metrics through `observe`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One threshold, crossed. `step` is when it was established, `since` when the crossing began."""
+
+    step: int
+    name: str
+    message: str
+    value: float | None  # None: the number was not finite
+    threshold: float
+    since: int
+    episodes: tuple[str, ...] = ()  # ids of the episodes that caused it
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Health:
+    """Watches the metrics of one run. Thresholds are bounds on what is still healthy."""
+
+    patience: int = 3
+    """Steps in a row that must lie beyond a threshold before it counts (errors and non-finite: one)."""
+    baseline: int = 5
+    """Steps whose mean says what entropy and length were at the start."""
+    signal_low: float = 0.05
+    """Share of sampled tokens with non-zero credit (without it: of groups with mixed outcomes)."""
+    entropy_low: float = 0.2
+    """Entropy of the policy, as a share of what it was at the start."""
+    entropy_high: float = 3.0
+    """Entropy of the policy, as a multiple of what it was at the start (and at least 0.5 nats above)."""
+    length_high: float = 2.5
+    """Sampled tokens per episode, as a multiple of what they were at the start (and at least 16 more)."""
+    truncated_high: float = 0.5
+    """Share of episodes that were cut at the length limit."""
+    kl_high: float = 0.5
+    """Divergence from the reference policy, nats per token."""
+    gap_high: float = 0.05
+    """Mean |log p sampler - log p trainer|, nats per token."""
+    clip_high: float = 0.4
+    """Share of tokens whose ratio was clipped."""
+    errors_high: float = 0.0
+    """Share of episodes whose answer could not be judged."""
+
+    _seen: set[str] = field(default_factory=set, repr=False)
+    _streak: dict[str, int] = field(default_factory=dict, repr=False)  # name -> step at which it began
+    _count: dict[str, int] = field(default_factory=dict, repr=False)
+    _start: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    first: Finding | None = None
+    """The first finding of the run: its cause, as far as metrics can tell."""
+
+    def observe(self, step: int, metrics: Mapping[str, Any]) -> list[Finding]:
+        """The findings that step `step` establishes, each once per run, causes before effects. Metrics that
+        are missing are not judged."""
+        found = []
+        for name, judge in CHECKS:
+            bad = judge(self, metrics)
+            if bad is None:
+                self._streak.pop(name, None)
+                self._count[name] = 0
+                continue
+            self._streak.setdefault(name, step)
+            self._count[name] = self._count.get(name, 0) + 1
+            needed = 1 if name in AT_ONCE else self.patience
+            if self._count[name] >= needed and name not in self._seen:
+                self._seen.add(name)
+                value, threshold, message = bad
+                finite = value if math.isfinite(value) else None
+                found.append(Finding(step, name, message, finite, threshold, self._streak[name]))
+        for name in ("entropy", "length"):
+            start, now = self._start.setdefault(name, []), number(metrics, name)
+            if now is not None and math.isfinite(now) and len(start) < self.baseline:
+                start.append(now)
+        if found and self.first is None:
+            self.first = found[0]
+        return found
+
+    def was(self, name: str) -> float | None:
+        """What a metric was over the first `baseline` steps; None until they are over."""
+        start = self._start.get(name, [])
+        return sum(start) / len(start) if len(start) >= self.baseline else None
+
+
+Crossing = tuple[float, float, str]  # value, threshold, message
+
+
+def number(metrics: Mapping[str, Any], name: str) -> float | None:
+    """A metric as a float; None when it is missing; NaN when it was stored as null (not finite)."""
+    if name not in metrics:
+        return None
+    value = metrics[name]
+    if isinstance(value, int | float):
+        return float(value)
+    return math.nan if value is None else None
+
+
+def _not_finite(_: Health, metrics: Mapping[str, Any]) -> Crossing | None:
+    for name in metrics:
+        value = number(metrics, name)
+        judged = name == "grad_norm" or name.startswith("loss/")
+        if judged and value is not None and not math.isfinite(value):
+            return (
+                math.nan,
+                0.0,
+                f"{name} is not a finite number; the weights cannot be trusted after this step",
+            )
+    return None
+
+
+def _above(name: str, field_name: str, text: str) -> Callable[[Health, Mapping[str, Any]], Crossing | None]:
+    def judge(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
+        value, bound = number(metrics, name), getattr(health, field_name)
+        if value is None or not value > bound:
+            return None
+        return value, bound, text.format(value=value, percent=100 * value, bound=bound)
+
+    return judge
+
+
+def _entropy_fell(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
+    value, was = number(metrics, "entropy"), health.was("entropy")
+    if value is None or was is None or not value < health.entropy_low * was:
+        return None
+    text = f"entropy fell from {was:.3g} to {value:.3g} nats: the policy says the same thing every time"
+    return value, health.entropy_low * was, text + "; lower the learning rate or add an entropy or KL term"
+
+
+def _entropy_rose(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
+    value, was = number(metrics, "entropy"), health.was("entropy")
+    if value is None or was is None:
+        return None
+    bound = max(health.entropy_high * was, was + 0.5)
+    if not value > bound:
+        return None
+    text = f"entropy rose from {was:.3g} to {value:.3g} nats: the text is turning into noise"
+    return value, bound, text + "; lower the learning rate and look at the sampler gap"
+
+
+def _length_rose(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
+    value, was = number(metrics, "length"), health.was("length")
+    if value is None or was is None:
+        return None
+    bound = max(health.length_high * was, was + 16)
+    if not value > bound:
+        return None
+    text = f"episodes grew from {was:.0f} to {value:.0f} sampled tokens"
+    return value, bound, text + "; does the reward or the loss favour length?"
+
+
+def _no_signal(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
+    value = number(metrics, "signal_tokens")
+    value = number(metrics, "signal") if value is None else value
+    if value is None or not value < health.signal_low:
+        return None
+    return value, health.signal_low, f"only {100 * value:.0f}% of the tokens carry any signal: {why(metrics)}"
+
+
+def why(metrics: Mapping[str, Any]) -> str:
+    """In words, why a step taught nothing."""
+    correct, truncated = number(metrics, "correct"), number(metrics, "truncated")
+    if truncated is not None and truncated > 0.8:
+        return f"{100 * truncated:.0f}% of the answers were cut off; raise the length limit"
+    if correct is not None and correct > 0.95:
+        return "nearly every answer is right; choose harder tasks"
+    if correct is not None and correct < 0.05:
+        return "nearly every answer is wrong; choose easier tasks or check the answer format"
+    return "the attempts at one task all get the same reward"
+
+
+CHECKS: tuple[tuple[str, Callable[[Health, Mapping[str, Any]], Crossing | None]], ...] = (
+    (
+        "errors",
+        _above(
+            "errors", "errors_high", "{percent:.0f}% of the answers could not be judged: the checker failed"
+        ),
+    ),
+    (
+        "gap",
+        _above(
+            "gap",
+            "gap_high",
+            "sampler and trainer disagree by {value:.3g} nats per token (healthy: up to {bound:g});"
+            " what is trained is not what was sampled",
+        ),
+    ),
+    ("not finite", _not_finite),
+    (
+        "kl",
+        _above(
+            "kl",
+            "kl_high",
+            "the policy is {value:.3g} nats per token away from its reference (healthy: up to {bound:g})",
+        ),
+    ),
+    (
+        "clip",
+        _above("clip", "clip_high", "{percent:.0f}% of the tokens were clipped: the updates are too large"),
+    ),
+    ("entropy collapse", _entropy_fell),
+    ("entropy rise", _entropy_rose),
+    ("length explosion", _length_rose),
+    (
+        "truncation",
+        _above("truncated", "truncated_high", "{percent:.0f}% of the answers were cut at the length limit"),
+    ),
+    ("no signal", _no_signal),
+)
+AT_ONCE = frozenset({"errors", "not finite"})

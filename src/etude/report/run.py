@@ -1,0 +1,190 @@
+"""A run as a directory of facts. The training loop writes it, everything else reads it.
+
+config.json     the resolved plan                 card.json     versions, commit, machine
+metrics.jsonl   one object per step               evals.jsonl   one object per evaluation
+findings.jsonl  health findings                   episodes/     step-000012.parquet, one row per attempt
+checkpoints/    what `train.checkpoint` writes    report.html   the page
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from etude.errors import UserError
+from etude.report import files, rows
+from etude.report.suspects import COLUMNS, suspects
+from etude.types import Group, Signal
+
+LINES = ("metrics.jsonl", "evals.jsonl", "findings.jsonl")
+OWN = {
+    "config.json",
+    "card.json",
+    *LINES,
+    "episodes",
+    "checkpoints",
+    "model",
+    "tensorboard",
+    "wandb",
+    "report.html",
+}
+STEP_FILE = re.compile(r"step-(\d+)\.parquet")
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether an etude run lies at `path`: its plan is written last, so a plan means a whole run."""
+    return (Path(path) / "config.json").is_file() and (Path(path) / "card.json").is_file()
+
+
+class RunDirectory:
+    """One run on disk. Build it with `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pieces: dict[int, str] = {}  # text of single tokens, by id
+
+    @classmethod
+    def create(
+        cls, path: str | Path, config: Mapping[str, Any], card: Mapping[str, Any], *, overwrite: bool = False
+    ) -> RunDirectory:
+        """Begins a run at `path`. Raises UserError when another run lies there (unless `overwrite`, which
+        deletes that run), or when the directory holds anything that is not a run."""
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise UserError(f"'{path}' is a file; a run needs a directory of its own")
+        if is_run(path):
+            if not overwrite:
+                raise UserError(f"'{path}' already holds a run; resume it, or choose another --out")
+            _remove(path, OWN)
+        elif path.exists():
+            left = [e.name for e in path.iterdir() if e.name != "card.json" and not e.name.endswith(".tmp")]
+            if left:
+                raise UserError(f"'{path}' is not empty and not a run (it holds '{sorted(left)[0]}')")
+        with files.writing(path):
+            (path / "episodes").mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir(exist_ok=True)
+        files.write_json(path / "card.json", card)
+        files.write_json(path / "config.json", config)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """The run at `path`. Raises UserError when there is none."""
+        path = Path(path)
+        if not is_run(path):
+            what = "does not exist" if not path.exists() else "is not a run (it holds no config.json)"
+            raise UserError(f"'{path}' {what}; name a directory that `etude train` wrote")
+        return cls(path)
+
+    # writing
+
+    def write_step(
+        self,
+        step: int,
+        metrics: Mapping[str, Any],
+        signals: Sequence[Signal],
+        groups: Sequence[Group],
+        decode: rows.Decode,
+    ) -> None:
+        """Records one step: its episodes first, its metrics last, so that a line in metrics.jsonl means
+        that the step is whole. `decode` maps token ids int32[n] to text, special tokens included. A
+        metric that is not finite is stored as null. Raises UserError when the disk is full."""
+        episodes = rows.table(step, signals, groups, decode, self._pieces)
+        sink = pa.BufferOutputStream()
+        pq.write_table(episodes, sink, compression="zstd")
+        with files.writing(self.path / "episodes"):
+            (self.path / "episodes").mkdir(exist_ok=True)
+        files.write_bytes(self.episode_file(step), sink.getvalue().to_pybytes())
+        files.append_line(self.path / "metrics.jsonl", {**metrics, "step": step})
+
+    def write_eval(self, result: Mapping[str, Any]) -> None:
+        """Records one evaluation; `result` must hold its `step`."""
+        self._append("evals.jsonl", result)
+
+    def write_finding(self, finding: Mapping[str, Any]) -> None:
+        """Records one health finding: {step, name, message, value, threshold, episodes}. Without episodes,
+        those of its step that best show it are named."""
+        named = list(finding.get("episodes") or [])
+        if not named and finding.get("step") in self.steps():
+            named = suspects(self.episodes([finding["step"]], COLUMNS), str(finding.get("name")))
+        self._append("findings.jsonl", {**finding, "episodes": named})
+
+    def truncate(self, step: int) -> None:
+        """Forgets everything after `step`, and whatever was half-written. What stays keeps its bytes."""
+        for name in LINES:
+            files.keep_lines(self.path / name, lambda row: _within(row, step))
+        with files.writing(self.path):
+            for beside in [*self.path.glob(".*.tmp"), *self.path.glob("episodes/.*.tmp")]:
+                beside.unlink(missing_ok=True)
+            for number in self.steps():
+                if number > step:
+                    self.episode_file(number).unlink(missing_ok=True)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        if not isinstance(row.get("step"), int):
+            raise ValueError(f"a line of {name} needs the step it belongs to; got {row.get('step')!r}")
+        files.append_line(self.path / name, row)
+
+    # reading
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(files.read_json(self.path / "config.json"))
+
+    @property
+    def card(self) -> dict[str, Any]:
+        return dict(files.read_json(self.path / "card.json"))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return files.read_lines(self.path / "metrics.jsonl")
+
+    def evals(self) -> list[dict[str, Any]]:
+        return files.read_lines(self.path / "evals.jsonl")
+
+    def findings(self) -> list[dict[str, Any]]:
+        return files.read_lines(self.path / "findings.jsonl")
+
+    def steps(self) -> list[int]:
+        """The steps whose episodes are on disk, in order."""
+        found = (STEP_FILE.fullmatch(entry.name) for entry in (self.path / "episodes").glob("*.parquet"))
+        return sorted(int(match[1]) for match in found if match)
+
+    def episode_file(self, step: int) -> Path:
+        return self.path / "episodes" / f"step-{step:06d}.parquet"
+
+    def episodes(self, steps: Iterable[int] | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """The episodes of `steps` (default: all; steps without a file are passed over), in order, with
+        `columns` (default: all of `rows.SCHEMA`). Raises UserError on a file that cannot be read."""
+        names = list(columns) if columns is not None else rows.SCHEMA.names
+        known = set(self.steps())
+        tables = []
+        for step in sorted(known) if steps is None else [s for s in steps if s in known]:
+            path = self.episode_file(step)
+            try:
+                tables.append(pq.ParquetFile(path).read(columns=names).select(names))
+            except (OSError, ValueError, KeyError) as error:
+                raise UserError(f"'{path}' cannot be read: {error}") from None
+        schema = pa.schema([rows.SCHEMA.field(name) for name in names])
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _within(row: Mapping[str, Any], step: int) -> bool:
+    mine = row.get("step")
+    return isinstance(mine, int) and mine <= step
+
+
+def _remove(path: Path, names: Iterable[str]) -> None:
+    """Deletes the run's own entries, the plan first: a run half deleted is no longer one."""
+    with files.writing(path):
+        for name in ["config.json", *sorted(names)]:
+            entry = path / name
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)

@@ -1,0 +1,210 @@
+"""`etude view`: a folder of runs on localhost. It answers on 127.0.0.1 alone, reads and never writes, and
+knows runs only by the names it found itself, so that no request can name any other file.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import webbrowser
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from etude.errors import UserError
+from etude.report import data, files
+from etude.report.run import RunDirectory, is_run
+
+DEPTH = 4  # folders below the served one in which runs are looked for
+PAGE = 4000  # episodes in one answer, about
+MOST_STEPS = 2000  # step files whose episodes are listed
+
+
+class Library:
+    """The runs and comparisons below one folder, by the names they are served under."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._light: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> dict[str, Path]:
+        """Every run and comparison there is now; the folder itself is called `.`."""
+        found: dict[str, Path] = {}
+        level = [self.root]
+        for _ in range(DEPTH + 1):
+            below: list[Path] = []
+            for path in level:
+                here = is_run(path) or (path / "results.json").is_file()
+                if here:
+                    found[path.relative_to(self.root).as_posix()] = path
+                if not is_run(path):
+                    below += sorted(p for p in path.iterdir() if _plain_folder(p))
+            level = below
+        return found
+
+    def find(self, name: str) -> Path:
+        """The directory served as `name`. Raises KeyError for anything else."""
+        return self.names()[name]
+
+    def run(self, name: str) -> RunDirectory:
+        return RunDirectory.open(self.find(name))
+
+    def listing(self) -> list[dict[str, Any]]:
+        """A line for each run and comparison."""
+        return [self._line(name, path) for name, path in self.names().items()]
+
+    def _line(self, name: str, path: Path) -> dict[str, Any]:
+        line: dict[str, Any] = {"name": name, "kind": "run" if is_run(path) else "comparison"}
+        try:
+            if line["kind"] == "comparison":
+                results = files.read_json(path / "results.json")
+                return {**line, "verdict": results.get("verdict"), "arms": len(results.get("arms") or [])}
+            run = RunDirectory(path)
+            metrics, evals = run.metrics(), data.evaluations(run.evals())["shown"]
+            last = metrics[-1] if metrics else {}
+            return {
+                **line,
+                "recipe": run.config.get("recipe"),
+                "step": last.get("step"),
+                "reward": last.get("reward"),
+                "seconds": last.get("seconds"),
+                "first": evals[0] if evals else None,
+                "last": evals[-1] if evals else None,
+                "findings": len(run.findings()),
+                "changed": max((p.stat().st_mtime for p in path.glob("*.jsonl")), default=0),
+            }
+        except UserError as error:
+            return {**line, "broken": str(error)}
+
+    def episodes(self, name: str, after: int) -> dict[str, Any]:
+        """One page of the list of episodes: whole steps later than `after`."""
+        run = self.run(name)
+        all_steps = run.steps()
+        steps = [step for step in data.thin(all_steps, MOST_STEPS) if step > after]
+        rows: list[dict[str, Any]] = []
+        last = after
+        for step in steps:
+            rows += self._step(name, run, step)
+            last = step
+            if len(rows) >= PAGE:
+                break
+        whole = len(all_steps) <= MOST_STEPS
+        return {"rows": rows, "last": last, "more": bool(steps) and last != steps[-1], "whole": whole}
+
+    def _step(self, name: str, run: RunDirectory, step: int) -> list[dict[str, Any]]:
+        key = (name, step, run.episode_file(step).stat().st_mtime_ns)
+        with self._lock:
+            if key not in self._light:
+                self._light[key] = data.light(run, step)
+            return self._light[key]
+
+    def group(self, name: str, episode: str) -> list[dict[str, Any]]:
+        """The episode with that id and the rest of its group, in full. Raises KeyError without it."""
+        run = self.run(name)
+        step = int(episode.split("-")[0])
+        rows = self._step(name, run, step) if step in run.steps() else []
+        mine = {row["id"]: row["group"] for row in rows}[episode]
+        ids = {row["id"] for row in rows if row["group"] == mine} if mine >= 0 else {episode}
+        return data.full(run, step, ids)
+
+
+def _plain_folder(path: Path) -> bool:
+    """A folder that is no link and not hidden: links could lead out of what is served."""
+    return path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """GET only. Every path and query is looked up, none is opened."""
+
+    library: Library
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
+        if host not in ("127.0.0.1", "localhost"):  # a foreign name that resolves to this machine
+            return self._send(HTTPStatus.FORBIDDEN, b"this server answers to localhost only", "text/plain")
+        url = urlsplit(self.path)
+        query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        try:
+            if url.path == "/":
+                self._page(query.get("run"))
+            elif url.path.startswith("/api/"):
+                self._json(self._answer(url.path.removeprefix("/api/"), query))
+            else:
+                raise KeyError(url.path)
+        except (KeyError, ValueError):
+            self._send(HTTPStatus.NOT_FOUND, b"nothing of that name is here", "text/plain")
+        except UserError as error:
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, str(error).encode(), "text/plain; charset=utf-8")
+
+    def _answer(self, what: str, query: dict[str, str]) -> Any:
+        library = self.library
+        if what == "list":
+            return {"root": library.root.name, "runs": library.listing()}
+        if what == "run":
+            return data.summary(library.run(query["run"]), int(query.get("after", 0)))
+        if what == "episodes":
+            return library.episodes(query["run"], int(query.get("after", -1)))
+        if what == "group":
+            return library.group(query["run"], query["id"])
+        raise KeyError(what)
+
+    def _page(self, name: str | None) -> None:
+        from etude.report import page
+
+        content: dict[str, Any] = {"kind": "home", "name": self.library.root.name}
+        if name is not None:
+            path = self.library.find(name)
+            content = {"kind": "run", "name": path.name, "run": name}
+            if not is_run(path):
+                results = page.read_results(path)
+                prefix = "" if name == "." else f"{name}/"
+                content = {"kind": "comparison", "name": path.name, "results": results, "prefix": prefix}
+        self._send(HTTPStatus.OK, page.build(content, live=True).encode(), "text/html; charset=utf-8")
+
+    def _json(self, value: Any) -> None:
+        body = json.dumps(files.plain(value), allow_nan=False, separators=(",", ":")).encode()
+        self._send(HTTPStatus.OK, body, "application/json")
+
+    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are not worth a line each."""
+
+
+def make_server(directory: str | Path, port: int = 0) -> ThreadingHTTPServer:
+    """A server for `directory` on 127.0.0.1, not yet running; port 0 takes a free one. Raises UserError."""
+    root = Path(directory)
+    if not root.is_dir():
+        raise UserError(f"'{root}' is not a directory; name a folder that holds runs")
+    handler = type("BoundHandler", (Handler,), {"library": Library(root)})
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise UserError(f"port {port} cannot be used: {error.strerror}; choose another --port") from None
+
+
+def serve(directory: str | Path, port: int = 0, open_browser: bool = False) -> None:
+    """Serves the runs in `directory` until interrupted, and says where. Raises UserError."""
+    server = make_server(directory, port)
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    print(f"{address}  (Ctrl-C ends it)", flush=True)
+    if open_browser:
+        webbrowser.open(address)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()

@@ -1,0 +1,208 @@
+"""What a person sees in the terminal: progress while training, and the last screen. Progress goes to standard
+error, so that standard output stays for facts. Text from models is cleaned before it gets here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, ...: titles, links
+    r"|\x1b[ -/]*[0-~]"  # the two-character rest
+)
+CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
+BARS = "▁▂▃▄▅▆▇█"
+SHOWN: tuple[tuple[str, str, str], ...] = (  # metric, its name on the screen, its unit
+    ("reward", "reward", "%"),
+    ("signal", "signal", "%"),
+    ("length", "length", "tokens"),
+    ("entropy", "entropy", "nats"),
+    ("kl", "KL", "nats"),
+    ("gap", "gap", "nats"),
+    ("tokens_per_second", "speed", "tokens/s"),
+)
+PARTS = ("rollout", "check", "train", "other")
+
+
+def clean(text: str) -> str:
+    """`text` without terminal escape sequences, control characters (but line breaks and tabs) and marks
+    that reorder or hide what is read."""
+    return CONTROLS.sub("", ESCAPES.sub("", str(text).encode("utf-8", "replace").decode()))
+
+
+def sparkline(values: list[float], width: int = 24) -> str:
+    """The last `width` values as bars between their least and their greatest."""
+    last = values[-width:]
+    low, high = min(last, default=0.0), max(last, default=0.0)
+    return "".join(
+        BARS[round((len(BARS) - 1) * (v - low) / (high - low))] if high > low else BARS[0] for v in last
+    )
+
+
+class Progress:
+    """Training as one screen that is drawn over, or as a line per step where output is not a terminal.
+    There is no thread and nothing to close: whatever is printed next stands below."""
+
+    def __init__(self, budget: Any, quiet: bool = False, file: TextIO | None = None) -> None:
+        self.budget, self.quiet = budget, quiet
+        self.console = Console(file=file or sys.stderr, highlight=False)
+        self._history: dict[str, list[float]] = {}
+        self._drawn = 0  # lines of the screen that stand above the cursor
+
+    def __call__(self, step: int, metrics: Mapping[str, Any], fraction: float) -> None:
+        """Shows step `step`, with `fraction` in [0, 1] of the budget spent."""
+        if self.quiet:
+            return
+        for name, _, _ in SHOWN:
+            if isinstance(metrics.get(name), int | float):
+                self._history.setdefault(name, []).append(float(metrics[name]))
+        if not self.console.is_terminal:
+            self.console.print(Text(line(step, metrics, fraction)), soft_wrap=True)
+            return
+        self._wipe()
+        screen = Panel(
+            self._screen(metrics, fraction), title=f"step {step}", title_align="left", border_style="dim"
+        )
+        lines = self.console.render_lines(screen)
+        self.console.print(screen)
+        self._drawn = len(lines)
+
+    def say(self, text: str) -> None:
+        """A sentence between the steps."""
+        if not self.quiet:
+            self._wipe()
+            self.console.print(Text(clean(text)), soft_wrap=True)
+
+    def _wipe(self) -> None:
+        if self._drawn:
+            self.console.file.write(f"\x1b[{self._drawn}F\x1b[J")
+            self._drawn = 0
+
+    def _screen(self, metrics: Mapping[str, Any], fraction: float) -> Group:
+        table = Table.grid(padding=(0, 2))
+        for name, label, unit in SHOWN:
+            if name in self._history:
+                values = self._history[name]
+                table.add_row(
+                    Text(label, style="dim"), Text(amount(values[-1], unit), style="bold"), sparkline(values)
+                )
+        width = 30
+        full = round(width * min(1.0, max(0.0, fraction)))
+        bar = Text.assemble(
+            ("━" * full, "cyan"),
+            ("━" * (width - full), "dim"),
+            f" {100 * fraction:.0f}% of {_of(self.budget)}",
+        )
+        return Group(table, Text(split(metrics), style="dim"), bar)
+
+
+def _of(budget: Any) -> str:
+    number, unit = getattr(budget, "amount", None), getattr(budget, "unit", "")
+    return f"{amount(number, '')} {unit}" if isinstance(number, int | float) else "the budget"
+
+
+def amount(value: float, unit: str) -> str:
+    """A number as people write it: `61.2 %`, `1.4M tokens`."""
+    if value != value:
+        return "not finite"
+    if unit == "%":
+        return f"{100 * value:.1f}%"
+    for letter, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if abs(value) >= scale:
+            return f"{value / (1e3 if letter == 'k' else scale):.3g}{letter} {unit}".strip()
+    return f"{value:.4g} {unit}".strip()
+
+
+def split(metrics: Mapping[str, Any]) -> str:
+    """Where the seconds of a step went, in shares."""
+    times = {part: float(metrics.get(f"time/{part}") or 0.0) for part in PARTS}
+    whole = sum(times.values())
+    shares = (
+        ", ".join(f"{part} {100 * value / whole:.0f}%" for part, value in times.items())
+        if whole
+        else "unknown"
+    )
+    return f"{whole:.1f} s: {shares}"
+
+
+def line(step: int, metrics: Mapping[str, Any], fraction: float) -> str:
+    """One step in one line."""
+    known = [
+        (label, metrics[name], unit)
+        for name, label, unit in SHOWN
+        if isinstance(metrics.get(name), int | float)
+    ]
+    facts = "  ".join(f"{label} {amount(float(value), unit)}" for label, value, unit in known)
+    return f"step {step} ({100 * fraction:.0f}%)  {facts}  {split(metrics)}"
+
+
+def share(row: Mapping[str, Any] | list[float]) -> str:
+    """`61.2% [57.9, 64.5]` of a mean with its interval, given as a mapping or as [mean, low, high]."""
+    mean, low, high = row if isinstance(row, list) else (row["mean"], row["low"], row["high"])
+    return f"{100 * mean:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def eval_screen(result: Mapping[str, Any]) -> str:
+    """One evaluation: its accuracy, pass@k, by kind and level, and how it was measured."""
+    rows = [("accuracy", share(result))]
+    rows += [(f"pass@{k}", share(value)) for k, value in (result.get("pass") or {}).items()]
+    rows += [(f"majority@{k}", share(value)) for k, value in (result.get("majority") or {}).items()]
+    rows += [(f"  {name}", share(value)) for name, value in (result.get("kinds") or {}).items()]
+    rows += [(f"  difficulty {name}", share(value)) for name, value in (result.get("levels") or {}).items()]
+    rows.append(("length", amount(float(result.get("length") or 0), "tokens")))
+    rows.append(("truncated", amount(float(result.get("truncated") or 0), "%")))
+    if result.get("errors"):
+        rows.append(("errors", f"{result['errors']} answers could not be judged and count nowhere"))
+    return _columns(rows) + "\n" + how(result)
+
+
+def how(result: Mapping[str, Any]) -> str:
+    """The card of a result, in a sentence."""
+    sampling = result.get("sampling")
+    if isinstance(sampling, Mapping):
+        greedy = sampling.get("greedy")
+        sampling = (
+            "greedy"
+            if greedy
+            else f"temperature {sampling.get('temperature')}, top-p {sampling.get('top_p', 1)}"
+        )
+    return clean(
+        f"{result.get('problems')} held-out problems of {result.get('name')} x {result.get('samples')} samples,"
+        f" 95% intervals; {sampling}, seed {result.get('seed')}, checkpoint: {result.get('rule')}"
+    )
+
+
+def final_screen(summary: Mapping[str, Any]) -> str:
+    """A finished run: accuracy before and after, its cost, and where everything lies."""
+    before, after = summary.get("before"), summary.get("after")
+    head = f"{summary.get('recipe')}: {summary.get('steps')} steps in {summary.get('minutes', 0):.1f} minutes"
+    rows: list[tuple[str, str]] = []
+    if before and after:
+        rows.append(("held-out accuracy", f"{share(before)}  ->  {share(after)}"))
+        for k, value in (after.get("pass") or {}).items():
+            first = (before.get("pass") or {}).get(k)
+            rows.append((f"pass@{k}", f"{share(first)}  ->  {share(value)}" if first else share(value)))
+    elif before:
+        rows.append(("held-out accuracy", share(before)))
+    tokens = summary.get("tokens") or {}
+    rows.append(("tokens", ", ".join(f"{amount(float(n), '')} {use}" for use, n in tokens.items()) or "none"))
+    rows += [(name, str(summary[name])) for name in ("model", "report") if summary.get(name)]
+    ended = f"{head}; {summary.get('ended') or 'done'}"
+    card = [how(after or before or {})] if before else []
+    return "\n".join([clean(ended), _columns(rows), *card])
+
+
+def _columns(rows: list[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(f"  {clean(name):<{width}}{clean(value)}" for name, value in rows)

@@ -1,0 +1,83 @@
+"""Copies of the metrics for TensorBoard and Weights & Biases. The run directory stays the truth: these are
+optional, imported only when asked for, and can be left out without losing anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from etude.errors import UserError, nearest
+from etude.report import files
+
+
+class Writer(Protocol):
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Records the numbers of one step; anything that is not a number is passed over."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in `metrics`, those inside dictionaries as `outer/inner`."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}", float(value)
+
+
+def _need(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UserError(
+            f"the {extra} writer needs a package that is missing; pip install 'etude[{extra}]'"
+        ) from None
+
+
+class TensorBoard:
+    """Event files under `<run>/tensorboard`. Raises UserError without the package."""
+
+    def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
+        _need("tensorboard", "tensorboard")
+        self._writer = _need("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(run / "tensorboard"))
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        for name, value in flat(metrics):
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandB:
+    """A run of the project `etude`, named after the directory. Raises UserError without the package."""
+
+    def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
+        wandb = _need("wandb", "wandb")
+        self._run = wandb.init(project="etude", name=run.name, dir=str(run), config=dict(config))
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        self._run.log(dict(flat(metrics)), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+KNOWN: dict[str, Callable[[Path, Mapping[str, Any]], Writer]] = {"tensorboard": TensorBoard, "wandb": WandB}
+
+
+def writers(names: str, run: Path) -> list[Writer]:
+    """The writers named in `names`, separated by commas ("": none), for the run at `run`. Raises UserError
+    when one is unknown or not installed; none is opened then."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in KNOWN:
+            raise UserError(f"there is no metrics writer '{name}'{nearest(name, KNOWN)}")
+    config = files.read_json(run / "config.json") if (run / "config.json").exists() else {}
+    return [KNOWN[name](run, config) for name in wanted]

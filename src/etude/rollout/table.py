@@ -1,0 +1,141 @@
+"""Where the episodes of one task are collected, and the one boundary behind which user code runs.
+
+Whatever a checker, a world or a rollout raises becomes a `Failure` on its episode: reported, counted, kept out
+of credit; never a crash and never a zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from etude import seeds
+from etude.rollout.player import Failed, Judge, Player, Voice
+from etude.types import Episode, Failure, Group, Request, Task, Verdict
+
+Rollout = Callable[[Task, Player], Awaitable[Episode | Sequence[Episode]]]
+Gather = Callable[["Table"], Awaitable[list[Episode]]]
+Reward = Callable[[Episode], "dict[str, float] | Awaitable[dict[str, float]]"]
+
+
+@dataclass
+class Table:
+    """One task, at which `samples` players sit down. `progress` in [0, 1] is how far the run has come."""
+
+    task: Task
+    request: Request
+    samples: int
+    voice: Voice
+    judge: Judge
+    rollout: Rollout
+    reward: Reward
+    key: int
+    progress: float = 0.0
+    voices: dict[str, Voice] = field(default_factory=dict)  # companions that can speak
+
+    def player(self, index: int, task: Task | None = None, voice: Voice | None = None) -> Player:
+        return Player(task or self.task, voice or self.voice, self.judge, seeds.key(self.key, index), index)
+
+    async def play(
+        self, index: int, rollout: Rollout | None = None, task: Task | None = None
+    ) -> list[Episode]:
+        """Episode number `index`, scored; of a rollout that returns several, all. Failures included."""
+        player = self.player(index, task)
+        try:
+            result = await (rollout or self.rollout)(player.task, player)
+        except Failed as failed:
+            return [replace(player.done(), failure=failed.failure, stop="error")]
+        except Exception as error:
+            failure = Failure("rollout", repr(error), traceback.format_exc())
+            return [replace(player.done(), failure=failure, stop="error")]
+        episodes = [result] if isinstance(result, Episode) else list(result)
+        return [await self.score(e) for e in episodes]
+
+    async def plays(self, indices: Sequence[int], rollout: Rollout | None = None) -> list[Episode]:
+        """Several episodes at once, in the order of `indices`."""
+        found = await asyncio.gather(*(self.play(i, rollout) for i in indices))
+        return [e for episodes in found for e in episodes]
+
+    async def score(self, episode: Episode) -> Episode:
+        try:
+            scores: Any = self.reward(episode)
+            if isinstance(scores, Awaitable):
+                scores = await scores
+            return episode.with_scores({k: _number(k, v) for k, v in scores.items()})
+        except Exception as error:
+            return replace(
+                episode, failure=Failure("reward", repr(error), traceback.format_exc()), stop="error"
+            )
+
+    async def group(self, gather: Gather) -> Group:
+        episodes = await gather(self)
+        good = tuple(e for e in episodes if e.failure is None)
+        bad = tuple(e for e in episodes if e.failure is not None)
+        return Group(self.task, good, self.request, bad)
+
+
+def independent():
+    """Every player plays on its own."""
+
+    async def gather(table: Table) -> list[Episode]:
+        return await table.plays(range(table.samples))
+
+    return gather
+
+
+def verdict():
+    """The last verdict's reward."""
+
+    def reward(episode: Episode) -> dict[str, float]:
+        if episode.verdict is None:
+            raise ValueError("the rollout ended without a verdict, so there is nothing to reward")
+        return {"reward": episode.verdict.reward}
+
+    return reward
+
+
+def optional_verdict():
+    """The last verdict's reward, for reporting; 0 where nothing was checked."""
+    return lambda episode: {"reward": episode.verdict.reward if episode.verdict else 0.0}
+
+
+def given():
+    """A demonstration is right by definition."""
+    return lambda episode: {"reward": 1.0}
+
+
+def judge_with(pool: Any, sampler: Any, times: dict[str, float]) -> Judge:
+    """A judge that runs checks in `pool` (tasks.isolate). A check that fails is tried once more; a second
+    failure fails the episode. The sampler waits meanwhile, so that timing cannot change what is sampled.
+    `times["check"]` grows by the seconds in which any check was under way."""
+    running, begin = 0, 0.0
+
+    async def judge(task: Task, answer: str) -> Verdict:
+        nonlocal running, begin
+        begin = time.perf_counter() if not running else begin
+        running += 1
+        try:
+            async with sampler.hold():
+                try:
+                    return await pool.check(task.check, answer)
+                except Exception:
+                    return await pool.check(task.check, answer)
+        except Exception as error:
+            raise Failed("check", error, getattr(error, "traceback", "") or traceback.format_exc()) from error
+        finally:
+            running -= 1
+            if not running:
+                times["check"] = times.get("check", 0.0) + time.perf_counter() - begin
+
+    return judge
+
+
+def _number(name: str, value: Any) -> float:
+    number = float(value)
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError(f"reward '{name}' is {number}; it must be finite")
+    return number

@@ -1,0 +1,139 @@
+"""Settings that explain themselves. A setting is a parameter annotated with `Setting`; its meaning, unit,
+range and default stand once, in the signature, and the command line, the docs and the report read them there.
+
+    def clip(low: Annotated[float, Setting("how far the ratio may fall", low=0, high=1)] = 0.2): ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from etude.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Setting:
+    meaning: str
+    unit: str = ""
+    low: float | None = None  # inclusive
+    high: float | None = None  # inclusive
+    choices: tuple[str, ...] = ()
+
+    @property
+    def range(self) -> str:
+        if self.choices:
+            return " | ".join(self.choices)
+        if self.low is None and self.high is None:
+            return ""
+        low = "-inf" if self.low is None else f"{self.low:g}"
+        high = "inf" if self.high is None else f"{self.high:g}"
+        return f"[{low}, {high}]"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting of one factory, as found in its signature."""
+
+    name: str
+    kind: Any
+    default: Any
+    setting: Setting
+
+    def read(self, value: Any, where: str) -> Any:
+        """`value` as this parameter's type, checked against its range. Text is parsed. Raises UserError."""
+        value = _convert(value, self.kind, f"{where}.{self.name}")
+        if value is None:
+            return None
+        known = self.setting
+        if known.choices and value not in known.choices:
+            raise UserError(f"{where}.{self.name} is '{value}'; it must be one of {', '.join(known.choices)}")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            below = known.low is not None and value < known.low
+            above = known.high is not None and value > known.high
+            if below or above or value != value:
+                raise UserError(f"{where}.{self.name} is {value}; it must lie in {known.range}")
+        return value
+
+
+def parameters(factory: Callable[..., Any]) -> dict[str, Parameter]:
+    """The settings of `factory`, in order. Every parameter must be annotated with a `Setting`."""
+    plain_class = inspect.isclass(factory) and not dataclasses.is_dataclass(factory)
+    hints = typing.get_type_hints(factory.__init__ if plain_class else factory, include_extras=True)
+    found = {}
+    for name, parameter in inspect.signature(factory).parameters.items():
+        kind = hints.get(name)
+        if typing.get_origin(kind) is not typing.Annotated:
+            raise TypeError(f"{factory.__qualname__}: parameter '{name}' carries no Setting")
+        base, *notes = typing.get_args(kind)
+        setting = next(n for n in notes if isinstance(n, Setting))
+        default = None if parameter.default is inspect.Parameter.empty else parameter.default
+        found[name] = Parameter(name, base, default, setting)
+    return found
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A factory with some of its settings fixed: a stage of a recipe before it is built."""
+
+    factory: Callable[..., Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, where: str) -> Any:
+        """The stage itself. Raises UserError naming `where`, the setting and its range."""
+        return self.factory(**self.checked(where))
+
+    def checked(self, where: str) -> dict[str, Any]:
+        known = parameters(self.factory)
+        for name in self.settings:
+            if name not in known:
+                raise UserError(f"there is no setting '{where}.{name}'{nearest(name, known)}")
+        return {n: p.read(self.settings.get(n, p.default), where) for n, p in known.items()}
+
+    def but(self, **changes: Any) -> Stage:
+        return Stage(self.factory, {**self.settings, **changes})
+
+    def __iter__(self) -> Iterator[tuple[Parameter, Any]]:
+        for name, parameter in parameters(self.factory).items():
+            yield parameter, self.settings.get(name, parameter.default)
+
+
+def stage(factory: Callable[..., Any], **settings: Any) -> Stage:
+    return Stage(factory, settings)
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None or (isinstance(value, str) and value.lower() == "none"):
+        if type(None) in options:
+            return None
+        raise UserError(f"{where} needs a value of type {_name(kind)}")
+    kind = next(o for o in options if o is not type(None))
+    if typing.get_origin(kind) is tuple or kind is tuple:
+        parts = value.split(";") if isinstance(value, str) else value
+        inner = (typing.get_args(kind) or (str,))[0]
+        return tuple(_convert(part, inner, where) for part in parts)
+    try:
+        if kind is bool:
+            text = str(value).lower()
+            if text not in ("true", "false", "1", "0", "yes", "no"):
+                raise ValueError
+            return text in ("true", "1", "yes")
+        if kind is int:
+            if isinstance(value, bool) or float(value) != int(float(value)):
+                raise ValueError
+            return int(float(value))
+        if kind is float:
+            return float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{where} is '{value}'; it must be of type {_name(kind)}") from None
+    return str(value) if kind is str else value
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))

@@ -1,0 +1,124 @@
+"""The plan of a run: what the user asked for, resolved, checked, and written to config.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
+
+from etude.errors import UserError, nearest
+from etude.settings import Setting, Stage, parameters
+from etude.types import SamplingParams
+
+Precision = Annotated[str, Setting("arithmetic of matrix products", choices=("bf16", "fp32"))]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything about a run that is not a method. One word per quantity."""
+
+    tasks_per_step: Annotated[int, Setting("tasks trained on per step", "tasks", low=1)] = 16
+    attempts: Annotated[int, Setting("episodes per task", "episodes", low=1)] = 8
+    max_tokens: Annotated[int, Setting("longest reply", "tokens", low=1)] = 32
+    temperature: Annotated[float, Setting("sampling temperature", low=0.01, high=10)] = 1.0
+    top_p: Annotated[float, Setting("nucleus kept when sampling; 1 is off", low=0.01, high=1)] = 1.0
+    top_k: Annotated[int, Setting("tokens kept when sampling; 0 is off", low=0)] = 0
+    context: Annotated[int, Setting("longest conversation", "tokens", low=8)] = 4096
+    micro_tokens: Annotated[int, Setting("tokens per micro-batch", "tokens", low=16)] = 8192
+    rows: Annotated[int, Setting("episodes decoded at once", "episodes", low=1)] = 128
+    precision: Precision = "bf16"
+    backbone: Annotated[str, Setting("engine", choices=("auto", "native", "transformers"))] = "auto"
+    lora: Annotated[int, Setting("rank of LoRA adapters; 0 trains all weights", low=0)] = 0
+    teacher: Annotated[str | None, Setting("second model, for recipes that need one")] = None
+    oversample: Annotated[float, Setting("tasks that may be drawn per task trained on", low=1)] = 4.0
+    skip_preflight: Annotated[bool, Setting("train even if the pre-flight sees nothing to learn")] = False
+    preflight: Annotated[int, Setting("tasks sampled by the pre-flight", "tasks", low=1)] = 16
+    patience: Annotated[int, Setting("steps without any signal before the run ends", "steps", low=1)] = 20
+    error_rate: Annotated[float, Setting("share of failed episodes that stops the run", low=0, high=1)] = 0.1
+    check_seconds: Annotated[float, Setting("longest time for one check", "s", low=0.01)] = 10.0
+    checkpoint_every: Annotated[int, Setting("steps between checkpoints", "steps", low=1)] = 50
+    eval_every: Annotated[int, Setting("steps between evaluations; 0: at the end only", "steps", low=0)] = 0
+    eval_problems: Annotated[int, Setting("held-out problems; 0: no evaluation", low=0)] = 100
+    eval_samples: Annotated[int, Setting("attempts per held-out problem", low=1)] = 4
+
+    @property
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(self.temperature, self.top_k, self.top_p, False, self.max_tokens)
+
+
+def run_settings(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> RunSettings:
+    """A recipe's defaults overlaid with the user's changes, checked. UserError on unknown or bad values."""
+    known = parameters(RunSettings)
+    for name in changes:
+        if name not in known:
+            raise UserError(f"there is no setting 'run.{name}'{nearest(name, known)}")
+    return RunSettings(**Stage(RunSettings, {**defaults, **changes}).checked("run"))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a run ends: after `amount` of one currency. Progress is the share spent."""
+
+    amount: float
+    unit: str  # "steps" | "seconds" | "tokens" | "flops"
+
+    PATTERN = re.compile(r"(?P<n>[0-9.]+(?:e[0-9]+)?)(?P<k>[kKM]?)(?P<u>s|m|h|-tokens|-flops|-steps)")
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """`10m`, `90s`, `2h`, `500k-tokens`, `2e14-flops`, `100-steps`."""
+        match = cls.PATTERN.fullmatch(text.strip())
+        amount = 0.0
+        if match:
+            try:
+                amount = float(match["n"]) * {"": 1, "k": 1e3, "K": 1e3, "M": 1e6}[match["k"]]
+            except ValueError:
+                amount = 0.0
+        if not match or amount <= 0:
+            raise UserError(
+                f"a budget looks like 10m, 90s, 2h, 500k-tokens, 2e14-flops or 100-steps; got '{text}'"
+            )
+        seconds = {"s": 1, "m": 60, "h": 3600}.get(match["u"])
+        return cls(amount * seconds, "seconds") if seconds else cls(amount, match["u"][1:])
+
+    def progress(self, steps: int, seconds: float, tokens: int, flops: float) -> float:
+        spent = {"steps": steps, "seconds": seconds, "tokens": tokens, "flops": flops}[self.unit]
+        return min(1.0, spent / self.amount)
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What defines a run. Two runs with equal plans on one machine have equal bits."""
+
+    recipe: str
+    model: str
+    tasks: str
+    budget: Budget
+    seed: int = 0
+    changes: Mapping[str, str] = field(default_factory=dict)  # --set stage.field=value
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "changes": dict(self.changes)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        names = ("recipe", "model", "tasks", "budget", "seed", "changes")
+        return cls(**{**{n: data[n] for n in names}, "budget": Budget(**data["budget"])})
+
+    def but(self, **changes: Any) -> Plan:
+        return replace(self, **changes)
+
+
+def parse_changes(pairs: list[str]) -> dict[str, str]:
+    """`["update.lr=1e-5"]` -> {"update.lr": "1e-5"}. UserError on a pair without '='."""
+    found = {}
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        if not equals or "." not in path:
+            raise UserError(f"--set takes stage.field=value; got '{pair}'")
+        found[path.strip()] = value.strip()
+    return found

@@ -1,0 +1,63 @@
+"""What a stage may ask for beyond its argument: where the run stands, models, and keyed randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from etude import seeds
+from etude.policy.outputs import Outputs
+from etude.train.batch import pack, unpack
+from etude.train.step import Learner
+from etude.types import Array, SamplingParams, Signal
+
+
+@dataclass
+class Context:
+    seed: int
+    tasks: Any  # tasks.TaskSet
+    learner: Learner
+    sampling: SamplingParams
+    companions: dict[str, Any] = field(default_factory=dict)  # name -> Policy, or Learner where it is trained
+    attempts: int = 8
+    step: int = 0
+    drawn: int = 0  # tasks drawn so far: the index of the next one
+    progress: float = 0.0  # share of the budget spent, in [0, 1]
+
+    @property
+    def policy(self) -> Any:
+        return self.learner.policy
+
+    def rng(self, purpose: str, *parts: object) -> np.random.Generator:
+        """A stream of this run's, named by its purpose, the step and `parts`."""
+        return seeds.generator(self.seed, purpose, self.step, *parts)
+
+    def rows(
+        self,
+        signals: Sequence[Signal],
+        read: Callable[[Outputs], Tensor],
+        needs: Iterable[str] = (),
+        policy: Any = None,
+    ) -> list[Array]:
+        """`read` of a policy's outputs on `signals`, without gradient: one f32[T] (or [T, K]) per signal."""
+        if not signals:
+            return []
+        batch = pack(signals, self.sampling)
+        return unpack(read((policy or self.policy).score(batch, frozenset(needs))), batch, signals)
+
+    def with_logp(self, signals: Sequence[Signal], companion: str) -> list[Signal]:
+        """`extras[companion]` = the companion's log-probability of every trained token."""
+        model = self.companions[companion]
+        logp = self.rows(signals, lambda out: out.logp, policy=getattr(model, "policy", model))
+        return [replace(s, extras={**s.extras, companion: row}) for s, row in zip(signals, logp, strict=True)]
+
+    def completed(self, signals: Sequence[Signal], reads: Iterable[str]) -> list[Signal]:
+        """Signals with the log-probabilities of all companions that the objective reads."""
+        done = list(signals)
+        for name in sorted(reads):
+            done = self.with_logp(done, name)
+        return done

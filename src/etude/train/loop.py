@@ -1,0 +1,82 @@
+"""The loop: the only place where all stages meet.
+
+task source -> curriculum -> rollout -> reward -> credit -> objective -> update
+                   ^                                                        |
+                   +------------------ what happened ----------------------+
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from etude import seeds
+from etude.rollout.table import Table
+from etude.types import Group, Request
+
+if TYPE_CHECKING:
+    from etude.train.run import Run
+
+
+def train(run: Run) -> None:
+    """Runs until the budget is spent, or until nothing has been left to learn for `patience` steps."""
+    context, settings = run.context, run.settings
+    while not run.finished:
+        with run.clock("rollout"):
+            groups, drawn = collect(run)
+        with run.clock("train"):
+            signals = context.completed(run.credit(groups, context), run.objective.reads)
+            learnt = run.learner.learn(run.objective, signals, context.step, context.progress)
+        run.curriculum.observe(drawn, signals)
+        context.step += 1
+        run.record(groups, drawn, signals, learnt)
+        if context.step % settings.checkpoint_every == 0:
+            run.checkpoint()
+        if settings.eval_every and context.step % settings.eval_every == 0:
+            run.evaluate("during")
+    run.checkpoint()
+
+
+def collect(run: Run) -> tuple[list[Group], list[Group]]:
+    """The groups to train on, and all that were drawn for them. Where `select` refuses groups, more are drawn,
+    up to the over-sampling budget; a short batch is trained as it is."""
+    wanted = run.settings.tasks_per_step
+    most = round(wanted * run.settings.oversample)
+    kept: list[Group] = []
+    drawn: list[Group] = []
+    while len(kept) < wanted and len(drawn) < most:
+        requests = run.curriculum.next(min(wanted - len(kept), most - len(drawn)), run.context)
+        fresh = play(run, requests)
+        drawn += fresh
+        run.guard(drawn)
+        kept += run.select([g for g in fresh if g.episodes], run.context)
+    return kept, drawn
+
+
+def play(run: Run, requests: Sequence[Request], purpose: str = "train") -> list[Group]:
+    """Plays every request at a table of its own, all at once. Deterministic: keys name what they are for."""
+    context = run.context
+    tables = []
+    for request in requests:
+        index, context.drawn = context.drawn, context.drawn + 1
+        task = request.task or run.tasks.draw(request, index, context.seed)
+        tables.append(
+            Table(
+                task=task,
+                request=request,
+                samples=request.samples or run.settings.attempts,
+                voice=run.voice,
+                judge=run.judge,
+                rollout=run.rollout,
+                reward=run.reward,
+                key=seeds.key(context.seed, purpose, context.step, index, task.key),
+                progress=context.progress,
+                voices=run.voices,
+            )
+        )
+
+    async def together() -> list[Group]:
+        return list(await asyncio.gather(*(table.group(run.gather) for table in tables)))
+
+    return run.loop.run(together())

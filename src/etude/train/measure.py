@@ -1,0 +1,38 @@
+"""The numbers of a step. Means are per episode: how an episode was cut into turns changes none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from etude.types import Group
+
+
+def step_metrics(drawn: Sequence[Group], learnt: dict[str, float], alive: float) -> dict[str, Any]:
+    """Everything known about a step but its time and cost. `drawn` holds all groups, trained on or not."""
+    episodes = [e for g in drawn for e in g.episodes]
+    failed = sum(len(g.failed) for g in drawn)
+
+    def mean(values: list[float]) -> float:
+        return float(np.mean(values)) if values else 0.0
+
+    metrics: dict[str, Any] = {
+        "reward": mean([e.reward for e in episodes]),
+        "correct": mean([float(e.correct) for e in episodes]),
+        "signal": mean([float(g.mixed) for g in drawn]),
+        "signal_tokens": alive,
+        "length": mean([float(e.sampled.sum()) for e in episodes]),
+        "truncated": mean([float(e.stop == "length") for e in episodes]),
+        "turns": mean([float(sum(s.sampled for s in e.spans)) for e in episodes]),
+        "errors": failed / max(1, failed + len(episodes)),
+        "groups": float(len(drawn)),
+    }
+    for name in {n for e in episodes for n in e.scores if n != "reward"}:
+        metrics[f"score/{name}"] = mean([e.scores[name] for e in episodes if name in e.scores])
+    for kind in sorted({g.task.kind for g in drawn}):
+        mine = [e for g in drawn if g.task.kind == kind for e in g.episodes]
+        metrics[f"kind/{kind}/reward"] = mean([e.reward for e in mine])
+        metrics[f"kind/{kind}/share"] = mean([float(g.task.kind == kind) for g in drawn])
+    return metrics | learnt

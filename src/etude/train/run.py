@@ -1,0 +1,240 @@
+"""A run: a plan brought to life, with its directory, its checkpoints and its guards."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etude.errors import Refused, UserError
+from etude.recipe import Recipe
+from etude.report.health import Health
+from etude.report.run import RunDirectory
+from etude.rollout.player import Voice
+from etude.train import checkpoint
+from etude.train.batch import pack
+from etude.train.config import Plan, RunSettings
+from etude.train.context import Context
+from etude.train.diagnose import Diagnosis, diagnose
+from etude.train.loop import play
+from etude.train.measure import step_metrics
+from etude.train.step import without_dead_weight
+from etude.types import Group, Request, Signal
+
+Progress = Callable[[int, dict[str, Any]], None]
+
+
+@dataclass
+class Run:
+    """Built by `train.setup.start` or `train.setup.resume`; `train.loop.train` moves it."""
+
+    plan: Plan
+    settings: RunSettings
+    recipe: Recipe
+    directory: RunDirectory
+    context: Context
+    tasks: Any
+    stages: dict[str, Any]  # the built stages by name
+    voice: Voice
+    voices: dict[str, Voice]
+    judge: Any
+    pool: Any
+    loop: asyncio.Runner
+    holdout: list[Any]
+    on_step: Progress | None = None
+    health: Health = field(default_factory=Health)
+    spent: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "barren": 0.0, "generated": 0.0})
+    times: dict[str, float] = field(default_factory=dict)
+    ended: str = ""  # why the run ended before its budget did
+
+    def __getattr__(self, name: str) -> Any:
+        """`run.credit` is the stage of that name."""
+        try:
+            return self.__dict__["stages"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @property
+    def learner(self) -> Any:
+        return self.context.learner
+
+    @property
+    def policies(self) -> list[Any]:
+        """The policy and its companions."""
+        return [getattr(c, "policy", c) for c in (self.learner, *self.context.companions.values())]
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.ended) or self.context.progress >= 1.0
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - begin
+
+    # ---- what a step leaves behind -------------------------------------------------------------------
+
+    def record(
+        self,
+        groups: Sequence[Group],
+        drawn: Sequence[Group],
+        signals: Sequence[Signal],
+        learnt: dict[str, float],
+    ) -> None:
+        """Writes the step down, advances the budget and watches the run's health."""
+        alive = self.alive(signals)
+        metrics = step_metrics(drawn, learnt, alive)
+        self._spend(metrics)
+        if report := self.curriculum.report():
+            metrics["curriculum"] = report
+        step = self.context.step
+        self.directory.write_step(step, metrics, signals, drawn, self.decode)
+        for finding in self.health.observe(step, metrics):
+            self.directory.write_finding(finding.to_dict())
+        self.spent["barren"] = 0.0 if alive > 0 else self.spent["barren"] + 1
+        if self.on_step:
+            self.on_step(step, metrics)
+        if self.spent["barren"] >= self.settings.patience:
+            self._stalled(drawn, alive)
+
+    def decode(self, tokens: Any) -> str:
+        """Tokens as text, special tokens included."""
+        return self.learner.policy.tokenizer.decode(tokens, special=True)
+
+    def _spend(self, metrics: dict[str, Any]) -> None:
+        now = time.perf_counter()
+        whole = now - self.times.pop("begin", now)
+        self.times["begin"] = now
+        rollout, check, train = (self.times.pop(k, 0.0) for k in ("rollout", "check", "train"))
+        self.spent["seconds"] += whole
+        other = max(0.0, whole - rollout - train)
+        split = {"rollout": rollout - check, "check": check, "train": train, "other": other}
+        metrics |= {f"time/{k}": v for k, v in split.items()}
+        tokens, flops = self.cost()
+        generated = tokens["generated"] - self.spent["generated"]
+        self.spent["generated"] = tokens["generated"]
+        metrics |= {f"tokens/{k}": v for k, v in tokens.items()}
+        metrics |= {
+            "tokens_per_second": generated / rollout if rollout else 0.0,
+            "flops": flops,
+            "seconds": self.spent["seconds"],
+            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        used = tokens["generated"] + tokens["trained"]
+        self.context.progress = self.plan.budget.progress(
+            self.context.step, self.spent["seconds"], used, flops
+        )
+
+    def cost(self) -> tuple[dict[str, float], float]:
+        """Tokens by use, and model FLOPs (2N a token forward, 6N a token trained), companions included."""
+        meters = [p.meter for p in self.policies]
+        names = ("generated", "prefilled", "scored", "trained")
+        return {n: float(sum(getattr(m, n) for m in meters)) for n in names}, float(
+            sum(m.flops for m in meters)
+        )
+
+    def checkpoint(self) -> None:
+        checkpoint.save(self.directory.path / "checkpoints", self.context.step, self.state_dict())
+
+    # ---- guards --------------------------------------------------------------------------------------
+
+    def alive(self, signals: Sequence[Signal]) -> float:
+        """The share of sampled or weighted tokens on which the objective acts."""
+        batch = pack(signals, self.context.sampling)
+        needed = float(batch.needed.sum())
+        left = without_dead_weight(batch, self.objective)
+        return float(left.needed.sum()) / needed if needed else 0.0
+
+    def guard(self, groups: Sequence[Group]) -> None:
+        """Stops a run whose episodes fail with errors more often than is allowed; names the first error."""
+        failed = [e for g in groups for e in g.failed]
+        total = len(failed) + sum(len(g.episodes) for g in groups)
+        if total and len(failed) / total > self.settings.error_rate:
+            first = failed[0].failure
+            assert first is not None
+            raise Refused(
+                f"{len(failed)} of {total} attempts failed with an error (allowed: {self.settings.error_rate:.0%}); "
+                f"the first, in {first.where}: {first.error}\n{first.traceback}".rstrip()
+            )
+
+    def preflight(self) -> Diagnosis:
+        """Plays a few groups before step 1 and asks what the objective would make of them."""
+        requests = [Request() for _ in range(self.settings.preflight)]
+        drawn = self.context.drawn
+        groups = play(self, requests, "preflight")
+        self.context.drawn = drawn
+        self.guard(groups)
+        kept = self.select([g for g in groups if g.episodes], self.context)
+        signals = self.credit(kept, self.context)
+        return self.diagnose(groups, self.alive(signals))
+
+    def diagnose(self, groups: Sequence[Group], alive: float) -> Diagnosis:
+        return diagnose(groups, alive, self.settings.max_tokens, self.voice.renderer.decode)
+
+    def _stalled(self, drawn: Sequence[Group], alive: float) -> None:
+        found = self.diagnose(drawn, alive)
+        self.ended = f"no signal for {self.settings.patience} steps: {found.sentence}"
+        if found.pass_rate < 0.9:
+            self.checkpoint()
+            raise Refused(f"stopped at step {self.context.step}, {self.ended}")
+
+    # ---- evaluation and state ------------------------------------------------------------------------
+
+    def evaluate(self, rule: str) -> Any:
+        """Held-out accuracy now, written to evals.jsonl. `rule` says by which rule this moment was chosen."""
+        from etude.evaluate.run import evaluate_run
+
+        result = evaluate_run(self, rule)
+        self.times["begin"] = time.perf_counter()  # evaluation is not charged to the run
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        named = {**self.stages, **self.context.companions}
+        return {
+            "step": self.context.step,
+            "drawn": self.context.drawn,
+            "progress": self.context.progress,
+            "spent": dict(self.spent),
+            "ended": self.ended,
+            "learner": self.learner.state_dict(),
+            "stages": {k: v.state_dict() for k, v in named.items() if hasattr(v, "state_dict")},
+            "meters": [
+                getattr(c, "policy", c).meter for c in (self.learner, *self.context.companions.values())
+            ],
+            "health": self.health,
+            "tasks": self.tasks.fingerprint(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["tasks"] != self.tasks.fingerprint():
+            raise UserError(
+                f"the tasks '{self.plan.tasks}' are not those that the run was started with; "
+                "restore them, or start a new run"
+            )
+        self.context.step, self.context.drawn = state["step"], state["drawn"]
+        self.context.progress, self.ended = state["progress"], state["ended"]
+        self.spent, self.health = dict(state["spent"]), state["health"]
+        self.learner.load_state_dict(state["learner"])
+        named = {**self.stages, **self.context.companions}
+        for name, value in state["stages"].items():
+            named[name].load_state_dict(value)
+        for owner, meter in zip(
+            (self.learner, *self.context.companions.values()), state["meters"], strict=True
+        ):
+            getattr(owner, "policy", owner).meter = meter
+        self.directory.truncate(self.context.step)
+
+    def save_model(self) -> Path:
+        path = self.directory.path / "model"
+        self.learner.policy.save(path)
+        return path
+
+    def close(self) -> None:
+        self.pool.close()
+        self.loop.close()

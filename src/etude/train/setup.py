@@ -1,0 +1,256 @@
+"""From a plan to a run that is ready to move, or a refusal that names what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from etude import __version__
+from etude.errors import Refused, UserError
+from etude.recipe import NEEDS, STANDARD, Companion, Recipe
+from etude.recipes import build, find, resolved_stages
+from etude.report.run import RunDirectory
+from etude.rollout.player import Voice
+from etude.rollout.table import judge_with
+from etude.train import checkpoint
+from etude.train.config import Plan, RunSettings, run_settings
+from etude.train.context import Context
+from etude.train.run import Run
+from etude.train.step import Learner
+
+
+EVAL_SEED = 0  # held-out tasks are the same for every seed of a run, so that seeds can be compared
+
+
+def start(plan: Plan, out: str | Path, tasks: Any = None, reward: Any = None, overwrite: bool = False) -> Run:
+    """A new run in directory `out`. `tasks` (a TaskSet) and `reward` (a plain function of an episode) stand in
+    for what the plan names, when the run is made from Python. Raises UserError before anything is sampled."""
+    recipe, settings, stages = resolve(plan)
+    if reward is not None:
+        stages["reward"] = as_reward(reward)
+    tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
+    holdout = tasks.holdout(settings.eval_problems, EVAL_SEED) if settings.eval_problems else []
+    missing(recipe, settings, tasks, plan.seed)
+    models = _models(plan, settings, recipe, stages)
+    directory = RunDirectory.create(out, describe(plan, recipe, settings), card(), overwrite=overwrite)
+    return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
+
+
+def resume(out: str | Path, tasks: Any = None, reward: Any = None) -> tuple[Run, list[str]]:
+    """The run in `out` as it stood at its last whole checkpoint, and warnings. What was recorded after that
+    checkpoint is forgotten and will be made again, bit for bit."""
+    directory = RunDirectory.open(out)
+    config = directory.config
+    plan = Plan.from_dict(config["plan"])
+    recipe, settings, stages = resolve(plan)
+    now = describe(plan, recipe, settings)
+    for name in ("settings", "stages", "recipe"):
+        if now[name] != config[name]:
+            raise UserError(
+                f"the run's {name} differ from what its plan gives now: {_difference(config[name], now[name])}; "
+                "resume with the version of etude that wrote it, or start a new run"
+            )
+    if reward is not None:
+        stages["reward"] = as_reward(reward)
+    tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
+    holdout = tasks.holdout(settings.eval_problems, EVAL_SEED) if settings.eval_problems else []
+    _, state, warnings = checkpoint.load(directory.path / "checkpoints")
+    run = _assemble(
+        plan, settings, recipe, stages, tasks, holdout, directory, _models(plan, settings, recipe, stages)
+    )
+    run.load_state_dict(state)
+    return run, warnings
+
+
+def resolve(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
+    """The plan's recipe with its changes, the run's settings, and the built stages."""
+    own = {k.removeprefix("run."): v for k, v in plan.changes.items() if k.startswith("run.")}
+    rest = {k: v for k, v in plan.changes.items() if not k.startswith("run.")}
+    recipe = find(plan.recipe)
+    settings = run_settings(recipe.all_defaults, own)
+    recipe, stages = build(recipe, rest)
+    if settings.top_p < 1 and settings.precision == "bf16" and settings.backbone == "transformers":
+        raise Refused(
+            "run.top_p below 1 needs equal log-probabilities on both sides; use run.backbone=native"
+        )
+    return recipe, settings, stages
+
+
+def missing(recipe: Recipe, settings: RunSettings, tasks: Any, seed: int) -> None:
+    """Refuses a recipe that needs what the tasks or the models lack, before the first rollout."""
+    from etude.types import Request
+
+    samples = [tasks.draw(Request(), i, seed) for i in range(4)]
+    has = {
+        "reference": all(t.reference for t in samples),
+        "hints": all(t.hints for t in samples),
+        "answer": all(t.answer or t.reference for t in samples),
+        "steps": all(t.meta.get("steps") for t in samples),
+        "feedback": all(t.meta.get("feedback", "none") != "none" for t in samples),
+        "teacher": settings.teacher is not None,
+    }
+    for need in recipe.all_needs:
+        if not has[need]:
+            raise Refused(f"recipe {recipe.name} needs {NEEDS[need]}, which is missing here")
+
+
+def as_reward(function: Any) -> Any:
+    """A plain function of an episode -> number or {name: number} as a reward stage."""
+
+    def reward(episode: Any) -> dict[str, float]:
+        value = function(episode)
+        return value if isinstance(value, dict) else {"reward": float(value)}
+
+    return reward
+
+
+def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any]:
+    """config.json: everything that the run was resolved to."""
+    stages = {
+        name: {"factory": f"{s.factory.__module__}.{s.factory.__qualname__}", **s.checked(name)}
+        for name, s in resolved_stages(recipe).items()
+    }
+    return {
+        "etude": __version__,
+        "plan": plan.to_dict(),
+        "recipe": recipe.name,
+        "settings": dict(settings.__dict__),
+        "stages": stages,
+    }
+
+
+def card() -> dict[str, Any]:
+    """Where a number came from: versions, commit, machine."""
+    names = ("torch", "transformers", "numpy", "reasoning-gym", "math-verify", "gymnasium", "pyarrow")
+    return {
+        "etude": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {n: metadata.version(n) for n in names},
+        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+    }
+
+
+def _load_tasks(spec: str) -> Any:
+    from etude import tasks
+
+    return tasks.load(spec)
+
+
+def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, Any]:
+    from etude.policy.model import Policy
+
+    common = {"precision": settings.precision, "backbone": settings.backbone}
+    models = {
+        "policy": Policy.load(
+            plan.model,
+            lora_rank=settings.lora,
+            heads=dict(stages["objective"].heads),
+
+            **common,
+        )
+    }
+    for name, companion in _companions(recipe, stages).items():
+        if companion.source == "teacher":
+            models[name] = Policy.load(settings.teacher, **common).clone(frozen=True)
+            if models[name].tokenizer.backend.get_vocab() != models["policy"].tokenizer.backend.get_vocab():
+                raise Refused(f"the teacher '{settings.teacher}' has another vocabulary than '{plan.model}'")
+        else:
+            models[name] = models["policy"].clone(frozen=companion.source == "start")
+    return models
+
+
+def _companions(recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, Companion]:
+    standard = {name: STANDARD[name] for name in stages["objective"].reads if name in STANDARD}
+    return {**standard, **recipe.all_companions}
+
+
+def _assemble(
+    plan: Plan,
+    settings: RunSettings,
+    recipe: Recipe,
+    stages: dict[str, Any],
+    tasks: Any,
+    holdout: Sequence[Any],
+    directory: RunDirectory,
+    models: dict[str, Any],
+) -> Run:
+    from etude.tasks.isolate import Pool
+
+    policy = models.pop("policy")
+    learner = Learner(policy, stages["update"], "policy", plan.seed, settings.micro_tokens, settings.sampling)
+    companions = {}
+    for name, model in models.items():
+        companion = _companions(recipe, stages)[name]
+        trained = companion.source == "copy"
+        update = type(stages["update"])(lr=companion.lr)
+        companions[name] = (
+            Learner(model, update, name, plan.seed, settings.micro_tokens, settings.sampling)
+            if trained
+            else model
+        )
+    sampler = policy.sampler(settings.rows)
+    voice = Voice(sampler, policy.renderer, settings.sampling, "policy", settings.context)
+    voices = {
+        name: Voice(model.sampler(settings.rows), model.renderer, settings.sampling, name, settings.context)
+        for name, model in companions.items()
+        if not isinstance(model, Learner)
+    }
+    pool = Pool(seconds=settings.check_seconds)
+    context = Context(plan.seed, tasks, learner, settings.sampling, companions, settings.attempts)
+    run = Run(
+        plan=plan,
+        settings=settings,
+        recipe=recipe,
+        directory=directory,
+        context=context,
+        tasks=tasks,
+        stages=stages,
+        voice=voice,
+        voices=voices,
+        judge=None,
+        pool=pool,
+        loop=asyncio.Runner(),
+        holdout=list(holdout),
+    )
+    run.judge = judge_with(pool, sampler, run.times)
+    return run
+
+
+def _difference(old: Any, new: Any, path: str = "") -> str:
+    """The first place where two configurations differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                return _difference(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+    return f"{path} was {old!r}, is {new!r}"
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

@@ -1,0 +1,230 @@
+"""One update of a policy from signals. The only place where a loss is divided.
+
+Denominators are counted over the whole optimiser step; micro-batches only add. So the gradient does not depend
+on how the step was cut, and a micro-batch that does not fit into memory may be cut again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import torch
+
+from etude import seeds
+from etude.errors import UserError
+from etude.objective.terms import Objective
+from etude.settings import Setting
+from etude.train.batch import Batch, pack
+from etude.types import SamplingParams, Signal
+
+
+@dataclass(frozen=True)
+class Update:
+    """How the optimiser (AdamW on fp32 master weights) steps."""
+
+    lr: Annotated[float, Setting("learning rate", low=0, high=1)] = 1e-5
+    passes: Annotated[int, Setting("times each batch is used", low=1, high=100)] = 1
+    minibatches: Annotated[int, Setting("optimiser steps per pass", low=1, high=1024)] = 1
+    warmup: Annotated[int, Setting("steps over which the rate rises from 0", "steps", low=0)] = 0
+    decay: Annotated[str, Setting("rate over the run", choices=("constant", "linear", "cosine"))] = "constant"
+    weight_decay: Annotated[float, Setting("AdamW's decoupled decay", low=0, high=1)] = 0.0
+    beta1: Annotated[float, Setting("AdamW's first moment", low=0, high=1)] = 0.9
+    beta2: Annotated[float, Setting("AdamW's second moment", low=0, high=1)] = 0.999
+    max_norm: Annotated[float, Setting("gradient norm above which it is scaled down", low=0)] = 1.0
+    head_lr: Annotated[float, Setting("learning rate of auxiliary heads", low=0, high=1)] = 1e-3
+
+    def rate(self, step: int, progress: float) -> float:
+        """The factor on the learning rates at `step` (from 0), `progress` in [0, 1] through the run."""
+        if step < self.warmup:
+            return (step + 1) / (self.warmup + 1)
+        left = max(0.0, 1 - progress)
+        return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[self.decay]
+
+
+@dataclass
+class Learner:
+    """A policy with its optimiser."""
+
+    policy: Any  # policy.model.Policy
+    update: Update
+    name: str = "policy"
+    seed: int = 0
+    micro_tokens: int = 8192
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+
+    def __post_init__(self) -> None:
+        named = self.policy.parameters()
+        heads = [p for n, p in named if n.startswith("heads.")]
+        trunk = [p for n, p in named if not n.startswith("heads.")]
+        groups = [{"params": trunk, "base_lr": self.update.lr}]
+        if heads:
+            groups.append({"params": heads, "base_lr": self.update.head_lr})
+        self.optimiser = torch.optim.AdamW(
+            groups,
+            lr=self.update.lr,
+            betas=(self.update.beta1, self.update.beta2),
+            weight_decay=self.update.weight_decay,
+            fused=True,
+        )
+        self._parameters = trunk + heads
+
+    def learn(
+        self, objective: Objective, signals: Sequence[Signal], step: int, progress: float
+    ) -> dict[str, float]:
+        """All optimiser steps that `signals` are worth. Returns metrics, averaged over the last pass."""
+        batch = pack(signals, self.sampling)
+        totals: dict[str, list[float]] = {}
+        for part in range(self.update.passes):
+            totals = {} if part else totals
+            for number, piece in enumerate(self._minibatches(batch, objective.unit, step, part)):
+                found = self._step(objective, piece, step, progress, first=part == number == 0)
+                for name, (total, count) in found.items():
+                    old = totals.setdefault(name, [0.0, 0.0])
+                    old[0], old[1] = old[0] + total, old[1] + count
+        return {name: total / count for name, (total, count) in totals.items() if count}
+
+    def _minibatches(self, batch: Batch, unit: str, step: int, part: int) -> Iterator[Batch]:
+        number = self.update.minibatches
+        if number == 1 or unit == "batch" or not len(batch):
+            yield batch
+            return
+        index = batch.group if unit == "group" else batch.episode
+        units = int(index[-1]) + 1
+        order = seeds.generator(self.seed, self.name, "minibatches", step, part).permutation(units)
+        place = torch.from_numpy(order.argsort() * number // units)
+        for k in range(number):
+            keep = place[index] == k
+            if keep.any():
+                yield batch.take(keep)
+
+    def accumulate(
+        self, objective: Objective, batch: Batch, step: int = 0, first: bool = True
+    ) -> dict[str, list[float]]:
+        """Adds the gradient of the whole batch to the parameters, micro-batch by micro-batch. Returns metrics as
+        [sum, count]; empty where no token carries signal."""
+        counts = {term.name: term.count(batch) for term in objective.terms}
+        found: dict[str, list[float]] = {}
+        work = without_dead_weight(batch, objective)
+        for piece in work.split(self.micro_tokens, objective.unit) if len(work) else ():
+            self._backward(objective, piece, counts, step, found, first)
+        return found
+
+    def _step(
+        self, objective: Objective, batch: Batch, step: int, progress: float, first: bool
+    ) -> dict[str, list[float]]:
+        found = self.accumulate(objective, batch, step, first)
+        if not found:
+            return {}
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.update.max_norm or math.inf)
+        if not torch.isfinite(norm):
+            self.forget()
+            return {"skipped_updates": [1.0, 1.0]}
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base_lr"] * self.update.rate(step, progress)
+        self.optimiser.step()
+        self.forget()
+        self.policy.publish()
+        return {**found, "grad_norm": [float(norm), 1.0]}
+
+    def _backward(
+        self,
+        objective: Objective,
+        piece: Batch,
+        counts: dict[str, float],
+        step: int,
+        found: dict[str, list[float]],
+        first: bool,
+    ) -> None:
+        """Adds the gradient of one micro-batch; one that does not fit into memory is cut in two."""
+        try:
+            sums = self._sums(objective, piece, counts, step, first)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            self.policy.grad_discard()
+            halves = list(piece.split(max(1, len(piece) // 2), objective.unit))
+            if len(halves) == 1:
+                raise UserError(
+                    f"one {objective.unit} of {len(piece)} tokens does not fit into memory; lower run.max_tokens"
+                ) from error
+            for half in halves:
+                self._backward(objective, half, counts, step, found, first)
+            return
+        for name, (total, count) in sums.items():
+            old = found.setdefault(name, [0.0, 0.0])
+            old[0] += total
+            old[1] += count
+
+    def _sums(
+        self, objective: Objective, piece: Batch, counts: dict[str, float], step: int, first: bool
+    ) -> dict[str, tuple[float, float]]:
+        inputs = None
+        if objective.corrupt is not None:
+            inputs = objective.corrupt(piece, seeds.torch_generator(self.seed, "corrupt", step))
+        out = self.policy.outputs(piece, objective.needs, inputs)
+        loss = torch.zeros(())
+        sums: dict[str, tuple[float, float]] = {}
+        for term in objective.terms:
+            total, metrics = term.total(out, piece)
+            active = float(term.active(piece).sum())
+            if not active:
+                continue
+            loss = loss + term.coefficient * total / counts[term.name]
+            sums[f"loss/{term.name}"] = (float(total.detach()), term.count(piece))
+            sums |= {name: (float(value), active) for name, value in metrics.items()}
+        loss.backward()
+        self.policy.grad_accumulate()
+        return sums | _readings(out.logp.detach(), piece, first)
+
+    def forget(self) -> None:
+        """Clears the gradients."""
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state["policy"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def without_dead_weight(batch: Batch, objective: Objective) -> Batch:
+    """Drops the units on which every term is known to vanish: advantage 0 where losses are proportional to it,
+    no weight elsewhere. The gradient is the same; the forward pass is not paid."""
+    alive = torch.zeros(len(batch), dtype=torch.bool)
+    for term in objective.terms:
+        active = term.active(batch)
+        alive |= active & (batch.advantage != 0) if term.proportional else active
+    index = batch.group if objective.unit == "group" else batch.episode
+    if objective.unit == "batch" or not len(batch):
+        return batch
+    keep = torch.zeros(int(index[-1]) + 1, dtype=torch.bool)
+    keep[index[alive]] = True
+    return batch.take(keep[index])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate" in text
+
+
+def _readings(logp: torch.Tensor, batch: Batch, first: bool) -> dict[str, tuple[float, float]]:
+    """What every step reports about the policy, whatever the objective."""
+    known = batch.sampled & batch.needed
+    count = float(known.sum())
+    if not count:
+        return {}
+    delta = (batch.behaviour - logp)[known]
+    # Sampled from the policy itself, -log pi is an unbiased reading of its entropy.
+    readings = {
+        "entropy": (float(-logp[known].sum()), count),
+        "kl": (float((torch.expm1(-delta) + delta).sum()), count),
+    }
+    if first:  # before any step on this batch, the two differ by the engine alone
+        readings["gap"] = (float(delta.abs().sum()), count)
+    return readings

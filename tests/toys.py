@@ -1,0 +1,254 @@
+"""Small stand-ins that are exact: a policy that is a table, a sampler over it, worlds of a few tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from etude import seeds
+from etude.policy import tiny as tiny_models
+from etude.policy import tokenizer as tokenizers
+from etude.policy.outputs import Outputs
+from etude.policy.render import Renderer
+from etude.policy.sampler import Sample, Uniforms
+from etude.recipes import build, find
+from etude.rollout.player import Voice
+from etude.rollout.table import Table
+from etude.train.context import Context
+from etude.train.step import Learner, Update
+from etude.types import Group, Message, Request, SamplingParams, Task, Verdict
+
+
+@cache
+def tokenizer():
+    with tempfile.TemporaryDirectory() as place:
+        return tokenizers.read(tiny_models.tiny_directory(Path(place) / "m"))
+
+
+class TablePolicy:
+    """log pi(token | previous token, position) from a table, in float64: every gradient is exact."""
+
+    def __init__(self, seed: int = 0, heads: dict[str, int] | None = None, scale: float = 1.0) -> None:
+        self.tokenizer = tokenizer()
+        self.renderer = Renderer(self.tokenizer)
+        self.size = self.tokenizer.backend.get_vocab_size()
+        rng = seeds.torch_generator("table", seed)
+
+        def table(*shape: int) -> torch.nn.Parameter:
+            return torch.nn.Parameter(scale * torch.randn(*shape, generator=rng, dtype=torch.float64))
+
+        self.after, self.place = table(self.size, self.size), table(64, self.size)
+        self.heads = {name: table(self.size, k) for name, k in (heads or {}).items()}
+        self.version = 0
+
+    def parameters(self):
+        heads = [(f"heads.{n}", p) for n, p in self.heads.items()]
+        return [("after", self.after), ("place", self.place), *heads]
+
+    def logits(self, before: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        return self.after[before] + self.place[position.clamp(max=63)]
+
+    def outputs(self, batch, needs=frozenset(), inputs=None) -> Outputs:
+        read = batch.tokens if inputs is None else inputs
+        before = torch.cat([read[:1], read[:-1]])
+        logits = self.logits(before, batch.position)
+        logp = torch.log_softmax(logits / batch.sampling.temperature, -1)
+        on = batch.needed
+        chosen = torch.where(on, logp.gather(1, batch.tokens[:, None])[:, 0], 0.0)
+        entropy = torch.where(on, -(logp.exp() * logp).sum(-1), 0.0) if "entropy" in needs else None
+        heads = {n: torch.where(on[:, None], p[before], 0.0) for n, p in self.heads.items()}
+        hidden = logits if "hidden" in needs else None
+        return Outputs(chosen, entropy, heads, hidden, lambda h: h)
+
+    @torch.no_grad()
+    def score(self, batch, needs=frozenset(), inputs=None) -> Outputs:
+        return self.outputs(batch, needs, inputs)
+
+    def grad_accumulate(self) -> None: ...
+
+    def grad_discard(self) -> None: ...
+
+    def publish(self) -> None:
+        self.version += 1
+
+    def state_dict(self):
+        return {n: p.detach().clone() for n, p in self.parameters()}
+
+    def load_state_dict(self, state) -> None:
+        for name, parameter in self.parameters():
+            parameter.data.copy_(state[name])
+
+
+@dataclass
+class TableSampler:
+    """Samples a `TablePolicy` token by token, each request from its own key."""
+
+    policy: TablePolicy
+    longest: int = 6
+
+    async def sample(self, prompt, params: SamplingParams, key: int) -> Sample:
+        uniforms, tokens, logps = Uniforms(key), [], []
+        stop = self.policy.renderer.stops[0]
+        last = int(prompt[-1])
+        for i in range(min(params.max_tokens, self.longest)):
+            with torch.no_grad():
+                row = self.policy.logits(torch.tensor([last]), torch.tensor([len(prompt) + i]))[0]
+            logp = torch.log_softmax(row / params.temperature, -1)
+            last = min(int(torch.searchsorted(logp.exp().cumsum(0), uniforms.next())), len(logp) - 1)
+            tokens.append(last)
+            logps.append(float(logp[last]))
+            if last == stop:
+                break
+        end = "end" if tokens[-1] == stop else "length"
+        return Sample(np.array(tokens, np.int32), np.array(logps, np.float32), end, self.policy.version)
+
+    @asynccontextmanager
+    async def hold(self):
+        yield
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class ScriptedSampler(TableSampler):
+    """Says what it is told, in order, whoever asks; log-probability -1 for every token."""
+
+    policy: TablePolicy = field(default_factory=TablePolicy)
+    replies: list[str] = field(default_factory=list)
+    asked: list[np.ndarray] = field(default_factory=list)
+    ends: bool = True
+
+    async def sample(self, prompt, params, key) -> Sample:
+        self.asked.append(np.array(prompt))
+        words = self.policy.tokenizer.encode(self.replies.pop(0))
+        stop = np.array(self.policy.renderer.stops[:1] if self.ends else [], np.int32)
+        tokens = np.concatenate([words, stop]).astype(np.int32)
+        return Sample(tokens, np.full(len(tokens), -1.0, np.float32), "end" if self.ends else "length", 0)
+
+
+def task(number: int = 0, check=None, **more) -> Task:
+    """A task whose prompt is a few characters, with everything a recipe may need."""
+    known = {"answer": "7", "reference": "3+4=7", "hints": ("add", "3+4"), "difficulty": float(number % 3)}
+    prompt = (Message("user", f"q{number}"),)
+    return Task(prompt, check or coin, kind=f"kind{number % 2}", **{**known, **more})
+
+
+def coin(answer: str) -> Verdict:
+    """Right or wrong by a hash of the answer: mixed groups without a model that can do anything."""
+    right = seeds.key("coin", answer) % 2 == 0
+    return Verdict(float(right), right, "" if right else "no")
+
+
+async def judge(task: Task, answer: str) -> Verdict:
+    return task.check(answer)
+
+
+def voice(policy: TablePolicy, sampler=None, **params) -> Voice:
+    return Voice(
+        sampler or TableSampler(policy), policy.renderer, SamplingParams(**{"max_tokens": 6, **params})
+    )
+
+
+def context(policy: TablePolicy, update: Update | None = None, **more) -> Context:
+    learner = Learner(policy, update or Update(), micro_tokens=1 << 20)
+    others = {name: TablePolicy(seed) for seed, name in enumerate(("reference", "teacher"), 1)}
+    return Context(0, None, learner, SamplingParams(max_tokens=6), others, **more)
+
+
+def play(
+    stages, policy: TablePolicy, tasks: Sequence[Task], samples: int = 4, speaker: Voice | None = None
+) -> list[Group]:
+    """Groups as the loop would collect them."""
+
+    async def together():
+        tables = [
+            Table(
+                t,
+                Request(),
+                samples,
+                speaker or voice(policy),
+                judge,
+                stages["rollout"],
+                stages["reward"],
+                seeds.key("toy", i),
+            )
+            for i, t in enumerate(tasks)
+        ]
+        return await asyncio.gather(*(table.group(stages["gather"]) for table in tables))
+
+    return list(asyncio.run(together()))
+
+
+@dataclass
+class Lesson:
+    """One batch of a recipe on toy tasks, ready to be differentiated."""
+
+    stages: dict
+    context: Context
+    signals: list
+
+    @property
+    def policy(self) -> TablePolicy:
+        return self.context.policy
+
+    @property
+    def objective(self):
+        return self.stages["objective"]
+
+
+def lesson(
+    name: str, settings: dict | None = None, tasks: int = 4, samples: int = 4, drift: float = 0.0
+) -> Lesson:
+    """`drift`: how far the policy moved since it sampled; 0 is on-policy."""
+    recipe, stages = build(find(name), settings or {})
+    policy = TablePolicy(0, dict(stages["objective"].heads))
+    where = context(policy)
+    problems = [task(i) for i in range(tasks)]
+    groups = play(stages, policy, problems, recipe.all_defaults.get("attempts", samples))
+    failed = [e.failure for g in groups for e in g.failed]
+    assert not failed, failed[0]
+    kept = stages["select"](groups, where)
+    signals = where.completed(stages["credit"](kept, where), stages["objective"].reads)
+    with torch.no_grad():
+        for name_, parameter in policy.parameters():
+            noise = torch.randn(
+                parameter.shape, generator=seeds.torch_generator("drift", name_), dtype=torch.float64
+            )
+            parameter += drift * noise
+    return Lesson(stages, where, signals)
+
+
+def gradient(of: Lesson, micro_tokens: int = 1 << 20, signals=None) -> torch.Tensor:
+    """The whole gradient as one vector."""
+    from etude.train.batch import pack
+
+    learner = of.context.learner
+    learner.micro_tokens = micro_tokens
+    learner.forget()
+    learner.accumulate(of.objective, pack(of.signals if signals is None else signals, learner.sampling))
+    flat = [
+        p.grad.flatten() if p.grad is not None else torch.zeros(p.numel(), dtype=p.dtype)
+        for _, p in of.policy.parameters()
+    ]
+    return torch.cat(flat).clone()
+
+
+__all__ = [
+    "Lesson",
+    "ScriptedSampler",
+    "TablePolicy",
+    "TableSampler",
+    "gradient",
+    "lesson",
+    "play",
+    "replace",
+    "task",
+]
