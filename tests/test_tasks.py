@@ -36,6 +36,8 @@ class TestSpec:
     def test_typed_values(self):
         source = GymSource("complex_arithmetic", {"operations_weights": "[0.5;0.5;0;0]", "min_real": "-3"})
         assert source.params == {"operations_weights": [0.5, 0.5, 0.0, 0.0], "min_real": -3}
+        with pytest.raises(UserError, match="not a whole number"):
+            GymSource("chain_sum", {"max_terms": 2.5})
         assert GymSource("chain_sum", {"allow_negation": "true"}).params == {"allow_negation": True}
 
     @pytest.mark.parametrize(
@@ -48,6 +50,7 @@ class TestSpec:
             ("chain_sum:max_terms=", "must read param=value"),
             ("chain_sum:max_terms=2,max_terms=3", "parameter 'max_terms' is given twice"),
             ("chain_sun", "there is no task 'chain_sun'; did you mean 'chain_sum'?"),
+            ("frozen_lak", "there is no task 'frozen_lak'; did you mean 'frozen_lake'?"),
             ("chain_sum:max_term=2", "no parameter 'max_term'; did you mean 'max_terms'?"),
             ("chain_sum:seed=2", "no parameter 'seed'"),
             ("chain_sum:max_terms=two", "max_terms='two' is not a whole number"),
@@ -105,6 +108,7 @@ class TestGym:
 
     def test_levels_that_the_generator_refuses_are_not_offered(self):
         assert GymSource("caesar_cipher").levels("caesar_cipher") == (0.0, 1.0)
+        assert GymSource("sokoban").levels("sokoban")[0] == 1.0
         assert GymSource("acre").levels("acre") == (0.0,)
 
     def test_level_parameter_fixes_the_difficulty(self):
@@ -420,6 +424,8 @@ class TestEverything:
             "BY_TEXT",
             "HARMLESS",
             "SYMBOLIC",
+            "ONLY",
+            "SLOW_LEVELS",
         ):
             assert set(getattr(gym_facts, table)) <= set(_registry()[0])
 

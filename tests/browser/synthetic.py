@@ -123,6 +123,7 @@ def extra_metrics(step: int, steps: int, rng: np.random.Generator, collapse: boo
         entropy = 0.05 * (1 - done)
     arms = {arm: 0.25 + 0.2 * math.sin(3 * done + i) for i, arm in enumerate(ARMS)}
     return {
+        "signal_tokens": 0.6 - 0.3 * done,
         "entropy": max(0.001, entropy),
         "kl": 0.08 * done + 0.004 * abs(rng.normal()),
         "gap": 2e-6 * (1 + abs(rng.normal())),
@@ -176,7 +177,7 @@ def make_run(
     for step in range(1, steps + 1):
         skill = 0.12 + (best - 0.12) * (1 - math.exp(-3 * step / steps))
         groups, signals = make_step(words, rng, skill, tasks, samples, nasty=step == steps)
-        metrics = step_metrics(groups, extra_metrics(step, steps, rng, collapse), 0.6)
+        metrics = step_metrics(groups, extra_metrics(step, steps, rng, collapse))
         run.write_step(step, metrics, signals, groups, words.decode)
         for finding in health.observe(step, metrics):
             run.write_finding(finding.to_dict())

@@ -139,12 +139,12 @@ def conduct(
                 raise Refused(f"nothing can be learned: {found.sentence} (--force trains all the same)")
             run.checkpoint()
             if run.holdout:
-                run.evaluate("before training")
+                run.evaluate("before")
         begin = time.perf_counter()
         run.times["begin"] = begin
         loop(run)
         if run.holdout:
-            run.evaluate("last step")
+            run.evaluate("last")
         model = run.save_model()
         return summary_of(run, model)
     finally:

@@ -1,9 +1,10 @@
 """Confidence intervals for a mean over problems, where the samples of one problem are not independent.
 
 The method was chosen by simulation (`bench/trust.py`): over 30-300 problems, 1-16 samples, means from
-0.003 to 0.98 and every degree of clustering, its coverage stays between 93 and 97 % wherever at least a few
-problems differ from the rest, and above 93 % elsewhere. The normal interval over pooled samples falls to 0,
-Student's t over problem means to 8 %, and neither has any width at 0 or 1.
+0.003 to 0.98 and every degree of clustering, a 95 % interval covers 93 % or more everywhere; 93-97 % in 19 of
+20 regimes where five or more problems' worth of the rarer outcome are expected, and up to 100 % nearer to 0
+and 1, where counts are too few to be exact. The normal interval over pooled samples falls to 0 %, Student's
+t over problem means to 9 %, and neither has any width at 0 or 1.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def limits(
     A Jeffreys interval at an effective sample size: with m the mean and v the clustered variance of it,
     n* = m (1 - m) / v, at most `samples`. Where only j problems differ from the floor (or the ceiling), v
     says little about how passes clump, so 1/n* is mixed with its worst case 1/P, each problem all or
-    nothing: weights j/(j+1) and 1/(j+1). Student's t with P - 1 degrees instead of the normal shrinks n*
-    by (z/t)^2. At mean 0 (1) the lower (upper) limit is 0 (1) and the other one is not.
+    nothing: weights j/(j+1) and 1/(j+1). Student's t with P - 1 degrees (Kish's P where weighted) instead
+    of the normal shrinks n* by (z/t)^2. At mean 0 (1) the lower (upper) limit is 0 (1) and the other one is not.
     Sources: Korn & Graubard 1998 (effective size and t), Brown, Cai & DasGupta 2001 (Jeffreys); the mixing
     is ours.
     """
@@ -79,8 +80,8 @@ def limits(
         raise ValueError("weights are one positive number per problem")
     w = w / w.sum()
     size = 1 / np.sum(w**2)  # Kish's number of problems; P when equally weighted
-    degrees = max(x.shape[-1] - 1, 1)
-    mean = np.clip(x @ w, 0, 1)
+    degrees = max(size - 1, 1)
+    mean = np.where((x == 1).all(-1), 1.0, np.minimum(x @ w, 1.0))  # weights add up to 1 only nearly
     v = ((x - mean[..., None]) ** 2) @ w**2 * (degrees + 1) / degrees
     chance = mean * (1 - mean)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -141,7 +141,7 @@ def needed(
     reach = stats.t.ppf((1 + level) / 2, degrees)
     chance = stats.nct.sf(reach, degrees, target / np.sqrt(variance))
     enough = np.flatnonzero(chance >= power)
-    if enough.size and (each or enough[0] == 0):
+    if enough.size:
         return Need(int(total[enough[0]]) - have if each else 0)
     allowed = (target / (stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))) ** 2
     share = 0.5 if each else 1.0  # half of the doubt is left to the seeds

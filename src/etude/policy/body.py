@@ -68,7 +68,10 @@ class NativeBody:
             state, weights.head, batch.tokens[wanted], batch.sampling, "entropy" in needs
         )
         names = weights.head_sizes
-        heads = {n: F.linear(state, weights.leaves[f"heads.{n}.weight"], weights.leaves[f"heads.{n}.bias"]) for n in names}
+        heads = {
+            n: F.linear(state, weights.leaves[f"heads.{n}.weight"], weights.leaves[f"heads.{n}.bias"])
+            for n in names
+        }
         return assemble(batch, wanted, logp, entropy, heads, state, self.project, needs), len(rows)
 
     def project(self, hidden: Tensor) -> Tensor:

@@ -19,7 +19,9 @@ BLOCKS = 256  # of the vocabulary, for two-level sums and draws
 def check(params: SamplingParams) -> None:
     """Raises `UserError` for settings that define no distribution."""
     if not params.temperature > 0:
-        raise UserError(f"temperature must be above 0 (for the likeliest token set greedy); got {params.temperature}")
+        raise UserError(
+            f"temperature must be above 0 (for the likeliest token set greedy); got {params.temperature}"
+        )
     if params.top_k < 0 or not 0 < params.top_p <= 1 or params.max_tokens < 1:
         raise UserError(
             "top_k must be at least 0 (0: off), top_p in (0, 1] and max_tokens at least 1; got "

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from etude.policy.head import logits
 from etude.policy.layout import layout
-from etude.policy.llama import attender, trunk
+from etude.policy.llama import flash, attender, trunk
 from etude.policy.weights import Weights
 from etude.types import Array
 
@@ -168,7 +168,9 @@ class Cache:
         seen = (keys[None] < lengths[:, None])[:, None, None, :]
         mine = (torch.arange(self.reach)[None] <= self.at[:, None])[:, None, None, :]
         if window:
-            asks = positions[self.asker].view(len(self.slots), self.width).repeat_interleave(self.group, dim=1)
+            asks = (
+                positions[self.asker].view(len(self.slots), self.width).repeat_interleave(self.group, dim=1)
+            )
             seen = seen & (asks[:, None, :, None] - keys[None, None, None] < window)
             mine = mine & (self.at[:, None] - torch.arange(self.reach)[None] < window)[:, None, None, :]
         blind = _bias(seen.any(dim=-1), torch.float32) if window else None
@@ -182,12 +184,12 @@ class Cache:
         own[1, self.number, :, self.at] = v
         before, mine, blind = self.masks[engine.weights.shape.windows[i]]
         q = q.view(n, kv, group, hd)
-        b, b_sum = _flash(q, own[0, :n, :, : self.reach], own[1, :n, :, : self.reach], mine)
+        b, b_sum = flash(q, own[0, :n, :, : self.reach], own[1, :n, :, : self.reach], mine)
         prompts = engine.prompts[i]
         keys = prompts[0, self.slot_index, :, : self.shared]
         values = prompts[1, self.slot_index, :, : self.shared]
         asks = q[self.asker].view(len(self.slots), self.width, kv, group, hd).transpose(1, 2)
-        a, a_sum = _flash(asks.reshape(len(self.slots), kv, self.width * group, hd), keys, values, before)
+        a, a_sum = flash(asks.reshape(len(self.slots), kv, self.width * group, hd), keys, values, before)
         if blind is not None:
             a_sum = a_sum + blind
         a = a.view(len(self.slots), kv, self.width, group, hd).transpose(1, 2).flatten(0, 1)[self.seat]
@@ -198,10 +200,3 @@ class Cache:
 
 def _bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)
-
-
-def _flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, K, Q, hd] attention and f32[B, K, Q] log-sum-exp of its scores (both 0 for a query that sees
-    nothing)."""
-    out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, False, attn_mask=mask)
-    return out, total

@@ -19,14 +19,19 @@ from etude.types import SamplingParams
 
 CHUNK = 256  # rows whose float32 logits are held at once
 REPAIRED = 16
+KEPT = 256 << 20  # bytes of rounded logits that may wait for the backward pass
 
 
 def logits(hidden: Tensor, matrix: Tensor, chosen: Tensor | None = None) -> Tensor:
     """f32[N, V] of f32[N, D] hidden states and [V, D] weights, repaired at the top and at `chosen` (int64[N])."""
-    out = F.linear(hidden.to(matrix.dtype), matrix)
+    return exact(F.linear(hidden.to(matrix.dtype), matrix), hidden, matrix, chosen)
+
+
+def exact(raw: Tensor, hidden: Tensor, matrix: Tensor, chosen: Tensor | None) -> Tensor:
+    """f32[N, V]: a repaired copy of rounded logits. In float32 there is nothing to repair."""
     if matrix.dtype == torch.float32:
-        return out
-    full = out.float()
+        return raw
+    full = raw.float()
     repair(full, hidden, matrix, largest(full))
     if chosen is not None:
         repair(full, hidden, matrix, chosen[:, None])
@@ -63,44 +68,61 @@ def log_probabilities(
 
 
 class Head(Function):
+    """Keeps the rounded logits of the first `KEPT` bytes' worth of rows for the backward pass, where they are
+    overwritten by their own gradient; the logits of further rows are computed again."""
+
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, matrix: Tensor, chosen: Tensor, params: SamplingParams, entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        logp = hidden.new_empty(len(hidden))
-        spread = hidden.new_zeros(len(hidden))
-        for part in _chunks(len(hidden)):
-            x = scores(logits(hidden[part], matrix, chosen[part]), params, chosen[part])
-            logp[part], spread[part] = _read(x, chosen[part], entropy)
-        ctx.save_for_backward(hidden, matrix, chosen, spread)
-        ctx.params, ctx.entropy = params, entropy
+        logp, spread = hidden.new_empty(len(hidden)), hidden.new_zeros(len(hidden))
+        total = hidden.new_empty(len(hidden))
+        rows = (
+            min(len(hidden), KEPT // (matrix.element_size() * len(matrix)))
+            if any(ctx.needs_input_grad)
+            else 0
+        )
+        kept = matrix.new_empty(rows, len(matrix))
+        for part in _chunks(0, len(hidden), CHUNK):
+            raw = F.linear(hidden[part].to(matrix.dtype), matrix)
+            if (room := rows - part.start) > 0:
+                kept[part] = raw[:room]
+            x = scores(exact(raw, hidden[part], matrix, chosen[part]), params, chosen[part])
+            logp[part], spread[part], total[part] = _read(x, chosen[part], entropy)
+        ctx.save_for_backward(hidden, matrix, chosen, spread, total)
+        ctx.kept, ctx.params, ctx.entropy = kept, params, entropy
         return logp, spread
 
     @staticmethod
     def backward(ctx: Any, dlogp: Tensor, dspread: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, matrix, chosen, spread = ctx.saved_tensors
-        dhidden = torch.empty_like(hidden)
-        dmatrix = None
-        for part in _chunks(len(hidden)):
-            low = hidden[part].to(matrix.dtype)
-            x = logits(hidden[part], matrix, chosen[part])
-            grads = dlogp[part], dspread[part], spread[part]
-            narrow = _pull(x, chosen[part], *grads, ctx.params, ctx.entropy).to(matrix.dtype)
-            dhidden[part] = narrow @ matrix
+        hidden, matrix, chosen, spread, total = ctx.saved_tensors
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            raise RuntimeError("the head's logits were given up in an earlier backward pass over this graph")
+        dhidden, dmatrix = torch.empty_like(hidden), None
+        for slab in _chunks(0, len(hidden), max(len(kept), CHUNK)):
+            low = hidden[slab].to(matrix.dtype)
+            slope = kept if slab.start == 0 and len(kept) else F.linear(low, matrix)
+            for part in _chunks(slab.start, slab.stop, CHUNK):
+                inside = slice(part.start - slab.start, part.stop - slab.start)
+                x = exact(slope[inside], hidden[part], matrix, chosen[part])
+                grads = dlogp[part], dspread[part], spread[part], total[part]
+                slope[inside] = _pull(x, chosen[part], *grads, ctx.params, ctx.entropy)
+            dhidden[slab] = slope @ matrix
             if ctx.needs_input_grad[1]:
-                add = narrow.t() @ low
+                add = slope.t() @ low
                 dmatrix = add if dmatrix is None else dmatrix.add_(add)
         return dhidden, dmatrix, None, None, None
 
 
-def _read(x: Tensor, chosen: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
-    """f32[N] log-probabilities of `chosen` and entropies (or zeros) of f32[N, V] scores."""
+def _read(x: Tensor, chosen: Tensor, entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """f32[N] log-probabilities of `chosen`, entropies (or zeros) and normalisers of f32[N, V] scores."""
     total, mass, sums = normaliser(x)
     logp = x.gather(1, chosen[:, None])[:, 0] - total
     if not entropy:
-        return logp, torch.zeros_like(logp)
+        return logp, torch.zeros_like(logp), total
     p = mass.view(len(x), -1)[:, : x.shape[1]] / sums.sum(dim=1, keepdim=True).float()
-    return logp, total - (p * x.masked_fill(p == 0, 0.0)).sum(dim=1)
+    return logp, total - (p * x.masked_fill(p == 0, 0.0)).sum(dim=1), total
 
 
 def _pull(
@@ -109,22 +131,26 @@ def _pull(
     dlogp: Tensor,
     dspread: Tensor,
     spread: Tensor,
+    total: Tensor,
     params: SamplingParams,
     entropy: bool,
 ) -> Tensor:
     """d loss / d logits, f32[N, V]: for the log-probability onehot - p, for the entropy -p (log p + H)."""
-    x = scores(logits, params, chosen)
-    log_p = x - normaliser(x)[0][:, None]
+    log_p = scores(logits, params, chosen) - total[:, None]
     p = log_p.exp()
-    out = p * -dlogp[:, None]
     if entropy:
-        out -= p * (log_p.masked_fill(p == 0, 0.0) + spread[:, None]) * dspread[:, None]
+        scale = (
+            (log_p.masked_fill_(p == 0, 0.0) + spread[:, None]).mul_(dspread[:, None]).add_(dlogp[:, None])
+        )
+        out = p.mul_(scale.neg_())
+    else:
+        out = p.mul_(-dlogp[:, None])
     out.scatter_add_(1, chosen[:, None], dlogp[:, None])
     return out if plain(params) else out.div_(params.temperature)
 
 
-def _chunks(n: int) -> list[slice]:
-    return [slice(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]
+def _chunks(start: int, stop: int, size: int) -> list[slice]:
+    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
 
 
 def chosen_log_probabilities(
@@ -141,12 +167,13 @@ class Chosen(Function):
         ctx: Any, logits: Tensor, chosen: Tensor, params: SamplingParams, entropy: bool
     ) -> tuple[Tensor, Tensor]:
         x = scores(logits, params, chosen)
-        logp, spread = _read(x, chosen, entropy)
-        ctx.save_for_backward(logits, chosen, spread)
+        logp, spread, total = _read(x, chosen, entropy)
+        ctx.save_for_backward(logits, chosen, spread, total)
         ctx.params, ctx.entropy = params, entropy
         return logp, spread
 
     @staticmethod
     def backward(ctx: Any, dlogp: Tensor, dspread: Tensor) -> tuple[Tensor | None, ...]:
-        logits, chosen, spread = ctx.saved_tensors
-        return _pull(logits, chosen, dlogp, dspread, spread, ctx.params, ctx.entropy), None, None, None
+        logits, chosen, spread, total = ctx.saved_tensors
+        out = _pull(logits, chosen, dlogp, dspread, spread, total, ctx.params, ctx.entropy)
+        return out, None, None, None

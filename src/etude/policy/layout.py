@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def layout(tokens: Tensor, sequence: Tensor, share: bool = True) -> Layout:
     flat = tokens.cpu().numpy()
     number = sequence.cpu().numpy()
     bounds = np.flatnonzero(np.diff(number, prepend=-1, append=-1))
-    parts = [flat[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    parts = [flat[a:b] for a, b in pairwise(bounds)]
     clusters = shared(parts) if share else [([i], 0) for i in range(len(parts))]
     row_of, kept, members = np.zeros(len(flat), np.int64), [], []
     positions: list[np.ndarray] = []
@@ -90,7 +91,7 @@ def shared(parts: Sequence[np.ndarray]) -> list[tuple[list[int], int]]:
     """Clusters of sequences with the length of the beginning each cluster shares, such that as many rows as
     possible are saved with one level of sharing. Sequences of a cluster stay in their order."""
     order = sorted(range(len(parts)), key=lambda i: parts[i].astype(">i8").tobytes())
-    common = [_common(parts[a], parts[b]) for a, b in zip(order[:-1], order[1:], strict=True)]
+    common = [_common(parts[a], parts[b]) for a, b in pairwise(order)]
     found = [(sorted(order[a:b]), length) for a, b, length in _best(common, 0, len(order))[1]]
     return sorted(found)
 

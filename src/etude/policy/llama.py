@@ -76,7 +76,9 @@ def rotate(x: Tensor, angles: tuple[Tensor, Tensor], weight: Tensor | None, eps:
 
 class NormLinear(Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, matrix: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, matrix: Tensor, bias: Tensor | None, eps: float
+    ) -> Tensor:
         scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)
         ctx.save_for_backward(hidden, scale, weight, matrix)
         return F.linear((hidden * scale).mul_(weight).to(matrix.dtype), matrix, bias)
@@ -164,39 +166,83 @@ def _mask(bucket: Bucket, window: int, group: int, dtype: torch.dtype) -> Tensor
     return bias.repeat_interleave(group, dim=2)
 
 
-def _bucket_attention(q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, mask: Tensor) -> Tensor:
-    """[M, H * hd] for the real queries of a bucket."""
-    (s, o, n), heads, (kv, hd) = bucket.size, q.shape[1], k.shape[1:]
-    group = heads // kv
-    ask = q.index_select(0, bucket.queries).view(s, o, kv, group, hd)
-    ask = ask.permute(0, 2, 1, 3, 4).reshape(s, kv, o * group, hd)
-    key = k.index_select(0, bucket.keys).view(s, n, kv, hd).transpose(1, 2)
-    value = v.index_select(0, bucket.keys).view(s, n, kv, hd).transpose(1, 2)
-    got = F.scaled_dot_product_attention(ask, key, value, attn_mask=mask)
-    got = got.view(s, kv, o, group, hd).permute(0, 2, 1, 3, 4).reshape(s * o, heads * hd)
-    return got.index_select(0, bucket.real)
+def _as_queries(x: Tensor, bucket: Bucket, kv: int) -> Tensor:
+    """Rows [R, H, hd] as the queries [S, K, O * H / K, hd] of a bucket."""
+    s, o, _ = bucket.size
+    heads, hd = x.shape[1:]
+    rows = x.index_select(0, bucket.queries).view(s, o, kv, heads // kv, hd)
+    return rows.transpose(1, 2).reshape(s, kv, -1, hd)
+
+
+def _as_rows(x: Tensor, bucket: Bucket) -> Tensor:
+    """The inverse, [M, H * hd], for the real queries of a bucket."""
+    s, o, _ = bucket.size
+    kv, hd = x.shape[1], x.shape[3]
+    rows = x.view(s, kv, o, -1, hd).transpose(1, 2).reshape(s * o, -1)
+    return rows.index_select(0, bucket.real)
+
+
+def _as_keys(x: Tensor, bucket: Bucket) -> Tensor:
+    """Rows [R, K, hd] as the keys [S, K, L, hd] of a bucket."""
+    s, _, n = bucket.size
+    return x.index_select(0, bucket.keys).view(s, n, x.shape[1], x.shape[2]).transpose(1, 2)
 
 
 class Attention(Function):
+    """Flash attention per bucket. Sums over the samples that share a prompt are taken in float32."""
+
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, buckets: tuple[Bucket, ...], masks: list[Tensor]
     ) -> Tensor:
-        ctx.save_for_backward(q, k, v)
-        ctx.buckets, ctx.masks = buckets, masks
         out = q.new_empty(len(q), q.shape[1] * q.shape[2])
+        saved = []
         for bucket, mask in zip(buckets, masks, strict=True):
-            out[bucket.rows] = _bucket_attention(q, k, v, bucket, mask)
+            ask, key, value = _as_queries(q, bucket, k.shape[1]), _as_keys(k, bucket), _as_keys(v, bucket)
+            got, total = flash(ask, key, value, mask)
+            out[bucket.rows] = _as_rows(got, bucket)
+            saved += [got, total]
+        ctx.save_for_backward(q, k, v, *saved)
+        ctx.buckets, ctx.masks = buckets, masks
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = [x.float() for x in ctx.saved_tensors]  # sums over the samples of a prompt are taken in float32
-        total = [torch.zeros_like(x) for x in inputs]
-        for bucket, mask in zip(ctx.buckets, ctx.masks, strict=True):
-            with torch.enable_grad():
-                leaves = [x.detach().requires_grad_() for x in ctx.saved_tensors]
-                out = _bucket_attention(*leaves, bucket, mask)
-            for sum_, part in zip(total, torch.autograd.grad(out, leaves, grad[bucket.rows]), strict=True):
-                sum_ += part
-        return *(t.to(x.dtype) for t, x in zip(total, ctx.saved_tensors, strict=True)), None, None
+        q, k, v, *saved = ctx.saved_tensors
+        dq, grad = torch.empty_like(q), grad.view_as(q)
+        dk, dv = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (k, v))
+        for i, (bucket, mask) in enumerate(zip(ctx.buckets, ctx.masks, strict=True)):
+            ask, key, value = _as_queries(q, bucket, k.shape[1]), _as_keys(k, bucket), _as_keys(v, bucket)
+            s, o, _ = bucket.size
+            padding = torch.ones(s * o, dtype=torch.bool, device=q.device).index_fill_(0, bucket.real, False)
+            asked = _as_queries(grad, bucket, k.shape[1]).view(s, k.shape[1], o, -1)
+            asked = asked.masked_fill(padding.view(s, 1, o, 1), 0.0).view_as(ask)
+            dask, dkey, dvalue = flash_backward(asked, ask, key, value, saved[2 * i], saved[2 * i + 1], mask)
+            dq[bucket.rows] = _as_rows(dask.contiguous(), bucket).view(-1, *q.shape[1:])
+            for total, part in ((dk, dkey), (dv, dvalue)):
+                total.index_add_(0, bucket.keys, part.transpose(1, 2).reshape(-1, *k.shape[1:]).float())
+        return dq, dk.to(k.dtype), dv.to(v.dtype), None, None
+
+
+def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """[S, K, Q, hd] and the f32[S, K, Q] log-sum-exp of its scores (0 for a query that sees nothing)."""
+    if q.device.type == "cpu":
+        out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
+        return out.contiguous(), total
+    at = (q @ k.mT).float() * q.shape[-1] ** -0.5 + mask
+    return at.softmax(-1).to(q.dtype) @ v, at.logsumexp(-1)
+
+
+def flash_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, total: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values."""
+    if q.device.type == "cpu":
+        back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        dq, dk, dv = back(grad, q, k, v, out, total, 0.0, False, attn_mask=mask)
+        return dq, dk, dv
+    scale = q.shape[-1] ** -0.5
+    p = ((q @ k.mT).float() * scale + mask - total[..., None]).exp()
+    slope = p * ((grad @ v.mT).float() - (grad.float() * out.float()).sum(-1, keepdim=True)) * scale
+    slope = slope.to(q.dtype)
+    return slope @ k, slope.mT @ q, p.to(q.dtype).mT @ grad

@@ -32,7 +32,13 @@ def load(
     directory = locate(name)
     config = read_config(directory)
     tokenizer = read(directory)
-    reason = "LoRA is asked for" if lora_rank else "'transformers' is asked for" if backbone == "transformers" else ""
+    reason = (
+        "LoRA is asked for"
+        if lora_rank
+        else "'transformers' is asked for"
+        if backbone == "transformers"
+        else ""
+    )
     if not reason:
         try:
             shape = shape_of(config)
@@ -60,7 +66,9 @@ def locate(name: str) -> Path:
     if place.is_dir():
         return place
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith((".", "~")):
-        raise UserError(f"there is no model directory '{name}' (nor is it '{EMBEDDED}' or an owner/name on the hub)")
+        raise UserError(
+            f"there is no model directory '{name}' (nor is it '{EMBEDDED}' or an owner/name on the hub)"
+        )
     try:
         from huggingface_hub import snapshot_download
 

@@ -1,9 +1,9 @@
 """`Policy`: a language model with its tokenizer, as the rest of etude sees it.
 
-    policy = Policy.load("smollm2")
-    out = policy.outputs(batch)              # differentiable
-    loss(out).backward(); policy.grad_accumulate()
-    optimiser.step(); policy.publish()       # the sampler reads the new weights from here on
+policy = Policy.load("smollm2")
+out = policy.outputs(batch)              # differentiable
+loss(out).backward(); policy.grad_accumulate()
+optimiser.step(); policy.publish()       # the sampler reads the new weights from here on
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ class Policy:
 
     def clone(self, frozen: bool = True) -> Policy:
         """An independent policy of the same weights; frozen: without master and gradients, as a reference."""
-        other = Policy(self.body.clone(frozen), self.tokenizer, self.config, self.name, self.device, self.renderer)
+        other = Policy(
+            self.body.clone(frozen), self.tokenizer, self.config, self.name, self.device, self.renderer
+        )
         other.version = self.version
         return other
 

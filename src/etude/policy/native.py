@@ -66,7 +66,9 @@ class NativeSampler(Pumped):
     def _fits(self, requests: list[Request]) -> bool:
         """Whether keys and values of these requests stay within memory, at their longest."""
         prompts = {r.prompt.tobytes() for r in requests}
-        longest = max(len(r.prompt) for r in requests) * len(prompts) + max(r.limit for r in requests) * len(requests)
+        longest = max(len(r.prompt) for r in requests) * len(prompts) + max(r.limit for r in requests) * len(
+            requests
+        )
         return longest * self.engine.bytes_per_token() <= self.memory
 
     def _first(self, chosen: list[Request], prompts: dict[bytes, Array]) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 QUIET = 3  # rounds of the event loop without a new request before a step is taken
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
     prompt: Array
     params: SamplingParams
@@ -51,6 +51,7 @@ class Pumped:
         self.stops = frozenset(policy.tokenizer.stops)
         self.waiting: deque[Request] = deque()
         self.live: list[Request] = []
+        self._open: set[Request] = set()  # not answered yet, wherever they are
         self._submitted = 0
         self._holds = 0
         self._free = asyncio.Event()
@@ -75,13 +76,19 @@ class Pumped:
         room = self.policy.context - len(tokens)
         if not len(tokens) or room < 1:
             raise UserError(f"a prompt has between 1 and {self.policy.context - 1} tokens; got {len(tokens)}")
+        if tokens.min() < 0 or tokens.max() >= self.policy.config["vocab_size"]:
+            raise UserError(f"a prompt holds token {tokens.max()} outside the model's vocabulary")
         loop = asyncio.get_running_loop()
         request = Request(tokens, params, Uniforms(key), min(params.max_tokens, room), loop.create_future())
         self.waiting.append(request)
+        self._open.add(request)
         self._submitted += 1
         if self._pump is None or self._pump.done():
             self._pump = loop.create_task(self._run())
-        return await request.future
+        try:
+            return await request.future
+        finally:
+            self._open.discard(request)
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
@@ -102,7 +109,7 @@ class Pumped:
         self._fail(UserError("the sampler was closed"))
 
     def _fail(self, error: BaseException) -> None:
-        for request in [*self.live, *self.waiting]:
+        for request in self._open:
             if not request.future.done():
                 request.future.set_exception(error)
         self.live, self.waiting = [], deque()

@@ -35,7 +35,9 @@ def save(policy: Policy, directory: Path) -> Path:
         config |= {"dtype": "float32"}
         _write(work / "config.json", config)
         stops = list(policy.tokenizer.stops)
-        _write(work / "generation_config.json", {"eos_token_id": stops[0] if len(stops) == 1 else stops or None})
+        _write(
+            work / "generation_config.json", {"eos_token_id": stops[0] if len(stops) == 1 else stops or None}
+        )
         policy.tokenizer.save(work)
         compare(policy, work)
         os.chmod(work, 0o755)
@@ -59,7 +61,9 @@ def compare(policy: Policy, directory: Path) -> None:
         ours = _logits(policy, directory, tokens)
     gap = float((theirs - ours).abs().max() / theirs.abs().max().clamp(min=1))
     if not gap < TOLERANCE:
-        raise RuntimeError(f"what was saved to {directory} gives other logits (relative difference {gap:.2e})")
+        raise RuntimeError(
+            f"what was saved to {directory} gives other logits (relative difference {gap:.2e})"
+        )
     AutoTokenizer.from_pretrained(directory)
 
 

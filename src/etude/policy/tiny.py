@@ -42,7 +42,9 @@ def tiny(
 
     load = {k: more.pop(k) for k in ("head_sizes", "lora_rank", "backbone") if k in more}
     with tempfile.TemporaryDirectory() as place:
-        path = tiny_directory(Path(place) / "tiny", vocabulary, layers, width, heads, kv_heads, seed, family, **more)
+        path = tiny_directory(
+            Path(place) / "tiny", vocabulary, layers, width, heads, kv_heads, seed, family, **more
+        )
         return Policy.load(
             str(path),
             precision=precision,
@@ -125,7 +127,9 @@ def _characters(vocabulary: str | Sequence[str]) -> Backend:
     table = {word: i for i, word in enumerate([*SPECIAL, *words])}
     backend = Backend(models.WordLevel(table, unk_token="<unk>"))
     longest = sorted(words, key=len, reverse=True)
-    pattern = "|".join("".join("\\" + c if not c.isalnum() and c not in " \n" else c for c in w) for w in longest)
+    pattern = "|".join(
+        "".join("\\" + c if not c.isalnum() and c not in " \n" else c for c in w) for w in longest
+    )
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(f"{pattern}|[\\s\\S]"), "isolated")
     backend.decoder = decoders.Fuse()
     backend.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])

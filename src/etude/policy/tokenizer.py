@@ -73,7 +73,9 @@ class Tokenizer:
 
     def render(self, messages: Sequence[Message], generate: bool) -> str:
         """The text of a conversation under the chat template. Raises `UserError` when the template refuses it."""
-        specials = {k: _text(self.config.get(k)) for k in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        specials = {
+            k: _text(self.config.get(k)) for k in ("bos_token", "eos_token", "pad_token", "unk_token")
+        }
         given = [{"role": m.role, "content": m.content} for m in messages]
         try:
             return str(self._compiled.render(messages=given, add_generation_prompt=generate, **specials))
@@ -107,10 +109,11 @@ def read(directory: Path) -> Tokenizer:
 
 def _stops(directory: Path, config: Mapping[str, Any], backend: Backend) -> tuple[int, ...]:
     """End-of-turn tokens: the tokenizer's own EOS first, then those of the generation and model settings."""
-    out = []
+    out: list[int] = []
     own = _text(config.get("eos_token"))
-    if own and backend.token_to_id(own) is not None:
-        out.append(backend.token_to_id(own))
+    number = backend.token_to_id(own) if own else None
+    if number is not None:
+        out.append(number)
     for name in ("generation_config.json", "config.json"):
         found = _json(directory / name).get("eos_token_id")
         out += found if isinstance(found, list) else [found] if found is not None else []

@@ -29,7 +29,9 @@ PIECE = 2048  # padded tokens per forward call
 class TransformersBody:
     """Trains float32 masters of the module's trainable parameters (with LoRA: the adapters only)."""
 
-    def __init__(self, module: nn.Module, precision: str, heads: Mapping[str, Tensor], lora: bool, frozen: bool) -> None:
+    def __init__(
+        self, module: Any, precision: str, heads: Mapping[str, Tensor], lora: bool, frozen: bool
+    ) -> None:
         self.module, self.precision, self.lora = module.eval(), precision, lora  # eval: no dropout
         self.config = module.config
         self.size = _active(module)
@@ -55,7 +57,8 @@ class TransformersBody:
         logging.disable_progress_bar()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
-            module = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).to(device)
+            module: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
+            module = module.to(device)
         except Exception as error:
             cause = str(error).strip().split("\n")[0]
             raise UserError(f"transformers cannot load a language model from {directory}: {cause}") from error
@@ -82,7 +85,9 @@ class TransformersBody:
             first, last = int(numbers[0]), int(numbers[-1])
             inside = (batch.sequence >= first) & (batch.sequence <= last)
             row, column = batch.sequence[inside] - first, batch.position[inside]
-            padded = torch.zeros(last - first + 1, int(column.max()) + 1, dtype=torch.int64, device=tokens.device)
+            padded = torch.zeros(
+                last - first + 1, int(column.max()) + 1, dtype=torch.int64, device=tokens.device
+            )
             seen = torch.zeros_like(padded)
             padded[row, column], seen[row, column] = tokens[inside], 1
             out = self.module(padded, attention_mask=seen, use_cache=False, output_hidden_states=keep)
@@ -96,9 +101,13 @@ class TransformersBody:
         state = torch.cat(states) if states else empty
         vocabulary = self.config.get_text_config().vocab_size
         logits = torch.cat(found) if found else torch.zeros(0, vocabulary, device=tokens.device)
-        logp, entropy = chosen_log_probabilities(logits, batch.tokens[wanted], batch.sampling, "entropy" in needs)
+        logp, entropy = chosen_log_probabilities(
+            logits, batch.tokens[wanted], batch.sampling, "entropy" in needs
+        )
         names = {n.rsplit(".", 1)[0] for n in self.heads}
-        heads = {n: F.linear(state, self.heads[f"{n}.weight"], self.heads[f"{n}.bias"]) for n in sorted(names)}
+        heads = {
+            n: F.linear(state, self.heads[f"{n}.weight"], self.heads[f"{n}.bias"]) for n in sorted(names)
+        }
         return assemble(batch, wanted, logp, entropy, heads, state, self.project, needs), len(batch)
 
     def _pieces(self, batch: Batch) -> list[list[int]]:
@@ -155,7 +164,9 @@ class TransformersBody:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         if missing := set(self.masters) - set(state):
-            raise UserError(f"the checkpoint lacks {len(missing)} tensors of the model, among them {min(missing)}")
+            raise UserError(
+                f"the checkpoint lacks {len(missing)} tensors of the model, among them {min(missing)}"
+            )
         self._copy(state)
 
     @torch.no_grad()
@@ -197,7 +208,9 @@ class TransformersBody:
             for name, value in self.module.state_dict().items():
                 yield name, masters[name].detach() if name in masters else value.float()
             return
-        layers = {n: m for n, m in self.module.get_base_model().named_modules() if hasattr(m, "get_delta_weight")}
+        layers = {
+            n: m for n, m in self.module.get_base_model().named_modules() if hasattr(m, "get_delta_weight")
+        }
         for name, value in self.module.get_base_model().state_dict().items():
             if "lora_" in name:
                 continue
@@ -208,21 +221,23 @@ class TransformersBody:
             yield name.replace(".base_layer.", "."), merged
 
 
-def _adapted(module: nn.Module, rank: int) -> nn.Module:
+def _adapted(module: Any, rank: int) -> Any:
     """Low-rank adapters (arXiv 2106.09685) on every linear layer but the output, in float32."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise UserError("LoRA needs peft; run: pip install 'etude[lora]'") from error
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    settings = LoraConfig(
+        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key("lora", rank))
         return get_peft_model(module, settings)  # casts adapters to float32
 
 
-def _active(module: nn.Module) -> int:
+def _active(module: Any) -> int:
     """Parameters a token is multiplied with: all but the input embedding, and the output projection."""
     total = sum(p.numel() for p in module.parameters())
     embedding, head = module.get_input_embeddings(), module.get_output_embeddings()
     untied = head is not None and head.weight is not embedding.weight
-    return total - (embedding.weight.numel() if untied else 0)
+    return int(total) - (embedding.weight.numel() if untied else 0)

@@ -1,6 +1,5 @@
 """One weight store. The optimiser sees a flat float32 master; forward passes read a bfloat16 working copy of
-its matrices (or the master itself in the float32 reference mode). Norm weights and auxiliary heads stay in
-float32. Queries, keys and values are one matrix, gate and up another; saving splits them by HF names.
+it (or the master itself in the float32 reference mode), in which norms and auxiliary heads stay float32. Queries, keys and values are one matrix, gate and up another; saving splits them by HF names.
 """
 
 from __future__ import annotations
@@ -75,7 +74,9 @@ def entries(shape: Shape, heads: Mapping[str, int]) -> list[Entry]:
         ]
         if shape.qk_norm:
             hd = shape.head_dim
-            small += [Entry(f"{me}{n}", (hd,), ((f"{att}{n}.weight", hd),), False) for n in ("q_norm", "k_norm")]
+            small += [
+                Entry(f"{me}{n}", (hd,), ((f"{att}{n}.weight", hd),), False) for n in ("q_norm", "k_norm")
+            ]
     for name, k in sorted(heads.items()):
         small.append(Entry(f"heads.{name}.weight", (k, d), ((f"heads.{name}.weight", k),), False))
         small.append(Entry(f"heads.{name}.bias", (k,), ((f"heads.{name}.bias", k),), False))
@@ -86,7 +87,12 @@ class Weights:
     """See the module's docstring. `frozen` stores keep the working copy only and never train."""
 
     def __init__(
-        self, shape: Shape, heads: Mapping[str, int], precision: str, device: str = "cpu", frozen: bool = False
+        self,
+        shape: Shape,
+        heads: Mapping[str, int],
+        precision: str,
+        device: str = "cpu",
+        frozen: bool = False,
     ) -> None:
         self.shape, self.head_sizes, self.precision, self.device = shape, dict(heads), precision, device
         self.frozen = frozen
@@ -100,27 +106,27 @@ class Weights:
             self.offsets[entry.name] = size
             size += -(-_numel(entry.shape) // ALIGN) * ALIGN
         self.size = size
-        half = precision == "bf16"
-        self.low = torch.zeros(self.matrices if half else 0, dtype=torch.bfloat16, device=device)
-        first = self.matrices if half and frozen else 0  # a frozen bf16 store has no float32 matrices
-        self._first = first
-        self.flat = torch.zeros(size - first, dtype=torch.float32, device=device)
+        if precision == "fp32":
+            self.flat = torch.zeros(size, dtype=torch.float32, device=device)
+            self.low, self.small = self.flat[: self.matrices], self.flat[self.matrices :]
+        else:
+            self.low = torch.zeros(self.matrices, dtype=torch.bfloat16, device=device)
+            self.small = torch.zeros(size - self.matrices, dtype=torch.float32, device=device)
+            self.flat = torch.zeros(0 if frozen else size, dtype=torch.float32, device=device)
         self.grad: Tensor | None = None
         self.leaves: dict[str, Tensor] = {}
-        for entry in self.entries:
-            leaf = self._view(self.low if half and entry.matrix else self.flat, entry).detach()
-            self.leaves[entry.name] = leaf.requires_grad_(not frozen)
         self.parameters: dict[str, nn.Parameter] = {}
-        if not frozen:
-            self.parameters = {e.name: nn.Parameter(self._view(self.flat, e)) for e in self.entries}
+        for entry in self.entries:
+            start, n = self.offsets[entry.name], _numel(entry.shape)
+            begin = start if entry.matrix else start - self.matrices
+            leaf = (self.low if entry.matrix else self.small)[begin : begin + n].view(entry.shape).detach()
+            self.leaves[entry.name] = leaf.requires_grad_(not frozen)
+            if not frozen:
+                self.parameters[entry.name] = nn.Parameter(self.flat[start : start + n].view(entry.shape))
         self.layers = [self._layer(i) for i in range(shape.layers)]
         self.norm, self.embed = self.leaves["norm"], self.leaves["embed"]
         self.head = self.leaves.get("head", self.embed)
         self._rope: tuple[Tensor, Tensor] | None = None
-
-    def _view(self, flat: Tensor, entry: Entry) -> Tensor:
-        start = self.offsets[entry.name] - (self._first if flat is self.flat else 0)
-        return flat[start : start + _numel(entry.shape)].view(entry.shape)
 
     def _layer(self, i: int) -> Layer:
         names = ("norm1", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "norm2", "gate_up", "down")
@@ -152,8 +158,9 @@ class Weights:
     @torch.no_grad()
     def refresh(self) -> None:
         """Rounds the master into the working copy (nothing to do where they are the same tensor)."""
-        if len(self.low) and not self.frozen:
+        if self.precision == "bf16" and not self.frozen:
             self.low.copy_(self.flat[: self.matrices])
+            self.small.copy_(self.flat[self.matrices :])
 
     @torch.no_grad()
     def accumulate(self) -> None:
@@ -183,7 +190,7 @@ class Weights:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Views of the master by HF names (float32; of the working copy where the store is frozen)."""
-        out = {}
+        out: dict[str, Tensor] = {}
         for entry in self.entries:
             rows = self._source(entry).split([n for _, n in entry.parts])
             out |= {name: row for (name, _), row in zip(entry.parts, rows, strict=True)}

@@ -8,17 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from etude.report.run import RunDirectory
 
 LIGHT = (
     *("id", "step", "group", "origin", "index", "kind", "difficulty", "player", "stop", "correct", "reward"),
-    *("verdicts", "failure", "prompt", "spans", "sampled"),
+    *("verdicts", "failure", "prompt", "spans"),
 )
 CARD = ("problems", "samples", "seed", "sampling", "rule", "low", "high")
 """What an evaluation must carry to be shown as a result."""
 PREVIEW = 90  # characters of a question or an answer in the list
 MOST_TOKENS = 3000  # of one episode, in a page that must stand alone
+PER_EPISODE, PER_TOKEN = 700, 16  # bytes of JSON, about
+Rows = list[dict[str, Any]]
 MOST_STEPS = 400  # step files that one page looks into
 
 
@@ -94,7 +98,7 @@ def _light(row: Mapping[str, Any], rewards: Sequence[float]) -> dict[str, Any]:
         **{name: row[name] for name in keep},
         "reward": digits(row["reward"]),
         "failed": row["failure"] is not None,
-        "length": int(sum(row["sampled"])),
+        "length": sum(span["end"] - span["start"] for span in row["spans"] if span["sampled"]),
         "spread": digits(float(np.ptp(rewards))) if rewards else 0,
         "change": digits(verdicts[-1]["reward"] - verdicts[0]["reward"]) if len(verdicts) > 1 else 0,
         "asked": _preview(asked[-1] if asked else ""),
@@ -108,12 +112,13 @@ def _preview(text: str) -> str:
 
 
 def full(
-    run: RunDirectory, step: int, ids: set[str] | None = None, most: int = 10**9
+    run: RunDirectory, step: int, lights: Iterable[Mapping[str, Any]], most: int = 10**9
 ) -> list[dict[str, Any]]:
-    """The episodes of a step (those in `ids`) with all that their page shows, tokens included."""
-    table = run.episodes([step]).to_pylist()
-    lights = {row["id"]: row for row in light(run, step)}
-    return [lights[row["id"]] | _full(row, most) for row in table if ids is None or row["id"] in ids]
+    """The episodes of a step that `lights` lists, with all that their page shows: at most `most` tokens each."""
+    wanted = {row["id"]: row for row in lights}
+    table = run.episodes([step])
+    table = table.filter(pc.is_in(table["id"], pa.array(sorted(wanted), pa.string())))
+    return [{**wanted[row["id"]], **_full(row, most)} for row in table.to_pylist()]
 
 
 def _full(row: Mapping[str, Any], most: int) -> dict[str, Any]:
@@ -160,31 +165,29 @@ def sample(run: RunDirectory, budget: int) -> dict[str, Any]:
     wanted = {str(e) for finding in run.findings() for e in finding.get("episodes") or []}
     steps = run.steps()
     looked = sorted({*thin(steps, MOST_STEPS), *(int(e.split("-")[0]) for e in wanted if e[:1].isdigit())})
-    queues: dict[int, list[list[str]]] = {}
-    urgent: list[tuple[int, list[str]]] = []
+    queues: dict[int, list[Rows]] = {}
+    urgent: list[tuple[int, Rows]] = []
     total = 0
     for step in looked:
-        groups: dict[Any, list[dict[str, Any]]] = {}
+        groups: dict[Any, Rows] = {}
         for row in light(run, step):
             total += 1
             groups.setdefault(row["group"] if row["group"] >= 0 else row["id"], []).append(row)
-        ordered = sorted(groups.values(), key=lambda group: -group[0]["spread"])
-        for ids in ([row["id"] for row in group] for group in ordered):
-            if wanted & set(ids):
-                urgent.append((step, ids))
+        for group in sorted(groups.values(), key=lambda group: -group[0]["spread"]):
+            if wanted & {row["id"] for row in group}:
+                urgent.append((step, group))
             else:
-                queues.setdefault(step, []).append(ids)
-    order = urgent + _rounds(queues)
-    chosen = _fill(run, order, budget)
+                queues.setdefault(step, []).append(group)
     whole = len(looked) == len(steps)
+    rows = _fill(run, urgent + _rounds(queues), budget)
     return {
-        "rows": chosen,
+        "rows": rows,
         "total": total if whole else round(total * len(steps) / len(looked)),
         "whole": whole,
     }
 
 
-def _rounds(queues: Mapping[int, list[list[str]]]) -> list[tuple[int, list[str]]]:
+def _rounds(queues: Mapping[int, list[Rows]]) -> list[tuple[int, Rows]]:
     """One group of each step, then a second of each, and so on; within a round, far steps come first, so
     that a round cut short still covers the run."""
     order = _spread(sorted(queues))
@@ -206,18 +209,18 @@ def _spread(steps: Sequence[int]) -> list[int]:
     return order
 
 
-def _fill(run: RunDirectory, order: Sequence[tuple[int, list[str]]], budget: int) -> list[dict[str, Any]]:
+def _fill(run: RunDirectory, order: Sequence[tuple[int, Rows]], budget: int) -> Rows:
     """The episodes of the first groups of `order` that fit, by step."""
-    per_token, per_episode = 16, 700  # bytes of JSON, about; measured again below
     lengths: dict[int, dict[str, int]] = {}
-    chosen: dict[int, set[str]] = {}
-    for step, ids in order:
+    chosen: dict[int, Rows] = {}
+    for step, group in order:
         if step not in lengths:
             table = run.episodes([step], ["id", "tokens"])
-            sizes = [len(tokens) for tokens in table["tokens"]]
+            sizes = pc.list_value_length(table["tokens"]).to_pylist()
             lengths[step] = dict(zip(table["id"].to_pylist(), sizes, strict=True))
-        budget -= sum(per_episode + per_token * min(lengths[step][name], MOST_TOKENS) for name in ids)
+        tokens = sum(min(lengths[step][row["id"]], MOST_TOKENS) for row in group)
+        budget -= PER_EPISODE * len(group) + PER_TOKEN * tokens
         if budget < 0:
             break
-        chosen.setdefault(step, set()).update(ids)
+        chosen.setdefault(step, []).extend(group)
     return [row for step in sorted(chosen) for row in full(run, step, chosen[step], MOST_TOKENS)]

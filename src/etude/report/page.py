@@ -119,7 +119,10 @@ def _hash(text: str) -> str:
 
 def _inert(value: Any) -> str:
     """JSON in which no character can end the block it stands in."""
-    text = json.dumps(files.plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError):  # something that JSON has no word for
+        return _inert(files.plain(value))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,14 @@ class RunDirectory:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise UserError(f"'{path}' is a file; a run needs a directory of its own")
-        if is_run(path):
-            if not overwrite:
-                raise UserError(f"'{path}' already holds a run; resume it, or choose another --out")
-            _remove(path, OWN)
-        elif path.exists():
-            left = [e.name for e in path.iterdir() if e.name != "card.json" and not e.name.endswith(".tmp")]
-            if left:
-                raise UserError(f"'{path}' is not empty and not a run (it holds '{sorted(left)[0]}')")
+        if is_run(path) and not overwrite:
+            raise UserError(f"'{path}' already holds a run; resume it, or choose another --out")
+        foreign = (
+            [] if is_run(path) or not path.exists() else _foreign(path, OWN if overwrite else {"card.json"})
+        )
+        if foreign:
+            raise UserError(f"'{path}' is not empty and not a run (it holds '{foreign[0]}')")
+        _remove(path, OWN)
         with files.writing(path):
             (path / "episodes").mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
@@ -111,8 +111,8 @@ class RunDirectory:
         """Records one health finding: {step, name, message, value, threshold, episodes}. Without episodes,
         those of its step that best show it are named."""
         named = list(finding.get("episodes") or [])
-        if not named and finding.get("step") in self.steps():
-            named = suspects(self.episodes([finding["step"]], COLUMNS), str(finding.get("name")))
+        if not named:
+            named = suspects(self.episodes([int(finding["step"])], COLUMNS), str(finding.get("name")))
         self._append("findings.jsonl", {**finding, "episodes": named})
 
     def truncate(self, step: int) -> None:
@@ -162,12 +162,11 @@ class RunDirectory:
         """The episodes of `steps` (default: all; steps without a file are passed over), in order, with
         `columns` (default: all of `rows.SCHEMA`). Raises UserError on a file that cannot be read."""
         names = list(columns) if columns is not None else rows.SCHEMA.names
-        known = set(self.steps())
+        wanted = self.steps() if steps is None else steps
         tables = []
-        for step in sorted(known) if steps is None else [s for s in steps if s in known]:
-            path = self.episode_file(step)
+        for path in filter(Path.exists, map(self.episode_file, wanted)):
             try:
-                tables.append(pq.ParquetFile(path).read(columns=names).select(names))
+                tables.append(pq.ParquetFile(path).read(columns=names, use_threads=False).select(names))
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(f"'{path}' cannot be read: {error}") from None
         schema = pa.schema([rows.SCHEMA.field(name) for name in names])
@@ -177,6 +176,18 @@ class RunDirectory:
 def _within(row: Mapping[str, Any], step: int) -> bool:
     mine = row.get("step")
     return isinstance(mine, int) and mine <= step
+
+
+def _foreign(path: Path, own: Collection[str]) -> list[str]:
+    """What lies at `path` but is not in `own`, nor half-written, nor an empty folder of a run: a creation or
+    an overwriting that was cut short leaves no more than that."""
+    blank = {
+        name
+        for name in ("episodes", "checkpoints")
+        if (path / name).is_dir() and not any((path / name).iterdir())
+    }
+    names = {entry.name for entry in path.iterdir() if not entry.name.endswith(".tmp")}
+    return sorted(names - set(own) - blank)
 
 
 def _remove(path: Path, names: Iterable[str]) -> None:

@@ -105,10 +105,9 @@ class Library:
         """The episode with that id and the rest of its group, in full. Raises KeyError without it."""
         run = self.run(name)
         step = int(episode.split("-")[0])
-        rows = self._step(name, run, step) if step in run.steps() else []
+        rows = self._step(name, run, step) if run.episode_file(step).exists() else []
         mine = {row["id"]: row["group"] for row in rows}[episode]
-        ids = {row["id"] for row in rows if row["group"] == mine} if mine >= 0 else {episode}
-        return data.full(run, step, ids)
+        return data.full(run, step, [r for r in rows if r["id"] == episode or mine == r["group"] >= 0])
 
 
 def _plain_folder(path: Path) -> bool:

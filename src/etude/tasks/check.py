@@ -145,7 +145,7 @@ class Math(Judge):
 
         import math_verify
 
-        if self.strict and re.search(r"(?<!\\)\b(?:or|and)\b|[\n;?]", found):
+        if self.strict and re.search(r"(?<!\\)\b(?:or|and)\b|[\n;?]|\$[^$]*\$.*\$", found):
             return 0.0  # more than one answer
         # math-verify warns once that its timeouts are off; that is meant, so the warning would mislead.
         logging.getLogger("math_verify").setLevel(logging.ERROR)

@@ -18,7 +18,15 @@ import numpy as np
 from etude.errors import UserError, nearest
 from etude.tasks.extract import RULES, value
 from etude.tasks.gym_check import Gym, scorer
-from etude.tasks.gym_facts import EXCLUDED, GOLD_IN_METADATA, NO_TEXT_FORM, ONLY, REBUILT, UNSTABLE
+from etude.tasks.gym_facts import (
+    EXCLUDED,
+    GOLD_IN_METADATA,
+    NO_TEXT_FORM,
+    ONLY,
+    REBUILT,
+    SLOW_LEVELS,
+    UNSTABLE,
+)
 from etude.tasks.source import Info, check_level, digest, item_seed
 from etude.tasks.spec import Param, typed
 from etude.types import Message, Task
@@ -184,6 +192,8 @@ class GymSource:
         good: list[float] = []
         seen: list[Any] = []
         for level in range(top):
+            if level in SLOW_LEVELS.get(self.generator, ()):
+                continue
             try:
                 config = self._config(float(level))
             except UserError:

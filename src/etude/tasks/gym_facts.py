@@ -25,6 +25,9 @@ GOLD_IN_METADATA = {
 }
 """Generators whose answer is None because many are right, and the metadata that holds one of them."""
 
+SLOW_LEVELS = {"sokoban": (0.0,), "jugs": (2.0, 3.0)}
+"""Curriculum levels that are not offered because one item takes from seconds to for ever (2 cores)."""
+
 ONLY = {"rubiks_cube": ("cube_size", 3, "only then does it store an answer to test its checker with")}
 """Generators that can be used with one value of a parameter only, and the reason."""
 

@@ -79,4 +79,4 @@ def play(run: Run, requests: Sequence[Request], purpose: str = "train") -> list[
     async def together() -> list[Group]:
         return list(await asyncio.gather(*(table.group(run.gather) for table in tables)))
 
-    return run.loop.run(together())
+    return run.loop.run_until_complete(together())

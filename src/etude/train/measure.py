@@ -10,7 +10,7 @@ import numpy as np
 from etude.types import Group
 
 
-def step_metrics(drawn: Sequence[Group], learnt: dict[str, float], alive: float) -> dict[str, Any]:
+def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, Any]:
     """Everything known about a step but its time and cost. `drawn` holds all groups, trained on or not."""
     episodes = [e for g in drawn for e in g.episodes]
     failed = sum(len(g.failed) for g in drawn)
@@ -22,7 +22,6 @@ def step_metrics(drawn: Sequence[Group], learnt: dict[str, float], alive: float)
         "reward": mean([e.reward for e in episodes]),
         "correct": mean([float(e.correct) for e in episodes]),
         "signal": mean([float(g.mixed) for g in drawn]),
-        "signal_tokens": alive,
         "length": mean([float(e.sampled.sum()) for e in episodes]),
         "truncated": mean([float(e.stop == "length") for e in episodes]),
         "turns": mean([float(sum(s.sampled for s in e.spans)) for e in episodes]),

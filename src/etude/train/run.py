@@ -23,7 +23,7 @@ from etude.train.context import Context
 from etude.train.diagnose import Diagnosis, diagnose
 from etude.train.loop import play
 from etude.train.measure import step_metrics
-from etude.train.step import without_dead_weight
+from etude.train.step import alive_share
 from etude.types import Group, Request, Signal
 
 Progress = Callable[[int, dict[str, Any]], None]
@@ -44,7 +44,7 @@ class Run:
     voices: dict[str, Voice]
     judge: Any
     pool: Any
-    loop: asyncio.Runner
+    loop: asyncio.AbstractEventLoop
     holdout: list[Any]
     on_step: Progress | None = None
     health: Health = field(default_factory=Health)
@@ -88,8 +88,7 @@ class Run:
         learnt: dict[str, float],
     ) -> None:
         """Writes the step down, advances the budget and watches the run's health."""
-        alive = self.alive(signals)
-        metrics = step_metrics(drawn, learnt, alive)
+        metrics = step_metrics(drawn, learnt)
         self._spend(metrics)
         if report := self.curriculum.report():
             metrics["curriculum"] = report
@@ -97,6 +96,7 @@ class Run:
         self.directory.write_step(step, metrics, signals, drawn, self.decode)
         for finding in self.health.observe(step, metrics):
             self.directory.write_finding(finding.to_dict())
+        alive = metrics["signal_tokens"]
         self.spent["barren"] = 0.0 if alive > 0 else self.spent["barren"] + 1
         if self.on_step:
             self.on_step(step, metrics)
@@ -144,13 +144,6 @@ class Run:
 
     # ---- guards --------------------------------------------------------------------------------------
 
-    def alive(self, signals: Sequence[Signal]) -> float:
-        """The share of sampled or weighted tokens on which the objective acts."""
-        batch = pack(signals, self.context.sampling)
-        needed = float(batch.needed.sum())
-        left = without_dead_weight(batch, self.objective)
-        return float(left.needed.sum()) / needed if needed else 0.0
-
     def guard(self, groups: Sequence[Group]) -> None:
         """Stops a run whose episodes fail with errors more often than is allowed; names the first error."""
         failed = [e for g in groups for e in g.failed]
@@ -172,7 +165,7 @@ class Run:
         self.guard(groups)
         kept = self.select([g for g in groups if g.episodes], self.context)
         signals = self.credit(kept, self.context)
-        return self.diagnose(groups, self.alive(signals))
+        return self.diagnose(groups, alive_share(pack(signals, self.context.sampling), self.objective))
 
     def diagnose(self, groups: Sequence[Group], alive: float) -> Diagnosis:
         return diagnose(groups, alive, self.settings.max_tokens, self.voice.renderer.decode)

@@ -24,7 +24,6 @@ from etude.train.context import Context
 from etude.train.run import Run
 from etude.train.step import Learner
 
-
 EVAL_SEED = 0  # held-out tasks are the same for every seed of a run, so that seeds can be compared
 
 
@@ -130,7 +129,7 @@ def card() -> dict[str, Any]:
     names = ("torch", "transformers", "numpy", "reasoning-gym", "math-verify", "gymnasium", "pyarrow")
     return {
         "etude": __version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": {n: metadata.version(n) for n in names},
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
@@ -152,7 +151,6 @@ def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[s
             plan.model,
             lora_rank=settings.lora,
             heads=dict(stages["objective"].heads),
-
             **common,
         )
     }
@@ -216,7 +214,7 @@ def _assemble(
         voices=voices,
         judge=None,
         pool=pool,
-        loop=asyncio.Runner(),
+        loop=asyncio.new_event_loop(),
         holdout=list(holdout),
     )
     run.judge = judge_with(pool, sampler, run.times)
@@ -232,7 +230,7 @@ def _difference(old: Any, new: Any, path: str = "") -> str:
     return f"{path} was {old!r}, is {new!r}"
 
 
-def _commit() -> str:
+def commit() -> str:
     here = Path(__file__).parent
     try:
         done = subprocess.run(

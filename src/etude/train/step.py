@@ -84,7 +84,8 @@ class Learner:
                 for name, (total, count) in found.items():
                     old = totals.setdefault(name, [0.0, 0.0])
                     old[0], old[1] = old[0] + total, old[1] + count
-        return {name: total / count for name, (total, count) in totals.items() if count}
+        means = {name: total / count for name, (total, count) in totals.items() if count}
+        return {**means, "signal_tokens": alive_share(batch, objective)}
 
     def _minibatches(self, batch: Batch, unit: str, step: int, part: int) -> Iterator[Batch]:
         number = self.update.minibatches
@@ -206,6 +207,12 @@ def without_dead_weight(batch: Batch, objective: Objective) -> Batch:
     keep = torch.zeros(int(index[-1]) + 1, dtype=torch.bool)
     keep[index[alive]] = True
     return batch.take(keep[index])
+
+
+def alive_share(batch: Batch, objective: Objective) -> float:
+    """The share of sampled or weighted tokens on which the objective acts."""
+    needed = float(batch.needed.sum())
+    return float(without_dead_weight(batch, objective).needed.sum()) / needed if needed else 0.0
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -34,7 +34,7 @@ function curves(content, axis) {
   const groups = CURVES.map(([title, list]) => ({
     title,
     specs: list.filter(([name]) => some(m[name])).map(([name, label, help, format]) => ({
-      ...base, id: name, title: label, help, format, low: 0, high: format === percent ? 1 : undefined, ...noisy(m[name], help),
+      ...base, id: name, title: label, help, format, low: 0, high: format === percent ? 1 : undefined, series: noisy(m[name]),
     })),
   }));
   groups[0].specs.push(...family(m, base, /^kind\/(.+)\/reward$/, "kinds", "Reward by kind", "training tasks", percent));
@@ -51,21 +51,25 @@ function some(values) {
 }
 
 // The row itself when short; else the row drawn thin under its trailing mean.
-function noisy(values, help) {
-  if (values.length < 40) return { series: [{ values }], help };
-  const width = Math.max(5, Math.round(values.length / 25));
-  const series = [{ values, faint: true, colour: 0 }, { values: smooth(values, width), colour: 0 }];
-  return { series, help: `${help}; bold: mean of ${width} steps` };
+function noisy(values) {
+  const width = smoothing(values.length);
+  if (width === 1) return [{ values }];
+  return [{ values, faint: true, colour: 0 }, { values: smooth(values, width), colour: 0 }];
+}
+
+// How many steps the bold lines are means of.
+function smoothing(steps) {
+  return steps < 40 ? 1 : Math.max(5, Math.round(steps / 25));
 }
 
 function family(m, base, pattern, id, title, help, format) {
   const found = Object.keys(m).filter((name) => pattern.test(name) && some(m[name]));
   if (!found.length || found.length > 8) return [];
-  const width = Math.max(1, Math.round(base.x.length / 25));
+  const width = smoothing(base.x.length);
   const series = found.map((name, i) => ({
     label: name.match(pattern)[1], values: smooth(m[name], width), colour: i, dash: i % 2 ? [4, 3] : undefined,
   }));
-  return [{ ...base, id, title, help: width > 1 ? `${help}; mean of ${width} steps` : help, format, series }];
+  return [{ ...base, id, title, help, format, series }];
 }
 
 function timing(m, base) {
@@ -79,7 +83,7 @@ function timing(m, base) {
   for (const [name, title, help] of [
     ["tokens_per_second", "Tokens per second", "sampled"], ["rss_mb", "Memory", "MB resident"],
   ])
-    if (some(m[name])) specs.push({ ...base, id: name, title, help, format: number, low: 0, ...noisy(m[name], help) });
+    if (some(m[name])) specs.push({ ...base, id: name, title, help, format: number, low: 0, series: noisy(m[name]) });
   return specs;
 }
 

@@ -20,7 +20,7 @@ function curvesView(content, source) {
     };
     page.replaceChildren(headline(fresh), lead(fresh, place), ...curves(fresh, axisChosen).map((group, i) =>
       el("section", {}, el("div", { class: "sectionhead" }, el("h2", { text: group.title }),
-        i === 0 && axisChoice(fresh, () => fill(fresh))),
+        i === 0 && axisChoice(fresh, () => fill(fresh))), i === 0 && smoothingNote(fresh),
         el("div", { class: "grid" }, group.specs.map(place)))), ...[perKind(fresh), refusals(fresh)].filter(Boolean));
   };
   fill(content);
@@ -44,6 +44,12 @@ function axisChoice(content, again) {
   const known = AXES.filter(([name]) => name === "step" || some(content.metrics[name]));
   if (known.length < 2) return null;
   return choice("Horizontal axis", known, axisChosen, (name) => { axisChosen = name; again(); });
+}
+
+function smoothingNote(content) {
+  const width = smoothing((content.metrics.step || []).length);
+  const words = `Thin lines are single steps, bold ones the mean of the last ${width}. Dashed verticals ▲ are health findings.`;
+  return width > 1 ? el("p", { class: "help", text: words }) : null;
 }
 
 function tile(label, value, note) {

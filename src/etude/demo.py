@@ -1,0 +1,19 @@
+"""The plan of `etude demo`: chosen by measuring, see LOG.md."""
+
+from __future__ import annotations
+
+from etude.train.config import Budget, Plan
+
+TASKS = "chain_sum:max_terms=2,max_digits=2"
+STEPS = 60
+
+
+def plan(steps: int | None = None) -> Plan:
+    return Plan(
+        recipe="grpo",
+        model="smollm2",
+        tasks=TASKS,
+        budget=Budget(steps or STEPS, "steps"),
+        seed=0,
+        changes={"run.eval_problems": "200", "run.eval_samples": "8"},
+    )

@@ -1,0 +1,128 @@
+"""Measuring a policy on held-out tasks, with the same players and checkers as in training."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from etude import __version__, seeds
+from etude.errors import UserError
+from etude.evaluate.result import Card, EvalResult, from_groups
+from etude.report.run import RunDirectory, is_run
+from etude.rollout.basic import single
+from etude.rollout.player import Voice
+from etude.rollout.table import Table, independent, judge_with, verdict
+from etude.train.config import Plan, RunSettings, run_settings
+from etude.types import Group, Request, Task
+
+
+async def attempt(
+    voice: Voice,
+    judge: Any,
+    tasks: Sequence[Task],
+    samples: int,
+    seed: int,
+    rollout: Any = None,
+    reward: Any = None,
+) -> list[Group]:
+    """Every task `samples` times. Keys depend on the seed and the task alone, so that the same problems are
+    met with the same random numbers by every policy."""
+    tables = [
+        Table(
+            task=task,
+            request=Request(task=task),
+            samples=samples,
+            voice=voice,
+            judge=judge,
+            rollout=rollout or single(),
+            reward=reward or verdict(),
+            key=seeds.key(seed, "eval", task.key),
+        )
+        for task in tasks
+    ]
+    return list(await asyncio.gather(*(table.group(independent()) for table in tables)))
+
+
+def evaluate_run(run: Any, rule: str) -> EvalResult:
+    """Held-out accuracy of a run's policy now, by single attempts, appended to evals.jsonl. What it costs is
+    kept apart from the run's own budget."""
+    policy, settings = run.learner.policy, run.settings
+    before = policy.meter.state_dict()
+    groups = run.loop.run_until_complete(attempt(run.voice, run.judge, run.holdout, settings.eval_samples, EVAL_SAMPLING))
+    policy.meter.load_state_dict(before)
+    run.guard(groups)
+    tokens, flops = run.cost()
+    card = _card(run.plan.tasks, run.plan.model, policy, run.voice.params, EVAL_SAMPLING, rule)
+    result = from_groups(
+        groups,
+        replace(
+            card,
+            step=run.context.step,
+            flops=flops,
+            tokens=int(tokens["generated"] + tokens["trained"]),
+            seconds=run.spent["seconds"],
+        ),
+    )
+    run.directory.write_eval(result.to_dict())
+    return result
+
+
+EVAL_SAMPLING = 0  # evaluations of all runs and seeds meet the problems with the same random numbers
+
+
+def evaluate_model(
+    where: str, tasks: str, problems: int, samples: int, seed: int, greedy: bool, changes: Mapping[str, str]
+) -> EvalResult:
+    """`etude eval`: a model by name, directory or run, on tasks held out under the run seeds' common split."""
+    from etude import tasks as sources
+    from etude.policy.model import Policy
+    from etude.tasks.isolate import Pool
+
+    settings: RunSettings = run_settings(run_defaults(where), changes)
+    held = sources.load(tasks).holdout(problems, 0)
+    policy = Policy.load(model_path(where), precision=settings.precision, backbone=settings.backbone)
+    params = replace(settings.sampling, greedy=greedy)
+    sampler = policy.sampler(settings.rows)
+    with Pool(seconds=settings.check_seconds) as pool:
+        voice = Voice(sampler, policy.renderer, params, "policy", settings.context)
+        groups = asyncio.run(attempt(voice, judge_with(pool, sampler, {}), held, samples, seed))
+    return from_groups(groups, _card(tasks, where, policy, params, seed, "given"))
+
+
+def model_path(where: str) -> str:
+    """What `Policy.load` is to load: a run's directory stands for its model."""
+    if not is_run(where):
+        return where
+    path = Path(where) / "model"
+    if not path.exists():
+        raise UserError(
+            f"the run '{where}' has not finished, so it has no model yet; `etude resume {where}` goes on"
+        )
+    return str(path)
+
+
+def run_defaults(where: str) -> dict[str, Any]:
+    """A run is evaluated with the settings that it was trained with."""
+    if not is_run(where):
+        return {}
+    config = RunDirectory.open(where).config
+    Plan.from_dict(config["plan"])
+    return dict(config["settings"])
+
+
+def _card(tasks: str, model: str, policy: Any, params: Any, seed: int, rule: str) -> Card:
+    from etude.train.setup import commit
+
+    return Card(
+        name=tasks,
+        model=model,
+        seed=seed,
+        sampling=params,
+        prompt="chat template" if policy.tokenizer.template else "plain text",
+        sampler=f"{type(policy.body).__name__} {policy.precision}, etude {__version__}",
+        commit=commit(),
+        rule=rule,
+    )

@@ -1,0 +1,563 @@
+"""The policy against transformers, against itself cut otherwise, and against bad input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from etude.errors import UserError
+from etude.policy import head, llama
+from etude.policy.distribution import draw, log_softmax
+from etude.policy.layout import layout
+from etude.policy.model import Policy
+from etude.policy.render import Renderer
+from etude.policy.shape import shape_of
+from etude.policy.tiny import _characters, tiny, tiny_directory
+from etude.policy.tokenizer import read
+from etude.train.batch import Batch, pack
+from etude.types import Episode, Message, SamplingParams, Signal, Span, Task
+
+FAMILIES = {
+    "llama": {"tie_word_embeddings": True},
+    "llama-wide": {
+        "head_dim": 32,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0},
+    },
+    "llama-31": {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 1e4,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+    "qwen2": {},
+    "qwen3": {},
+    "mistral": {"sliding_window": 6},
+}
+
+
+def made(place: Path, case: str = "llama", **more: object) -> Path:
+    """A tiny model with nothing left at a value that hides mistakes (norms of 1, biases of 0)."""
+    from safetensors.torch import load_file, save_file
+
+    path = tiny_directory(place / case, family=case.split("-")[0], **{**FAMILIES[case], **more})
+    tensors = load_file(path / "model.safetensors")
+    noise = torch.Generator().manual_seed(1)
+    for name, value in tensors.items():
+        if value.dim() == 1:
+            value += 0.3 * torch.randn(value.shape, generator=noise)
+        assert name
+    save_file(tensors, str(path / "model.safetensors"), metadata={"format": "pt"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("models"))
+
+
+def batch_of(
+    prompts: list[list[int]], replies: list[list[list[int]]], sampling: SamplingParams | None = None
+) -> Batch:
+    """Groups of replies to prompts, as token numbers."""
+    signals = []
+    for number, (prompt, group) in enumerate(zip(prompts, replies, strict=True)):
+        task = Task((Message("user", str(number)),), check=lambda text: None)  # type: ignore[arg-type, return-value]
+        for i, reply in enumerate(group):
+            said = np.array(reply, np.int32)
+            spans = (
+                Span("user", np.array(prompt, np.int32)),
+                Span("assistant", said, True, np.zeros(len(said))),
+            )
+            signals.append(
+                Signal(Episode(task, spans, index=i), np.ones(len(prompt) + len(said), np.float32))
+            )
+    return pack(signals, sampling)
+
+
+def some_batch(sampling: SamplingParams | None = None) -> Batch:
+    """Two groups; in the first the replies begin alike, and one is the beginning of another."""
+    first = [[30, 31, 32], [30, 31, 33, 34, 35, 36], [30, 31], [40]]
+    second = [[20, 21, 22, 23, 24], [25, 26]]
+    return batch_of([[10, 11, 12, 13, 14], [15, 16, 17, 10, 11, 12, 13, 14, 18]], [first, second], sampling)
+
+
+def theirs(directory: Path, batch: Batch) -> tuple[torch.nn.Module, Tensor]:
+    """transformers' log-probabilities, one sequence at a time, differentiable."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager")
+    rows = []
+    for number in range(batch.sequences):
+        ids = batch.tokens[batch.sequence == number]
+        log_p = model(ids[None]).logits[0].log_softmax(-1)
+        rows.append(torch.cat([torch.zeros(1), log_p[:-1].gather(1, ids[1:, None])[:, 0]]))
+    return model, torch.cat(rows) * batch.needed
+
+
+@pytest.mark.parametrize("case", sorted(FAMILIES))
+def test_values_and_gradients_are_those_of_transformers(case: str, tmp_path: Path) -> None:
+    path, batch = made(tmp_path, case), some_batch()
+    policy = Policy.load(str(path), "fp32", backbone="native")
+    weights = torch.linspace(-1, 2, len(batch))
+    model, expected = theirs(path, batch)
+    (expected * weights).sum().backward()
+    out = policy.outputs(batch)
+    (out.logp * weights).sum().backward()
+    policy.grad_accumulate()
+    assert torch.allclose(out.logp, expected, atol=1e-4)
+    grads = {name: p.grad for name, p in policy.parameters()}
+    reference = {name: p.grad for name, p in model.named_parameters()}
+    for entry in policy.body.weights.entries:  # type: ignore[attr-defined]
+        stacked = torch.cat([reference[name] for name, _ in entry.parts])
+        assert torch.allclose(grads[entry.name], stacked, rtol=1e-3, atol=1e-4), entry.name  # type: ignore[arg-type]
+
+
+def test_a_shared_prompt_changes_neither_values_nor_gradients(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, results = some_batch(), []
+    for share in (True, False):
+        policy = Policy.load(str(place), "fp32")
+        monkeypatch.setattr("etude.policy.body.layout", lambda t, s, share=share: layout(t, s, share))
+        out = policy.outputs(batch, frozenset({"entropy"}))
+        (out.logp.pow(2).sum() + out.entropy.sum()).backward()  # type: ignore[union-attr]
+        policy.grad_accumulate()
+        results.append((out.logp, policy.meter.trained, [p.grad for _, p in policy.parameters()]))
+    (a, few, ga), (b, all_, gb) = results
+    assert few < all_ == len(batch)
+    assert torch.allclose(a, b, atol=1e-5)
+    assert all(torch.allclose(x, y, atol=2e-4) for x, y in zip(ga, gb, strict=True))
+
+
+def test_layout_shares_as_much_as_one_level_can() -> None:
+    def rows(*sequences: list[int]) -> int:
+        tokens = torch.tensor([t for s in sequences for t in s])
+        number = torch.tensor([i for i, s in enumerate(sequences) for _ in s])
+        plan = layout(tokens, number)
+        assert torch.equal(plan.tokens[plan.row_of], tokens)
+        starts = torch.cat([torch.arange(len(s)) for s in sequences])
+        assert torch.equal(plan.positions[plan.row_of], starts)
+        return len(plan)
+
+    assert rows([1, 2, 3, 4], [1, 2, 3, 5], [1, 2, 3]) == 5
+    assert rows([1, 2, 3], [4, 5]) == 5
+    assert rows([1, 2, 3], [1, 2, 3]) == 3
+    # two pairs that share three and a token that all share: the pairs are worth more
+    assert rows([9, 1, 1, 4], [9, 1, 1, 5], [9, 2, 2, 4], [9, 2, 2, 5]) == 10
+    assert rows([7]) == 1
+
+
+def test_a_sequence_alone_and_in_a_batch_agree(place: Path) -> None:
+    policy, batch = Policy.load(str(place), "fp32"), some_batch()
+    whole = policy.score(batch).logp
+    for number in range(batch.sequences):
+        mine = batch.sequence == number
+        assert torch.allclose(policy.score(batch.take(mine)).logp, whole[mine], atol=1e-5)
+    assert torch.allclose(policy.score(batch, tokens_per_piece=10).logp, whole, atol=1e-5)
+    assert policy.meter.scored > 0 == policy.meter.trained
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingParams(),
+        SamplingParams(temperature=0.6),
+        SamplingParams(temperature=1.3, top_k=5),
+        SamplingParams(top_p=0.5),
+        SamplingParams(top_k=9, top_p=0.7),
+        SamplingParams(greedy=True, temperature=0.1, top_k=1),
+    ],
+)
+def test_head_is_log_softmax_with_its_gradient(sampling: SamplingParams) -> None:
+    """Against plain autograd over the definition, entropy included, cut into several chunks."""
+    made_ = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 8, generator=made_, requires_grad=True)
+    matrix = torch.randn(33, 8, generator=made_, requires_grad=True)
+    chosen = torch.randint(33, (7,), generator=made_)
+    weight, other = torch.randn(7, generator=made_), torch.randn(7, generator=made_)
+    x = hidden @ matrix.t()
+    kept = log_softmax(x.detach(), sampling, chosen) > -torch.inf
+    log_p = (x if sampling.greedy else x / sampling.temperature).masked_fill(~kept, -torch.inf).log_softmax(1)
+    p = log_p.exp()
+    entropy = -(p * log_p.masked_fill(~kept, 0)).sum(1)
+    expected = log_p.gather(1, chosen[:, None])[:, 0]
+    wanted = torch.autograd.grad((expected * weight + entropy * other).sum(), (hidden, matrix))
+    old, head.CHUNK = head.CHUNK, 3
+    try:
+        logp, spread = head.log_probabilities(hidden, matrix, chosen, sampling, True)
+        got = torch.autograd.grad((logp * weight + spread * other).sum(), (hidden, matrix))
+        direct, _ = head.chosen_log_probabilities(x, chosen, sampling, False)
+    finally:
+        head.CHUNK = old
+    assert torch.allclose(logp, expected, atol=1e-5)
+    assert torch.allclose(direct, expected, atol=1e-5)
+    assert torch.allclose(spread, entropy, atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, wanted, strict=True))
+
+
+def test_what_top_k_and_top_p_keep() -> None:
+    logits = torch.tensor([[0.5, 0.2, 0.15, 0.1, 0.05]]).log()
+
+    def kept(chosen: int | None = None, **settings: float) -> list[float]:
+        given = None if chosen is None else torch.tensor([chosen])
+        p = log_softmax(logits, SamplingParams(**settings), given).exp()[0]  # type: ignore[arg-type]
+        return [round(float(x), 3) for x in p]
+
+    assert kept(top_k=2) == [0.714, 0.286, 0, 0, 0]
+    assert kept(top_p=0.6) == [0.714, 0.286, 0, 0, 0]  # the token that crosses 0.6 stays
+    assert kept(top_p=0.01) == [1, 0, 0, 0, 0]
+    assert kept(top_k=2, chosen=4) == [0.667, 0.267, 0, 0, 0.067]
+    assert kept(top_k=3, top_p=0.7) == [0.714, 0.286, 0, 0, 0]  # of what top k left
+    assert kept(temperature=0.5)[0] == pytest.approx(0.25 / 0.325, abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [5, 700])
+def test_draws_follow_the_distribution(size: int) -> None:
+    """Chi-square of 40,000 draws, with and without cuts; and evenly spaced uniforms count out the CDF."""
+    logits = torch.randn(1, size, generator=torch.Generator().manual_seed(3)) * 1.5
+    for sampling in (SamplingParams(temperature=1.2), SamplingParams(top_k=4, top_p=0.95)):
+        n = 40_000
+        uniform = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        tokens, logp = [], []
+        for part in uniform.split(4_000):
+            t, lp = draw(logits.expand(len(part), -1), sampling, part)
+            tokens.append(t), logp.append(lp)
+        p = log_softmax(logits, sampling)[0].exp()
+        count = torch.bincount(torch.cat(tokens), minlength=size)
+        assert (count - n * p).abs().max() < 2.5
+        assert torch.allclose(torch.cat(logp), p.log()[torch.cat(tokens)], atol=1e-5)
+    noise = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    tokens_, _ = draw(logits.expand(20_000, -1), SamplingParams(), noise)
+    p = logits[0].softmax(0)
+    usual = p * 20_000 > 5
+    count = torch.bincount(tokens_, minlength=size)
+    chi = float(((count - 20_000 * p)[usual] ** 2 / (20_000 * p[usual])).sum())
+    freedom = int(usual.sum())
+    assert chi < freedom + 5 * (2 * freedom) ** 0.5
+    last, _ = draw(logits, SamplingParams(), torch.tensor([1 - 1e-16], dtype=torch.float64))
+    assert int(last) < size
+
+
+def test_inputs_replace_what_is_read_but_not_what_is_predicted(place: Path) -> None:
+    policy = Policy.load(str(place), "fp32")
+    batch = batch_of([[10, 11, 12]], [[[30, 31, 32]]])
+    other = batch.tokens.clone()
+    other[4] = 50
+    out, plain = policy.score(batch, inputs=other).logp, policy.score(batch).logp
+    assert torch.equal(out[:5], plain[:5])
+    swapped = replace(batch, tokens=torch.cat([other[:5], batch.tokens[5:]]))
+    assert out[5] == policy.score(swapped).logp[5] != plain[5]
+
+
+def test_heads_and_hidden_states_belong_to_the_position_before(tmp_path: Path) -> None:
+    policy = Policy.load(str(made(tmp_path)), "fp32", heads={"value": 2})
+    batch = some_batch()
+    assert not policy.score(batch).heads["value"].any()
+    with torch.no_grad():
+        for name, parameter in policy.parameters():
+            if name.startswith("heads."):
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    policy.publish()
+    out = policy.outputs(batch, frozenset({"hidden"}))
+    state = out.hidden
+    assert state is not None
+    leaves = policy.body.weights.leaves  # type: ignore[attr-defined]
+    expected = state @ leaves["heads.value.weight"].t() + leaves["heads.value.bias"]
+    assert torch.allclose(out.heads["value"][batch.needed], expected[batch.needed], atol=1e-5)
+    log_p = out.logits(batch.needed).log_softmax(-1).gather(1, batch.tokens[batch.needed][:, None])[:, 0]
+    assert torch.allclose(log_p, out.logp[batch.needed], atol=1e-4)
+    assert not out.heads["value"][~batch.needed].any()
+    out.heads["value"].sum().backward()
+    policy.grad_accumulate()
+    grads = dict(policy.parameters())
+    assert grads["heads.value.bias"].grad.tolist() == pytest.approx([float(batch.needed.sum())] * 2)  # type: ignore[union-attr]
+    saved = policy.save(tmp_path / "with-heads")
+    again = Policy.load(str(saved), "fp32", heads={"value": 2})
+    assert torch.equal(again.score(batch).heads["value"], policy.score(batch).heads["value"])
+
+
+def test_gradients_accumulate_in_float32_and_publish_moves_the_working_copy(place: Path) -> None:
+    policy, batch = Policy.load(str(place), "bf16"), some_batch()
+    before = policy.score(batch).logp
+    for _ in range(2):
+        policy.outputs(batch).logp.sum().backward()
+        policy.grad_accumulate()
+    once = Policy.load(str(place), "bf16")
+    once.outputs(batch).logp.sum().backward()
+    once.grad_accumulate()
+    for (_, twice), (_, single) in zip(policy.parameters(), once.parameters(), strict=True):
+        assert twice.grad is not None
+        assert twice.grad.dtype == torch.float32
+        assert torch.allclose(twice.grad, 2 * single.grad)  # type: ignore[operator]
+    torch.optim.SGD([p for _, p in policy.parameters()], lr=0.05).step()
+    assert torch.equal(policy.score(batch).logp, before)  # nothing is seen before publication
+    assert policy.publish() == policy.version == 1
+    assert policy.score(batch).logp[batch.needed].mean() < before[batch.needed].mean() - 0.1
+
+
+def test_state_is_exact_and_clones_stand_apart(place: Path) -> None:
+    policy, batch = Policy.load(str(place), "bf16"), some_batch()
+    reference = policy.clone()
+    assert reference.parameters() == []
+    before = policy.score(batch).logp
+    with torch.no_grad():
+        for _, p in policy.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(4)) * 1e-2)
+    policy.publish()
+    state = {k: v.clone() for k, v in policy.state_dict()["weights"].items()}
+    other = Policy.load(str(place), "bf16")
+    other.load_state_dict({**policy.state_dict(), "weights": state})
+    assert other.version == 1
+    assert all(
+        torch.equal(a, b) for (_, a), (_, b) in zip(policy.parameters(), other.parameters(), strict=True)
+    )
+    assert torch.equal(other.score(batch).logp, policy.score(batch).logp)
+    assert torch.equal(reference.score(batch).logp, before)
+    assert not torch.equal(policy.score(batch).logp, before)
+    twin = policy.clone(frozen=False)
+    assert torch.equal(twin.score(batch).logp, policy.score(batch).logp)
+    assert len(twin.parameters()) == len(policy.parameters())
+
+
+@pytest.mark.parametrize("case", ["llama", "qwen2"])
+def test_save_is_loadable_and_checked(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, batch = Policy.load(str(made(tmp_path, case)), "fp32"), some_batch()
+    where = policy.save(tmp_path / "out" / "model")
+    _, expected = theirs(where, batch)
+    assert torch.allclose(policy.score(batch).logp, expected, atol=1e-4)
+    assert torch.equal(Policy.load(str(where), "fp32").score(batch).logp, policy.score(batch).logp)
+    assert policy.save(where) == where  # a model is replaced
+    assert [p.name for p in where.parent.iterdir()] == ["model"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="not a model directory"):
+        policy.save(tmp_path / "mine")
+
+    def spoilt(tensors: object, directory: Path) -> None:
+        changed = [(n, t * 1.1 if "q_proj.weight" in n else t) for n, t in tensors]  # type: ignore[attr-defined]
+        from etude.policy.body import write_tensors
+
+        write_tensors(changed, directory)
+
+    monkeypatch.setattr("etude.policy.save.write_tensors", spoilt)
+    with pytest.raises(RuntimeError, match="other logits"):
+        policy.save(tmp_path / "spoilt")
+    assert not (tmp_path / "spoilt").exists()
+
+
+def test_a_failed_backward_pass_can_be_repeated(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, batch = Policy.load(str(place), "fp32"), some_batch()
+    policy.outputs(batch).logp.sum().backward()
+    policy.grad_accumulate()
+    expected = [p.grad.clone() for _, p in policy.parameters() if p.grad is not None]
+    whole, calls = llama.GatedLinear.backward, []
+
+    def fails(ctx: object, grad: Tensor) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("simulated")
+        return whole(ctx, grad)
+
+    monkeypatch.setattr(llama.GatedLinear, "backward", staticmethod(fails))
+    for _, p in policy.parameters():
+        p.grad = None
+    with pytest.raises(torch.OutOfMemoryError):
+        policy.outputs(batch).logp.sum().backward()
+    policy.grad_discard()
+    for piece in batch.split(20):
+        policy.outputs(piece).logp.sum().backward()
+        policy.grad_accumulate()
+    assert len(calls) > 3
+    for (_, p), want in zip(policy.parameters(), expected, strict=True):
+        assert p.grad is not None
+        assert torch.allclose(p.grad, want, atol=2e-4)
+
+
+def test_bf16_stays_near_fp32(place: Path) -> None:
+    batch = some_batch()
+    exact = Policy.load(str(place), "fp32").score(batch).logp[batch.needed]
+    rough = Policy.load(str(place), "bf16").score(batch).logp[batch.needed]
+    assert 0 < (exact - rough).abs().max() < 0.1
+
+
+def test_lora_trains_and_merges(place: Path, tmp_path: Path) -> None:
+    policy, batch = Policy.load(str(place), "fp32", lora_rank=2), some_batch()
+    plain = Policy.load(str(place), "fp32")
+    assert torch.allclose(policy.score(batch).logp, plain.score(batch).logp, atol=1e-5)
+    assert sum(p.numel() for _, p in policy.parameters()) < policy.meter.size / 4
+    optimiser = torch.optim.Adam([p for _, p in policy.parameters()], lr=1e-2)
+    for _ in range(4):
+        (-policy.outputs(batch).logp.sum()).backward()
+        policy.grad_accumulate()
+        optimiser.step()
+        optimiser.zero_grad()
+        policy.publish()
+    assert policy.score(batch).logp.sum() > plain.score(batch).logp.sum() + 10
+    merged = Policy.load(str(policy.save(tmp_path / "merged")), "fp32")
+    assert torch.allclose(policy.score(batch).logp, merged.score(batch).logp, atol=1e-4)
+    again = Policy.load(str(place), "fp32", lora_rank=2)
+    again.load_state_dict(policy.state_dict())
+    assert torch.equal(again.score(batch).logp, policy.score(batch).logp)
+
+
+def test_the_other_backbone_says_the_same(place: Path) -> None:
+    batch, needs = some_batch(SamplingParams(temperature=0.7, top_k=20)), frozenset({"entropy", "hidden"})
+    results = []
+    for backbone in ("native", "transformers"):
+        policy = Policy.load(str(place), "fp32", backbone=backbone, heads={"value": 1})
+        out = policy.outputs(batch, needs)
+        assert out.entropy is not None
+        (out.logp.sum() + out.entropy.pow(2).sum() + out.heads["value"].sum()).backward()
+        policy.grad_accumulate()
+        grads = dict(policy.parameters())
+        names = "layers.1.down", "model.layers.1.mlp.down_proj.weight"
+        grad = next(grads[n].grad for n in names if n in grads)
+        results.append((out.logp, out.entropy, out.hidden, grad, grads["heads.value.weight"].grad))
+    for ours, theirs_ in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs_, atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_an_unknown_architecture_goes_through_transformers(tmp_path: Path) -> None:
+    """A rope variant that the native pass refuses."""
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+    with pytest.raises(Exception, match="yarn"):
+        made(tmp_path, rope_parameters=rope)
+    import json
+
+    path = made(tmp_path)
+    config = json.loads((path / "config.json").read_text()) | {"rope_parameters": rope}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="yarn"):
+        Policy.load(str(path), backbone="native")
+    policy, batch = Policy.load(str(path), "fp32"), some_batch()
+    assert torch.allclose(policy.score(batch).logp, theirs(path, batch)[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("/nowhere/at/all", {}, "no model directory"),
+        ("./nothing", {}, "no model directory"),
+        ("smolm2", {}, "no model directory"),
+        ("smollm2", {"precision": "fp16"}, "precision"),
+        ("smollm2", {"backbone": "jax"}, "backbone"),
+    ],
+)
+def test_bad_names_are_refused_in_one_sentence(name: str, settings: dict[str, str], words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        Policy.load(name, **settings)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_incomplete_directories_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json"):
+        Policy.load(str(tmp_path))
+    path = made(tmp_path)
+    (path / "model.safetensors").rename(path / "kept")
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
+        Policy.load(str(path))
+    (path / "model.safetensors").write_bytes((path / "kept").read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be read"):
+        Policy.load(str(path))
+
+
+def test_shape_refuses_what_it_cannot_compute() -> None:
+    base = {"model_type": "llama", "num_attention_heads": 2, "hidden_size": 8, "num_hidden_layers": 1}
+    base |= {"vocab_size": 5, "intermediate_size": 8}
+    assert shape_of(base).head_dim == 4
+    for change in (
+        {"model_type": "gpt2"},
+        {"hidden_act": "gelu"},
+        {"attention_bias": True},
+        {"mlp_bias": True},
+    ):
+        with pytest.raises(Exception, match=r".+"):
+            shape_of({**base, **change})
+
+
+# ---- conversations -------------------------------------------------------------------------------------
+
+# "hello" is one token, and so are "he" and "llo": tokenising text again would change sampled tokens
+WORDS = ["hello", "he", "llo", "l", "o", "h", "e", " ", "\n", "a", "b", "c"]
+STRIPS = (
+    "{% for m in messages %}{% set c = m.content %}"
+    "{% if m.role == 'assistant' and not loop.last %}{% set c = c.split('</think>')[-1] %}{% endif %}"
+    "{{ '<' + m.role + '>' + c + '<end>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+LINES = (
+    "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '<end>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_five_turns_extend_the_tokens_that_were_sampled(tmp_path: Path, stopped: bool) -> None:
+    path = tiny_directory(tmp_path / "m", WORDS, template=LINES)
+    renderer = Renderer(read(path))
+    table = renderer.tokenizer.backend.token_to_id
+    end, sampled = table("<end>"), [table("he"), table("llo")]
+    assert renderer.tokenizer.encode("hello").tolist() == [table("hello")]
+    assert renderer.extends
+    messages = [Message("user", "a")]
+    held = renderer.prompt(messages).tolist()
+    for turn in range(5):
+        reply = [*sampled, end] if stopped else sampled
+        held += reply
+        messages.append(Message("assistant", renderer.decode(reply)))
+        assert messages[-1].content == "hello"
+        new = [Message("user", "abc"[turn % 3])]
+        more, rewrote = renderer.extend(messages, new, ended=stopped)
+        assert not rewrote
+        held += more.tolist()
+        messages += new
+        assert held[-1] == table("<assistant>")
+        assert renderer.tokenizer.decode(held, special=True) == renderer.tokenizer.render(messages, True)
+        assert held.count(end) == 2 * (turn + 1) + 1
+
+
+def test_a_template_that_rewrites_history_is_found_out(tmp_path: Path) -> None:
+    letters = sorted({*"abcdefghijklmnopqrstuvwxyz<>/ \n0123456789?"})
+    renderer = Renderer(read(tiny_directory(tmp_path / "m", letters, template=STRIPS)))
+    assert not renderer.extends
+    start = [Message("user", "a")]
+    plain = [*start, Message("assistant", "b")]
+    tokens, rewrote = renderer.extend(plain, [Message("user", "c")])
+    assert not rewrote
+    thought = [*start, Message("assistant", "x</think>b")]
+    tokens, rewrote = renderer.extend(thought, [Message("user", "c")])
+    assert rewrote
+    assert (
+        renderer.tokenizer.decode(tokens, special=True)
+        == "<user>a<end>\n<assistant>b<end>\n<user>c<end>\n<assistant>"
+    )
+
+
+def test_without_a_chat_template_contents_are_lines(tmp_path: Path) -> None:
+    renderer = Renderer(read(tiny_directory(tmp_path / "m", "abc \n", template=None)))
+    assert renderer.decode(renderer.prompt([Message("user", "ab"), Message("user", "c")])) == "ab\nc\n"
+    more, rewrote = renderer.extend([Message("user", "a"), Message("assistant", "b")], [Message("user", "c")])
+    assert (renderer.decode(more), rewrote) == ("\nc\n", False)
+    with pytest.raises(ValueError, match="reply"):
+        renderer.extend([Message("user", "a")], [Message("user", "c")])
+
+
+def test_decoding_never_raises() -> None:
+    policy = tiny("abc")
+    end = policy.tokenizer.stops[0]
+    assert policy.renderer.decode([7, 8, end]) == "ab"
+    assert policy.renderer.decode([10**6, -1]) == ""
+
+
+def test_the_character_tokenizer_knows_every_character() -> None:
+    text = "ab<end>+?c\\d\n"
+    backend = _characters("abcd+?\\\n")
+    assert backend.decode(backend.encode(text).ids, skip_special_tokens=False) == text

@@ -1,0 +1,219 @@
+"""Health: three collapses are each told by their cause, thresholds hold where they say, writers and screens."""
+
+from __future__ import annotations
+
+import builtins
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etude.errors import UserError
+from etude.report.health import Finding, Health
+from etude.report.terminal import Progress, clean, eval_screen, final_screen, sparkline
+from etude.report.writers import flat, writers
+
+WELL = {"entropy": 1.0, "length": 30.0, "truncated": 0.05, "kl": 0.01, "gap": 1e-6, "clip": 0.02, "errors": 0.0,
+        "signal_tokens": 0.6, "correct": 0.4, "grad_norm": 0.5, "loss/policy": 0.1}  # fmt: skip
+
+
+def watch(later: dict[str, list[Any]], steps: int = 30) -> tuple[Health, list[Finding]]:
+    """Findings of a run that is well for ten steps, then takes the values of `later`, last ones kept."""
+    health, found = Health(), []
+    for step in range(1, steps + 1):
+        now = (
+            {name: values[min(step - 11, len(values) - 1)] for name, values in later.items()}
+            if step > 10
+            else {}
+        )
+        found += health.observe(step, {**WELL, **now})
+    return health, found
+
+
+def test_a_healthy_run_has_no_findings() -> None:
+    assert watch({})[1] == []
+
+
+COLLAPSES = {
+    # the policy repeats itself; then no attempts differ any more
+    "entropy collapse": {
+        "entropy": [0.5, 0.1, 0.01],
+        "signal_tokens": [0.6, 0.5, 0.4, 0.3, 0.01],
+        "correct": [0.4],
+    },
+    # the sampler goes wrong; then KL and entropy go up
+    "gap": {"gap": [0.01, 0.3, 0.5], "kl": [0.01, 0.1, 0.3, 0.9], "entropy": [1.0, 1.2, 2.0, 5.0]},
+    # answers grow, then are cut, then all fail alike
+    "length explosion": {
+        "length": [60, 90, 120],
+        "truncated": [0.1, 0.3, 0.6, 0.9],
+        "signal_tokens": [0.5, 0.4, 0.3, 0.2, 0],
+    },
+}
+
+
+@pytest.mark.parametrize("cause", COLLAPSES)
+def test_a_collapse_is_attributed_to_its_cause(cause: str) -> None:
+    health, found = watch(COLLAPSES[cause])
+    assert health.first is not None
+    assert health.first.name == cause
+    assert len({finding.name for finding in found}) == len(found) > 1, (
+        "each finding once, effects after the cause"
+    )
+
+
+def test_all_at_once_the_cause_still_comes_first() -> None:
+    _, found = watch({"signal_tokens": [0.0], "truncated": [0.95], "length": [200]})
+    assert [f.name for f in found] == ["length explosion", "truncation", "no signal"]
+    assert "95% of the answers were cut off" in found[-1].message
+    assert all(f.since == 11 and f.step == 13 for f in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "beyond", "within", "finding"),
+    [
+        ("kl", 0.51, 0.5, "kl"),
+        ("gap", 0.051, 0.05, "gap"),
+        ("clip", 0.41, 0.4, "clip"),
+        ("truncated", 0.51, 0.5, "truncation"),
+        ("signal_tokens", 0.049, 0.05, "no signal"),
+        ("entropy", 0.199, 0.2, "entropy collapse"),
+        ("entropy", 3.01, 3.0, "entropy rise"),
+        ("length", 75.1, 75.0, "length explosion"),
+        ("errors", 0.01, 0.0, "errors"),
+        ("grad_norm", None, 1e9, "not finite"),
+        ("loss/policy", float("inf"), 1e9, "not finite"),
+    ],
+)
+def test_thresholds(name: str, beyond: float, within: float, finding: str) -> None:
+    assert watch({name: [within]})[1] == []
+    found = watch({name: [beyond]})[1]
+    assert [f.name for f in found] == [finding]
+    patient = finding not in ("errors", "not finite")
+    assert found[0].step == (13 if patient else 11)
+    assert watch({name: [beyond, beyond, within]})[1] == [] or not patient, "two steps are noise"
+
+
+def test_missing_metrics_are_not_judged() -> None:
+    health = Health()
+    assert [health.observe(step, {"reward": 0.0}) for step in range(20)] == [[]] * 20
+
+
+def test_clean_strips_what_a_terminal_would_obey() -> None:
+    nasty = "a\x1b[31mb\x1b[0m\x1b]0;title\x07c\x9b2Jd\x00\x08e\r\nf\tg\u202eh\x1b]8;;http://x\x1b\\i\x7f"
+    assert clean(nasty) == "abcde\nf\tghi"
+    assert clean("ordinary é → 🙂") == "ordinary é → 🙂"
+
+
+def test_progress_is_a_line_per_step_where_there_is_no_terminal() -> None:
+    out = io.StringIO()
+    show = Progress(None, file=out)
+    show.say("pre-flight: \x1b[31mfine\x1b[0m [not markup]")
+    show(3, {"reward": 0.5, "signal": 0.25, "gap": 2e-6, "time/rollout": 3.0, "time/train": 1.0}, 0.03)
+    first, second = out.getvalue().splitlines()
+    assert first == "pre-flight: fine [not markup]"
+    assert second.split() == (
+        [
+            "step",
+            "3",
+            "(3%)",
+            "reward",
+            "50.0%",
+            "signal",
+            "25.0%",
+            "gap",
+            "2e-06",
+            "nats",
+            "4.0",
+            "s:",
+            "rollout",
+            "75%,",
+            "check",
+            "0%,",
+            "train",
+            "25%,",
+            "other",
+            "0%",
+        ]
+    )
+    Progress(None, quiet=True, file=out)(4, {"reward": 1.0}, 0.1)
+    assert len(out.getvalue().splitlines()) == 2
+
+
+def test_progress_draws_over_itself_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    out = Terminal()
+    show = Progress(None, file=out)
+    show(1, {"reward": 0.25}, 0.1)
+    lines = out.getvalue().count("\n")
+    assert "\x1b[J" not in out.getvalue()
+    show(2, {"reward": 0.75}, 0.2)
+    assert f"\x1b[{lines}F\x1b[J" in out.getvalue()
+    assert "75.0%" in out.getvalue()
+
+
+def test_screens_say_what_was_measured() -> None:
+    card = {
+        "name": "chain_sum",
+        "problems": 200,
+        "samples": 8,
+        "seed": 7,
+        "rule": "last",
+        "sampling": {"temperature": 1.0},
+    }
+    before = {**card, "mean": 0.1, "low": 0.05, "high": 0.15, "pass": {"8": [0.3, 0.2, 0.4]}}
+    after = {
+        **card,
+        "mean": 0.8,
+        "low": 0.75,
+        "high": 0.85,
+        "pass": {"8": [0.9, 0.8, 0.95]},
+        "kinds": {"\x1b[1mx": before},
+    }
+    screen = final_screen({"recipe": "grpo", "steps": 5, "minutes": 2.5, "before": before, "after": after,
+                           "tokens": {"generated": 120000.0}, "model": "m", "report": "r.html"})  # fmt: skip
+    assert "10.0% [5.0, 15.0]  ->  80.0% [75.0, 85.0]" in screen
+    assert "30.0% [20.0, 40.0]  ->  90.0% [80.0, 95.0]" in screen
+    assert "120k generated" in screen
+    assert "200 held-out problems" in screen
+    assert "seed 7" in screen
+    shown = eval_screen(after)
+    assert "\x1b" not in shown
+    assert "pass@8" in shown
+    assert sparkline([0, 1, 2]) == "▁▅█"  # 3.5 rounds to even, 4
+
+
+def test_writers_are_optional_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert writers("", tmp_path) == []
+    with pytest.raises(UserError, match="no metrics writer 'tensorbord'; did you mean 'tensorboard'"):
+        writers("tensorbord", tmp_path)
+    genuine = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.split(".")[0] in ("wandb", "tensorboard"):
+            raise ImportError(name)
+        return genuine(name, *args, **kwargs)
+
+    monkeypatch.setattr("importlib.import_module", lambda name: without(name))
+    for name in ("wandb", "tensorboard"):
+        with pytest.raises(UserError, match=rf"pip install 'etude\[{name}\]'"):
+            writers(name, tmp_path)
+
+
+def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (writer,) = writers("tensorboard", tmp_path)
+    writer.write(2, {"reward": 0.5, "curriculum": {"a": 1.0}, "note": "text", "kl": None})
+    writer.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == ["curriculum/a", "reward"]
+    assert [(e.step, e.value) for e in events.Scalars("reward")] == [(2, 0.5)]
+    assert dict(flat({"a": {"b": 1}, "c": True})) == {"a/b": 1.0}

@@ -1,0 +1,211 @@
+"""A run that was stopped is the run that was not: bit for bit, for every recipe, however it was stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import worlds_of_letters as letters
+
+from etude.errors import UserError
+from etude.recipes import catalogue
+from etude.train import checkpoint
+from etude.train.loop import train
+from etude.train.setup import resume, start
+
+TIMES = ("time/", "seconds", "rss_mb", "tokens_per_second")
+
+
+def facts(path: Path) -> tuple[list, list]:
+    """Metrics without clocks, and the tokens, log-probabilities and credit of every episode."""
+    from etude.report.run import RunDirectory
+
+    run = RunDirectory.open(path)
+    metrics = [{k: v for k, v in m.items() if not k.startswith(TIMES)} for m in run.metrics()]
+    rows = run.episodes(columns=["step", "tokens", "logp", "advantage", "reward"]).to_pylist()
+    return metrics, rows
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    states = [checkpoint.load(p / "checkpoints")[1]["learner"] for p in (a, b)]
+    flat = [torch.cat([t.flatten().float() for t in _tensors(s)]) for s in states]
+    return torch.equal(*flat)
+
+
+def _tensors(state):
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for value in state.values():
+            yield from _tensors(value)
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from _tensors(value)
+
+
+def teacher(place: Path) -> dict[str, object]:
+    return {"run__teacher": letters.model(place / "teacher", seed=2)}
+
+
+@pytest.mark.parametrize("recipe", list(catalogue()))
+def test_two_and_two_steps_are_four(recipe: str, tmp_path: Path) -> None:
+    more = teacher(tmp_path) if "teacher" in catalogue()[recipe].all_needs else {}
+    more |= {
+        "run__checkpoint_every": 2,
+        "run__tasks_per_step": 6,
+        "run__attempts": 4,
+        "run__eval_problems": 0,
+    }
+    whole = start(letters.plan(tmp_path, recipe, 4, **more), tmp_path / "whole", letters.words())
+    train(whole)
+    whole.close()
+
+    half = start(letters.plan(tmp_path, recipe, 4, **more), tmp_path / "half", letters.words())
+    half.on_step = _stop_after(3)
+    with pytest.raises(KeyboardInterrupt):
+        train(half)
+    half.close()
+    again, warnings = resume(tmp_path / "half", letters.words())
+    assert again.context.step == 2
+    assert not warnings
+    train(again)
+    again.close()
+
+    assert facts(tmp_path / "whole") == facts(tmp_path / "half")
+    assert same_weights(tmp_path / "whole", tmp_path / "half")
+
+
+def _stop_after(step: int):
+    def on_step(now: int, metrics: dict) -> None:
+        if now == step:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+CHILD = """
+import sys; sys.path.insert(0, {tests!r})
+import conftest, pathlib, worlds_of_letters as letters
+from etude.train.setup import start, resume
+from etude.train.loop import train
+place = pathlib.Path({place!r})
+if (place / "run" / "checkpoints").exists() and list((place / "run" / "checkpoints").glob("step-*")):
+    run, _ = resume(place / "run", letters.words())
+else:
+    run = start(letters.plan(place, "grpo", 12, run__checkpoint_every=3, run__eval_problems=0), place / "run",
+                letters.words(), overwrite=True)
+    run.checkpoint()
+run.on_step = lambda step, metrics: print(step, flush=True)
+train(run)
+"""
+
+
+def test_killed_at_any_moment(tmp_path: Path) -> None:
+    """SIGKILL at moments drawn anew each time; what is left always resumes, and ends where an unkilled run ends."""
+    letters.model(tmp_path)
+    whole = start(
+        letters.plan(tmp_path, "grpo", 12, run__checkpoint_every=3, run__eval_problems=0),
+        tmp_path / "whole",
+        letters.words(),
+    )
+    train(whole)
+    whole.close()
+    code = CHILD.format(tests=str(Path(__file__).parent), place=str(tmp_path))
+    rng = np.random.default_rng()
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        child.stdout.readline()  # the first step is over
+        time.sleep(rng.uniform(0, 1.0))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    assert facts(tmp_path / "whole") == facts(tmp_path / "run")
+    assert same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def short(tmp_path: Path, **more) -> Path:
+    run = start(
+        letters.plan(tmp_path, "grpo", 4, run__checkpoint_every=2, run__eval_problems=0, **more),
+        tmp_path / "run",
+        letters.words(),
+    )
+    train(run)
+    run.close()
+    return tmp_path / "run"
+
+
+def test_damaged_checkpoint_is_passed_over_aloud(tmp_path: Path) -> None:
+    path = short(tmp_path)
+    newest = path / "checkpoints" / "step-000004" / "state.pt"
+    raw = bytearray(newest.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    newest.write_bytes(raw)
+    run, warnings = resume(path, letters.words())
+    run.close()
+    assert run.context.step == 2
+    assert "step-000004' is damaged" in warnings[0]
+    for step in (2, 4):
+        (path / "checkpoints" / f"step-{step:06d}" / "state.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="no checkpoint in .* is whole"):
+        resume(path, letters.words())
+
+
+def test_half_written_checkpoint_is_never_picked_up(tmp_path: Path) -> None:
+    path = short(tmp_path) / "checkpoints"
+    os.rename(path / "step-000004", path / ".step-000004.tmp")
+    assert checkpoint.steps(path) == [2]
+
+
+def test_changed_tasks_or_config_are_named(tmp_path: Path) -> None:
+    path = short(tmp_path)
+    from etude.tasks import TaskSet
+    from etude.types import Message, Task
+
+    other = TaskSet.of(
+        [Task((Message("user", w),), letters.First(w[0]), answer=w[0]) for w in ("ab", "ba", "cd", "dc")]
+    )
+    with pytest.raises(UserError, match="tasks 'words' are not those"):
+        resume(path, other)
+    config = json.loads((path / "config.json").read_text())
+    config["stages"]["objective"]["low"] = 0.3
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"objective.low was 0.3, is 0.2"):
+        resume(path, letters.words())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small tmpfs can only be mounted by root")
+def test_full_disk_is_one_sentence_and_resumable(tmp_path: Path) -> None:
+    letters.model(tmp_path)
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], check=False).returncode:
+        pytest.skip("tmpfs cannot be mounted here")
+    try:
+        plan = letters.plan(tmp_path, "grpo", 40, run__checkpoint_every=2, run__eval_problems=0)
+        run = start(plan, small / "run", letters.words())
+        ballast = small / "ballast"
+        run.on_step = lambda step, metrics: (
+            ballast.write_bytes(bytes(_free(small) - 20_000)) if step == 5 else None
+        )
+        with pytest.raises(UserError, match="full"):
+            train(run)
+        run.close()
+        ballast.unlink()
+        again, _ = resume(small / "run", letters.words())
+        assert again.context.step >= 2
+        again.close()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def _free(path: Path) -> int:
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize

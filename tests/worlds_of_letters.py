@@ -1,0 +1,56 @@
+"""A task that a tiny model can learn in seconds: say the first letter of a word of four."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from etude.policy.tiny import tiny_directory
+from etude.tasks import TaskSet
+from etude.train.config import Budget, Plan
+from etude.types import Message, Task, Verdict
+
+LETTERS = "abcd"
+
+
+class First:
+    """Right iff the answer begins with the letter. Picklable."""
+
+    def __init__(self, letter: str) -> None:
+        self.letter = letter
+
+    def __call__(self, answer: str) -> Verdict:
+        right = answer.strip()[:1] == self.letter
+        return Verdict(float(right), right, "" if right else f"It begins with {self.letter}.")
+
+
+def words() -> TaskSet:
+    tasks = [
+        Task((Message("user", word),), First(word[0]), kind="first", answer=word[0], reference=word[0])
+        for word in map("".join, itertools.product(LETTERS, repeat=4))
+    ]
+    return TaskSet.of(tasks)
+
+
+def model(place: Path, **more) -> str:
+    settings = {"layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "seed": 1, **more}
+    return str(tiny_directory(place / "model", LETTERS, **settings))
+
+
+def plan(place: Path, recipe: str = "grpo", steps: int = 4, seed: int = 0, **changes: object) -> Plan:
+    """Settings by name: `run.attempts=4` is written `run__attempts=4`."""
+    known = {
+        "run.precision": "fp32",
+        "run.max_tokens": "2",
+        "run.tasks_per_step": "16",
+        "run.attempts": "8",
+        "run.eval_problems": "24",
+        "run.eval_samples": "4",
+        "run.checkpoint_every": "1000",
+        "update.lr": "2e-3",
+    }
+    known |= {k.replace("__", "."): str(v) for k, v in changes.items()}
+    where = place / "model"
+    return Plan(
+        recipe, str(where) if where.exists() else model(place), "words", Budget(steps, "steps"), seed, known
+    )
