@@ -52,6 +52,7 @@ def test_worlds_with_the_same_first_words_are_told_apart_by_content():
     a = Task((Message("user", "You stand on ice."),), never, world=dict, meta={"world_key": "a"})
     b = Task((Message("user", "You stand on ice."),), never, world=dict, meta={"world_key": "b"})
     assert offenders([a], [b]) == []
+    assert offenders([task("You stand on ice.")], [a]) == []
     assert len(offenders([a], [a])) == 1
 
 

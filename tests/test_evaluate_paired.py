@@ -129,6 +129,7 @@ def test_verdicts_name_the_better_arm_and_the_points():
         in down.verdict
     )
     assert up.low < 20 < up.high
+    assert (up.high - up.low) / 2 == pytest.approx(up.error * stats.t.ppf(0.975, up.degrees))  # all in points
     assert down.low < -20 < down.high
 
 
@@ -147,6 +148,7 @@ def test_holm_counts_the_comparisons():
     assert one.adjusted == one.p
     assert five["arm1"].p == pytest.approx(one.p)
     assert five["arm1"].adjusted == pytest.approx(4 * one.p)
+    assert five["arm1"].need.seeds > one.need.seeds  # power at the level that Holm's first step asks for
     assert (five["arm1"].low, five["arm1"].high) == pytest.approx((one.low, one.high))
 
 

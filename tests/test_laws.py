@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import toys
 import torch
 
+import toys
 from etude.recipe import ByHand, Reduction
 from etude.recipes import build, catalogue
 from etude.train.batch import pack

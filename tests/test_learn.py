@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-import worlds_of_letters as letters
 
+import worlds_of_letters as letters
 from etude.train.loop import train
 from etude.train.setup import start
 

@@ -64,7 +64,8 @@ def test_a_collapse_is_attributed_to_its_cause(cause: str) -> None:
 
 
 def test_all_at_once_the_cause_still_comes_first() -> None:
-    _, found = watch({"signal_tokens": [0.0], "truncated": [0.95], "length": [200]})
+    health, found = watch({"signal_tokens": [0.0], "truncated": [0.95], "length": [200]})
+    assert health.first == found[0]
     assert [f.name for f in found] == ["length explosion", "truncation", "no signal"]
     assert "95% of the answers were cut off" in found[-1].message
     assert all(f.since == 11 and f.step == 13 for f in found)
@@ -93,6 +94,10 @@ def test_thresholds(name: str, beyond: float, within: float, finding: str) -> No
     patient = finding not in ("errors", "not finite")
     assert found[0].step == (13 if patient else 11)
     assert watch({name: [beyond, beyond, within]})[1] == [] or not patient, "two steps are noise"
+
+
+def test_now_and_then_is_not_in_a_row() -> None:
+    assert watch({"kl": [0.9, 0.9, 0.1] * 7})[1] == []
 
 
 def test_missing_metrics_are_not_judged() -> None:

@@ -55,6 +55,9 @@ def test_a_page_holds_the_run_and_only_its_own_script(runs: Path) -> None:
     assert "per_problem" not in content["evals"]["shown"][0]
     said = "".join(content["episodes"]["rows"][-1]["pieces"])
     assert "".join(run.episodes([8], ["pieces"])["pieces"][-1].as_py()) == said
+    last = run.episodes([8], ["logp", "sampled"]).to_pylist()[-1]
+    logp = [value for value, sampled in zip(last["logp"], last["sampled"], strict=True) if sampled]
+    assert content["episodes"]["rows"][-1]["logp"] == pytest.approx(logp, rel=1e-3)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy
     script = page.rsplit("<script>", 1)[1].rsplit("</script>", 1)[0]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import worlds_of_letters as letters
 
+import worlds_of_letters as letters
 from etude.errors import UserError
 from etude.recipes import catalogue
 from etude.train import checkpoint
@@ -154,7 +154,7 @@ def test_damaged_checkpoint_is_passed_over_aloud(tmp_path: Path) -> None:
     assert "step-000004' is damaged" in warnings[0]
     for step in (2, 4):
         (path / "checkpoints" / f"step-{step:06d}" / "state.pt").write_bytes(b"")
-    with pytest.raises(UserError, match="no checkpoint in .* is whole"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
         resume(path, letters.words())
 
 
@@ -177,7 +177,7 @@ def test_changed_tasks_or_config_are_named(tmp_path: Path) -> None:
     config = json.loads((path / "config.json").read_text())
     config["stages"]["objective"]["low"] = 0.3
     (path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"objective.low was 0.3, is 0.2"):
+    with pytest.raises(UserError, match=r"objective\.low was 0\.3, is 0\.2"):
         resume(path, letters.words())
 
 

@@ -131,6 +131,7 @@ def test_guessing():
         game.act("7")
     assert Guess(7, 10, 4)().solve() == ["5", "8", "6", "7"]
     assert Guess(7, 10, 2)().solve() == ["5", "7"]
+    assert Guess(8, 10, 4)().solve() == ["5", "8"]
     assert Guess(7, 10, 2, "none")().act("1")[1] is None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from etude.cli import look, measure, train
@@ -32,13 +31,10 @@ def run(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"etude: {error}", file=sys.stderr)
         return 2
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
+    except typer.TyperException as error:  # the parser's own: unknown command, missing argument
+        print(f"etude: {error.format_message()}" if arguments else error.format_message(), file=sys.stderr)
         return 2
-    except click.ClickException as error:
-        print(f"etude: {error.format_message()}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("etude: interrupted; `etude resume` goes on from the last checkpoint", file=sys.stderr)
         return 130
     return result if isinstance(result, int) else 0

@@ -80,9 +80,10 @@ def evaluate_model(
     from etude import tasks as sources
     from etude.policy.model import Policy
     from etude.tasks.isolate import Pool
+    from etude.train.setup import hold_out
 
     settings: RunSettings = run_settings(run_defaults(where), changes)
-    held = sources.load(tasks).holdout(problems, 0)
+    held = hold_out(sources.load(tasks), problems)
     policy = Policy.load(model_path(where), precision=settings.precision, backbone=settings.backbone)
     params = replace(settings.sampling, greedy=greedy)
     sampler = policy.sampler(settings.rows)

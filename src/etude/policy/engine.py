@@ -16,7 +16,7 @@ from torch import Tensor
 
 from etude.policy.head import logits
 from etude.policy.layout import layout
-from etude.policy.llama import flash, attender, trunk
+from etude.policy.llama import attender, flash, trunk
 from etude.policy.weights import Weights
 from etude.types import Array
 

@@ -34,7 +34,7 @@ def start(plan: Plan, out: str | Path, tasks: Any = None, reward: Any = None, ov
     if reward is not None:
         stages["reward"] = as_reward(reward)
     tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
-    holdout = tasks.holdout(settings.eval_problems, EVAL_SEED) if settings.eval_problems else []
+    holdout = hold_out(tasks, settings.eval_problems)
     missing(recipe, settings, tasks, plan.seed)
     models = _models(plan, settings, recipe, stages)
     directory = RunDirectory.create(out, describe(plan, recipe, settings), card(), overwrite=overwrite)
@@ -58,7 +58,7 @@ def resume(out: str | Path, tasks: Any = None, reward: Any = None) -> tuple[Run,
     if reward is not None:
         stages["reward"] = as_reward(reward)
     tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
-    holdout = tasks.holdout(settings.eval_problems, EVAL_SEED) if settings.eval_problems else []
+    holdout = hold_out(tasks, settings.eval_problems)
     _, state, warnings = checkpoint.load(directory.path / "checkpoints")
     run = _assemble(
         plan, settings, recipe, stages, tasks, holdout, directory, _models(plan, settings, recipe, stages)
@@ -79,6 +79,13 @@ def resolve(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
             "run.top_p below 1 needs equal log-probabilities on both sides; use run.backbone=native"
         )
     return recipe, settings, stages
+
+
+def hold_out(tasks: Any, problems: int) -> list[Any]:
+    """The evaluation tasks; of finite sources at most those that were set aside (every result says how many)."""
+    finite = [len(s.tasks("eval")) for s in tasks.sources if hasattr(s, "numbered")]
+    most = sum(finite) if len(finite) == len(tasks.sources) else problems
+    return tasks.holdout(min(problems, most), EVAL_SEED) if problems else []
 
 
 def missing(recipe: Recipe, settings: RunSettings, tasks: Any, seed: int) -> None:
