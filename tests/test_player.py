@@ -15,10 +15,11 @@ from etude.policy import tokenizer as tokenizers
 from etude.policy.render import Renderer
 from etude.policy.sampler import Sample
 from etude.rollout.basic import retry, single
-from etude.rollout.demonstrate import demonstration
+from etude.rollout.demonstrate import demonstrate
 from etude.rollout.player import Player, Voice
+from etude.rollout.table import Table
 from etude.train.batch import pack, unpack
-from etude.types import Message, SamplingParams, Verdict
+from etude.types import Message, Request, SamplingParams, Verdict
 
 
 def tokenizer_where_two_are_not_one():
@@ -147,7 +148,11 @@ def test_fork_shares_what_was_said_and_nothing_after() -> None:
 
 
 def test_demonstration_is_not_sampled_and_ends_like_a_reply() -> None:
-    episode, sampler = conversation(demonstration(), [])
+    async def shown(task, player):
+        return demonstrate(task, player)
+
+    episode, sampler = conversation(shown, [])
+    assert episode.demonstration
     assert not episode.sampled.any()
     assert sampler.asked == []
     assert episode.tokens[-1] == toys.tokenizer().stops[0]
@@ -167,3 +172,28 @@ def test_unpack_undoes_pack() -> None:
     for back, signal in zip(unpack(batch.advantage, batch, signals), signals, strict=True):
         assert back.tolist() == signal.advantage.tolist()
     assert torch.equal(batch.group.unique(), torch.tensor([0, 1]))
+
+
+def test_taking_up_an_episode_in_the_middle() -> None:
+    episode, _ = conversation(retry(2), ["54", "7"])
+    first = len(episode.spans[0])
+    sampler = toys.ScriptedSampler(replies=["7"])
+
+    async def judge(task, answer):
+        return Verdict(1.0, True)
+
+    table = Table(
+        toys.task(),
+        Request(),
+        1,
+        toys.voice(sampler.policy, sampler),
+        judge,
+        single(),
+        lambda e: {"reward": 1.0},
+        key=3,
+    )
+    player = table.take_up(episode, first + 1, index=0)
+    text = asyncio.run(player.reply())
+    assert text == "57", "the reply continues the kept part"
+    assert sampler.asked[0].tolist() == episode.tokens[: first + 1].tolist()
+    assert player.done().sampled.tolist() == [False] * (first + 1) + [True, True]

@@ -313,7 +313,10 @@ def len_is_even(answer):
 class TestFiles:
     def write(self, tmp_path, *rows):
         file = tmp_path / "tasks.jsonl"
-        file.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+        file.write_text(
+            "".join((r if isinstance(r, str) else json.dumps(r, ensure_ascii=False)) + "\n" for r in rows),
+            encoding="utf-8",
+        )
         return str(file)
 
     def test_good_file(self, tmp_path):

@@ -68,11 +68,12 @@ class Reduction:
 @dataclass(frozen=True)
 class Companion:
     """A model beside the policy. `source`: "start" (the policy's weights when the run began, frozen), "teacher"
-    (the user's second model), or "copy" (starts as the policy and is trained by a stage with `objective`)."""
+    (the user's second model), or "copy" (starts as the policy; a stage trains it by
+    `context.companions[name].learn(objective, signals, step, progress)`)."""
 
     source: str = "start"
     lr: float = 0.0
-    objective: Callable[[], Any] | None = None
+    heads: Mapping[str, int] = field(default_factory=dict)  # linear outputs on a trained copy's trunk
 
 
 STANDARD = {"reference": Companion("start"), "teacher": Companion("teacher")}
@@ -94,6 +95,7 @@ class Recipe:
     needs: tuple[str, ...] = ()  # keys of NEEDS
     companions: Mapping[str, Companion] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)  # settings of the run itself: {"attempts": 1}
+    claim: str = ""  # what should be seen at small scale, in one sentence
     examples: tuple[ByHand | Reduction, ...] = ()  # rows for the shared tests
 
     def __post_init__(self) -> None:

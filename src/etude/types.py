@@ -140,6 +140,11 @@ class Episode:
     )  # facts that a method's rollout leaves for its credit
 
     @property
+    def demonstration(self) -> bool:
+        """Whether nobody played this: the task's own solution, laid out as an episode."""
+        return self.player == "demonstration"
+
+    @property
     def tokens(self) -> Array:  # int32[T]
         return _join([s.tokens for s in self.spans], np.int32)
 
@@ -171,12 +176,14 @@ class Episode:
 
 @dataclass(frozen=True)
 class Group:
-    """The episodes of one task: the unit of credit and of curricula. Failed episodes are kept apart."""
+    """The episodes of one task: the unit of credit and of curricula. Failed episodes are kept apart, and so are
+    demonstrations, which no baseline and no metric may count as attempts."""
 
     task: Task
     episodes: tuple[Episode, ...]
     request: Request = field(default_factory=Request)
     failed: tuple[Episode, ...] = ()
+    demonstrations: tuple[Episode, ...] = ()
 
     @property
     def rewards(self) -> Array:  # float64[G]

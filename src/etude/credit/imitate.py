@@ -27,10 +27,10 @@ def tagged(episode: Episode, tag: str) -> Array:
 
 
 def demonstrations():
-    """The tokens of demonstrations (spans tagged so)."""
+    """The tokens of demonstrations (spans tagged so); attempts teach nothing."""
 
     def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return [imitate(e, tagged(e, "demonstration")) for g in groups for e in g.episodes]
+        return [imitate(e, tagged(e, "demonstration")) for g in groups for e in g.demonstrations]
 
     return credit
 

@@ -42,6 +42,7 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
         "equation": recipe.equation,
         "departures": list(recipe.departures),
         "tests": len(recipe.examples),
+        "claimed": recipe.claim,
         "claim": _claims().get(recipe.name, NOT_RUN),
         "settings": _settings(recipe),
         "defaults": recipe.all_defaults,
@@ -94,7 +95,11 @@ def one(recipe: dict[str, Any]) -> str:
     if recipe["needs"]:
         lines += [f"Needs: {', '.join(recipe['needs'])}"]
     lines += [f"Departs from the paper: {d}" for d in recipe["departures"]]
-    lines += [f"Claim: {_claim(recipe['claim'])}", "", "Settings (--set NAME=VALUE):"]
+    lines += [
+        f"Claim: {recipe['claimed']} ({_claim(recipe['claim'])})" if recipe["claimed"] else "",
+        "",
+        "Settings (--set NAME=VALUE):",
+    ]
     own = set(recipe["replaces"]) | {"update"}
     for name, s in recipe["settings"].items():
         if name.split(".")[0] in own:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,23 @@ from etude.rollout.player import Player
 from etude.types import Array, Episode, Task
 
 
-def demonstration():
-    """The worked solution (`reference`), or the gold answer where there is none."""
+def shown_only():
+    """Nobody plays: the demonstration is all there is."""
 
-    async def rollout(task: Task, player: Player) -> Episode:
-        return demonstrate(task, player)
+    async def gather(table: Any) -> list[Episode]:
+        return [table.demonstrate()]
 
-    return rollout
+    return gather
 
 
 def demonstrate(task: Task, player: Player) -> Episode:
+    """The worked solution (`reference`), or the gold answer where there is none, as tokens nobody sampled."""
     words = task.reference or task.answer
     if words is None:
         raise ValueError("the task has neither a reference nor an answer to demonstrate")
     player.user(task.prompt)
     player.prefill(answer_tokens(player.voice.renderer, words), tag="demonstration")
-    return player.done()
+    return replace(player.done(), player="demonstration")
 
 
 def answer_tokens(renderer: Any, words: str) -> Array:

@@ -14,8 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from etude import seeds
+from etude.rollout.demonstrate import demonstrate
 from etude.rollout.player import Failed, Judge, Player, Voice
 from etude.types import Episode, Failure, Group, Request, Task, Verdict
+
+DEMONSTRATION = 1 << 20  # the seat of the demonstrator
 
 Rollout = Callable[[Task, Player], Awaitable[Episode | Sequence[Episode]]]
 Gather = Callable[["Table"], Awaitable[list[Episode]]]
@@ -71,11 +74,37 @@ class Table:
                 episode, failure=Failure("reward", repr(error), traceback.format_exc()), stop="error"
             )
 
+    def demonstrate(self) -> Episode:
+        """The task's own solution as an episode (Group.demonstrations), with reward 1."""
+        return demonstrate(self.task, self.player(DEMONSTRATION)).with_scores({"reward": 1.0})
+
+    def take_up(self, episode: Episode, cut: int, index: int) -> Player:
+        """A player who goes on after the first `cut` tokens of an episode, as if it had written them. What it
+        replies next is sampled; what came before is kept as it was, unsampled beyond the cut span's start."""
+        player = self.player(index)
+        left = cut
+        for span in episode.spans:
+            if left <= 0:
+                break
+            keep = min(left, len(span))
+            whole = keep == len(span)
+            part = replace(
+                span,
+                tokens=span.tokens[:keep],
+                sampled=span.sampled and whole,
+                logp=span.logp[:keep] if whole and span.logp is not None else None,
+                tag=span.tag if whole else "prefix",
+            )
+            player.spans.append(part)
+            left -= keep
+        return player
+
     async def group(self, gather: Gather) -> Group:
         episodes = await gather(self)
-        good = tuple(e for e in episodes if e.failure is None)
+        shown = tuple(e for e in episodes if e.demonstration)
+        good = tuple(e for e in episodes if e.failure is None and not e.demonstration)
         bad = tuple(e for e in episodes if e.failure is not None)
-        return Group(self.task, good, self.request, bad)
+        return Group(self.task, good, self.request, bad, shown)
 
 
 def independent():
@@ -101,11 +130,6 @@ def verdict():
 def optional_verdict():
     """The last verdict's reward, for reporting; 0 where nothing was checked."""
     return lambda episode: {"reward": episode.verdict.reward if episode.verdict else 0.0}
-
-
-def given():
-    """A demonstration is right by definition."""
-    return lambda episode: {"reward": 1.0}
 
 
 def judge_with(pool: Any, sampler: Any, times: dict[str, float]) -> Judge:

@@ -50,7 +50,7 @@ def diagnose(
     mixed = sum(g.mixed for g in groups) / max(1, len(groups))
     errors = failed / max(1, failed + len(good))
     cause, advice = "", ""
-    if not good:
+    if not good and failed:
         cause, advice = "checker", f"every attempt failed: {_first_error(groups)}"
     elif signal <= 0:
         cause, advice = _cause(groups, rewards, passed, truncated, max_tokens, decode)

@@ -50,7 +50,7 @@ def collect(run: Run) -> tuple[list[Group], list[Group]]:
         fresh = play(run, requests)
         drawn += fresh
         run.guard(drawn)
-        kept += run.select([g for g in fresh if g.episodes], run.context)
+        kept += run.select([g for g in fresh if g.episodes or g.demonstrations], run.context)
     return kept, drawn
 
 

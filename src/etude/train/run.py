@@ -163,7 +163,7 @@ class Run:
         groups = play(self, requests, "preflight")
         self.context.drawn = drawn
         self.guard(groups)
-        kept = self.select([g for g in groups if g.episodes], self.context)
+        kept = self.select([g for g in groups if g.episodes or g.demonstrations], self.context)
         signals = self.credit(kept, self.context)
         return self.diagnose(groups, alive_share(pack(signals, self.context.sampling), self.objective))
 

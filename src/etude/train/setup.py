@@ -166,8 +166,10 @@ def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[s
             models[name] = Policy.load(settings.teacher, **common).clone(frozen=True)
             if models[name].tokenizer.backend.get_vocab() != models["policy"].tokenizer.backend.get_vocab():
                 raise Refused(f"the teacher '{settings.teacher}' has another vocabulary than '{plan.model}'")
+        elif companion.source == "copy":
+            models[name] = Policy.load(plan.model, heads=dict(companion.heads), **common)
         else:
-            models[name] = models["policy"].clone(frozen=companion.source == "start")
+            models[name] = models["policy"].clone(frozen=True)
     return models
 
 

@@ -3,8 +3,7 @@
 from etude.credit.imitate import demonstrations
 from etude.objective.imitation import cross_entropy
 from etude.recipe import Recipe
-from etude.rollout.demonstrate import demonstration
-from etude.rollout.table import given
+from etude.rollout.demonstrate import shown_only
 from etude.settings import stage
 
 RECIPE = Recipe(
@@ -13,11 +12,9 @@ RECIPE = Recipe(
     "The solution is the task's `reference`, or its gold answer where there is none.",
     equation="L = - mean_t log pi(y*_t)",
     stages={
-        "rollout": stage(demonstration),
-        "reward": stage(given),
+        "gather": stage(shown_only),
         "credit": stage(demonstrations),
         "objective": stage(cross_entropy),
     },
     needs=("answer",),
-    defaults={"attempts": 1},
 )
