@@ -198,15 +198,31 @@ def test_a_function_of_the_users_script(tmp_path):
     assert done.stdout == "True\n", done.stderr
 
 
-def test_a_forgotten_pool_leaves_no_child(tmp_path):
-    code = (
-        "from etude.tasks.isolate import Pool\n"
-        "from etude.tasks.check import Math\n"
-        "pool = Pool(1); pool.run(Math('1'), '1'); print(*pool.pids)"
-    )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+def test_a_killed_parent_takes_its_child_along(user, tmp_path):
+    code = textwrap.dedent("""
+        import os, threading, time, user_checks
+        from etude.tasks.check import Function
+        from etude.tasks.isolate import Pool
+        pool = Pool(1, seconds=60)
+        work = Function(user_checks.endless, isolated=True)
+        threading.Thread(target=pool.run, args=(work, ""), daemon=True).start()
+        while not pool.pids: time.sleep(0.02)
+        time.sleep(1)
+        print(*pool.pids, flush=True)
+        os.kill(os.getpid(), 9)
+    """)
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "src"), str(Path(user.__file__).parent)])
+    env = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
-    assert gone(int(done.stdout)), done.stderr
+    pid = int(done.stdout)
+    end = time.monotonic() + 5
+    while not gone(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    try:
+        assert gone(pid)
+    finally:
+        if not gone(pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_bad_pools():

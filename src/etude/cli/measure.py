@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ Where = Annotated[str, typer.Argument(help="smollm2, a model directory, a hub na
 def add_to(app: typer.Typer) -> None:
     app.command("eval")(evaluate)
     app.command()(sample)
+    app.command()(compare)
 
 
 def evaluate(
@@ -35,6 +37,45 @@ def evaluate(
     changes = {name.removeprefix("run."): value for name, value in parse_changes(set or []).items()}
     result = evaluate_model(model, tasks, problems, 1 if greedy else k, seed, greedy, changes)
     typer.echo(_json(result.to_dict()) if json else eval_screen(result.to_dict()))
+
+
+def compare(
+    recipes: Annotated[list[str], typer.Argument(help="arms: RECIPE, or NAME=RECIPE:stage.field=value,...")],
+    tasks: Tasks,
+    budget: Annotated[str, typer.Option(help="for each run: 5m, 300k-tokens, 2e14-flops or 100-steps")],
+    model: Annotated[str, typer.Option("--model", "-m")] = "smollm2",
+    seeds: Annotated[int, typer.Option(help="runs per arm", min=2)] = 3,
+    out: Annotated[Path, typer.Option(help="where the comparison lives; started again it goes on")] = Path(
+        "runs/comparison"
+    ),
+    tune: Annotated[
+        int, typer.Option(help="learning rates to try per arm, from half of its budget", min=0, max=6)
+    ] = 0,
+    parallel: Annotated[int, typer.Option(help="runs at once; timings compare only with 1", min=1)] = 1,
+    set: Set = None,
+    json: Json = False,
+) -> None:
+    """Which recipe makes this model better at this task, and is the difference real?"""
+    from etude.evaluate.arms import parse_arms
+    from etude.evaluate.compare import Contest, hold
+    from etude.evaluate.table import screen
+    from etude.report.page import write_report
+    from etude.train.config import Budget, parse_changes
+
+    contest = Contest(
+        parse_arms(recipes),
+        model,
+        tasks,
+        Budget.parse(budget),
+        range(seeds),
+        out,
+        parse_changes(set or []),
+        parallel,
+        tune,
+    )
+    results = hold(contest, lambda text: None if json else typer.echo(text, err=True))
+    page = write_report(out)
+    typer.echo(_json(results) if json else f"{screen(results)}\n\npage: {page}")
 
 
 def sample(

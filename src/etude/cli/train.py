@@ -114,7 +114,12 @@ def demo(
 
 
 def conduct(
-    run: Any, fresh: bool = True, force: bool = False, quiet: bool = False, log: str = ""
+    run: Any,
+    fresh: bool = True,
+    force: bool = False,
+    quiet: bool = False,
+    log: str = "",
+    keep_model: bool = True,
 ) -> dict[str, Any]:
     """Pre-flight, evaluation, training, evaluation, model: what `train`, `resume` and `demo` have in common.
     The run is left resumable whatever happens."""
@@ -145,15 +150,14 @@ def conduct(
         loop(run)
         if run.holdout:
             run.evaluate("last")
-        model = run.save_model()
-        return summary_of(run, model)
+        return summary_of(run, run.save_model() if keep_model else None)
     finally:
         for writer in beside:
             writer.close()
         run.close()
 
 
-def summary_of(run: Any, model: Path) -> dict[str, Any]:
+def summary_of(run: Any, model: Path | None) -> dict[str, Any]:
     """The facts of the last screen, all read back from disk."""
     from etude.report.page import write_report
 
@@ -169,8 +173,8 @@ def summary_of(run: Any, model: Path) -> dict[str, Any]:
         "flops": last.get("flops", 0.0),
         "before": evals[0] if evals else None,
         "after": evals[-1] if len(evals) > 1 else None,
-        "model": str(model),
-        "report": str(write_report(run.directory.path)),
+        "model": str(model) if model else None,
+        "report": str(write_report(run.directory.path)) if model else None,
     }
 
 

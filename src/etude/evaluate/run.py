@@ -51,7 +51,9 @@ def evaluate_run(run: Any, rule: str) -> EvalResult:
     kept apart from the run's own budget."""
     policy, settings = run.learner.policy, run.settings
     before = policy.meter.state_dict()
-    groups = run.loop.run_until_complete(attempt(run.voice, run.judge, run.holdout, settings.eval_samples, EVAL_SAMPLING))
+    groups = run.loop.run_until_complete(
+        attempt(run.voice, run.judge, run.holdout, settings.eval_samples, EVAL_SAMPLING)
+    )
     policy.meter.load_state_dict(before)
     run.guard(groups)
     tokens, flops = run.cost()
@@ -66,8 +68,32 @@ def evaluate_run(run: Any, rule: str) -> EvalResult:
             seconds=run.spent["seconds"],
         ),
     )
-    run.directory.write_eval(result.to_dict())
+    strict = run.loop.run_until_complete(strictly(groups, run.voice.renderer, run.pool))
+    run.directory.write_eval({**result.to_dict(), "strict": strict})
     return result
+
+
+async def strictly(groups: Sequence[Group], renderer: Any, pool: Any) -> float | None:
+    """The share of episodes whose last reply passes a second, stricter check as well: a reward that rises while
+    this falls is being gamed. None for worlds, and where a check has no stricter variant."""
+    from etude.tasks.check import strict
+
+    passed = asked = 0
+    for group in groups:
+        if group.task.world is not None:
+            return None
+        try:
+            check = strict(group.task.check)
+        except UserError:
+            return None
+        for episode in group.episodes:
+            if not episode.correct:
+                asked += 1
+                continue
+            last = [s.tokens for s in episode.spans if s.sampled][-1]
+            passed += (await pool.check(check, renderer.decode(last))).correct
+            asked += 1
+    return passed / asked if asked else None
 
 
 EVAL_SAMPLING = 0  # evaluations of all runs and seeds meet the problems with the same random numbers

@@ -33,7 +33,7 @@ def train(run: Run) -> None:
         run.record(groups, drawn, signals, learnt)
         if context.step % settings.checkpoint_every == 0:
             run.checkpoint()
-        if settings.eval_every and context.step % settings.eval_every == 0:
+        if run.evaluation_due:
             run.evaluate("during")
     run.checkpoint()
 

@@ -139,6 +139,14 @@ class Run:
             sum(m.flops for m in meters)
         )
 
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether this step crossed one of the `evals` marks that lie evenly within the budget."""
+        before, now = self.spent.get("progress", 0.0), self.context.progress
+        self.spent["progress"] = now
+        parts = self.settings.evals + 1
+        return now < 1 and int(now * parts) > int(before * parts)
+
     def checkpoint(self) -> None:
         checkpoint.save(self.directory.path / "checkpoints", self.context.step, self.state_dict())
 

@@ -24,6 +24,7 @@ from etude.train.context import Context
 from etude.train.run import Run
 from etude.train.step import Learner
 
+TUNING_SEED = 1
 EVAL_SEED = 0  # held-out tasks are the same for every seed of a run, so that seeds can be compared
 
 
@@ -34,7 +35,7 @@ def start(plan: Plan, out: str | Path, tasks: Any = None, reward: Any = None, ov
     if reward is not None:
         stages["reward"] = as_reward(reward)
     tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
-    holdout = hold_out(tasks, settings.eval_problems)
+    holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
     models = _models(plan, settings, recipe, stages)
     directory = RunDirectory.create(out, describe(plan, recipe, settings), card(), overwrite=overwrite)
@@ -58,7 +59,7 @@ def resume(out: str | Path, tasks: Any = None, reward: Any = None) -> tuple[Run,
     if reward is not None:
         stages["reward"] = as_reward(reward)
     tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
-    holdout = hold_out(tasks, settings.eval_problems)
+    holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     _, state, warnings = checkpoint.load(directory.path / "checkpoints")
     run = _assemble(
         plan, settings, recipe, stages, tasks, holdout, directory, _models(plan, settings, recipe, stages)
@@ -81,11 +82,20 @@ def resolve(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
     return recipe, settings, stages
 
 
-def hold_out(tasks: Any, problems: int) -> list[Any]:
-    """The evaluation tasks; of finite sources at most those that were set aside (every result says how many)."""
+def hold_out(tasks: Any, problems: int, tuning: bool = False) -> list[Any]:
+    """The evaluation tasks; of finite sources at most those that were set aside (every result says how many).
+    With `tuning`, as many other tasks, which neither evaluation nor training ever sees."""
     finite = [len(s.tasks("eval")) for s in tasks.sources if hasattr(s, "numbered")]
     most = sum(finite) if len(finite) == len(tasks.sources) else problems
-    return tasks.holdout(min(problems, most), EVAL_SEED) if problems else []
+    held = tasks.holdout(min(problems, most), EVAL_SEED) if problems else []
+    if not tuning:
+        return held
+    if len(finite) == len(tasks.sources):
+        raise UserError(
+            "a finite set of tasks is too small to set tuning problems aside; tune on a generator"
+        )
+    keys = {task.key for task in held}
+    return [t for t in tasks.holdout(2 * problems, TUNING_SEED) if t.key not in keys][:problems]
 
 
 def missing(recipe: Recipe, settings: RunSettings, tasks: Any, seed: int) -> None:

@@ -1,0 +1,107 @@
+"""Running the runs of a comparison: in child processes, within the machine's cores, going on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+from etude.launch import environment
+from etude.report.run import is_run
+
+WORKER = "import sys; from etude.evaluate.schedule import work; sys.exit(work(sys.argv[1]))"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of one arm. `plan` as `Plan.to_dict`; `path` is where it runs."""
+
+    arm: str
+    seed: int
+    plan: Mapping[str, Any]
+    path: Path
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "done.json").exists()
+
+
+def work(job_file: str) -> int:
+    """A child's whole life: start or resume its run, train, evaluate, say that it is done."""
+    from etude.cli.train import conduct
+    from etude.train import checkpoint
+    from etude.train.config import Plan
+    from etude.train.setup import resume, start
+
+    job = json.loads(Path(job_file).read_text())
+    path = Path(job["path"])
+    begun = is_run(path) and bool(checkpoint.steps(path / "checkpoints"))
+    try:
+        run = resume(path)[0] if begun else start(Plan.from_dict(job["plan"]), path, overwrite=True)
+        summary = conduct(run, fresh=not begun, force=True, quiet=True, keep_model=False)
+    except UserError as error:
+        print(f"etude: {error}", file=sys.stderr)
+        (path.parent / f"{path.name}.failed").write_text(str(error))
+        return 2
+    beside = path / "done.json.tmp"
+    beside.write_text(json.dumps({"ended": summary["ended"], "alone": job["alone"]}))
+    os.replace(beside, path / "done.json")
+    return 0
+
+
+def run_all(
+    jobs: Sequence[Job], parallel: int, say: Callable[[str], None], poll: float = 0.2
+) -> dict[Path, str]:
+    """Runs what is not done yet, `parallel` at a time, each with its share of the cores. Returns {path: why} of
+    the jobs that failed; a failure is tried again when the comparison is started again."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    env = {**environment(), "OMP_NUM_THREADS": str(max(1, cores // parallel))}
+    waiting = [job for job in jobs if not job.done]
+    if len(waiting) < len(jobs):
+        say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs were done already")
+    failed: dict[Path, str] = {}
+    running: dict[subprocess.Popen[bytes], Job] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                job = waiting.pop(0)
+                running[_begin(job, env, parallel == 1)] = job
+                say(f"{job.arm}, seed {job.seed}: started")
+            time.sleep(poll)
+            for child in [c for c in running if c.poll() is not None]:
+                job = running.pop(child)
+                if child.returncode == 0:
+                    say(f"{job.arm}, seed {job.seed}: done")
+                else:
+                    failed[job.path] = _reason(job, child.returncode)
+                    say(f"{job.arm}, seed {job.seed}: failed: {failed[job.path]}")
+    finally:
+        for child in running:
+            child.kill()
+            child.wait()
+    return failed
+
+
+def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes]:
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    file = job.path.parent / f"{job.path.name}.job.json"
+    file.write_text(json.dumps({"path": str(job.path), "plan": dict(job.plan), "alone": alone}))
+    (job.path.parent / f"{job.path.name}.failed").unlink(missing_ok=True)
+    log = open(job.path.parent / f"{job.path.name}.log", "ab")  # noqa: SIM115 - the child keeps it
+    with log:
+        return subprocess.Popen([sys.executable, "-c", WORKER, str(file)], stdout=log, stderr=log, env=env)
+
+
+def _reason(job: Job, code: int) -> str:
+    note = job.path.parent / f"{job.path.name}.failed"
+    if note.exists():
+        return note.read_text()
+    log = (job.path.parent / f"{job.path.name}.log").read_text(errors="replace").strip().splitlines()
+    return f"exit code {code}: {log[-1] if log else 'it said nothing'}"
