@@ -4,10 +4,15 @@ There is no global random state anywhere in etude, hence none to checkpoint: a s
 (run seed, purpose, step, task, sample) and can be opened again at any time.
 """
 
+from __future__ import annotations
+
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def key(*parts: object) -> int:
@@ -23,4 +28,6 @@ def generator(*parts: object) -> np.random.Generator:
 
 def torch_generator(*parts: object) -> torch.Generator:
     """A CPU torch stream named by `parts`."""
+    import torch
+
     return torch.Generator().manual_seed(key(*parts))

@@ -11,15 +11,22 @@ Select = Callable[[Sequence[Group], Any], list[Group]]
 
 
 def everything() -> Select:
-    return lambda groups, context=None: list(groups)
+    return _keep(lambda group: True)
 
 
 def mixed_only() -> Select:
     """Only groups whose rewards differ: the others have no group-relative signal (DAPO's dynamic sampling,
     arXiv 2503.14476). The loop draws again until the batch is full or its over-sampling budget is spent."""
-    return lambda groups, context=None: [g for g in groups if g.mixed]
+    return _keep(lambda group: group.mixed)
 
 
 def solved_only() -> Select:
     """Only groups with at least one correct episode."""
-    return lambda groups, context=None: [g for g in groups if any(e.correct for e in g.episodes)]
+    return _keep(lambda group: any(e.correct for e in group.episodes))
+
+
+def _keep(wanted: Callable[[Group], bool]) -> Select:
+    def select(groups: Sequence[Group], context: Any = None) -> list[Group]:
+        return [g for g in groups if wanted(g)]
+
+    return select

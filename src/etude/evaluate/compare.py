@@ -127,7 +127,9 @@ def conclude(contest: Contest, jobs: Sequence[Job], failed: Mapping[Path, str]) 
     verdicts = compare_tables(tables, base=base, fixed=(UNTRAINED,), target=contest.target) if valid else None
     settings = differing({name: _settings(contest, runs[name]) for name in runs})
     arms = []
-    for arm in sorted(contest.arms, key=lambda a: a.name != base):  # what differences are taken from stands first
+    for arm in sorted(
+        contest.arms, key=lambda a: a.name != base
+    ):  # what differences are taken from stands first
         facts = _arm_facts(contest, arm, runs[arm.name], causes[arm.name], verdicts)
         arms.append({**facts, "settings": settings[arm.name]})
     arms.insert(0 if base == UNTRAINED else len(arms), _untrained(start, verdicts))

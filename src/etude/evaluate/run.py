@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from etude.rollout.basic import single
 from etude.rollout.player import Voice
 from etude.rollout.table import Table, independent, judge_with, verdict
 from etude.train.config import Plan, RunSettings, run_settings
-from etude.types import Group, Request, Task
+from etude.types import Episode, Group, Request, Task
 
 
 async def attempt(
@@ -67,10 +67,26 @@ def evaluate_run(run: Any, rule: str) -> EvalResult:
             tokens=int(tokens["generated"] + tokens["trained"]),
             seconds=run.spent["seconds"],
         ),
+        answer=answers(run.voice.renderer),
     )
     strict = run.loop.run_until_complete(strictly(groups, run.voice.renderer, run.pool))
     run.directory.write_eval({**result.to_dict(), "strict": strict})
     return result
+
+
+def answers(renderer: Any) -> Callable[[Episode], str | None]:
+    """What an episode answered, as its checker reads it: for majority votes."""
+    from etude.tasks.extract import extract
+
+    def answer(episode: Episode) -> str | None:
+        sampled = [s.tokens for s in episode.spans if s.sampled]
+        if not sampled or episode.task.world is not None:
+            return None
+        text = renderer.decode(sampled[-1])
+        rule = getattr(episode.task.check, "extract", None)
+        return extract(text, rule) if isinstance(rule, str) else text.strip()
+
+    return answer
 
 
 async def strictly(groups: Sequence[Group], renderer: Any, pool: Any) -> float | None:
@@ -116,7 +132,8 @@ def evaluate_model(
     with Pool(seconds=settings.check_seconds) as pool:
         voice = Voice(sampler, policy.renderer, params, "policy", settings.context)
         groups = asyncio.run(attempt(voice, judge_with(pool, sampler, {}), held, samples, seed))
-    return from_groups(groups, _card(tasks, where, policy, params, seed, "given"))
+    card = _card(tasks, where, policy, params, seed, "given")
+    return from_groups(groups, card, answer=answers(policy.renderer))
 
 
 def model_path(where: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def screen(results: Mapping[str, Any]) -> str:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("arm", "accuracy", "95 %", "vs " + results["base"], "95 %", "p (Holm)", "best", "tokens", "time")
     ]
     rows += [_row(arm, results["base"]) for arm in results["arms"]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Batch:
     def take(self, keep: Tensor) -> Batch:
         """The tokens where bool[N] `keep`; whole sequences only. Sequence, episode and group numbers
         are kept dense and in order."""
-        rows = {}
+        rows: dict[str, Any] = {}
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Tensor):
@@ -88,7 +89,8 @@ class Batch:
                 return value.to(device)
             return {k: v.to(device) for k, v in value.items()} if isinstance(value, Mapping) else value
 
-        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})
+        rows: dict[str, Any] = {f.name: moved(getattr(self, f.name)) for f in fields(self)}
+        return replace(self, **rows)
 
 
 def pack(signals: Sequence[Signal], sampling: SamplingParams | None = None) -> Batch:

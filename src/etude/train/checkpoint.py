@@ -62,7 +62,7 @@ def steps(directory: Path) -> list[int]:
 def load(directory: Path) -> tuple[int, dict[str, Any], list[str]]:
     """The newest checkpoint whose bytes are as they were written: (step, state, warnings about skipped ones).
     UserError when there is none."""
-    warnings = []
+    warnings: list[str] = []
     for step in reversed(steps(directory)):
         path = directory / f"step-{step:06d}"
         try:

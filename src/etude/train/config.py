@@ -84,7 +84,7 @@ class Budget:
         seconds = {"s": 1, "m": 60, "h": 3600}.get(match["u"])
         return cls(amount * seconds, "seconds") if seconds else cls(amount, match["u"][1:])
 
-    def progress(self, steps: int, seconds: float, tokens: int, flops: float) -> float:
+    def progress(self, steps: int, seconds: float, tokens: float, flops: float) -> float:
         spent = {"steps": steps, "seconds": seconds, "tokens": tokens, "flops": flops}[self.unit]
         return min(1.0, spent / self.amount)
 

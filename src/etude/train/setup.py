@@ -162,7 +162,7 @@ def _load_tasks(spec: str) -> Any:
 def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, Any]:
     from etude.policy.model import Policy
 
-    common = {"precision": settings.precision, "backbone": settings.backbone}
+    common: dict[str, Any] = {"precision": settings.precision, "backbone": settings.backbone}
     models = {
         "policy": Policy.load(
             plan.model,
@@ -173,6 +173,7 @@ def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[s
     }
     for name, companion in _companions(recipe, stages).items():
         if companion.source == "teacher":
+            assert settings.teacher is not None  # `missing` has refused
             models[name] = Policy.load(settings.teacher, **common).clone(frozen=True)
             if models[name].tokenizer.backend.get_vocab() != models["policy"].tokenizer.backend.get_vocab():
                 raise Refused(f"the teacher '{settings.teacher}' has another vocabulary than '{plan.model}'")
