@@ -127,14 +127,16 @@ def test_a_shared_prompt_changes_neither_values_nor_gradients(
     batch, results = some_batch(), []
     for share in (True, False):
         policy = Policy.load(str(place), "fp32")
-        monkeypatch.setattr("etude.policy.body.layout", lambda t, s, share=share: layout(t, s, share))
+        monkeypatch.setattr(
+            "etude.policy.body.layout", lambda t, s, unit, share=share: layout(t, s, unit, share)
+        )
         out = policy.outputs(batch, frozenset({"entropy"}))
         (out.logp.pow(2).sum() + out.entropy.sum()).backward()  # type: ignore[union-attr]
         policy.grad_accumulate()
         results.append((out.logp, policy.meter.trained, [p.grad for _, p in policy.parameters()]))
     (a, few, ga), (b, all_, gb) = results
     assert few < all_ == len(batch)
-    assert torch.allclose(a, b, atol=1e-5)
+    assert torch.equal(a, b)  # to the last bit
     assert all(torch.allclose(x, y, atol=2e-4) for x, y in zip(ga, gb, strict=True))
 
 
@@ -156,13 +158,14 @@ def test_layout_shares_as_much_as_one_level_can() -> None:
     assert rows([7]) == 1
 
 
-def test_a_sequence_alone_and_in_a_batch_agree(place: Path) -> None:
-    policy, batch = Policy.load(str(place), "fp32"), some_batch()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_sequence_alone_and_in_a_batch_agree_to_the_last_bit(place: Path, precision: str) -> None:
+    policy, batch = Policy.load(str(place), precision), some_batch()
     whole = policy.score(batch).logp
     for number in range(batch.sequences):
         mine = batch.sequence == number
-        assert torch.allclose(policy.score(batch.take(mine)).logp, whole[mine], atol=1e-5)
-    assert torch.allclose(policy.score(batch, tokens_per_piece=10).logp, whole, atol=1e-5)
+        assert torch.equal(policy.score(batch.take(mine)).logp, whole[mine])
+    assert torch.equal(policy.score(batch, tokens_per_piece=10).logp, whole)
     assert policy.meter.scored > 0 == policy.meter.trained
 
 

@@ -58,27 +58,22 @@ def repeated(each: int = 3) -> list[Array]:
     return [p for p in PROMPTS for _ in range(each)]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
 @pytest.mark.parametrize(
     "params",
     [WARM, SamplingParams(top_k=7, top_p=0.8, max_tokens=12), SamplingParams(greedy=True, max_tokens=12)],
     ids=["warm", "cut", "greedy"],
 )
-def test_the_trainer_agrees_with_what_was_sampled(family: str, params: SamplingParams) -> None:
-    policy = tiny(family=family, sliding_window=6 if family == "mistral" else None)
+def test_the_trainer_agrees_to_the_last_bit(family: str, params: SamplingParams, precision: str) -> None:
+    """The gap is not small but 0, at any settings, although the one saw rectangles and the other single rows."""
+    window = 6 if family == "mistral" else None
+    policy = tiny(family=family, precision=precision, sliding_window=window)
     samples = run(crowd(NativeSampler(policy), params))
     batch = batch_of(repeated(), samples, params)
     gap = (policy.score(batch).logp - batch.behaviour)[batch.needed].abs()
-    assert gap.max() < 1e-5
+    assert gap.max() == 0
     assert all(len(s.tokens) == len(s.logp) <= 12 for s in samples)
-
-
-def test_in_bf16_the_gap_is_small() -> None:
-    policy = tiny(precision="bf16", layers=4, seed=1)
-    samples = run(crowd(NativeSampler(policy), WARM, each=8))
-    batch = batch_of(repeated(8), samples, WARM)
-    gap = (policy.score(batch).logp - batch.behaviour)[batch.needed].abs()
-    assert gap.mean() < 0.01
 
 
 @pytest.mark.parametrize("limit", [1, 3, 128])
@@ -92,7 +87,7 @@ def test_a_request_has_the_same_answer_alone_and_in_a_crowd(policy: Policy, limi
 
         one = run(alone())
         assert one.tokens.tolist() == together[i].tokens.tolist()
-        assert np.allclose(one.logp, together[i].logp, atol=1e-5)
+        assert one.logp.tolist() == together[i].logp.tolist()
     assert len({tuple(s.tokens) for s in together}) > 8
 
 
@@ -107,7 +102,6 @@ def test_requests_join_while_others_are_under_way(policy: Policy) -> None:
         while not all(t.done() for t in [*first, *second]):
             await asyncio.sleep(0)
             most = max(most, len(sampler.live))
-        assert not sampler.engine.users
         assert not sampler.engine.rows
         return [t.result() for t in first], [t.result() for t in second], most
 
@@ -297,7 +291,7 @@ def test_memory_bounds_how_many_are_let_in(policy: Policy) -> None:
 
     token = NativeSampler(policy).engine.bytes_per_token()
     all_, many = run(work(1 << 30))
-    few, some = run(work(60 * token))
+    few, some = run(work(3 * 512 * token))
     one, single = run(work(1))
     assert many == len(repeated()) > some > single == 1
     assert (

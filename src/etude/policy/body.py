@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from etude.policy.head import log_probabilities
 from etude.policy.layout import layout
-from etude.policy.llama import attender, trunk
+from etude.policy.llama import attender, key_unit, trunk
 from etude.policy.outputs import Outputs
 from etude.policy.shape import Shape
 from etude.policy.weights import Weights
@@ -60,7 +60,7 @@ class NativeBody:
 
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]:
         weights = self.weights
-        rows = layout(batch.tokens if inputs is None else inputs, batch.sequence)
+        rows = layout(batch.tokens if inputs is None else inputs, batch.sequence, key_unit(weights.dtype))
         hidden = trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
         wanted = batch.needed.nonzero()[:, 0]
         state = hidden.index_select(0, rows.row_of[predicting(wanted)])
@@ -106,7 +106,7 @@ class NativeBody:
 
     @torch.no_grad()
     def raw_logits(self, tokens: Tensor) -> Tensor:
-        rows = layout(tokens, torch.zeros_like(tokens))
+        rows = layout(tokens, torch.zeros_like(tokens), key_unit(self.weights.dtype))
         return self.project(trunk(self.weights, rows.tokens, rows.positions, attender(self.weights, rows)))
 
 

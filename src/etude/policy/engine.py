@@ -1,8 +1,10 @@
-"""The decoding engine: keys and values of prompts (each stored once, whoever shares it) and of replies, and one
-step for all rows. Knows nothing of requests, randomness or the event loop; `policy.native` does.
+"""The decoding engine: keys and values of replies under way, and one step for all of them. Knows nothing of
+requests, randomness or the event loop; `policy.native` does.
 
-Attention of a row is taken in two parts, over its prompt (together with all rows of that prompt) and over its
-own reply, and merged by their log-sum-exp. Seam for native kernels: `Cache.attend`.
+Every row holds the keys of its prompt and of its reply side by side, and its query goes through the same
+attention, in the same order and the same tiles, as in training: sampler and trainer then agree to the last bit
+(see `policy.llama.flash`). Sharing one copy of a prompt's keys would spare memory traffic, but the merged softmax
+rounds differently. Seam for native kernels: `Step.attend`.
 """
 
 from __future__ import annotations
@@ -16,21 +18,17 @@ from torch import Tensor
 
 from etude.policy.head import logits
 from etude.policy.layout import layout
-from etude.policy.llama import attender, flash, trunk
+from etude.policy.llama import LEAST_QUERIES, attender, bias, flash, key_unit, trunk
 from etude.policy.weights import Weights
 from etude.types import Array
-
-BLOCK = 32  # capacities are multiples of this many tokens
 
 
 @dataclass
 class Row:
-    """A reply under way. Its place in the engine's lists is its row number."""
+    """A reply under way. Its place in the engine's list is its row number."""
 
-    prompt: int  # slot of its prompt
-    start: int  # length of the prompt
-    length: int = 0  # own tokens whose keys are stored
-    last: int = 0  # the token that is fed next
+    length: int  # tokens whose keys are stored
+    last: int  # the token that is fed next
 
 
 class Engine:
@@ -39,164 +37,115 @@ class Engine:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.rows: list[Row] = []
-        self.users: dict[int, int] = {}  # prompt slot -> rows that read it
-        self.lengths: dict[int, int] = {}
+        self.unit = key_unit(weights.dtype)
         shape = weights.shape
-        empty = torch.empty(shape.layers, 2, 0, shape.kv_heads, 0, shape.head_dim, dtype=weights.dtype)
-        self.prompts, self.own = empty, empty.clone()
+        # [layers, keys | values, rows, K, tokens, hd]
+        self.cache = torch.zeros(
+            shape.layers, 2, 0, shape.kv_heads, 0, shape.head_dim, dtype=weights.dtype, device=weights.device
+        )
 
     def bytes_per_token(self) -> int:
+        """Of keys and values, in all layers."""
         shape = self.weights.shape
         return 2 * shape.layers * shape.kv_heads * shape.head_dim * self.weights.dtype.itemsize
 
     @torch.no_grad()
-    def prefill(self, prompts: Sequence[Array]) -> tuple[list[int], Tensor]:
-        """Stores prompts (int32[n] each, n >= 1); returns their slots and the f32[P, V] logits of what follows."""
-        tokens = torch.from_numpy(np.concatenate(prompts).astype(np.int64))
-        number = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor([len(p) for p in prompts]))
-        rows = layout(tokens, number)
-        slots = self._slots(len(prompts), max(len(p) for p in prompts))
-        bounds = np.cumsum([0, *(len(p) for p in prompts)])
+    def prefill(self, prompts: Sequence[Array]) -> tuple[list[Tensor], Tensor]:
+        """For prompts (int32[n] each, n >= 1) their keys and values, [layers, 2, K, n, hd] each, and the
+        f32[P, D] hidden states at their last tokens."""
+        device = self.weights.device
+        tokens = torch.from_numpy(np.concatenate(prompts).astype(np.int64)).to(device)
+        lengths = [len(p) for p in prompts]
+        number = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths)).to(device)
+        rows = layout(tokens, number, self.unit)
         over = attender(self.weights, rows)
+        kept: list[tuple[Tensor, Tensor]] = []
 
         def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            for slot, a, b in zip(slots, bounds[:-1], bounds[1:], strict=True):
-                where = rows.row_of[a:b]
-                self.prompts[i, 0, slot, :, : b - a] = k[where].transpose(0, 1)
-                self.prompts[i, 1, slot, :, : b - a] = v[where].transpose(0, 1)
+            kept.append((k, v))
             return over(i, q, k, v)
 
         hidden = trunk(self.weights, rows.tokens, rows.positions, attend)
-        for slot, prompt in zip(slots, prompts, strict=True):
-            self.users[slot], self.lengths[slot] = 0, len(prompt)
-        ends = rows.row_of[torch.from_numpy(bounds[1:] - 1)]
-        return slots, hidden[ends]
+        every = torch.stack([torch.stack(pair) for pair in kept])  # [layers, 2, R, K, hd]
+        held = [every[:, :, where].transpose(2, 3) for where in rows.row_of.split(lengths)]
+        ends = torch.tensor(lengths, device=device).cumsum(0) - 1
+        return held, hidden[rows.row_of[ends]]
 
-    def join(self, slot: int, token: int) -> None:
-        """A new row that reads the prompt in `slot` and is fed `token` next."""
-        self.users[slot] += 1
-        self.rows.append(Row(slot, self.lengths[slot], 0, token))
+    def join(self, prompt: Tensor, token: int) -> None:
+        """A new row after a prompt's keys and values [layers, 2, K, n, hd], which is fed `token` next."""
+        n = prompt.shape[3]
+        self._grow(len(self.rows) + 1, n + 1)
+        self.cache[:, :, len(self.rows), :, :n] = prompt
+        self.rows.append(Row(n, token))
 
     def leave(self, number: int) -> None:
-        """Drops a row; the last row takes its number. A prompt that nobody reads any more is dropped too."""
-        row, moved = self.rows[number], self.rows.pop()
-        if moved is not row:
+        """Drops a row; the last row takes its number."""
+        moved = self.rows.pop()
+        if number < len(self.rows):
             n = moved.length
-            self.own[:, :, number, :, :n] = self.own[:, :, len(self.rows), :, :n]
+            self.cache[:, :, number, :, :n] = self.cache[:, :, len(self.rows), :, :n]
             self.rows[number] = moved
-        self.users[row.prompt] -= 1
-        self.release(row.prompt)
-
-    def release(self, slot: int) -> None:
-        if self.users.get(slot) == 0:
-            del self.users[slot], self.lengths[slot]
 
     @torch.no_grad()
     def step(self) -> Tensor:
         """f32[n, D]: hidden states after every row was fed its next token."""
-        rows = self.rows
-        self._grow_own(len(rows), max(r.length for r in rows) + 1)
-        tokens = torch.tensor([r.last for r in rows])
-        positions = torch.tensor([r.start + r.length for r in rows])
-        cache = Cache(self, positions)
-        for row in rows:
+        self._grow(len(self.rows), max(r.length for r in self.rows) + 1)
+        step = Step(self)
+        tokens = torch.tensor([r.last for r in self.rows], device=self.weights.device)
+        for row in self.rows:
             row.length += 1
-        return trunk(self.weights, tokens, positions, cache.attend)
+        return trunk(self.weights, tokens, step.at, step.attend)
 
+    @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
         """f32[n, V]."""
-        with torch.no_grad():
-            return logits(hidden, self.weights.head)
+        return logits(hidden, self.weights.head)
 
-    def _slots(self, number: int, length: int) -> list[int]:
-        """Free prompt slots, after making room for them."""
-        free = [s for s in range(len(self.users) + number) if s not in self.users][:number]
-        self.prompts = _grown(self.prompts, max(free) + 1, length)
-        return free
-
-    def _grow_own(self, rows: int, length: int) -> None:
-        self.own = _grown(self.own, rows, length)
-
-
-def _grown(cache: Tensor, rows: int, length: int) -> Tensor:
-    """[layers, 2, >= rows, K, >= length, hd]: the cache itself where it is large enough, else a larger copy."""
-    have_rows, have = cache.shape[2], cache.shape[4]
-    if rows <= have_rows and length <= have:
-        return cache
-    shape = list(cache.shape)
-    shape[2] = max(rows, have_rows)
-    shape[4] = have if length <= have else max(-(-length // BLOCK) * BLOCK, min(2 * have, have + 256))
-    larger = cache.new_zeros(shape)  # zeros: masked entries are multiplied by 0 and must be finite
-    larger[:, :, :have_rows, :, :have] = cache
-    return larger
+    def _grow(self, rows: int, length: int) -> None:
+        """Makes room: capacities grow by half at least, so that growing costs little in all."""
+        have_rows, have = self.cache.shape[2], self.cache.shape[4]
+        if rows <= have_rows and length <= have:
+            return
+        shape = list(self.cache.shape)
+        if rows > have_rows:
+            shape[2] = max(rows, have_rows + have_rows // 2)
+        if length > have:
+            shape[4] = -(-max(length, have + have // 2) // self.unit) * self.unit
+        larger = self.cache.new_zeros(shape)  # zeros: what is masked is multiplied by 0 and must be finite
+        n = len(self.rows)
+        larger[:, :, :n, :, :have] = self.cache[:, :, :n]
+        self.cache = larger
 
 
-class Cache:
-    """One step's view of the keys and values of all rows, and their attention."""
+class Step:
+    """One step's masks and places."""
 
-    def __init__(self, engine: Engine, positions: Tensor) -> None:
-        rows, shape = engine.rows, engine.weights.shape
-        self.engine, self.group, self.kv, self.hd = engine, shape.group, shape.kv_heads, shape.head_dim
-        self.n = len(rows)
-        self.slots = sorted({r.prompt for r in rows})
-        place = {slot: i for i, slot in enumerate(self.slots)}
-        self.at = torch.tensor([r.length for r in rows])
-        self.number = torch.arange(self.n)
-        # rows of one prompt are further queries of the same keys
-        seat = np.zeros(self.n, np.int64)
-        taken = [0] * len(self.slots)
-        for i, row in enumerate(rows):
-            seat[i] = taken[place[row.prompt]]
-            taken[place[row.prompt]] += 1
-        self.width = max(taken)
-        self.seat = torch.tensor([place[r.prompt] for r in rows]) * self.width + torch.from_numpy(seat)
-        self.asker = torch.zeros(len(self.slots) * self.width, dtype=torch.int64)
-        self.asker[self.seat] = self.number
-        self.shared = max(engine.lengths[s] for s in self.slots)
-        self.reach = int(self.at.max()) + 1
-        self.slot_index: slice | Tensor = torch.tensor(self.slots)
-        if self.slots == list(range(len(self.slots))):
-            self.slot_index = slice(0, len(self.slots))
-        self.masks = {w: self._masks(w, positions) for w in set(shape.windows)}
-
-    def _masks(self, window: int, positions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """0 / -inf over the prompt's keys [U, 1, W * group or 1, P], over the row's own [n, 1, 1, O], and, under
-        a window, for queries that see nothing of the prompt any more [U, 1, W * group]."""
-        engine, dtype = self.engine, self.engine.weights.dtype
-        lengths = torch.tensor([engine.lengths[s] for s in self.slots])
-        keys = torch.arange(self.shared)
-        seen = (keys[None] < lengths[:, None])[:, None, None, :]
-        mine = (torch.arange(self.reach)[None] <= self.at[:, None])[:, None, None, :]
-        if window:
-            asks = (
-                positions[self.asker].view(len(self.slots), self.width).repeat_interleave(self.group, dim=1)
-            )
-            seen = seen & (asks[:, None, :, None] - keys[None, None, None] < window)
-            mine = mine & (self.at[:, None] - torch.arange(self.reach)[None] < window)[:, None, None, :]
-        blind = _bias(seen.any(dim=-1), torch.float32) if window else None
-        return _bias(seen, dtype), _bias(mine, dtype), blind
+    def __init__(self, engine: Engine) -> None:
+        self.cache, shape = engine.cache, engine.weights.shape
+        self.windows = shape.windows
+        device, dtype = engine.weights.device, engine.weights.dtype
+        self.at = torch.tensor([r.length for r in engine.rows], device=device)
+        self.rows = torch.arange(len(engine.rows), device=device)
+        longest = max(r.length for r in engine.rows) + 1
+        self.reach = -(-longest // engine.unit) * engine.unit
+        distance = self.at[:, None, None, None] - torch.arange(self.reach, device=device)
+        # the heads of one key head are further queries; a tile of fewer than LEAST_QUERIES rounds differently
+        self.queries = -(-shape.group // LEAST_QUERIES) * LEAST_QUERIES
+        self.masks = {}
+        for window in set(shape.windows):
+            seen = (distance >= 0) & (distance < window) if window else distance >= 0
+            self.masks[window] = bias(seen, dtype).expand(-1, 1, self.queries, -1)
 
     def attend(self, i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Stores k and v (n, K, hd) of layer i and returns the attention of q (n, H, hd), as (n, H * hd)."""
-        engine, n, kv, group, hd = self.engine, self.n, self.kv, self.group, self.hd
-        own = engine.own[i]
-        own[0, self.number, :, self.at] = k
-        own[1, self.number, :, self.at] = v
-        before, mine, blind = self.masks[engine.weights.shape.windows[i]]
-        q = q.view(n, kv, group, hd)
-        b, b_sum = flash(q, own[0, :n, :, : self.reach], own[1, :n, :, : self.reach], mine)
-        prompts = engine.prompts[i]
-        keys = prompts[0, self.slot_index, :, : self.shared]
-        values = prompts[1, self.slot_index, :, : self.shared]
-        asks = q[self.asker].view(len(self.slots), self.width, kv, group, hd).transpose(1, 2)
-        a, a_sum = flash(asks.reshape(len(self.slots), kv, self.width * group, hd), keys, values, before)
-        if blind is not None:
-            a_sum = a_sum + blind
-        a = a.view(len(self.slots), kv, self.width, group, hd).transpose(1, 2).flatten(0, 1)[self.seat]
-        a_sum = a_sum.view(len(self.slots), kv, self.width, group).transpose(1, 2).flatten(0, 1)[self.seat]
-        share = torch.sigmoid(a_sum - b_sum)[..., None]  # of the prompt in the softmax over both
-        return torch.lerp(b.float(), a.float(), share).to(q.dtype).view(n, -1)
-
-
-def _bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)
+        n, kv, hd = k.shape
+        keys, values = self.cache[i, 0], self.cache[i, 1]
+        keys[self.rows, :, self.at] = k
+        values[self.rows, :, self.at] = v
+        group = q.shape[1] // kv
+        ask = q.view(n, kv, group, hd)
+        if group < self.queries:
+            ask = torch.nn.functional.pad(ask, (0, 0, 0, self.queries - group))
+        mask = self.masks[self.windows[i]]
+        out, _ = flash(ask, keys[:n, :, : self.reach], values[:n, :, : self.reach], mask)
+        return out[:, :, :group].reshape(n, -1)

@@ -1,8 +1,9 @@
 """From hidden states to log-probabilities, a chunk of rows at a time, so that no float32 [N, V] is ever held.
 
-With bfloat16 weights the product writes logits rounded to bfloat16; the largest 16 of a row and the chosen one
-are then computed again as float32 dot products (measured: 0.0188 -> 0.0003 mean error of log-probabilities).
-Sampler and trainer both do this, so both see the same distribution. Seam for a native kernel: `logits`.
+With bfloat16 weights the product writes logits rounded to bfloat16; the largest 16 of a row are then computed again
+as float32 dot products. These logits define the policy, for the sampler and for the trainer alike: a token outside
+the 16 keeps its rounded logit on both sides (repairing it after the draw would report another probability than the
+one it was drawn with). Seam for a native kernel: `logits`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from etude.policy.distribution import BLOCKS, normaliser, plain, scores
+from etude.policy.llama import linear
 from etude.types import SamplingParams
 
 CHUNK = 256  # rows whose float32 logits are held at once
@@ -22,19 +24,17 @@ REPAIRED = 16
 KEPT = 256 << 20  # bytes of rounded logits that may wait for the backward pass
 
 
-def logits(hidden: Tensor, matrix: Tensor, chosen: Tensor | None = None) -> Tensor:
-    """f32[N, V] of f32[N, D] hidden states and [V, D] weights, repaired at the top and at `chosen` (int64[N])."""
-    return exact(F.linear(hidden.to(matrix.dtype), matrix), hidden, matrix, chosen)
+def logits(hidden: Tensor, matrix: Tensor) -> Tensor:
+    """f32[N, V] of f32[N, D] hidden states and [V, D] weights, repaired at the top."""
+    return exact(linear(hidden.to(matrix.dtype), matrix), hidden, matrix)
 
 
-def exact(raw: Tensor, hidden: Tensor, matrix: Tensor, chosen: Tensor | None) -> Tensor:
+def exact(raw: Tensor, hidden: Tensor, matrix: Tensor) -> Tensor:
     """f32[N, V]: a repaired copy of rounded logits. In float32 there is nothing to repair."""
     if matrix.dtype == torch.float32:
         return raw
     full = raw.float()
     repair(full, hidden, matrix, largest(full))
-    if chosen is not None:
-        repair(full, hidden, matrix, chosen[:, None])
     return full
 
 
@@ -55,7 +55,7 @@ def largest(x: Tensor) -> Tensor:
 def repair(x: Tensor, hidden: Tensor, matrix: Tensor, where: Tensor) -> None:
     """Writes float32 dot products into f32[N, V] `x` at int64[N, K] `where`."""
     rows = F.embedding(where, matrix).float()
-    x.scatter_(1, where, torch.bmm(rows, hidden[:, :, None])[:, :, 0])
+    x.scatter_(1, where, rows.mul_(hidden[:, None]).sum(dim=2))
 
 
 def log_probabilities(
@@ -84,10 +84,10 @@ class Head(Function):
         )
         kept = matrix.new_empty(rows, len(matrix))
         for part in _chunks(0, len(hidden), CHUNK):
-            raw = F.linear(hidden[part].to(matrix.dtype), matrix)
+            raw = linear(hidden[part].to(matrix.dtype), matrix)
             if (room := rows - part.start) > 0:
                 kept[part] = raw[:room]
-            x = scores(exact(raw, hidden[part], matrix, chosen[part]), params, chosen[part])
+            x = scores(exact(raw, hidden[part], matrix), params, chosen[part])
             logp[part], spread[part], total[part] = _read(x, chosen[part], entropy)
         ctx.save_for_backward(hidden, matrix, chosen, spread, total)
         ctx.kept, ctx.params, ctx.entropy = kept, params, entropy
@@ -102,12 +102,12 @@ class Head(Function):
         dhidden, dmatrix = torch.empty_like(hidden), None
         for slab in _chunks(0, len(hidden), max(len(kept), CHUNK)):
             low = hidden[slab].to(matrix.dtype)
-            slope = kept if slab.start == 0 and len(kept) else F.linear(low, matrix)
+            slope = kept if slab.start == 0 and len(kept) else linear(low, matrix)
             for part in _chunks(slab.start, slab.stop, CHUNK):
                 inside = slice(part.start - slab.start, part.stop - slab.start)
-                x = exact(slope[inside], hidden[part], matrix, chosen[part])
+                x = exact(slope[inside], hidden[part], matrix)
                 grads = dlogp[part], dspread[part], spread[part], total[part]
-                slope[inside] = _pull(x, chosen[part], *grads, ctx.params, ctx.entropy)
+                slope[inside] = _pull(x, chosen[part], *grads, ctx.params, ctx.entropy, True)
             dhidden[slab] = slope @ matrix
             if ctx.needs_input_grad[1]:
                 add = slope.t() @ low
@@ -134,10 +134,13 @@ def _pull(
     total: Tensor,
     params: SamplingParams,
     entropy: bool,
+    spare: bool,
 ) -> Tensor:
-    """d loss / d logits, f32[N, V]: for the log-probability onehot - p, for the entropy -p (log p + H)."""
-    log_p = scores(logits, params, chosen) - total[:, None]
-    p = log_p.exp()
+    """d loss / d logits, f32[N, V]: for the log-probability onehot - p, for the entropy -p (log p + H). `spare`:
+    the logits may be overwritten."""
+    x = scores(logits, params, chosen)
+    log_p = x - total[:, None] if x is logits and not spare else x.sub_(total[:, None])
+    p = log_p.exp() if entropy else log_p.exp_()
     if entropy:
         scale = (
             (log_p.masked_fill_(p == 0, 0.0) + spread[:, None]).mul_(dspread[:, None]).add_(dlogp[:, None])
@@ -175,5 +178,5 @@ class Chosen(Function):
     @staticmethod
     def backward(ctx: Any, dlogp: Tensor, dspread: Tensor) -> tuple[Tensor | None, ...]:
         logits, chosen, spread, total = ctx.saved_tensors
-        out = _pull(logits, chosen, dlogp, dspread, spread, total, ctx.params, ctx.entropy)
+        out = _pull(logits, chosen, dlogp, dspread, spread, total, ctx.params, ctx.entropy, False)
         return out, None, None, None

@@ -52,8 +52,8 @@ class Layout:
         return len(self.tokens)
 
 
-def layout(tokens: Tensor, sequence: Tensor, share: bool = True) -> Layout:
-    """Lays out int64[N] `tokens` of ascending int64[N] `sequence` numbers."""
+def layout(tokens: Tensor, sequence: Tensor, unit: int = 1, share: bool = True) -> Layout:
+    """Lays out int64[N] `tokens` of ascending int64[N] `sequence` numbers; keys are padded to multiples of `unit`."""
     flat = tokens.cpu().numpy()
     number = sequence.cpu().numpy()
     bounds = np.flatnonzero(np.diff(number, prepend=-1, append=-1))
@@ -83,7 +83,7 @@ def layout(tokens: Tensor, sequence: Tensor, share: bool = True) -> Layout:
         whole = np.concatenate(chunks) if chunks else np.zeros(0, np.int64)
         return torch.from_numpy(whole.astype(np.int64)).to(tokens.device)
 
-    buckets = tuple(_bucket(chosen, tokens.device) for chosen in _cut(members))
+    buckets = tuple(_bucket(chosen, unit, tokens.device) for chosen in _cut(members))
     return Layout(rows(kept), rows(positions), torch.from_numpy(row_of).to(tokens.device), buckets)
 
 
@@ -135,10 +135,10 @@ def _cut(members: Sequence[Member]) -> list[list[Member]]:
     return out
 
 
-def _bucket(members: Sequence[Member], device: torch.device) -> Bucket:
+def _bucket(members: Sequence[Member], unit: int, device: torch.device) -> Bucket:
     s = len(members)
-    o = max(m.own[1] for m in members)
-    n = max(m.own[1] + m.prefix[1] for m in members)
+    o = _up(max(m.own[1] for m in members), 4)  # whole tiles of queries, see `llama.flash`
+    n = _up(max(m.own[1] + m.prefix[1] for m in members), unit)
     queries, keys = np.zeros((s, o), np.int64), np.zeros((s, n), np.int64)
     is_query, reach = np.zeros((s, o), bool), np.zeros((s, o), np.int64)
     for i, m in enumerate(members):
@@ -160,3 +160,8 @@ def _bucket(members: Sequence[Member], device: torch.device) -> Bucket:
         distance.to(device),
         (s, o, n),
     )
+
+
+def _up(n: int, unit: int) -> int:
+    """The next multiple of `unit`."""
+    return -(-n // unit) * unit

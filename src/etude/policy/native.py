@@ -65,14 +65,12 @@ class NativeSampler(Pumped):
 
     def _fits(self, requests: list[Request]) -> bool:
         """Whether keys and values of these requests stay within memory, at their longest."""
-        prompts = {r.prompt.tobytes() for r in requests}
-        longest = max(len(r.prompt) for r in requests) * len(prompts) + max(r.limit for r in requests) * len(
-            requests
-        )
-        return longest * self.engine.bytes_per_token() <= self.memory
+        longest = max(len(r.prompt) + r.limit for r in requests)
+        unit = self.engine.unit
+        return -(-longest // unit) * unit * len(requests) * self.engine.bytes_per_token() <= self.memory
 
     def _first(self, chosen: list[Request], prompts: dict[bytes, Array]) -> None:
-        slots, hidden = self.engine.prefill(list(prompts.values()))
+        held, hidden = self.engine.prefill(list(prompts.values()))
         order = {name: i for i, name in enumerate(prompts)}
         which = [order[r.prompt.tobytes()] for r in chosen]
         for request in chosen:
@@ -80,10 +78,8 @@ class NativeSampler(Pumped):
         tokens = self._draw(chosen, self.engine.logits(hidden)[torch.tensor(which)])
         for request, place, token in zip(chosen, which, tokens, strict=True):
             if not self._finished(request):
-                self.engine.join(slots[place], token)
+                self.engine.join(held[place], token)
                 self.live.append(request)
-        for slot in slots:
-            self.engine.release(slot)
 
     def _advance(self) -> None:
         """One token for every live row."""

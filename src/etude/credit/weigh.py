@@ -1,0 +1,33 @@
+"""For controllers that mix losses: the gradient that each would give, and weights scaled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from etude.objective.terms import Objective
+from etude.train.batch import pack
+from etude.types import Signal
+
+
+def gradient(objective: Objective, signals: Sequence[Signal], context: Any) -> Tensor:
+    """f[P]: the gradient of a loss at the policy's weights, which are left without gradients."""
+    learner, parameters = context.learner, [p for _, p in context.policy.parameters()]
+    learner.forget()
+    learner.accumulate(objective, pack(signals, context.sampling))
+    found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+    learner.forget()
+    return torch.cat([g.flatten() for g in found])
+
+
+def scaled(signals: Sequence[Signal], factor: float) -> list[Signal]:
+    """The signals with all of their weights times `factor`."""
+    return [
+        replace(s, weights={name: row * np.float32(factor) for name, row in s.weights.items()})
+        for s in signals
+    ]

@@ -1,0 +1,18 @@
+"""The exact entropy of the policy's next-token distribution, as a term."""
+
+from __future__ import annotations
+
+from etude.objective.terms import Objective, Term, TokenLoss, objective
+from etude.policy.outputs import Outputs
+from etude.train.batch import Batch
+
+
+def entropy_bonus(weight: float, share: str | None = None) -> Objective:
+    """-weight x H_t, token mean; with `share`, times that row of the signals' extras. Nothing for weight 0."""
+
+    def loss(out: Outputs, batch: Batch) -> TokenLoss:
+        assert out.entropy is not None
+        own = batch.extras[share] if share else 1.0
+        return -own * out.entropy, {"exact_entropy": out.entropy}
+
+    return objective(Term("entropy", loss, coefficient=weight), needs={"entropy"}) if weight else objective()

@@ -1,0 +1,1 @@
+"""Which words deserve the praise: credit finer than the whole answer."""

@@ -1,0 +1,140 @@
+"""PRIME: a process reward that nobody labelled, learned beside the policy from outcomes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from etude.credit.group import centred, constant, leave_one_out, whitened
+from etude.objective.outcome import sums_to_outcome
+from etude.objective.policy import clipped
+from etude.objective.terms import Objective
+from etude.policy.outputs import Outputs
+from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
+from etude.settings import Setting, stage
+from etude.train.batch import Batch
+from etude.types import Array, Group, Signal
+
+
+def implicit_outcome(beta: float) -> Objective:
+    """Binary cross-entropy between sigmoid(beta sum_t (log pi_phi - log pi_ref)) and the outcome R in [0, 1]."""
+
+    def said(out: Outputs, batch: Batch) -> Tensor:
+        return beta * (out.logp - batch.extras["reference"])
+
+    def error(total: Tensor, outcome: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(total, outcome, reduction="none")
+
+    return sums_to_outcome(said, error, reads={"reference"})
+
+
+def process_advantages(rewards: Sequence[Array], released: bool) -> list[Array]:
+    """Reward-to-go of each episode's token rewards (f[n] each), less the mean token reward of the others; as
+    `released`, plus (q_t - own mean) / (G - 1)."""
+    means = np.array([q.mean() if len(q) else 0.0 for q in rewards])
+    if len(means) < 2:
+        return [np.zeros_like(q) for q in rewards]
+    others = (means.sum() - means) / (len(means) - 1)
+    extra = [(q - m) / (len(means) - 1) * released for q, m in zip(rewards, means, strict=True)]
+    return [np.cumsum((q - o + x)[::-1])[::-1] for q, o, x in zip(rewards, others, extra, strict=True)]
+
+
+def implicit_rewards(
+    beta: Annotated[float, Setting("scale of the implicit reward", low=0)] = 0.05,
+    process: Annotated[float, Setting("weight of the process part, at most 1 before", low=0)] = 5.0,
+    outcome: Annotated[float, Setting("weight of the outcome part", low=0)] = 1.0,
+    unit: Annotated[str, Setting("what one implicit reward is for", choices=("token", "whole"))] = "token",
+    judged: Annotated[
+        str, Setting("by the reward model before or after its own step", choices=("before", "after"))
+    ] = "before",
+    online: Annotated[bool, Setting("train the reward model on every step's attempts")] = True,
+    released: Annotated[bool, Setting("the baseline as in the released code")] = True,
+    whiten: Annotated[bool, Setting("whiten advantages over the batch")] = True,
+):
+    """A_t = process x (reward-to-go of beta (log pi_phi - log pi_ref), over its largest size in the batch)
+    + outcome x (r - mean of the others)."""
+
+    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+        plain = [constant(e, 0.0) for g in groups for e in g.episodes]
+        outcomes = [np.full(len(s.advantage), s.episode.reward, np.float32) for s in plain]
+        known = context.with_logp(plain, "reference")
+        lessons = [replace(s, extras={**s.extras, "outcome": r}) for s, r in zip(known, outcomes, strict=True)]
+
+        def learn() -> None:
+            if online:
+                model = context.companions["prm"]
+                model.learn(implicit_outcome(beta), lessons, context.step, context.progress)
+
+        if judged == "after":
+            learn()
+        scored = iter(context.with_logp(known, "prm"))
+        if judged == "before":
+            learn()
+        signals, parts = [], []
+        for group in groups:
+            mine = [next(scored) for _ in group.episodes]
+            rows = [beta * (s.extras["prm"] - s.extras["reference"])[s.episode.sampled] for s in mine]
+            if unit == "whole":
+                rows = [np.append(np.zeros(len(q) - 1), q.sum()) if len(q) else q for q in rows]
+            parts += process_advantages(rows, released)
+            signals += [constant(s.episode, a) for s, a in zip(mine, outcome * leave_one_out(group.rewards), strict=True)]
+        most = max((float(np.abs(p).max()) for p in parts if len(p)), default=0.0)
+        for signal, part in zip(signals, parts, strict=True):
+            signal.advantage[signal.episode.sampled] += process * part / (most or 1.0)
+        return whitened(signals) if whiten else signals
+
+    return credit
+
+
+def within(
+    low: Annotated[float, Setting("least share of right attempts", low=0, high=1)] = 0.2,
+    high: Annotated[float, Setting("greatest share of right attempts", low=0, high=1)] = 0.8,
+):
+    """Only tasks that are neither too hard nor too easy; others are drawn instead."""
+
+    def right(group: Group) -> float:
+        return float(np.mean([e.correct for e in group.episodes])) if group.episodes else -1.0
+
+    return lambda groups, context=None: [g for g in groups if low <= right(g) <= high]
+
+
+RECIPE = Recipe(
+    name="prime",
+    family="credit",
+    n=154,
+    paper=Paper("Process Reinforcement through Implicit Rewards", "2502.01456", 2025),
+    idea="A copy of the model learns to tell right answers from wrong ones by how much likelier than the starting model it finds them. "
+    "That log-ratio, token by token, is a process reward that nobody had to label. "
+    "It is added to the outcome, and learned anew on every step's attempts.",
+    equation="q_t = beta (log pi_phi(y_t) - log pi_ref(y_t));  L_phi = BCE(sigmoid(sum_t q_t), R);  "
+    "A_t = 5 sum_{s >= t} (q_s - mean of the others' mean q) / max|.| + r - mean of the others' r, whitened",
+    departures=(
+        "the reward model's learning rate is 2e-5, twice the run's default, as 1e-6 is twice the paper's 5e-7",
+        "guess: the outcome has weight 1 beside the process part's 5",
+    ),
+    stages={"select": stage(within), "credit": stage(implicit_rewards), "objective": stage(clipped, mean="token")},
+    companions={"prm": Companion("copy", lr=2e-5), "reference": Companion("start")},
+    claim="Reaches a target accuracy with fewer attempts than RLOO, and a frozen reward model does worse than the online one.",
+    examples=(
+        ByHand(
+            "rewards (1, 0) and (0): the others' means are 0 and 1/2",
+            lambda: np.hstack(process_advantages([np.array([1.0, 0.0]), np.array([0.0])], False)),
+            [1.0, 0.0, -0.5],
+        ),
+        ByHand(
+            "as released: twice the distance to the mean of means, 1/4",
+            lambda: np.hstack(process_advantages([np.array([1.0, 0.0]), np.array([0.0])], True)),
+            [1.0, -0.5, -0.5],
+        ),
+        Reduction(
+            "without the process part, on-policy: RLOO",
+            "rloo",
+            {"credit.process": 0, "credit.whiten": False, "objective.mean": "sum", "select.low": 0, "select.high": 1},
+        ),
+    ),
+)

@@ -1,0 +1,106 @@
+"""TEA-RL (Light-IF): an entropy bonus at the tokens where entropy would collapse."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+
+from etude.credit.group import Credit, group_mean
+from etude.objective.entropy import entropy_bonus
+from etude.objective.policy import Beta, High, Low, clipped
+from etude.objective.terms import Objective
+from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.settings import Setting, stage
+from etude.types import Array, Group, Signal
+
+
+def bonuses(advantage: Sequence[Array], logp: Sequence[Array], alpha: float, most: float) -> list[Array]:
+    """clip(alpha softmax_t(cov_t), 0, most) per sequence; cov_t = (A_t - mean A)(log pi_t - mean log pi), means
+    over the tokens of all sequences."""
+    if not advantage:
+        return []
+    mean_a, mean_p = np.concatenate(advantage).mean(), np.concatenate(logp).mean()
+    covs = [(a - mean_a) * (p - mean_p) for a, p in zip(advantage, logp, strict=True)]
+    powers = [np.exp(c - c.max()) for c in covs if len(c)]
+    return [np.clip(alpha * e / e.sum(), 0, most) for e in powers]
+
+
+def with_bonus(
+    alpha: Annotated[float, Setting("sum of a sequence's entropy weights before the bound", low=0)] = 10.0,
+    most: Annotated[float, Setting("bound on a token's entropy weight", low=0)] = 5.0,
+) -> Credit:
+    """GRPO's advantage. Extras: `bonus`, the weight of each token's entropy."""
+
+    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+        plain = [s for s in group_mean(std=True)(groups, context) if s.episode.sampled.any()]
+        masks = [s.episode.sampled for s in plain]
+        rows = bonuses(
+            [s.advantage[m] for s, m in zip(plain, masks, strict=True)],
+            [s.episode.logp[m] for s, m in zip(plain, masks, strict=True)],
+            alpha,
+            most,
+        )
+        signals = []
+        for signal, mask, row in zip(plain, masks, rows, strict=True):
+            bonus = np.zeros(len(mask), np.float32)
+            bonus[mask] = row
+            signals.append(replace(signal, extras={"bonus": bonus}))
+        return signals
+
+    return credit
+
+
+def clipped_with_entropy(
+    low: Low = 1.0,
+    high: High = 1.0,
+    dual: Annotated[float | None, Setting("bound on the loss of negative advantages, in |A|", low=1)] = 10.0,
+    beta: Beta = 0.0,
+    weight: Annotated[float, Setting("weight of the entropy term; 0: off", low=0)] = 1.0,
+) -> Objective:
+    """PPO's clip and -sg[bonus_t] H_t, token means."""
+    return clipped(low, high, "token", dual, beta) + entropy_bonus(weight, "bonus")
+
+
+RECIPE = Recipe(
+    name="tea_rl",
+    family="objective",
+    n=186,
+    paper=Paper(
+        "Light-IF: Endowing LLMs with Generalizable Reasoning via Preview and Self-Checking for Complex Instruction Following",
+        "2508.03178",
+        2025,
+    ),
+    idea="Entropy collapses at the tokens where a high probability meets a high advantage. "
+    "A bonus on the exact entropy is spread over each answer by that covariance, so that it acts where collapse begins. "
+    "The rest is GRPO with a wide clip.",
+    equation="L = PPO's clip - mean_t sg[clip(alpha softmax_t((A_t - mean A)(log pi_t - mean log pi)), 0, u)] H_t",
+    departures=(
+        "GUESS: the weight of the bonus is detached, and taken from the log-probabilities recorded when sampling, "
+        "so later passes over a batch keep it",
+        "the KL to the starting policy (0.001 in the paper) is off: --set objective.beta=0.001",
+        "partial credit per constraint is the checker's own reward",
+    ),
+    stages={"credit": stage(with_bonus), "objective": stage(clipped_with_entropy)},
+    claim="Entropy stays higher than with GRPO at equal accuracy.",
+    examples=(
+        ByHand(
+            "equal covariances: alpha = length gives weight 1",
+            lambda: bonuses([np.ones(4)], [-np.ones(4)], 4.0, 5.0),
+            [np.ones(4)],
+        ),
+        ByHand(
+            "A = 1 and -1, log pi = -1 and -3: both covary by 1",
+            lambda: bonuses(
+                [np.array([1.0]), np.array([-1.0])], [np.array([-1.0]), np.array([-3.0])], 10.0, 5.0
+            ),
+            [[5.0], [5.0]],
+        ),
+        Reduction(
+            "without the bonus and on-policy: GRPO with a token mean",
+            "grpo",
+            {"credit.alpha": 0.0},
+            {"objective.mean": "token"},
+        ),
+    ),
+)

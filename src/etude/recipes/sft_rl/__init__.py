@@ -1,0 +1,1 @@
+"""Between imitation and reinforcement: demonstrations that steer, join or replace attempts."""

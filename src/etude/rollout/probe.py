@@ -1,0 +1,116 @@
+"""Asking what a prefix of an answer is worth: where its steps end, and how the policy goes on from there.
+
+Probes are sampled and judged but never trained on; what they showed is left as numbers in `Episode.notes`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+
+from etude import seeds
+from etude.rollout.player import Player
+from etude.settings import Setting
+from etude.types import Array, Episode, Task
+
+Separator = Annotated[str, Setting("text that ends a step; empty: every token is a step")]
+Most = Annotated[int, Setting("steps that an answer is cut into at most; others are merged", low=1)]
+
+BROKEN = "\ufffd"  # what a decoder writes for bytes that are not yet a character
+
+
+def text_ends(tokenizer: Any, tokens: Array) -> Array:
+    """int64[n]: how many characters of the decoded text stand after each of int32[n] `tokens`. A character of
+    several tokens belongs to the last of them; special tokens have none."""
+    ends, base, read, length = [], 0, 0, 0
+    for t in range(1, len(tokens) + 1):  # decoded with the token before, since some decoders trim the first
+        known, more = tokenizer.decode(tokens[base:read]), tokenizer.decode(tokens[base:t])
+        if not more.endswith(BROKEN):
+            length += len(more) - len(known)
+            base, read = read, t
+        ends.append(length)
+    return np.array(ends, np.int64)
+
+
+def step_cuts(tokenizer: Any, episode: Episode, separator: str, most: int) -> list[int]:
+    """Numbers of tokens of the episode after which a step of a reply is over and another one follows."""
+    cuts: list[int] = []
+    start = 0
+    for span in episode.spans:
+        if span.sampled:
+            cuts += [start + cut for cut in _cuts(tokenizer, span.tokens, separator)]
+        start += len(span)
+    if len(cuts) >= most:
+        cuts = [cuts[i] for i in np.linspace(0, len(cuts) - 1, most - 1).round().astype(int)]
+    return cuts
+
+
+def _cuts(tokenizer: Any, tokens: Array, separator: str) -> list[int]:
+    if not separator:
+        return list(range(1, len(tokens)))
+    ends, text = text_ends(tokenizer, tokens), tokenizer.decode(tokens)
+    over = [m.end() for m in re.finditer(f"(?:{re.escape(separator)})+", text)]
+    return sorted({int(np.searchsorted(ends, end)) + 1 for end in over if text[end:].strip()})
+
+
+def step_index(episode: Episode, cuts: Sequence[int]) -> Array:
+    """int64[T]: the step (from 0) that each token belongs to."""
+    return np.searchsorted(np.asarray(cuts, np.int64), np.arange(len(episode.tokens)), side="right")
+
+
+async def branches(
+    table: Any, episode: Episode, cut: int, number: int, lead: Array | None = None, **params: Any
+) -> list[Player]:
+    """`number` players who went on after the first `cut` tokens, `lead` put into their mouths first. `params`
+    as for `Player.reply`."""
+    start = table.take_up(episode, cut, seeds.key("probe", episode.index, cut))
+    if lead is not None:
+        start.prefill(lead, tag="lead")
+    players = [start.fork(k) for k in range(number)]
+    await asyncio.gather(*(p.reply(tag="probe", **params) for p in players))
+    return players
+
+
+def said(player: Player) -> str:
+    """The player's own words since it was last spoken to."""
+    words: list[Array] = []
+    for span in player.spans:
+        words = [*words, span.tokens] if span.role == "assistant" else []
+    return player.voice.renderer.decode(np.concatenate(words)) if words else ""
+
+
+def room(table: Any, episode: Episode, cut: int) -> int:
+    """Tokens that are left of a reply's limit after `cut` tokens of the episode."""
+    written = 0
+    for span, end in zip(episode.spans, np.cumsum([len(s) for s in episode.spans]), strict=True):
+        if end >= cut:
+            written = cut - (int(end) - len(span)) if span.role == "assistant" else 0
+            break
+    return max(1, table.voice.params.max_tokens - written)
+
+
+async def value(table: Any, episode: Episode, cut: int, number: int) -> float:
+    """The mean reward of `number` continuations after the first `cut` tokens: a Monte-Carlo value of that prefix."""
+    players = await branches(table, episode, cut, number, max_tokens=room(table, episode, cut))
+    verdicts = await asyncio.gather(*(p.check(said(p)) for p in players))
+    return float(np.mean([v.reward for v in verdicts]))
+
+
+async def noting(
+    table: Any, episodes: Sequence[Episode], look: Callable[[Episode], Awaitable[Mapping[str, Any]]]
+) -> list[Episode]:
+    """The episodes with what `look` finds in their notes. It runs behind the table's boundary: an episode whose
+    look fails has failed."""
+
+    async def again(episode: Episode) -> list[Episode]:
+        async def noted(task: Task, player: Player) -> Episode:
+            return replace(episode, notes={**episode.notes, **await look(episode)})
+
+        return [episode] if episode.failure else await table.play(episode.index, noted)
+
+    return [e for found in await asyncio.gather(*map(again, episodes)) for e in found]
