@@ -21,22 +21,47 @@ def add_to(app: typer.Typer) -> None:
 
 def evaluate(
     model: Where,
-    tasks: Tasks,
-    problems: Annotated[int, typer.Option(help="held-out problems", min=1)] = 200,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", "-t", help="NAME[:param=value,...] or FILE.jsonl")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="fixed problems, such as arithmetic or logic/easy")
+    ] = None,
+    problems: Annotated[int, typer.Option(help="held-out problems of --tasks", min=1)] = 200,
     k: Annotated[int, typer.Option("-k", help="attempts per problem", min=1)] = 8,
+    versus: Annotated[str | None, typer.Option(help="another model, compared on the same problems")] = None,
+    trained: Annotated[
+        str | None, typer.Option(help="a run: refuse if its prompts occur among the problems")
+    ] = None,
     greedy: Annotated[bool, typer.Option(help="the likeliest token always; one attempt")] = False,
     seed: Seed = 0,
     set: Set = None,
     json: Json = False,
 ) -> None:
-    """Accuracy on held-out tasks, with intervals: pass@k, mean@k, by kind."""
-    from etude.evaluate.run import evaluate_model
+    """Accuracy on held-out problems, with intervals: pass@k, majority@k, by kind and difficulty."""
+    from etude.evaluate import contamination
+    from etude.evaluate.result import paired
+    from etude.evaluate.run import Exam, evaluate_model, exam_tasks, trained_tasks
     from etude.report.terminal import eval_screen
     from etude.train.config import parse_changes
 
     changes = {name.removeprefix("run."): value for name, value in parse_changes(set or []).items()}
-    result = evaluate_model(model, tasks, problems, 1 if greedy else k, seed, greedy, changes)
-    typer.echo(_json(result.to_dict()) if json else eval_screen(result.to_dict()))
+    name, held = exam_tasks(tasks, suite, problems)
+    if trained is not None:
+        contamination.refuse(trained_tasks(trained), held, name)
+    exam = Exam(name, held, k, seed, greedy, changes)
+    result = evaluate_model(model, exam)
+    other = evaluate_model(versus, exam) if versus else None
+    difference = paired(result, other) if other else None
+    if json:
+        facts = result.to_dict()
+        if other and difference:
+            facts |= {"versus": other.to_dict(), "difference": difference.to_dict()}
+        typer.echo(_json(facts))
+        return
+    typer.echo(eval_screen(result.to_dict()))
+    if other and difference:
+        typer.echo(f"\n{versus}\n{eval_screen(other.to_dict())}\n\n{difference.verdict}")
 
 
 def compare(
@@ -92,12 +117,11 @@ def sample(
     import asyncio
 
     from etude import seeds
-    from etude.evaluate.run import model_path
-    from etude.policy.model import Policy
+    from etude.evaluate.run import load_policy
     from etude.report.terminal import clean
     from etude.types import Message, SamplingParams
 
-    policy = Policy.load(model_path(model))
+    policy = load_policy(model)
     sampler = policy.sampler()
     params = SamplingParams(temperature, greedy=greedy, max_tokens=max_tokens)
     tokens = policy.renderer.prompt([Message("user", prompt)])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from etude.rollout.basic import single
 from etude.rollout.player import Voice
 from etude.rollout.table import Table, independent, judge_with, verdict
 from etude.train.config import Plan, RunSettings, run_settings
-from etude.types import Episode, Group, Request, Task
+from etude.types import Episode, Group, Message, Request, Task, Verdict
 
 
 async def attempt(
@@ -115,37 +116,86 @@ async def strictly(groups: Sequence[Group], renderer: Any, pool: Any) -> float |
 EVAL_SAMPLING = 0  # evaluations of all runs and seeds meet the problems with the same random numbers
 
 
-def evaluate_model(
-    where: str, tasks: str, problems: int, samples: int, seed: int, greedy: bool, changes: Mapping[str, str]
-) -> EvalResult:
-    """`etude eval`: a model by name, directory or run, on tasks held out under the run seeds' common split."""
+@dataclass(frozen=True)
+class Exam:
+    """What `etude eval` measures: problems with the name that stands on the card."""
+
+    name: str
+    problems: Sequence[Task]
+    samples: int
+    seed: int
+    greedy: bool = False
+    changes: Mapping[str, str] = field(default_factory=dict)  # settings of the run, by name
+
+
+def exam_tasks(tasks: str | None, suite: str | None, problems: int) -> tuple[str, list[Task]]:
+    """The name and the problems of a suite (fixed by content hash), or held out of a task set."""
     from etude import tasks as sources
-    from etude.policy.model import Policy
-    from etude.tasks.isolate import Pool
+    from etude.evaluate import suites
     from etude.train.setup import hold_out
 
-    settings: RunSettings = run_settings(run_defaults(where), changes)
-    held = hold_out(sources.load(tasks), problems)
-    policy = Policy.load(model_path(where), precision=settings.precision, backbone=settings.backbone)
-    params = replace(settings.sampling, greedy=greedy)
+    if (tasks is None) == (suite is None):
+        raise UserError("give either --tasks or --suite")
+    if suite is not None:
+        found = suites.load(suite)
+        return found.title, list(found.tasks)
+    assert tasks is not None
+    return tasks, hold_out(sources.load(tasks), problems)
+
+
+def evaluate_model(where: str, exam: Exam) -> EvalResult:
+    """`etude eval`: a model by name, directory or run."""
+    from etude.tasks.isolate import Pool
+
+    settings: RunSettings = run_settings(run_defaults(where), exam.changes)
+    policy = load_policy(where, settings.precision, settings.backbone)
+    params = replace(settings.sampling, greedy=exam.greedy)
     sampler = policy.sampler(settings.rows)
+    samples = 1 if exam.greedy else exam.samples
     with Pool(seconds=settings.check_seconds) as pool:
         voice = Voice(sampler, policy.renderer, params, "policy", settings.context)
-        groups = asyncio.run(attempt(voice, judge_with(pool, sampler, {}), held, samples, seed))
-    card = _card(tasks, where, policy, params, seed, "given")
+        groups = asyncio.run(attempt(voice, judge_with(pool, sampler, {}), exam.problems, samples, exam.seed))
+    card = _card(exam.name, where, policy, params, exam.seed, "given")
     return from_groups(groups, card, answer=answers(policy.renderer))
 
 
-def model_path(where: str) -> str:
-    """What `Policy.load` is to load: a run's directory stands for its model."""
+def trained_tasks(where: str) -> list[Task]:
+    """The prompts that a run was trained on, read back from its episodes, for a contamination check."""
+    table = RunDirectory.open(where).episodes(columns=["task_key", "prompt", "kind", "answer"])
+    found = {}
+    for row in table.to_pylist():
+        messages = tuple(Message(m["role"], m["content"]) for m in json.loads(row["prompt"]))
+        found[row["task_key"]] = Task(messages, _unjudged, row["kind"], answer=row["answer"])
+    return list(found.values())
+
+
+def _unjudged(answer: str) -> Verdict:
+    raise TypeError("a task read back from an episode has no checker")
+
+
+def load_policy(where: str, precision: str = "bf16", backbone: str = "auto") -> Any:
+    """A model by name or directory, or a run's: the model that it saved, or its last whole checkpoint."""
+    from etude.policy.model import Policy
+    from etude.train import checkpoint
+    from etude.train.setup import resolve
+
+    path = Path(where)
     if not is_run(where):
-        return where
-    path = Path(where) / "model"
-    if not path.exists():
-        raise UserError(
-            f"the run '{where}' has not finished, so it has no model yet; `etude resume {where}` goes on"
-        )
-    return str(path)
+        return Policy.load(where, precision=precision, backbone=backbone)
+    if (path / "model").exists():
+        return Policy.load(str(path / "model"), precision=precision, backbone=backbone)
+    plan = Plan.from_dict(RunDirectory.open(where).config["plan"])
+    _, state, _ = checkpoint.load(path / "checkpoints")
+    _, settings, stages = resolve(plan)
+    policy = Policy.load(
+        plan.model,
+        precision=settings.precision,
+        lora_rank=settings.lora,
+        heads=dict(stages["objective"].heads),
+        backbone=settings.backbone,
+    )
+    policy.load_state_dict(state["learner"]["policy"])
+    return policy
 
 
 def run_defaults(where: str) -> dict[str, Any]:
