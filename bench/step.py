@@ -19,6 +19,8 @@ from pathlib import Path
 
 from contestants import Contestant, card, etude_environment, peer_python, write_result
 
+from etude.policy.embedded import directory
+
 HERE = Path(__file__).parent
 
 
@@ -31,8 +33,7 @@ def main() -> None:
     parser.add_argument("--name", default="step")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        task_file = Path(place) / "tasks.jsonl"
-        job = {**vars(a), "place": place, "task_file": str(task_file)}
+        job = {**vars(a), "place": place, "model": str(directory())}
         ours = Contestant(
             "etude", [sys.executable, str(HERE / "step_etude.py"), json.dumps(job)], etude_environment()
         )

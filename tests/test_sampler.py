@@ -132,6 +132,31 @@ def test_both_samplers_and_transformers_generate_agree(tmp_path: Path) -> None:
         assert out[0, len(prompt) :].tolist() == sample.tokens.tolist()
 
 
+def test_an_architecture_with_absolute_positions_is_sampled_right(tmp_path: Path) -> None:
+    """GPT-2: prompts of a batch are padded on the left, which must not shift their positions."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    path = tiny_directory(tmp_path / "m")
+    size = Policy.load(str(path), "fp32").config["vocab_size"]
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=size, n_positions=64, n_embd=32, n_layer=2, n_head=2, initializer_range=0.4
+    )
+    config.bos_token_id, config.eos_token_id = 1, 2
+    (path / "model.safetensors").unlink()
+    GPT2LMHeadModel(config).save_pretrained(path)
+    policy = Policy.load(str(path), "fp32")
+    assert policy.context == 64
+    sampler = policy.sampler(max_rows=6)
+    assert isinstance(sampler, TransformersSampler)
+    samples = run(crowd(sampler, WARM))
+    batch = batch_of(repeated(), samples, WARM)
+    gap = (policy.score(batch).logp - batch.behaviour)[batch.needed].abs()
+    assert gap.max() < 1e-4
+    again = Policy.load(str(policy.save(tmp_path / "saved")), "fp32")
+    assert torch.allclose(again.score(batch).logp, policy.score(batch).logp, atol=1e-5)
+
+
 def test_frequencies_are_those_of_the_softmax(policy: Policy) -> None:
     params, n = SamplingParams(max_tokens=1), 4000
 
@@ -217,6 +242,31 @@ def test_a_hold_keeps_the_next_step_waiting(policy: Policy) -> None:
     assert run(work())[0] == 2
 
 
+def test_a_step_waits_for_requests_that_are_about_to_come(policy: Policy) -> None:
+    """A rollout that needs a few rounds of the event loop to ask is not left out of the step."""
+
+    async def work() -> int:
+        sampler = NativeSampler(policy)
+        first: list[int] = []
+        step = sampler._step
+
+        def watched() -> None:
+            step()
+            first.append(len(sampler.live))
+
+        sampler._step = watched  # type: ignore[method-assign]
+
+        async def slow(rounds: int) -> Sample:
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            return await sampler.sample(PROMPTS[0], WARM, rounds)
+
+        await asyncio.gather(*(slow(r) for r in range(0, 9, 2)))
+        return first[0]
+
+    assert run(work()) == 5
+
+
 def test_closing_and_giving_up(policy: Policy) -> None:
     async def work() -> None:
         sampler = NativeSampler(policy)
@@ -226,7 +276,9 @@ def test_closing_and_giving_up(policy: Policy) -> None:
             given_up = asyncio.create_task(sampler.sample(PROMPTS[1], WARM, 1))
             await asyncio.sleep(0)
             given_up.cancel()
+        before = policy.meter.prefilled
         await waiting
+        assert policy.meter.prefilled - before == len(PROMPTS[0])
         assert given_up.cancelled()
         async with sampler.hold():
             never = asyncio.create_task(sampler.sample(PROMPTS[0], WARM, 1))

@@ -1,5 +1,5 @@
 """The native sampler: continuous batching over `policy.engine`. One step serves all rows; finished rows leave
-at once, waiting requests join at any step, identical prompts waiting together are computed and stored once.
+at once, waiting requests join at any step, identical prompts waiting together are computed once.
 """
 
 from __future__ import annotations

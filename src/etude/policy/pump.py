@@ -151,7 +151,7 @@ class Pumped:
             rows = torch.tensor([i for i, r in enumerate(requests) if _settings(r.params) == params])
             every = len(rows) == len(requests)
             part = draw(logits if every else logits[rows], params, uniform[rows])
-            tokens[rows], logp[rows] = part
+            tokens[rows], logp[rows] = part[0].cpu(), part[1].cpu()
         for request, token, value in zip(requests, tokens.tolist(), logp.tolist(), strict=True):
             request.tokens.append(token)
             request.logp.append(value)

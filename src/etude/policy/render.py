@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from etude.policy.tokenizer import Tokenizer
 from etude.types import Array, Message
 
@@ -77,8 +75,3 @@ class Renderer:
 
 def _plain(messages: Sequence[Message]) -> str:
     return "".join(m.content + "\n" for m in messages)
-
-
-def empty() -> Array:
-    """int32[0]."""
-    return np.zeros(0, np.int32)

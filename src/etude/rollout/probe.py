@@ -71,6 +71,11 @@ async def branches(
     start = table.take_up(episode, cut, seeds.key("probe", episode.index, cut))
     if lead is not None:
         start.prefill(lead, tag="lead")
+    return await continued(start, number, **params)
+
+
+async def continued(start: Player, number: int, **params: Any) -> list[Player]:
+    """`number` forks of a player, each after one reply of its own."""
     players = [start.fork(k) for k in range(number)]
     await asyncio.gather(*(p.reply(tag="probe", **params) for p in players))
     return players

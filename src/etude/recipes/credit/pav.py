@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -25,7 +26,8 @@ def valued_steps(
     async def gather(table: Any) -> list[Episode]:
         async def look(episode: Episode) -> dict[str, Any]:
             cuts = step_cuts(table.voice.renderer.tokenizer, episode, separator, most)
-            return {"cuts": cuts, "q": [await value(table, episode, cut, probes) for cut in cuts]}
+            q = await asyncio.gather(*(value(table, episode, cut, probes) for cut in cuts))
+            return {"cuts": cuts, "q": list(q)}
 
         return await noting(table, await table.plays(range(table.samples)), look)
 
@@ -64,7 +66,9 @@ RECIPE = Recipe(
     name="pav",
     family="credit",
     n=307,
-    paper=Paper("Rewarding Progress: Scaling Automated Process Verifiers for LLM Reasoning", "2410.08146", 2024),
+    paper=Paper(
+        "Rewarding Progress: Scaling Automated Process Verifiers for LLM Reasoning", "2410.08146", 2024
+    ),
     idea="A good step is one after which success is likelier than before, in the eyes of a prover that is not the policy itself. "
     "The prover here is the best of K of the policy's own continuations, sampled from the end of each step. "
     "Progress under the prover is added to the outcome.",
@@ -78,8 +82,12 @@ RECIPE = Recipe(
     confidence="memory",
     claim="A best-of-K prover accelerates learning; the policy as its own prover (best_of=1) does not.",
     examples=(
-        ByHand("values 1/2, 1/2, 1 with K = 2", lambda: prover_progress(np.array([0.5, 0.5, 1]), 2), [0, 0.25]),
-        ByHand("K = 1 is the policy's own progress", lambda: prover_progress(np.array([0.5, 0, 1]), 1), [-0.5, 1]),
+        ByHand(
+            "values 1/2, 1/2, 1 with K = 2", lambda: prover_progress(np.array([0.5, 0.5, 1]), 2), [0, 0.25]
+        ),
+        ByHand(
+            "K = 1 is the policy's own progress", lambda: prover_progress(np.array([0.5, 0, 1]), 1), [-0.5, 1]
+        ),
         Reduction("alpha 0: the outcome alone", "reinforce", {"credit.alpha": 0.0}),
     ),
 )

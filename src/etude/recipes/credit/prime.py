@@ -10,7 +10,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from etude.credit.group import centred, constant, leave_one_out, whitened
+from etude.credit.group import constant, leave_one_out, whitened
+from etude.curriculum.band import within
 from etude.objective.outcome import sums_to_outcome
 from etude.objective.policy import clipped
 from etude.objective.terms import Objective
@@ -33,20 +34,23 @@ def implicit_outcome(beta: float) -> Objective:
     return sums_to_outcome(said, error, reads={"reference"})
 
 
+def to_go(rewards: Array) -> Array:
+    """f[n]: the sum of each reward and all that follow."""
+    return np.cumsum(rewards[::-1])[::-1]
+
+
 def process_advantages(rewards: Sequence[Array], released: bool) -> list[Array]:
     """Reward-to-go of each episode's token rewards (f[n] each), less the mean token reward of the others; as
     `released`, plus (q_t - own mean) / (G - 1)."""
     means = np.array([q.mean() if len(q) else 0.0 for q in rewards])
-    if len(means) < 2:
-        return [np.zeros_like(q) for q in rewards]
-    others = (means.sum() - means) / (len(means) - 1)
-    extra = [(q - m) / (len(means) - 1) * released for q, m in zip(rewards, means, strict=True)]
-    return [np.cumsum((q - o + x)[::-1])[::-1] for q, o, x in zip(rewards, others, extra, strict=True)]
+    others = (means.sum() - means) / max(len(means) - 1, 1)
+    extra = [(q - m) / max(len(means) - 1, 1) * released for q, m in zip(rewards, means, strict=True)]
+    return [to_go(q - o + x) for q, o, x in zip(rewards, others, extra, strict=True)]
 
 
 def implicit_rewards(
     beta: Annotated[float, Setting("scale of the implicit reward", low=0)] = 0.05,
-    process: Annotated[float, Setting("weight of the process part, at most 1 before", low=0)] = 5.0,
+    process: Annotated[float, Setting("weight of the process part", low=0)] = 5.0,
     outcome: Annotated[float, Setting("weight of the outcome part", low=0)] = 1.0,
     unit: Annotated[str, Setting("what one implicit reward is for", choices=("token", "whole"))] = "token",
     judged: Annotated[
@@ -56,14 +60,16 @@ def implicit_rewards(
     released: Annotated[bool, Setting("the baseline as in the released code")] = True,
     whiten: Annotated[bool, Setting("whiten advantages over the batch")] = True,
 ):
-    """A_t = process x (reward-to-go of beta (log pi_phi - log pi_ref), over its largest size in the batch)
-    + outcome x (r - mean of the others)."""
+    """A_t = process x (reward-to-go of q_t less a baseline) + outcome x (r - mean of the others), with
+    q_t = beta (log pi_phi - log pi_ref) over the batch's largest |reward-to-go|."""
 
     def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
         plain = [constant(e, 0.0) for g in groups for e in g.episodes]
         outcomes = [np.full(len(s.advantage), s.episode.reward, np.float32) for s in plain]
         known = context.with_logp(plain, "reference")
-        lessons = [replace(s, extras={**s.extras, "outcome": r}) for s, r in zip(known, outcomes, strict=True)]
+        lessons = [
+            replace(s, extras={**s.extras, "outcome": r}) for s, r in zip(known, outcomes, strict=True)
+        ]
 
         def learn() -> None:
             if online:
@@ -75,32 +81,24 @@ def implicit_rewards(
         scored = iter(context.with_logp(known, "prm"))
         if judged == "before":
             learn()
-        signals, parts = [], []
-        for group in groups:
-            mine = [next(scored) for _ in group.episodes]
-            rows = [beta * (s.extras["prm"] - s.extras["reference"])[s.episode.sampled] for s in mine]
-            if unit == "whole":
-                rows = [np.append(np.zeros(len(q) - 1), q.sum()) if len(q) else q for q in rows]
-            parts += process_advantages(rows, released)
-            signals += [constant(s.episode, a) for s, a in zip(mine, outcome * leave_one_out(group.rewards), strict=True)]
-        most = max((float(np.abs(p).max()) for p in parts if len(p)), default=0.0)
-        for signal, part in zip(signals, parts, strict=True):
-            signal.advantage[signal.episode.sampled] += process * part / (most or 1.0)
+        rows = [[_implicit(next(scored), beta, unit) for _ in g.episodes] for g in groups]
+        most = max((float(np.abs(to_go(q)).max()) for row in rows for q in row if len(q)), default=0.0) or 1.0
+        signals = []
+        for group, row in zip(groups, rows, strict=True):
+            parts = process_advantages([process * q / most for q in row], released)
+            whole = outcome * leave_one_out(group.rewards)
+            for episode, part, base in zip(group.episodes, parts, whole, strict=True):
+                signals.append(constant(episode, base))
+                signals[-1].advantage[episode.sampled] += part
         return whitened(signals) if whiten else signals
 
     return credit
 
 
-def within(
-    low: Annotated[float, Setting("least share of right attempts", low=0, high=1)] = 0.2,
-    high: Annotated[float, Setting("greatest share of right attempts", low=0, high=1)] = 0.8,
-):
-    """Only tasks that are neither too hard nor too easy; others are drawn instead."""
-
-    def right(group: Group) -> float:
-        return float(np.mean([e.correct for e in group.episodes])) if group.episodes else -1.0
-
-    return lambda groups, context=None: [g for g in groups if low <= right(g) <= high]
+def _implicit(signal: Signal, beta: float, unit: str) -> Array:
+    """f[n]: beta (log pi_phi - log pi_ref) of the sampled tokens; their sum on the last one if `unit` is whole."""
+    q = beta * (signal.extras["prm"] - signal.extras["reference"])[signal.episode.sampled]
+    return q if unit == "token" or not len(q) else np.append(np.zeros(len(q) - 1), q.sum())
 
 
 RECIPE = Recipe(
@@ -112,12 +110,16 @@ RECIPE = Recipe(
     "That log-ratio, token by token, is a process reward that nobody had to label. "
     "It is added to the outcome, and learned anew on every step's attempts.",
     equation="q_t = beta (log pi_phi(y_t) - log pi_ref(y_t));  L_phi = BCE(sigmoid(sum_t q_t), R);  "
-    "A_t = 5 sum_{s >= t} (q_s - mean of the others' mean q) / max|.| + r - mean of the others' r, whitened",
+    "A_t = 5 sum_{s >= t} (q_s - mean of the others' mean q) / max |sum q| + r - mean of the others' r, whitened",
     departures=(
         "the reward model's learning rate is 2e-5, twice the run's default, as 1e-6 is twice the paper's 5e-7",
         "guess: the outcome has weight 1 beside the process part's 5",
     ),
-    stages={"select": stage(within), "credit": stage(implicit_rewards), "objective": stage(clipped, mean="token")},
+    stages={
+        "select": stage(within),
+        "credit": stage(implicit_rewards),
+        "objective": stage(clipped, mean="token"),
+    },
     companions={"prm": Companion("copy", lr=2e-5), "reference": Companion("start")},
     claim="Reaches a target accuracy with fewer attempts than RLOO, and a frozen reward model does worse than the online one.",
     examples=(
@@ -134,7 +136,13 @@ RECIPE = Recipe(
         Reduction(
             "without the process part, on-policy: RLOO",
             "rloo",
-            {"credit.process": 0, "credit.whiten": False, "objective.mean": "sum", "select.low": 0, "select.high": 1},
+            {
+                "credit.process": 0,
+                "credit.whiten": False,
+                "objective.mean": "sum",
+                "select.low": 0,
+                "select.high": 1,
+            },
         ),
     ),
 )

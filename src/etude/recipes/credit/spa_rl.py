@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from torch import Tensor
 
+from etude.credit.example import attempt
 from etude.credit.group import constant
 from etude.credit.tokens import Gamma, Lambda, drift, terminal, token_gae
 from etude.objective.outcome import sums_to_outcome
@@ -19,14 +20,16 @@ from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.train.batch import Batch
 from etude.train.step import Update
-from etude.types import Array, Episode, Group, Signal
+from etude.types import Array, Episode, Group, Signal, Span
 
 
 def turn_ends(episode: Episode) -> Array:
     """bool[T]: the last token of each of the policy's turns."""
     ends = np.zeros(len(episode.tokens), bool)
     stops = np.cumsum([len(s) for s in episode.spans])
-    ends[[stop - 1 for span, stop in zip(episode.spans, stops, strict=True) if span.sampled and len(span)]] = True
+    ends[
+        [stop - 1 for span, stop in zip(episode.spans, stops, strict=True) if span.sampled and len(span)]
+    ] = True
     return ends
 
 
@@ -47,7 +50,7 @@ def estimate_progress() -> Objective:
     def said(out: Outputs, batch: Batch) -> Tensor:
         return out.heads["progress"][:, 0]
 
-    return replace(sums_to_outcome(said, lambda total, outcome: (total - outcome) ** 2), heads={"progress": 1})
+    return sums_to_outcome(said, lambda total, outcome: (total - outcome) ** 2, progress=1)
 
 
 def progress_rewards(
@@ -56,7 +59,9 @@ def progress_rewards(
     kl: Annotated[float, Setting("price of leaving the starting policy", "per nat", low=0)] = 0.01,
     refusal: Annotated[str, Setting("what the world says of a turn it cannot carry out")] = "nothing happens",
     learned: Annotated[bool, Setting("progress as estimated; else the outcome, at the last turn")] = True,
-    until: Annotated[float, Setting("share of the run after which the estimator is frozen", low=0, high=1)] = 1.0,
+    until: Annotated[
+        float, Setting("share of the run after which the estimator is frozen", low=0, high=1)
+    ] = 1.0,
     gamma: Gamma = 1.0,
     lam: Lambda = 0.95,
 ):
@@ -90,6 +95,11 @@ def progress_rewards(
     return credit
 
 
+def _two_turns(heard: str) -> Episode:
+    turn = Span("assistant", np.array([1, 2]), True, np.zeros(2))
+    return replace(attempt(1.0), spans=(turn, Span("user", np.frombuffer(heard.encode(), np.uint8)), turn))
+
+
 RECIPE = Recipe(
     name="spa_rl",
     family="credit",
@@ -110,17 +120,18 @@ RECIPE = Recipe(
         "objective": stage(clipped_with_value),
         "update": stage(Update, passes=2),
     },
-    companions={"progress": Companion("copy", lr=1e-5, heads={"progress": 1}), "reference": Companion("start")},
+    companions={
+        "progress": Companion("copy", lr=1e-5, heads={"progress": 1}),
+        "reference": Companion("start"),
+    },
     claim="On puzzles of several turns it learns faster than with the outcome at the end, the more so the longer they are.",
     examples=(
-        ByHand(
-            "two turns of two tokens with an observation between: where they end",
-            lambda: turn_ends(_turns("you see a door", 2)),
-            [0, 1, *[0] * 14, 0, 1],
-        ),
+        ByHand("where two turns of two tokens end", lambda: turn_ends(_two_turns("ok")), [0, 1, 0, 0, 0, 1]),
         ByHand(
             "a first turn that did nothing",
-            lambda: executable(_turns("Nothing happens.", 2), "nothing happens", bytes_of),
+            lambda: executable(
+                _two_turns("Nothing happens."), "nothing happens", lambda t: bytes(t).decode()
+            ),
             [0.0, 1.0],
         ),
         Reduction(

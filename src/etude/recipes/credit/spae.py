@@ -7,65 +7,35 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from etude.credit.early import accuracy
 from etude.credit.group import centred, constant, whitened
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.recipes.base.dapo import RECIPE as DAPO
-from etude.rollout.probe import Most, Separator, branches, noting, step_cuts, step_index
+from etude.rollout.early import answered_early
+from etude.rollout.probe import step_index
 from etude.rollout.table import verdict
 from etude.settings import Setting, stage
-from etude.types import Array, Episode, Group, Signal, Span
+from etude.types import Array, Group, Signal
 
 
-def answered_early(
-    separator: Separator = "\n",
-    most: Most = 16,
-    probes: Annotated[int, Setting("answers drawn after each step", low=1)] = 5,
-    tokens: Annotated[int, Setting("longest answer drawn", "tokens", low=1)] = 10,
-    temperature: Annotated[float, Setting("temperature of the answers", low=0.01, high=10)] = 0.6,
-    ask: Annotated[str, Setting("what makes the model answer at once")] = "**Final Answer** \\boxed{",
-):
-    """Attempts; in groups whose outcomes differ, with the confidence of answers forced after each step (notes
-    `cuts`, `lead`, `confidence`)."""
-
-    async def gather(table: Any) -> list[Episode]:
-        tokenizer = table.voice.renderer.tokenizer
-        lead = tokenizer.encode(ask)
-
-        async def look(episode: Episode) -> dict[str, Any]:
-            cuts = step_cuts(tokenizer, episode, separator, most)
-            how = {"max_tokens": tokens, "temperature": temperature}
-            drawn = [await branches(table, episode, cut, probes, lead, **how) for cut in cuts]
-            sure = [[confidence(p.spans[-1].logp) for p in players] for players in drawn]
-            return {"cuts": cuts, "lead": lead.tolist(), "confidence": [float(np.mean(s)) for s in sure]}
-
-        episodes = await table.plays(range(table.samples))
-        rewards = [e.reward for e in episodes if not e.failure]
-        return await noting(table, episodes, look) if len(set(rewards)) > 1 else episodes
-
-    return gather
-
-
-def confidence(logp: Array | None) -> float:
-    """exp(-mean H_l), each entropy H_l read from the token drawn there: -log p is an unbiased reading of it."""
-    return float(np.exp(np.mean(logp))) if logp is not None and len(logp) else 0.0
-
-
-def potential(accuracy: Array, confidence: Array) -> Array:
+def potential(accurate: Array, sure: Array) -> Array:
     """Phi = 1.5 Acc Conf + 0.5 Acc - Conf, in [-1, 1]: 1 sure and right, -1 sure and wrong, 0 unsure."""
-    return 1.5 * accuracy * confidence + 0.5 * accuracy - confidence
+    return 1.5 * accurate * sure + 0.5 * accurate - sure
 
 
 def damping(phi: Array, alpha: float, saturated: float) -> Array:
     """f_k = 1 - alpha (1 - exp(-C_k)), C_k the number of earlier steps with Phi above `saturated`."""
-    before = np.cumsum(phi > saturated) - (phi > saturated)
-    return 1 - alpha * (1 - np.exp(-before))
+    found = (phi > saturated).astype(float)
+    return 1 - alpha * (1 - np.exp(-(np.cumsum(found) - found)))
 
 
 def step_potentials(
     xi: Annotated[float, Setting("weight of a step's gain in potential", low=0)] = 0.5,
     alpha: Annotated[float, Setting("damping of steps after the solution was found", low=0, high=1)] = 0.5,
-    saturated: Annotated[float, Setting("potential at which a solution counts as found", low=-1, high=1)] = 0.9,
+    saturated: Annotated[
+        float, Setting("potential at which a solution counts as found", low=-1, high=1)
+    ] = 0.9,
     whiten: Annotated[bool, Setting("whiten advantages over the batch")] = True,
 ):
     """A_t = (r - mean r) f_k + xi g_k in step k; g_k = exp(dPhi_k, scaled to [0, 1]) minus its mean. Words after
@@ -74,7 +44,10 @@ def step_potentials(
     def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
         episodes = [e for g in groups for e in g.episodes]
         base = [a for g in groups for a in centred(g.rewards)]
-        phis = [potential(a, np.array(e.notes.get("confidence", []))) for e, a in zip(episodes, _accuracy(episodes, context), strict=True)]
+        phis = [
+            potential(a, np.array(e.notes.get("confidence", [])))
+            for e, a in zip(episodes, accuracy(episodes, context), strict=True)
+        ]
         gains = [np.diff(phi, prepend=phi[:1]) for phi in phis]
         flat = np.concatenate(gains) if gains else np.zeros(0)
         low, high = (flat.min(), flat.max()) if len(flat) else (0.0, 0.0)
@@ -91,22 +64,6 @@ def step_potentials(
         return whitened(signals) if whiten else signals
 
     return credit
-
-
-def _accuracy(episodes: Sequence[Episode], context: Any) -> list[Array]:
-    """f[K] each: the mean probability of the gold answer's tokens, forced after each step."""
-    encode = context.policy.tokenizer.encode
-    forced = []
-    for episode in episodes:
-        gold = encode(episode.task.answer or episode.task.reference)
-        lead = np.array(episode.notes.get("lead", []), np.int32)
-        for cut in episode.notes.get("cuts", []):
-            before = Span("user", np.concatenate([episode.tokens[:cut], lead]))
-            on = np.append(np.zeros(len(before)), np.ones(len(gold))).astype(np.float32)
-            forced.append(Signal(Episode(episode.task, (before, Span("assistant", gold))), 0 * on, {"probe": on}))
-    rows = context.rows(forced, lambda out: out.logp)
-    means = iter(float(np.exp(r[s.weights["probe"] != 0]).mean()) for r, s in zip(rows, forced, strict=True))
-    return [np.array([next(means) for _ in e.notes.get("cuts", [])]) for e in episodes]
 
 
 RECIPE = Recipe(

@@ -117,6 +117,8 @@ RECIPE = Recipe(
             [0.25, 0.0, -0.25],
         ),
         Reduction("alpha 0: DPO", "dpo", {"objective.alpha": 0.0}),
-        Reduction("the same prompt twice: DPO", "dpo", {"credit.worse": "Revise.", "credit.better": "Revise."}),
+        Reduction(
+            "the same prompt twice: DPO", "dpo", {"credit.worse": "Revise.", "credit.better": "Revise."}
+        ),
     ),
 )

@@ -42,9 +42,7 @@ def shortened(one: Group, length: float) -> Group:
 
 def by_difficulty(
     threshold: Annotated[float, Setting("mean reward above which a task is easy", low=0, high=1)] = 0.5,
-    short: Annotated[
-        float, Setting("limit of easy tasks, as a share of run.max_tokens", low=0, high=1)
-    ] = 0.5,
+    short: Annotated[float, Setting("limit of easy tasks, in run.max_tokens", low=0, high=1)] = 0.5,
 ) -> Select:
     """Easy tasks are held to a shorter limit; then only groups of mixed reward are kept."""
 
@@ -106,7 +104,7 @@ DA_DLER = Recipe(
     examples=(
         ByHand(
             "an easy group is held to 3 of 6 tokens",
-            lambda: by_difficulty()([group([1, 1, 0], lengths=[3, 4, 2])])[0].rewards,
+            lambda: by_difficulty()([group([1, 1, 0], [3, 4, 2])], None)[0].rewards,
             [1, 0, 0],
         ),
         Reduction("one limit for all tasks is DLER", "dler", {"select.short": 1.0}),

@@ -30,9 +30,7 @@ def hinted(number: int) -> Callable[[Task, Player], Awaitable[Episode]]:
 
 def after_failure(
     hint: Annotated[int, Setting("which of the task's hints, from 1, the vaguest", low=1)] = 1,
-    attempts: Annotated[
-        float, Setting("guided attempts per attempt, where all failed; 0: never", low=0, high=8)
-    ] = 1.0,
+    attempts: Annotated[float, Setting("guided attempts per failed one; 0: never", low=0, high=8)] = 1.0,
 ) -> Gather:
     """Every player on its own; where all of them are wrong, as many again with a hint."""
 
@@ -61,11 +59,11 @@ def two_crowds(
     that was guided all others failed, so they teach nothing then."""
 
     def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        guided = [np.array([bool(e.notes.get("guided")) for e in g.episodes]) for g in groups]
-        crowds = zip(groups, guided, strict=True)
-        return assigned(
-            groups, [standardised(g.rewards) if pooled else apart(g.rewards, who) for g, who in crowds]
-        )
+        guided = [np.array([e.notes.get("guided", False) for e in g.episodes], bool) for g in groups]
+        rewards = [g.rewards for g in groups]
+        if pooled:
+            return assigned(groups, [standardised(r) for r in rewards])
+        return assigned(groups, [apart(r, who) for r, who in zip(rewards, guided, strict=True)])
 
     return credit
 

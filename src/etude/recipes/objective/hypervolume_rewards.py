@@ -18,22 +18,19 @@ from etude.types import Group, Signal
 
 def hypervolume(points: Sequence[Sequence[float]], origin: Sequence[float]) -> float:
     """Volume of the union of the boxes between `origin` and each point above it, sliced along the last axis."""
-    above = sorted(
-        (p for p in points if all(x > o for x, o in zip(p, origin, strict=True))), key=lambda p: -p[-1]
-    )
-    if not above or len(origin) == 1:
-        return above[0][0] - origin[0] if above else 0.0
-    floors = [p[-1] for p in above[1:]] + [origin[-1]]
-    flat = [p[:-1] for p in above]
-    return sum(
-        (p[-1] - low) * hypervolume(flat[: i + 1], origin[:-1])
-        for i, (p, low) in enumerate(zip(above, floors, strict=True))
-    )
+    inside = [p for p in points if all(x > o for x, o in zip(p, origin, strict=True))]
+    if not inside or len(origin) == 1:
+        return max((p[0] for p in inside), default=origin[0]) - origin[0]
+    above = sorted(inside, key=lambda p: -p[-1])
+    volume, floors = 0.0, [*(p[-1] for p in above[1:]), origin[-1]]
+    for i, (p, low) in enumerate(zip(above, floors, strict=True)):
+        volume += (p[-1] - low) * hypervolume([q[:-1] for q in above[: i + 1]], origin[:-1])
+    return volume
 
 
 class Front:
-    """r_i - mean r for the plain sum of the scores, times base + gain tanh(h), h the hypervolume by which the mean scores of this
-    step extend what was reached before, seen from those of the first step."""
+    """r_i - mean r of the mean of the scores, times base + gain tanh(h): h is the hypervolume by which this step's
+    mean scores extend what was reached before, seen from those of the first step."""
 
     def __init__(
         self,
@@ -46,7 +43,8 @@ class Front:
 
     def __call__(self, groups: Sequence[Group], context: Any) -> list[Signal]:
         rows = scores(groups, self.names)
-        h = self.extend(np.concatenate(rows, 1).mean(1).tolist()) if rows else 0.0
+        played = [r for r in rows if r.size]
+        h = self.extend(np.concatenate(played, 1).mean(1).tolist()) if played else 0.0
         factor = self.base + self.gain * np.tanh(h)
         return assigned(groups, [factor * centred(r.mean(0)) for r in rows])
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from etude.credit.group import Credit, centred
+from etude.credit.group import Credit, centred, standardised
 from etude.credit.outcome import assigned
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
@@ -15,9 +15,12 @@ from etude.types import Array, Group, Signal
 
 def scaled(groups: Sequence[Array], over: str, epsilon: float = 1e-4) -> list[Array]:
     """(r_i - mean of the group) / (std + epsilon); std over all rewards, over the group's, or 1."""
-    every = np.concatenate(groups).std() if len(groups) else 0.0
-    std = {"batch": lambda r: every, "group": np.std, "off": lambda r: 1 - epsilon}[over]
-    return [centred(r) / (std(r) + epsilon) for r in groups]
+    if over == "off":
+        return [centred(r) for r in groups]
+    if over == "group":
+        return [standardised(r, epsilon) for r in groups]
+    std = np.concatenate(groups).std() if len(groups) else 0.0
+    return [centred(r) / (std + epsilon) for r in groups]
 
 
 def mixed_scale(
@@ -36,7 +39,7 @@ RECIPE = Recipe(
     family="objective",
     n=261,
     paper=Paper("Part I: Tricks or Traps? A Deep Dive into RL for LLM Reasoning", "2508.08221", 2025),
-    idea="Of the many tricks around GRPO, two carry a base model: the group's mean as baseline with the batch's standard deviation as scale, "
+    idea="Of the many tricks around GRPO, two carry a base model: the batch's standard deviation as scale of the advantage, "
     "and a loss that counts every token alike. A group with nearly equal rewards is then not blown up. Nothing else is added.",
     equation="A_i = (r_i - mean_group r) / (std_batch r + 1e-4);  L = - sum_it min(rho A, clip(rho, 1-e, 1+e) A) / sum_i |y_i|",
     departures=(
@@ -48,7 +51,7 @@ RECIPE = Recipe(
         ByHand(
             "groups 1,0 and 1,1: std of 1,0,1,1",
             lambda: scaled([np.array([1.0, 0]), np.ones(2)], "batch", 0.0),
-            [[0.5 / 0.75**0.5 * 2, -0.5 / 0.75**0.5 * 2], [0, 0]],
+            [[3**-0.5 * 2, -(3**-0.5) * 2], [0, 0]],
         ),
         Reduction(
             "without any std, summed and on-policy it is REINFORCE",

@@ -27,9 +27,7 @@ def ramp(progress: float, share: float, warmup: float) -> float:
 def with_holes(
     share: Annotated[float, Setting("share of solution tokens that are replaced", low=0, high=1)] = 0.4,
     warmup: Annotated[float, Setting("share of the run over which it rises from 0", low=0, high=1)] = 0.66,
-    random: Annotated[
-        float, Setting("share of replacements by a random token; the rest: the end token", low=0, high=1)
-    ] = 1.0,
+    random: Annotated[float, Setting("share replaced at random, not by the end token", low=0, high=1)] = 1.0,
 ):
     """Imitation of the demonstrations. Extras: `read`, the tokens that the model shall read, drawn anew at every
     step; what it shall say stays as it is."""

@@ -10,8 +10,16 @@ import torch
 from etude.credit.example import credited
 from etude.credit.group import Credit, constant
 from etude.curriculum.gate import mixed_only
-from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, segment_sum
-from etude.objective.terms import per_constant, per_sequence
+from etude.objective.terms import (
+    Objective,
+    Term,
+    TokenLoss,
+    log_ratio,
+    objective,
+    per_constant,
+    per_sequence,
+    segment_sum,
+)
 from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
@@ -26,7 +34,9 @@ WEIGHTS: dict[str, Callable[[float], float]] = {
 
 
 def rated(
-    weight: Annotated[str, Setting("w of a task of pass rate r; odds: root of (1-r)/r", choices=tuple(WEIGHTS))] = "1-r",
+    weight: Annotated[
+        str, Setting("w of a task of pass rate r; odds: root of (1-r)/r", choices=tuple(WEIGHTS))
+    ] = "1-r",
     floor: Annotated[float, Setting("least distance of r from 0 and 1", low=1e-6, high=0.5)] = 0.02,
 ) -> Credit:
     """A = w for a right answer, -w r/(1-r) for a wrong one: what the loss amounts to at pi_theta = pi_old. Extras:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import torch
 
+from etude.credit.example import credited
 from etude.credit.group import Credit
 from etude.credit.outcome import outcome
 from etude.objective.policy import clipped
@@ -42,6 +43,7 @@ W_REINFORCE = Recipe(
     stages={"credit": stage(signed, right=0.1), "objective": stage(clipped, mean="token")},
     claim="Pass@1 rises as with REINFORCE while pass@k at large k does not fall.",
     examples=(
+        ByHand("right, wrong", lambda: credited(signed(0.1), [1, 0]), [0.1, -1.0]),
         Reduction(
             "lambda = 1, summed and on-policy: TOPR, that is REINFORCE with rewards +1 and -1",
             "topr",
@@ -75,6 +77,7 @@ PSR = replace(
     stages={"credit": stage(signed, wrong=0.0), "objective": stage(clipped, mean="token")},
     claim="Pass@1 rises and pass@k at large k falls.",
     examples=(
+        ByHand("of right, wrong, right", lambda: credited(signed(wrong=0.0), [1, 0, 1]), [1.0, 1.0]),
         Reduction(
             "on-policy it is rejection-sampling fine-tuning", "rft", to_settings={"credit.distinct": False}
         ),

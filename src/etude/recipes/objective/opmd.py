@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 
 from etude.credit.example import credited
 from etude.credit.group import Credit, centred, constant
 from etude.curriculum.replay import Replay
-from etude.objective.masked_ratio import relative
+from etude.objective.masked_ratio import one_side, relative, ring
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.types import Group, Signal
@@ -40,6 +41,7 @@ PAPER = Paper(
     "2509.24203",
     2025,
 )
+UP, RHO = torch.ones(4), torch.tensor([0.5, 1.0, 1.5, 4.0])
 REC = Recipe(
     name="rec",
     family="objective",
@@ -59,7 +61,9 @@ REC = Recipe(
     },
     claim="On stale data clipping prevents collapse, and leaving the importance weight out changes little.",
     examples=(
-        ByHand("a shift of -0.1", lambda: credited(balanced_mean(-0.1), [1, 0]), [0.6, -0.4]),
+        ByHand("praise acts up to 1.2", lambda: one_side(UP, RHO, (0.8, 1.2), (0.4, 3.0)), [1, 1, 0, 0]),
+        ByHand("blame acts from 0.8", lambda: one_side(-UP, RHO, (0.8, 1.2), (0.4, 3.0)), [0, 1, 1, 1]),
+        ByHand("ring: and blame far out", lambda: ring(-UP, RHO, (0.8, 1.2), (0.4, 3.0)), [0, 1, 0, 1]),
         Reduction(
             "with importance weights and on-policy: GRPO without std",
             "grpo",
@@ -82,8 +86,8 @@ OPMD = Recipe(
     idea="Instead of a clip, a quadratic pull on the log-ratio keeps the policy near the one that wrote the data. "
     "Its strength is the temperature of the KL-regularised problem that the loss solves.",
     equation="L = - token mean of [A_i log pi(y_t) - tau (log pi(y_t) - log pi_old(y_t))^2]",
-    departures=("GUESS: tau = 1",),
-    stages={"objective": stage(relative, mask="off", tau=1.0)},
+    departures=("GUESS: tau = 0.1; at 1 the pull holds a small model where it was",),
+    stages={"objective": stage(relative, mask="off", tau=0.1)},
     claim="On stale data the pull prevents the collapse of unclipped REINFORCE.",
     examples=(
         Reduction(
@@ -109,6 +113,7 @@ ASYMRE = Recipe(
     stages={"credit": stage(balanced_mean, shift=-0.1), "objective": stage(relative, mask="off")},
     claim="On stale data a baseline below the mean is stable where one at or above the mean collapses.",
     examples=(
+        ByHand("right, wrong", lambda: credited(balanced_mean(-0.1), [1, 0]), [0.6, -0.4]),
         Reduction(
             "dV = 0, summed and on-policy: REINFORCE",
             "reinforce",

@@ -8,8 +8,15 @@ import torch.nn.functional as F
 
 from etude.credit.group import Credit, leave_one_out
 from etude.objective.policy import Beta, kl_to_start
-from etude.objective.terms import Objective, Term, TokenLoss, objective, segment_mean, spread
-from etude.objective.terms import sum_per_sequence
+from etude.objective.terms import (
+    Objective,
+    Term,
+    TokenLoss,
+    objective,
+    segment_mean,
+    spread,
+    sum_per_sequence,
+)
 from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
 from etude.settings import Setting, stage

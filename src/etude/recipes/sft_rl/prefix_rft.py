@@ -51,7 +51,7 @@ def one_prefixed(
 
         last = table.samples - 1
         ordinary = await table.plays(range(last))
-        return [*ordinary, *await table.play(last, continued if cut else None)]
+        return [*ordinary, *await table.play(last, continued)]
 
     return gather
 
