@@ -197,3 +197,21 @@ def test_taking_up_an_episode_in_the_middle() -> None:
     assert text == "57", "the reply continues the kept part"
     assert sampler.asked[0].tolist() == episode.tokens[: first + 1].tolist()
     assert player.done().sampled.tolist() == [False] * (first + 1) + [True, True]
+
+
+def test_a_world_is_played_to_its_end() -> None:
+    """FrozenLake by someone who knows the way: the solution's moves, one a turn, reach the goal."""
+    from etude.tasks import load
+
+    task = load("frozen_lake:size=3").draw(Request(), 0, 0)
+    moves = task.world().solve()
+    sampler = toys.ScriptedSampler(replies=list(moves))
+
+    async def never(task, answer):
+        raise AssertionError("a world judges itself")
+
+    player = Player(task, toys.voice(sampler.policy, sampler), never, key=1)
+    episode = asyncio.run(single()(task, player))
+    assert episode.correct
+    assert sum(s.sampled for s in episode.spans) == len(moves)
+    assert [s.tag for s in episode.spans if s.sampled] == ["move"] * len(moves)

@@ -378,10 +378,14 @@ def test_progress_of_a_good_fit_adds_up_to_the_outcome() -> None:
     for episode, row in zip(episodes, rows, strict=True):
         assert row[turn_ends(episode)].sum() == pytest.approx(episode.reward, abs=0.1)
     model = where.companions["progress"]
-    weights = model.policy.after.detach().clone()
+    head = model.policy.heads["progress"]
+    weights = head.detach().clone()
+    stages["credit"](groups, where)
+    assert not torch.equal(weights, head), "it goes on learning"
+    weights = head.detach().clone()
     where.progress = 1.0
     stages["credit"](groups, where)
-    assert torch.equal(weights, model.policy.after), "frozen from credit.until on"
+    assert torch.equal(weights, head), "frozen from credit.until on"
 
 
 def test_turns_are_paid_for_their_own_progress() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from etude.train.config import Budget, Plan
 
 TASKS = "chain_sum:max_terms=2,max_digits=2"
-STEPS = 60
+STEPS = 120
 
 
 def plan(steps: int | None = None) -> Plan:
@@ -15,5 +15,13 @@ def plan(steps: int | None = None) -> Plan:
         tasks=TASKS,
         budget=Budget(steps or STEPS, "steps"),
         seed=0,
-        changes={"run.eval_problems": "200", "run.eval_samples": "8"},
+        changes={
+            "update.lr": "1e-5",
+            "run.tasks_per_step": "16",
+            "run.attempts": "8",
+            "run.max_tokens": "12",
+            "run.eval_problems": "100",
+            "run.eval_samples": "8",
+            "run.evals": "3",
+        },
     )
