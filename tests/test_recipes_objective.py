@@ -696,6 +696,13 @@ def test_a_lol_judges_the_traces_it_is_given() -> None:
     used = [s.episode for s in lesson.signals]
     assert any(e is good for e in used)
     assert not any(e is bad for e in used)
+    _, stages = build(find("a_lol"), {"gather.traces": True})
+    taught: list = []
+    critic = lesson.context.companions["critic"]
+    critic.learn = lambda objective, signals, step, progress: taught.extend(signals)
+    stages["credit"](groups, lesson.context)
+    assert len(taught) == sum(len(g.episodes) for g in groups), "what others wrote says nothing of the start"
+    assert not any(s.episode.demonstration for s in taught)
 
 
 def only_seven(answer: str) -> Verdict:

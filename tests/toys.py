@@ -157,16 +157,26 @@ def voice(policy: TablePolicy, sampler=None, **params) -> Voice:
     )
 
 
-def context(policy: TablePolicy, update: Update | None = None, **more) -> Context:
+def context(policy: TablePolicy, update: Update | None = None, companions=None, **more) -> Context:
     learner = Learner(policy, update or Update(), micro_tokens=1 << 20)
     others = {name: TablePolicy(seed) for seed, name in enumerate(("reference", "teacher"), 1)}
+    for name, own in (companions or {}).items():
+        if own.source == "copy":
+            copy = TablePolicy(0, dict(own.heads))
+            others[name] = Learner(copy, Update(lr=own.lr), name, micro_tokens=1 << 20)
     return Context(0, None, learner, SamplingParams(max_tokens=6), others, **more)
 
 
 def play(
-    stages, policy: TablePolicy, tasks: Sequence[Task], samples: int = 4, speaker: Voice | None = None
+    stages,
+    policy: TablePolicy,
+    tasks: Sequence[Task],
+    samples: int = 4,
+    speaker: Voice | None = None,
+    others: dict | None = None,
 ) -> list[Group]:
-    """Groups as the loop would collect them."""
+    """Groups as the loop would collect them. `others`: companions that can speak."""
+    voices = {n: voice(p) for n, p in (others or {}).items() if isinstance(p, TablePolicy)}
 
     async def together():
         tables = [
@@ -179,6 +189,7 @@ def play(
                 stages["rollout"],
                 stages["reward"],
                 seeds.key("toy", i),
+                voices=voices,
             )
             for i, t in enumerate(tasks)
         ]
@@ -210,9 +221,11 @@ def lesson(
     """`drift`: how far the policy moved since it sampled; 0 is on-policy."""
     recipe, stages = build(find(name), settings or {})
     policy = TablePolicy(0, dict(stages["objective"].heads))
-    where = context(policy)
+    where = context(policy, companions=recipe.all_companions)
     problems = [task(i) for i in range(tasks)]
-    groups = play(stages, policy, problems, recipe.all_defaults.get("attempts", samples))
+    groups = play(
+        stages, policy, problems, recipe.all_defaults.get("attempts", samples), None, where.companions
+    )
     failed = [e.failure for g in groups for e in g.failed]
     assert not failed, failed[0]
     kept = stages["select"](groups, where)

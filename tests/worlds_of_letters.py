@@ -26,7 +26,14 @@ class First:
 
 def words() -> TaskSet:
     tasks = [
-        Task((Message("user", word),), First(word[0]), kind="first", answer=word[0], reference=word[0])
+        Task(
+            (Message("user", word),),
+            First(word[0]),
+            kind="first",
+            answer=word[0],
+            reference=word[0],
+            hints=(word[0],),
+        )
         for word in map("".join, itertools.product(LETTERS, repeat=4))
     ]
     return TaskSet.of(tasks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from etude.objective.terms import (
     MEANS,
@@ -125,9 +124,3 @@ def clipped_with_value(
         return 0.5 * error, {"value": value, "value_error": 0.5 * error}
 
     return base + objective(Term("value", value_loss, MEANS["token"], coefficient=value_weight), value=1)
-
-
-def episode_log_ratio(out: Outputs, batch: Batch) -> Tensor:
-    """f32[B]: log of the whole answer's probability ratio, summed over sampled tokens."""
-    ratio = log_ratio(out, batch)
-    return torch.zeros(int(batch.episode[-1]) + 1, device=ratio.device).index_add(0, batch.episode, ratio)

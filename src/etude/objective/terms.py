@@ -100,14 +100,14 @@ class Objective:
     "hidden". `reads`: companions whose log-probability of every token stands in `batch.extras`. `heads`:
     auxiliary linear heads on the trunk {name: outputs}. `unit`: the smallest piece that a micro-batch may hold
     ("episode" | "group" | "batch"). `corrupt` may change the input tokens of a batch
-    (not its targets) before the forward pass; it is given a keyed generator."""
+    (not its targets) before the forward pass; anything random about that is drawn in credit."""
 
     terms: tuple[Term, ...]
     needs: frozenset[str] = frozenset()
     reads: frozenset[str] = frozenset()
     heads: Mapping[str, int] = field(default_factory=dict)
     unit: str = "episode"
-    corrupt: Callable[[Batch, torch.Generator], Tensor] | None = None
+    corrupt: Callable[[Batch], Tensor] | None = None
 
     def __add__(self, other: Objective) -> Objective:
         units = ("episode", "group", "batch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -168,12 +169,22 @@ class Run:
         """Plays a few groups before step 1 and asks what the objective would make of them."""
         requests = [Request() for _ in range(self.settings.preflight)]
         drawn = self.context.drawn
+        learning = {n: copy.deepcopy(part.state_dict()) for n, part in self._learning.items()}
         groups = play(self, requests, "preflight")
         self.context.drawn = drawn
         self.guard(groups)
         kept = self.select([g for g in groups if g.episodes or g.demonstrations], self.context)
         signals = self.credit(kept, self.context)
-        return self.diagnose(groups, alive_share(pack(signals, self.context.sampling), self.objective))
+        alive = alive_share(pack(signals, self.context.sampling), self.objective)
+        for name, state in learning.items():  # what the rehearsal taught is forgotten
+            self._learning[name].load_state_dict(state)
+        return self.diagnose(groups, alive)
+
+    @property
+    def _learning(self) -> dict[str, Any]:
+        """Stages and companions with a state."""
+        named = {**self.stages, **self.context.companions}
+        return {n: part for n, part in named.items() if hasattr(part, "state_dict")}
 
     def diagnose(self, groups: Sequence[Group], alive: float) -> Diagnosis:
         return diagnose(groups, alive, self.settings.max_tokens, self.voice.renderer.decode)
@@ -196,7 +207,6 @@ class Run:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        named = {**self.stages, **self.context.companions}
         return {
             "step": self.context.step,
             "drawn": self.context.drawn,
@@ -204,7 +214,7 @@ class Run:
             "spent": dict(self.spent),
             "ended": self.ended,
             "learner": self.learner.state_dict(),
-            "stages": {k: v.state_dict() for k, v in named.items() if hasattr(v, "state_dict")},
+            "stages": {k: v.state_dict() for k, v in self._learning.items()},
             "meters": [
                 getattr(c, "policy", c).meter for c in (self.learner, *self.context.companions.values())
             ],
@@ -222,9 +232,8 @@ class Run:
         self.context.progress, self.ended = state["progress"], state["ended"]
         self.spent, self.health = dict(state["spent"]), state["health"]
         self.learner.load_state_dict(state["learner"])
-        named = {**self.stages, **self.context.companions}
         for name, value in state["stages"].items():
-            named[name].load_state_dict(value)
+            self._learning[name].load_state_dict(value)
         for owner, meter in zip(
             (self.learner, *self.context.companions.values()), state["meters"], strict=True
         ):

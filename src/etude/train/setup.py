@@ -178,7 +178,9 @@ def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[s
             if models[name].tokenizer.backend.get_vocab() != models["policy"].tokenizer.backend.get_vocab():
                 raise Refused(f"the teacher '{settings.teacher}' has another vocabulary than '{plan.model}'")
         elif companion.source == "copy":
-            models[name] = Policy.load(plan.model, heads=dict(companion.heads), **common)
+            models[name] = Policy.load(
+                plan.model, lora_rank=settings.lora, heads=dict(companion.heads), **common
+            )
         else:
             models[name] = models["policy"].clone(frozen=True)
     return models

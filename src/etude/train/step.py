@@ -18,7 +18,7 @@ from etude.errors import UserError
 from etude.objective.terms import Objective
 from etude.settings import Setting
 from etude.train.batch import Batch, pack
-from etude.types import SamplingParams, Signal
+from etude.types import Episode, SamplingParams, Signal
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,23 @@ class Learner:
     ) -> dict[str, float]:
         """All optimiser steps that `signals` are worth. Returns metrics, averaged over the last pass."""
         batch = pack(signals, self.sampling)
+        fresh = all(self._wrote(s.episode) for s in signals)
         totals: dict[str, list[float]] = {}
         for part in range(self.update.passes):
             totals = {} if part else totals
             for number, piece in enumerate(self._minibatches(batch, objective.unit, step, part)):
-                found = self._step(objective, piece, step, progress, first=part == number == 0)
+                found = self._step(objective, piece, step, progress, first=fresh and part == number == 0)
                 for name, (total, count) in found.items():
                     old = totals.setdefault(name, [0.0, 0.0])
                     old[0], old[1] = old[0] + total, old[1] + count
         means = {name: total / count for name, (total, count) in totals.items() if count}
         return {**means, "signal_tokens": alive_share(batch, objective)}
+
+    def _wrote(self, episode: Episode) -> bool:
+        """Whether the policy would write what was sampled of this episode just as it was sampled: of replayed or
+        hinted data, a difference of log-probabilities says nothing about the engine."""
+        ours = episode.policy_version == self.policy.version
+        return not episode.sampled.any() or (ours and not any(s.hidden for s in episode.spans))
 
     def _minibatches(self, batch: Batch, unit: str, step: int, part: int) -> Iterator[Batch]:
         number = self.update.minibatches
@@ -106,6 +113,10 @@ class Learner:
     ) -> dict[str, list[float]]:
         """Adds the gradient of the whole batch to the parameters, micro-batch by micro-batch. Returns metrics as
         [sum, count]; empty where no token carries signal."""
+        for parameter in self._parameters:
+            # None and zero differ to AdamW, and which of the two it is would depend on what was run before.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         counts = {term.name: term.count(batch) for term in objective.terms}
         found: dict[str, list[float]] = {}
         work = without_dead_weight(batch, objective)
@@ -162,9 +173,7 @@ class Learner:
     def _sums(
         self, objective: Objective, piece: Batch, counts: dict[str, float], step: int, first: bool
     ) -> dict[str, tuple[float, float]]:
-        inputs = None
-        if objective.corrupt is not None:
-            inputs = objective.corrupt(piece, seeds.torch_generator(self.seed, "corrupt", step))
+        inputs = objective.corrupt(piece) if objective.corrupt else None
         out = self.policy.outputs(piece, objective.needs, inputs)
         loss = torch.zeros(())
         sums: dict[str, tuple[float, float]] = {}

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.special import logsumexp
 
+from etude.credit.example import attempt
 from etude.credit.group import standardised
 from etude.credit.outcome import Names, assigned, scores
 from etude.credit.weigh import gradient
@@ -73,6 +74,11 @@ RECIPE = Recipe(
     stages={"reward": stage(aspects), "credit": stage(Influence), "objective": stage(clipped, mean="token")},
     claim="On the front of accuracy against length it dominates fixed weights.",
     examples=(
+        ByHand(
+            "2 of 6 tokens, right",
+            lambda: list(aspects()(attempt(1.0, (1, 2))).values()),
+            [8 / 9, 1, 2 / 3, 1],
+        ),
         ByHand("no influence", lambda: np.exp(moved(np.log([0.2, 0.8]), np.zeros(2), 1.0)), [0.2, 0.8]),
         ByHand(
             "log 2 more doubles the odds",

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from etude.credit.imitate import demonstrations
@@ -48,7 +47,7 @@ def with_holes(
     return credit
 
 
-def misread(batch: Batch, generator: torch.Generator) -> Tensor:
+def misread(batch: Batch) -> Tensor:
     """int64[N]: what the credit stage has drawn, so that no cut of the batch can change it."""
     return batch.extras["read"].long()
 

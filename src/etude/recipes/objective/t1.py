@@ -95,7 +95,6 @@ RECIPE = Recipe(
         "credit.whiten, off",
         "GUESS: alpha = 0.001, beta = 0.01, m = 0.99; token mean; no clipping",
         "attempts per task are the run's own (the paper goes up to 64); its SFT stage is a run of sft before",
-        "trains all weights: the anchor is a copy without LoRA adapters",
     ),
     stages={"reward": stage(tidy), "credit": stage(anchored), "objective": stage(exploring)},
     companions={"reference": Companion("copy")},
