@@ -705,4 +705,4 @@ def test_names_of_the_catalogue() -> None:
         "pav": 307,
     }
     assert {n: r.n for n, r in family.items()} == numbers
-    assert find("prime").all_companions["prm"] == Companion("copy", lr=2e-5)
+    assert find("prime").all_companions["prm"] == Companion("copy", lr=2.0)

@@ -439,13 +439,13 @@ def test_masked_thought_changes_what_is_read_and_nothing_else() -> None:
     groups = toys.play(stages, where.policy, long)
     signals = stages["credit"](groups, where)
     batch = pack(signals)
-    read = stages["objective"].corrupt(batch, None)
+    read = stages["objective"].corrupt(batch)
     shown = batch.weight("imitation") > 0
     assert (read == batch.tokens)[~shown].all(), "the question is never masked"
     changed = float((read != batch.tokens)[shown].double().mean())
     assert 0.42 < changed < 0.56, "half of the solution, but for fillings that hit by chance"
     where.step = 1
-    assert not torch.equal(stages["objective"].corrupt(pack(stages["credit"](groups, where)), None), read)
+    assert not torch.equal(stages["objective"].corrupt(pack(stages["credit"](groups, where))), read)
     where.progress = 0.33
     _, ramped = build(find("masked_thought"))
     half = pack(ramped["credit"](groups, where))
@@ -460,7 +460,7 @@ def test_masked_thought_with_nothing_but_holes_sees_the_question_only() -> None:
     where = toys.context(policy)
     (one,) = toys.play(stages, policy, [toys.task(0)])
     batch = pack(stages["credit"]([one], where))
-    read = stages["objective"].corrupt(batch, None)
+    read = stages["objective"].corrupt(batch)
     shown = batch.weight("imitation") > 0
     assert (read[shown] == policy.tokenizer.stops[0]).all()
 

@@ -30,6 +30,7 @@ NEEDS = {
     "feedback": "feedback from the checker (a task parameter: feedback=hint or full)",
     "steps": "step boundaries in the answers (`meta.steps`)",
     "teacher": "a second model (--set run.teacher=NAME)",
+    "text": "tasks that are answered in words, not played as a world",
     "answer": "a gold answer for every task (`answer`)",
 }
 
@@ -72,7 +73,7 @@ class Companion:
     `context.companions[name].learn(objective, signals, step, progress)`)."""
 
     source: str = "start"
-    lr: float = 0.0
+    lr: float = 0.0  # of a trained copy, as a multiple of the policy's
     heads: Mapping[str, int] = field(default_factory=dict)  # linear outputs on a trained copy's trunk
 
 

@@ -91,8 +91,9 @@ class Run:
         """Writes the step down, advances the budget and watches the run's health."""
         metrics = step_metrics(drawn, learnt)
         self._spend(metrics)
-        if report := self.curriculum.report():
-            metrics["curriculum"] = report
+        for name, part in self.stages.items():
+            if report := part.report() if hasattr(part, "report") else None:
+                metrics[name] = report
         step = self.context.step
         self.directory.write_step(step, metrics, signals, drawn, self.decode)
         for finding in self.health.observe(step, metrics):

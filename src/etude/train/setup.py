@@ -109,6 +109,7 @@ def missing(recipe: Recipe, settings: RunSettings, tasks: Any, seed: int) -> Non
         "answer": all(t.answer or t.reference for t in samples),
         "steps": all(t.meta.get("steps") for t in samples),
         "feedback": all(t.meta.get("feedback", "none") != "none" for t in samples),
+        "text": all(t.world is None for t in samples),
         "teacher": settings.teacher is not None,
     }
     for need in recipe.all_needs:
@@ -209,7 +210,7 @@ def _assemble(
     for name, model in models.items():
         companion = _companions(recipe, stages)[name]
         trained = companion.source == "copy"
-        update = type(stages["update"])(lr=companion.lr)
+        update = type(stages["update"])(lr=companion.lr * stages["update"].lr)
         companions[name] = (
             Learner(model, update, name, plan.seed, settings.micro_tokens, settings.sampling)
             if trained

@@ -69,7 +69,7 @@ RECIPE = Recipe(
         "credit": stage(practise_and_correct),
         "objective": stage(clipped_and_imitate),
     },
-    needs=("reference",),
+    needs=("reference", "text"),
     claim="Tasks solved: with prefix and intervention more than without the prefix, and that more than with the suffix; entropy stays near the start's.",
     examples=(
         ByHand(

@@ -80,6 +80,7 @@ RECIPE = Recipe(
     ),
     stages={"gather": stage(valued_steps), "credit": stage(with_progress), "objective": stage(plain)},
     confidence="memory",
+    needs=("text",),
     claim="A best-of-K prover accelerates learning; the policy as its own prover (best_of=1) does not.",
     examples=(
         ByHand(

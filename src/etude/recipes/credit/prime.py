@@ -112,7 +112,7 @@ RECIPE = Recipe(
     equation="q_t = beta (log pi_phi(y_t) - log pi_ref(y_t));  L_phi = BCE(sigmoid(sum_t q_t), R);  "
     "A_t = 5 sum_{s >= t} (q_s - mean of the others' mean q) / max |sum q| + r - mean of the others' r, whitened",
     departures=(
-        "the reward model's learning rate is 2e-5, twice the run's default, as 1e-6 is twice the paper's 5e-7",
+        "the reward model's learning rate is twice the policy's, as the paper's 1e-6 is twice its 5e-7",
         "guess: the outcome has weight 1 beside the process part's 5",
     ),
     stages={
@@ -120,7 +120,7 @@ RECIPE = Recipe(
         "credit": stage(implicit_rewards),
         "objective": stage(clipped, mean="token"),
     },
-    companions={"prm": Companion("copy", lr=2e-5), "reference": Companion("start")},
+    companions={"prm": Companion("copy", lr=2.0), "reference": Companion("start")},
     claim="Reaches a target accuracy with fewer attempts than RLOO, and a frozen reward model does worse than the online one.",
     examples=(
         ByHand(

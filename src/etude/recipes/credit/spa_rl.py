@@ -121,7 +121,7 @@ RECIPE = Recipe(
         "update": stage(Update, passes=2),
     },
     companions={
-        "progress": Companion("copy", lr=1e-5, heads={"progress": 1}),
+        "progress": Companion("copy", lr=1.0, heads={"progress": 1}),
         "reference": Companion("start"),
     },
     claim="On puzzles of several turns it learns faster than with the outcome at the end, the more so the longer they are.",

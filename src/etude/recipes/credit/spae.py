@@ -94,7 +94,7 @@ RECIPE = Recipe(
         "credit": stage(step_potentials),
         "objective": stage(clipped, high=0.28, mean="token"),
     },
-    needs=("answer",),
+    needs=("answer", "text"),
     claim="With alpha above 0 the checking after a found solution gets shorter at equal accuracy.",
     examples=(
         ByHand(

@@ -85,7 +85,7 @@ RECIPE = Recipe(
         "objective": stage(clipped_with_value),
         "update": stage(Update, passes=2),
     },
-    needs=("answer",),
+    needs=("answer", "text"),
     companions={"reference": Companion("start")},
     claim="With a critic that marks the wrong line it learns faster than from a scalar reward of equal information.",
     examples=(

@@ -113,7 +113,7 @@ RECIPE = Recipe(
         "the token reward learns from a step's answers before it weighs them",
     ),
     stages={"credit": stage(best_and_worst), "objective": stage(two_sided)},
-    companions={JUDGE: Companion("copy", lr=2e-6, heads={JUDGE: 1})},
+    companions={JUDGE: Companion("copy", lr=4.0, heads={JUDGE: 1})},
     claim="The down-weighted wrong answers beat cloning the right ones alone.",
     examples=(
         ByHand("p = 3/4, then 1/2", lambda: shares(np.array([np.log(3), -np.log(3)]), True), [0.5, 0.0]),

@@ -129,7 +129,7 @@ RECIPE = Recipe(
         "baselines as in the released code; credit.joined=true has the paper's text, where the hybrid joins the group",
     ),
     stages={"gather": stage(one_prefixed), "credit": stage(prefixed), "objective": stage(dual_clipped)},
-    needs=("answer",),
+    needs=("answer", "text"),
     claim="Beats RL alone on tasks that no attempt solves, and SFT on held-out tasks.",
     examples=(
         ByHand("halfway, low_t is midway between 0 and 0.8", lambda: share(0.0, 0.0, 0.8, 0.5), 0.4),

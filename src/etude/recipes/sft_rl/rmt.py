@@ -117,7 +117,7 @@ RECIPE = Recipe(
         "credit": stage(by_spot),
         "objective": stage(predict_and_read),
     },
-    needs=("answer",),
+    needs=("answer", "text"),
     companions={"reference": Companion("start")},
     claim="Dropping next-token prediction hurts next-token accuracy most, and budgets shorten thoughts without loss.",
     examples=(
