@@ -49,7 +49,7 @@ def tasks(
         typer.echo(_page(chosen))
     else:
         typer.echo(
-            "\n".join(f"{i['name']:32} {i.get('about', i.get('description', ''))}"[:120] for i in chosen)
+            "\n".join(f"{i['name']:32} {i['line']}"[:120] for i in chosen)
         )
 
 
@@ -80,13 +80,16 @@ def view(
 
 
 def _page(info: dict[str, Any]) -> str:
-    lines = [f"{k}: {v}" for k, v in info.items() if not isinstance(v, list | dict)]
-    for key, value in info.items():
-        if isinstance(value, dict):
-            lines += [f"{key}:", *(f"  {k}: {v}" for k, v in value.items())]
-        elif isinstance(value, list):
-            lines += [f"{key}:", *(f"  {v}" for v in value)]
-    return "\n".join(lines)
+    lines = [f"{info['name']} ({info['form']})", info["line"]]
+    lines += [f"cannot be used: {info['fault']}"] if info.get("fault") else []
+    lines += ["", "Parameters (NAME:parameter=value,...):"]
+    lines += [f"  {p['name']} = {p['default']}  {p['doc']} ({p['type']})" for p in info["params"]]
+    lines += [
+        f"Levels: {kind}: {', '.join(f'{x:g}' for x in found)}"
+        for kind, found in info["levels"].items()
+        if found
+    ]
+    return "\n".join([*lines, f"Its tasks carry: {', '.join(info['carries']) or 'nothing more'}"])
 
 
 def _print(value: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from torch import Tensor
+
 from etude.objective.policy import MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
 from etude.policy.outputs import Outputs
@@ -20,6 +22,11 @@ def cross_entropy(mean: MeanOver = "token") -> Objective:
     return objective(Term("imitation", loss, MEANS[mean], weight="imitation"))
 
 
+def bounded(gap: Tensor, clip: float | None) -> Tensor:
+    """log pi - log teacher, the weight of a token's score function: positive where the policy says too much."""
+    return gap if clip is None else gap.clamp(-clip, clip)
+
+
 def reverse_kl(
     clip: Annotated[float | None, Setting("bound on |log pi - log teacher| per token", "nats", low=0)] = 10.0,
 ) -> Objective:
@@ -28,7 +35,6 @@ def reverse_kl(
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         gap = out.logp.detach() - batch.extras["teacher"]
-        bounded = gap if clip is None else gap.clamp(-clip, clip)
-        return bounded * out.logp, {"reverse_kl": gap}
+        return bounded(gap, clip) * out.logp, {"reverse_kl": gap}
 
     return objective(Term("distill", loss, MEANS["token"]), reads={"teacher"})

@@ -1,8 +1,12 @@
 """On-policy distillation: learn from a second model on your own answers."""
 
+import math
+
+import torch
+
 from etude.credit.imitate import unjudged
-from etude.objective.imitation import reverse_kl
-from etude.recipe import Paper, Recipe
+from etude.objective.imitation import bounded, reverse_kl
+from etude.recipe import ByHand, Paper, Recipe
 from etude.rollout.table import optional_verdict
 from etude.settings import stage
 
@@ -23,4 +27,12 @@ RECIPE = Recipe(
     },
     needs=("teacher",),
     defaults={"attempts": 1},
+    examples=(
+        ByHand(
+            "said with 1/2, teacher 1/8: pushed down by ln 4; the other way round: up by ln 4",
+            lambda: bounded(torch.tensor([0.5, 0.125]).log() - torch.tensor([0.125, 0.5]).log(), 10.0),
+            [math.log(4), -math.log(4)],
+        ),
+        ByHand("bounded at 1 nat", lambda: bounded(torch.tensor([3.0, -3.0, 0.5]), 1.0), [1.0, -1.0, 0.5]),
+    ),
 )

@@ -2,7 +2,7 @@
 
 from etude.credit.imitate import demonstrations
 from etude.objective.imitation import cross_entropy
-from etude.recipe import Recipe
+from etude.recipe import Recipe, Reduction
 from etude.rollout.demonstrate import shown_only
 from etude.settings import stage
 
@@ -17,4 +17,9 @@ RECIPE = Recipe(
         "objective": stage(cross_entropy),
     },
     needs=("answer",),
+    examples=(
+        Reduction(
+            "HPT that imitates every task", "hpt", to_settings={"credit.gate": 1.0, "objective.entropy": 0.0}
+        ),
+    ),
 )
