@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import worlds_of_letters as letters
-
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -27,7 +25,6 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch) -> None:
     from transformers import AutoModelForCausalLM
 
     assert AutoModelForCausalLM.from_pretrained("runs/mine/model") is not None
-    assert letters.LETTERS
 
 
 def test_every_command_it_names_exists() -> None:

@@ -28,7 +28,7 @@ def examine() -> dict[str, Any]:
 
     from etude.train.setup import card
 
-    flags = _flags()
+    flags = cpu_flags()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         **{k: v for k, v in card().items() if k != "versions"},
@@ -84,7 +84,7 @@ def _gflops(dtype: Any, size: int = 1024) -> float:
     return round(2 * size**3 / best / 1e9, 1)
 
 
-def _flags() -> set[str]:
+def cpu_flags() -> set[str]:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("flags"):

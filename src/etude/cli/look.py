@@ -48,9 +48,7 @@ def tasks(
     elif name:
         typer.echo(_page(chosen))
     else:
-        typer.echo(
-            "\n".join(f"{i['name']:32} {i['line']}"[:120] for i in chosen)
-        )
+        typer.echo("\n".join(f"{i['name']:32} {i['line']}"[:120] for i in chosen))
 
 
 def doctor(json: Json = False) -> None:
