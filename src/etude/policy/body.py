@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from etude.policy.attention import attender, key_unit
 from etude.policy.head import log_probabilities
 from etude.policy.layout import layout
-from etude.policy.llama import attender, key_unit, trunk
+from etude.policy.llama import trunk
 from etude.policy.outputs import Outputs
 from etude.policy.shape import Shape
 from etude.policy.weights import Weights

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from etude.policy.head import logits
+from etude.policy.attention import LEAST_QUERIES, attender, bias, flash, key_unit
+from etude.policy.head import draw
 from etude.policy.layout import layout
-from etude.policy.llama import LEAST_QUERIES, attender, bias, flash, key_unit, trunk
+from etude.policy.llama import trunk
 from etude.policy.weights import Weights
-from etude.types import Array
+from etude.types import Array, SamplingParams
 
 
 @dataclass
@@ -59,14 +60,15 @@ class Engine:
         number = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths)).to(device)
         rows = layout(tokens, number, self.unit)
         over = attender(self.weights, rows)
-        kept: list[tuple[Tensor, Tensor]] = []
+        kept: list[Tensor] = []
+        heads, kv = self.weights.shape.heads, self.weights.shape.kv_heads
 
-        def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            kept.append((k, v))
-            return over(i, q, k, v)
+        def attend(i: int, z: Tensor) -> Tensor:
+            kept.append(z[:, heads:].unflatten(1, (2, kv)))
+            return over(i, z)
 
         hidden = trunk(self.weights, rows.tokens, rows.positions, attend)
-        every = torch.stack([torch.stack(pair) for pair in kept])  # [layers, 2, R, K, hd]
+        every = torch.stack(kept).transpose(1, 2)  # [layers, 2, R, K, hd]
         held = [every[:, :, where].transpose(2, 3) for where in rows.row_of.split(lengths)]
         ends = torch.tensor(lengths, device=device).cumsum(0) - 1
         return held, hidden[rows.row_of[ends]]
@@ -77,6 +79,11 @@ class Engine:
         self._grow(len(self.rows) + 1, n + 1)
         self.cache[:, :, len(self.rows), :, :n] = prompt
         self.rows.append(Row(n, token))
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Says which token every row is fed next."""
+        for row, token in zip(self.rows, tokens, strict=True):
+            row.last = token
 
     def leave(self, number: int) -> None:
         """Drops a row; the last row takes its number."""
@@ -96,10 +103,12 @@ class Engine:
             row.length += 1
         return trunk(self.weights, tokens, step.at, step.attend)
 
-    @torch.no_grad()
-    def logits(self, hidden: Tensor) -> Tensor:
-        """f32[n, V]."""
-        return logits(hidden, self.weights.head)
+    def draw(self, hidden: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens int64[n] and their log-probabilities f32[n] at f32[n, D] hidden states."""
+        return draw(hidden, self.weights.head, params, uniform)
+
+    def forget(self, prompts: Sequence[Tensor]) -> None:
+        """No more rows will join after these prompts: nothing is held of them here."""
 
     def _grow(self, rows: int, length: int) -> None:
         """Makes room: capacities grow by half at least, so that growing costs little in all."""
@@ -136,14 +145,16 @@ class Step:
             seen = (distance >= 0) & (distance < window) if window else distance >= 0
             self.masks[window] = bias(seen, dtype).expand(-1, 1, self.queries, -1)
 
-    def attend(self, i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Stores k and v (n, K, hd) of layer i and returns the attention of q (n, H, hd), as (n, H * hd)."""
-        n, kv, hd = k.shape
+    def attend(self, i: int, z: Tensor) -> Tensor:
+        """Stores keys and values of z [n, H + 2K, hd] in layer i; the attention of its queries, [n, H * hd]."""
+        kv = self.cache.shape[3]
+        q, k, v = z.split((z.shape[1] - 2 * kv, kv, kv), dim=1)
+        n, _, hd = k.shape
         keys, values = self.cache[i, 0], self.cache[i, 1]
         keys[self.rows, :, self.at] = k
         values[self.rows, :, self.at] = v
         group = q.shape[1] // kv
-        ask = q.view(n, kv, group, hd)
+        ask = q.reshape(n, kv, group, hd)
         if group < self.queries:
             ask = torch.nn.functional.pad(ask, (0, 0, 0, self.queries - group))
         mask = self.masks[self.windows[i]]

@@ -3,7 +3,7 @@
 With bfloat16 weights the product writes logits rounded to bfloat16; the largest 16 of a row are then computed again
 as float32 dot products. These logits define the policy, for the sampler and for the trainer alike: a token outside
 the 16 keeps its rounded logit on both sides (repairing it after the draw would report another probability than the
-one it was drawn with). Seam for a native kernel: `logits`.
+one it was drawn with).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from etude.policy import distribution, kernels
 from etude.policy.distribution import BLOCKS, normaliser, plain, scores
 from etude.policy.llama import linear
 from etude.types import SamplingParams
@@ -58,6 +59,30 @@ def repair(x: Tensor, hidden: Tensor, matrix: Tensor, where: Tensor) -> None:
     x.scatter_(1, where, rows.mul_(hidden[:, None]).sum(dim=2))
 
 
+def fast(matrix: Tensor, params: SamplingParams) -> bool:
+    """Whether the native kernels compute this distribution. Sampler and trainer must answer alike: of equal logits,
+    the kernels and PyTorch may count different ones among the largest 16."""
+    return kernels.usable(matrix) and (params.greedy or (params.top_k == 0 and params.top_p == 1))
+
+
+def _temperature(params: SamplingParams) -> float:
+    return 1.0 if plain(params) else float(params.temperature)
+
+
+def draw(
+    hidden: Tensor, matrix: Tensor, params: SamplingParams, uniform: Tensor, packed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """One token per row of f32[N, D] hidden states, int64[N], and its log-probability, f32[N], from one f64[N]
+    `uniform` in [0, 1) a row. `packed`: the matrix as `Weights.packed` has it."""
+    raw = linear(hidden.to(matrix.dtype), matrix if packed is None else packed)
+    if not fast(matrix, params):
+        return distribution.draw(exact(raw, hidden, matrix), params, uniform)
+    token, logp = torch.empty(len(raw), dtype=torch.int64), hidden.new_empty(len(raw))
+    size = len(raw), *matrix.shape, _temperature(params), int(params.greedy)
+    kernels.call("draw", raw, hidden, matrix, uniform, token, logp, *size)
+    return token, logp
+
+
 def log_probabilities(
     hidden: Tensor, matrix: Tensor, chosen: Tensor, params: SamplingParams, entropy: bool
 ) -> tuple[Tensor, Tensor]:
@@ -87,6 +112,11 @@ class Head(Function):
             raw = linear(hidden[part].to(matrix.dtype), matrix)
             if (room := rows - part.start) > 0:
                 kept[part] = raw[:room]
+            if fast(matrix, params):
+                found = logp[part], spread[part] if entropy else None, total[part]
+                size = len(raw), *matrix.shape, _temperature(params)
+                kernels.call("read_head", raw, hidden[part], matrix, chosen[part], *found, *size)
+                continue
             x = scores(exact(raw, hidden[part], matrix), params, chosen[part])
             logp[part], spread[part], total[part] = _read(x, chosen[part], entropy)
         ctx.save_for_backward(hidden, matrix, chosen, spread, total)
@@ -105,6 +135,14 @@ class Head(Function):
             slope = kept if slab.start == 0 and len(kept) else linear(low, matrix)
             for part in _chunks(slab.start, slab.stop, CHUNK):
                 inside = slice(part.start - slab.start, part.stop - slab.start)
+                if fast(matrix, ctx.params):
+                    of_spread = dspread[part].contiguous() if ctx.entropy else None
+                    given = dlogp[part].contiguous(), of_spread, spread[part], total[part]
+                    size = part.stop - part.start, *matrix.shape, _temperature(ctx.params)
+                    kernels.call(
+                        "pull_head", slope[inside], hidden[part], matrix, chosen[part], *given, *size
+                    )
+                    continue
                 x = exact(slope[inside], hidden[part], matrix)
                 grads = dlogp[part], dspread[part], spread[part], total[part]
                 slope[inside] = _pull(x, chosen[part], *grads, ctx.params, ctx.entropy, True)

@@ -46,7 +46,16 @@ class Layout:
     tokens: Tensor  # int64[R]
     positions: Tensor  # int64[R]
     row_of: Tensor  # int64[N]
-    buckets: tuple[Bucket, ...]
+    members: (
+        Tensor  # int32[M, 4]: first row and length of the shared beginning, first row and length of its own;
+    )
+    # the rows of a shared beginning are a member of their own, and stand before those that share them
+    unit: int
+
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The members in rectangles; keys are padded to multiples of `unit`."""
+        members = [Member((a, b), (c, d)) for a, b, c, d in self.members.tolist()]
+        return tuple(_bucket(chosen, self.unit, self.tokens.device) for chosen in _cut(members))
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -83,8 +92,8 @@ def layout(tokens: Tensor, sequence: Tensor, unit: int = 1, share: bool = True) 
         whole = np.concatenate(chunks) if chunks else np.zeros(0, np.int64)
         return torch.from_numpy(whole.astype(np.int64)).to(tokens.device)
 
-    buckets = tuple(_bucket(chosen, unit, tokens.device) for chosen in _cut(members))
-    return Layout(rows(kept), rows(positions), torch.from_numpy(row_of).to(tokens.device), buckets)
+    spans = torch.tensor([(*m.prefix, *m.own) for m in members], dtype=torch.int32).view(-1, 4)
+    return Layout(rows(kept), rows(positions), torch.from_numpy(row_of).to(tokens.device), spans, unit)
 
 
 def shared(parts: Sequence[np.ndarray]) -> list[tuple[list[int], int]]:

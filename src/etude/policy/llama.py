@@ -2,7 +2,8 @@
 matrix products in the precision of the working weights. Training, scoring, prefill and decoding are this one
 function with another `attend`. Norm outputs and MLP products are recomputed in the backward pass.
 
-Seams for native kernels: `norm_linear`, `rotate`, `attention`, `gated_linear`.
+`norm_linear`, `turn_heads`, `gated_linear` and `policy.attention` compute through native kernels where these can be
+had (`policy.kernels`), and by the PyTorch code beside the call where not.
 
 A row's result must not depend on what else is computed beside it, or sampler and trainer disagree. On the CPU that
 holds, bit for bit, where no product is narrower than `LEAST_ROWS` rows and attention runs in whole tiles (tested).
@@ -10,7 +11,7 @@ holds, bit for bit, where no product is narrower than `LEAST_ROWS` rows and atte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,53 +19,57 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from etude.policy.layout import Bucket, Layout
+from etude.policy import kernels
+from etude.policy.shape import Shape
 from etude.policy.weights import Layer, Weights
 
 LEAST_ROWS = {torch.float32: 8, torch.bfloat16: 2}
-LEAST_QUERIES = 4  # queries of a tile of attention
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q [R, H, hd], k [R, K, hd], v [R, K, hd]) -> [R, H * hd], in the working precision."""
+Attend = Callable[[int, Tensor], Tensor]
+"""(layer, z [R, H + 2K, hd]: rotated queries, rotated keys, values) -> [R, H * hd], in the working precision."""
 
 
-def trunk(weights: Weights, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-    """f32[R, D]: final hidden states, after the last norm, of int64[R] `tokens` at int64[R] `positions`."""
+def trunk(
+    weights: Weights,
+    tokens: Tensor,
+    positions: Tensor,
+    attend: Attend,
+    layers: Sequence[Layer] | None = None,
+) -> Tensor:
+    """f32[R, D]: final hidden states, after the last norm, of int64[R] `tokens` at int64[R] `positions`.
+    `layers`: the same ones in another layout (`Weights.packed`)."""
     shape = weights.shape
     angles = weights.rope(positions)
     hidden = F.embedding(tokens, weights.embed).float()
-    for i, layer in enumerate(weights.layers):
-        q, k, v = project_heads(weights, layer, hidden, angles)
-        hidden = hidden + linear(attend(i, q, k, v), layer.o)
+    for i, layer in enumerate(layers or weights.layers):
+        z = norm_linear(hidden, layer.norm1, layer.qkv, layer.qkv_bias, shape.eps)
+        z = turn_heads(z.view(len(z), -1, shape.head_dim), shape, layer, angles)
+        hidden = hidden + linear(attend(i, z), layer.o)
         gate_up = norm_linear(hidden, layer.norm2, layer.gate_up, None, shape.eps)
         hidden = hidden + gated_linear(gate_up, layer.down)
     return norm(hidden, weights.norm, shape.eps)
 
 
 def linear(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [R, I] times matrix [O, I], transposed. Narrow products take another path through the library, with other
-    rounding (MKL float32 below 8 rows, oneDNN bf16 at 1 row): those are padded."""
+    """x [R, I] times matrix [O, I] (plain or packed), transposed. Narrow products take another path through the
+    library, with other rounding (MKL float32 below 8 rows, oneDNN bf16 at 1 row): those are padded."""
     least = LEAST_ROWS[matrix.dtype]
-    if len(x) >= least or not len(x):
-        return F.linear(x, matrix, bias)
-    return F.linear(F.pad(x, (0, 0, 0, least - len(x))), matrix, bias)[: len(x)]
+    if 0 < len(x) < least:
+        return linear(F.pad(x, (0, 0, 0, least - len(x))), matrix, bias)[: len(x)]
+    if matrix.is_mkldnn:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, matrix, bias, "none", [], "")
+        return out
+    return F.linear(x, matrix, bias)
 
 
-def key_unit(dtype: torch.dtype) -> int:
-    """Keys are padded to multiples of this: sums over keys are blocked by their number, by 512 at most."""
-    return 32 if dtype == torch.bfloat16 else 512
-
-
-def project_heads(
-    weights: Weights, layer: Layer, hidden: Tensor, angles: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rotated queries [R, H, hd], rotated keys [R, K, hd] and values [R, K, hd]."""
-    shape = weights.shape
-    z = norm_linear(hidden, layer.norm1, layer.qkv, layer.qkv_bias, shape.eps)
-    z = z.view(-1, shape.heads + 2 * shape.kv_heads, shape.head_dim)
+def turn_heads(z: Tensor, shape: Shape, layer: Layer, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """[R, H + 2K, hd]: queries and keys rotated, values as they are."""
+    if layer.q_norm is None:
+        out: Tensor = TurnHeads.apply(z, shape.heads + shape.kv_heads, *angles)
+        return out
     q, k, v = z.split((shape.heads, shape.kv_heads, shape.kv_heads), dim=1)
-    q = rotate(q, angles, layer.q_norm, shape.eps)
-    return q, rotate(k, angles, layer.k_norm, shape.eps), v
+    q, k = rotate(q, angles, layer.q_norm, shape.eps), rotate(k, angles, layer.k_norm, shape.eps)
+    return torch.cat((q, k, v), dim=1)
 
 
 def norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -75,12 +80,16 @@ def norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 def norm_linear(hidden: Tensor, weight: Tensor, matrix: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     """[R, M]: norm, rounding to the working precision, matrix product. Keeps `hidden` only."""
+    if not torch.is_grad_enabled():
+        return linear(_norm(hidden, weight, matrix.dtype, eps)[0], matrix, bias)
     out: Tensor = NormLinear.apply(hidden, weight, matrix, bias, eps)
     return out
 
 
 def gated_linear(gate_up: Tensor, matrix: Tensor) -> Tensor:
     """[R, D]: (SiLU(gate) * up) times the matrix [D, I]; the product is rounded once. Keeps `gate_up` only."""
+    if not torch.is_grad_enabled():
+        return linear(_gated(gate_up), matrix)
     out: Tensor = GatedLinear.apply(gate_up, matrix)
     return out
 
@@ -94,23 +103,48 @@ def rotate(x: Tensor, angles: tuple[Tensor, Tensor], weight: Tensor | None, eps:
     return out
 
 
+def _norm(hidden: Tensor, weight: Tensor, dtype: torch.dtype, eps: float) -> tuple[Tensor, Tensor]:
+    """Rounded norm [R, D], and the factor of every row, f32[R, 1]."""
+    y, scale = hidden.new_empty(hidden.shape, dtype=dtype), hidden.new_empty(len(hidden), 1)
+    if kernels.usable(y):
+        kernels.call("norm", hidden, weight, y, scale, *hidden.shape, eps)
+        return y, scale
+    scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)
+    return (hidden * scale).mul_(weight).to(dtype), scale
+
+
+def _gated(gate_up: Tensor) -> Tensor:
+    """[R, I]: SiLU(gate) * up, rounded once."""
+    y = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
+    if kernels.usable(y):
+        kernels.call("gated", gate_up, y, *y.shape)
+        return y
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate.float()).mul_(up).to(gate_up.dtype)
+
+
 class NormLinear(Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, matrix: Tensor, bias: Tensor | None, eps: float
     ) -> Tensor:
-        scale = torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps)
+        y, scale = _norm(hidden, weight, matrix.dtype, eps)
         ctx.save_for_backward(hidden, scale, weight, matrix)
-        return linear((hidden * scale).mul_(weight).to(matrix.dtype), matrix, bias)
+        return linear(y, matrix, bias)
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
         hidden, scale, weight, matrix = ctx.saved_tensors
+        dbias = dz.float().sum(0).to(dz.dtype) if ctx.needs_input_grad[3] else None
+        if kernels.usable(matrix):
+            dy, dhidden, dweight = dz @ matrix, torch.empty_like(hidden), torch.empty_like(weight)
+            y = torch.empty_like(dy)
+            kernels.call("norm_backward", hidden, weight, scale, dy, dhidden, dweight, y, *hidden.shape)
+            return dhidden, dweight, dz.t() @ y if ctx.needs_input_grad[2] else None, dbias, None
         unit = hidden * scale
         dmatrix = dz.t() @ (unit * weight).to(matrix.dtype) if ctx.needs_input_grad[2] else None
-        dbias = dz.float().sum(0).to(dz.dtype) if ctx.needs_input_grad[3] else None
         dy = (dz @ matrix).float()
-        dweight = (dy * unit).sum(0) if ctx.needs_input_grad[1] else None
+        dweight = (dy * unit).sum(0)
         dy.mul_(weight)
         mean = (dy * unit).mean(-1, keepdim=True)
         return dy.addcmul_(unit, mean, value=-1).mul_(scale), dweight, dmatrix, dbias, None
@@ -120,12 +154,16 @@ class GatedLinear(Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor, matrix: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up, matrix)
-        gate, up = gate_up.chunk(2, dim=-1)
-        return linear(F.silu(gate.float()).mul_(up).to(matrix.dtype), matrix)
+        return linear(_gated(gate_up), matrix)
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
         gate_up, matrix = ctx.saved_tensors
+        if kernels.usable(gate_up, matrix):
+            slope, out = dz @ matrix, torch.empty_like(gate_up)
+            y = torch.empty_like(slope)
+            kernels.call("gated_backward", gate_up, slope, out, y, *y.shape)
+            return out, dz.t() @ y if ctx.needs_input_grad[1] else None
         gate, up = gate_up.float().chunk(2, dim=-1)
         soft = torch.sigmoid(gate)
         silu = gate * soft
@@ -151,126 +189,31 @@ class Rotate(Function):
         return _turn(dy, cos, -sin), None, None
 
 
+class TurnHeads(Function):
+    """Rotates the first `turned` heads of [R, heads, hd]."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, turned: int, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.turned = turned
+        return _turn_heads(z, turned, cos, sin, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return _turn_heads(dz.contiguous(), ctx.turned, cos, sin, -1.0), None, None, None
+
+
+def _turn_heads(z: Tensor, turned: int, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+    if kernels.usable(z):
+        out = torch.empty_like(z)
+        kernels.call("rotate", z, out, cos, sin, len(z), z.shape[1], turned, z.shape[2], sign)
+        return out
+    return torch.cat((_turn(z[:, :turned], cos, sin * sign), z[:, turned:]), dim=1)
+
+
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(a, b) -> (a cos - b sin, b cos + a sin) for the two halves a, b of the last dimension."""
     a, b = x.float().chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
-
-
-def attender(weights: Weights, rows: Layout) -> Attend:
-    """Attention over the rows of a layout, for `trunk`."""
-    masks: dict[int, list[Tensor]] = {}
-    shape = weights.shape
-    for window in set(shape.windows):
-        masks[window] = [_mask(bucket, window, shape.group, weights.dtype) for bucket in rows.buckets]
-
-    def attend(i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attention(q, k, v, rows.buckets, masks[shape.windows[i]])
-
-    return attend
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, buckets: tuple[Bucket, ...], masks: list[Tensor]) -> Tensor:
-    """[R, H * hd]: every row of q sees its own bucket's keys. Keeps q, k, v; the rest is recomputed."""
-    out: Tensor = Attention.apply(q, k, v, buckets, masks)
-    return out
-
-
-def _mask(bucket: Bucket, window: int, group: int, dtype: torch.dtype) -> Tensor:
-    """[S, 1, O * group, L], 0 or -inf: the heads of one key/value head are further queries of the same key."""
-    seen = bucket.mask
-    if window:
-        seen = seen & (bucket.distance < window)
-    return bias(seen, dtype).repeat_interleave(group, dim=2)
-
-
-def bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where seen, -inf elsewhere."""
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -torch.inf)
-
-
-def _as_queries(x: Tensor, bucket: Bucket, kv: int) -> Tensor:
-    """Rows [R, H, hd] as the queries [S, K, O * H / K, hd] of a bucket."""
-    s, o, _ = bucket.size
-    heads, hd = x.shape[1:]
-    rows = x.index_select(0, bucket.queries).view(s, o, kv, heads // kv, hd)
-    return rows.transpose(1, 2).reshape(s, kv, -1, hd)
-
-
-def _as_rows(x: Tensor, bucket: Bucket) -> Tensor:
-    """The inverse, [M, H * hd], for the real queries of a bucket."""
-    s, o, _ = bucket.size
-    kv, hd = x.shape[1], x.shape[3]
-    rows = x.view(s, kv, o, -1, hd).transpose(1, 2).reshape(s * o, -1)
-    return rows.index_select(0, bucket.real)
-
-
-def _as_keys(x: Tensor, bucket: Bucket) -> Tensor:
-    """Rows [R, K, hd] as the keys [S, K, L, hd] of a bucket."""
-    s, _, n = bucket.size
-    return x.index_select(0, bucket.keys).view(s, n, x.shape[1], x.shape[2]).transpose(1, 2)
-
-
-class Attention(Function):
-    """Flash attention per bucket. Sums over the samples that share a prompt are taken in float32."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, buckets: tuple[Bucket, ...], masks: list[Tensor]
-    ) -> Tensor:
-        out = q.new_empty(len(q), q.shape[1] * q.shape[2])
-        saved = []
-        for bucket, mask in zip(buckets, masks, strict=True):
-            ask, key, value = _as_queries(q, bucket, k.shape[1]), _as_keys(k, bucket), _as_keys(v, bucket)
-            got, total = flash(ask, key, value, mask)
-            out[bucket.rows] = _as_rows(got, bucket)
-            saved += [got, total]
-        ctx.save_for_backward(q, k, v, *saved)
-        ctx.buckets, ctx.masks = buckets, masks
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, *saved = ctx.saved_tensors
-        dq, grad = torch.empty_like(q), grad.view_as(q)
-        dk, dv = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (k, v))
-        for i, (bucket, mask) in enumerate(zip(ctx.buckets, ctx.masks, strict=True)):
-            # in float32: as exact as can be, and with short sequences faster than bf16 (3.0 against 14 ms)
-            ask = _as_queries(q, bucket, k.shape[1]).float()
-            key, value = _as_keys(k, bucket).float(), _as_keys(v, bucket).float()
-            s, o, _ = bucket.size
-            padding = torch.ones(s * o, dtype=torch.bool, device=q.device).index_fill_(0, bucket.real, False)
-            asked = _as_queries(grad, bucket, k.shape[1]).float().view(s, k.shape[1], o, -1)
-            asked = asked.masked_fill(padding.view(s, 1, o, 1), 0.0).view_as(ask)
-            got, lse = saved[2 * i].float(), saved[2 * i + 1]
-            dask, dkey, dvalue = flash_backward(asked, ask, key, value, got, lse, mask.float())
-            dq[bucket.rows] = _as_rows(dask.contiguous(), bucket).view(-1, *q.shape[1:]).to(q.dtype)
-            for total, part in ((dk, dkey), (dv, dvalue)):
-                total.index_add_(0, bucket.keys, part.transpose(1, 2).reshape(-1, *k.shape[1:]))
-        return dq, dk.to(k.dtype), dv.to(v.dtype), None, None
-
-
-def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """[S, K, Q, hd] and the f32[S, K, Q] log-sum-exp of its scores (0 for a query that sees nothing). On the CPU
-    a query's bits depend on its own keys only where Q is a multiple of 4 (no narrow tile is left over) and the
-    number of keys one of `key_unit`."""
-    if q.device.type == "cpu":
-        out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
-        return out.contiguous(), total
-    at = (q @ k.mT).float() * q.shape[-1] ** -0.5 + mask
-    return at.softmax(-1).to(q.dtype) @ v, at.logsumexp(-1)
-
-
-def flash_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, total: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries, keys and values."""
-    if q.device.type == "cpu":
-        back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-        dq, dk, dv = back(grad, q, k, v, out, total, 0.0, False, attn_mask=mask)
-        return dq, dk, dv
-    scale = q.shape[-1] ** -0.5
-    p = ((q @ k.mT).float() * scale + mask - total[..., None]).exp()
-    slope = p * ((grad @ v.mT).float() - (grad.float() * out.float()).sum(-1, keepdim=True)) * scale
-    return slope @ k, slope.mT @ q, p.mT @ grad

@@ -7,12 +7,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from etude.errors import UserError
+from etude.policy.attention import native
 from etude.policy.engine import Engine
+from etude.policy.pages import PagedEngine
 from etude.policy.pump import Pumped, Request
 from etude.policy.weights import Weights
-from etude.types import Array
+from etude.types import Array, SamplingParams
 
 if TYPE_CHECKING:
     from etude.policy.model import Policy
@@ -27,7 +30,7 @@ class NativeSampler(Pumped):
         super().__init__(policy, max_rows)
         self.memory = memory
         self.weights = self._weights()
-        self.engine = Engine(self.weights)
+        self._reset()
 
     def _weights(self) -> Weights:
         weights = self.policy.body.native()
@@ -36,7 +39,10 @@ class NativeSampler(Pumped):
         return weights
 
     def _reset(self) -> None:
-        self.engine = Engine(self.weights)
+        self.engine: Engine | PagedEngine = (PagedEngine if native(self.weights) else Engine)(self.weights)
+
+    def _choose(self, state: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        return self.engine.draw(state, params, uniform)
 
     def _step(self) -> None:
         self._admit()
@@ -75,17 +81,17 @@ class NativeSampler(Pumped):
         which = [order[r.prompt.tobytes()] for r in chosen]
         for request in chosen:
             request.version = self.policy.version
-        tokens = self._draw(chosen, self.engine.logits(hidden)[torch.tensor(which)])
+        tokens = self._draw(chosen, hidden[torch.tensor(which)])
         for request, place, token in zip(chosen, which, tokens, strict=True):
             if not self._finished(request):
-                self.engine.join(held[place], token)
+                self.engine.join(held[place], token)  # type: ignore[arg-type]
                 self.live.append(request)
+        self.engine.forget(held)  # type: ignore[arg-type]
 
     def _advance(self) -> None:
         """One token for every live row."""
-        tokens = self._draw(self.live, self.engine.logits(self.engine.step()))
-        for row, token in zip(self.engine.rows, tokens, strict=True):
-            row.last = token
+        tokens = self._draw(self.live, self.engine.step())
+        self.engine.feed(tokens)
         for i in reversed(range(len(self.live))):
             if self._finished(self.live[i]):
                 self._drop(i)

@@ -142,15 +142,19 @@ class Pumped:
             if self.live[i].future.done():
                 self._drop(i)
 
-    def _draw(self, requests: list[Request], logits: Tensor) -> list[int]:
-        """Draws for all requests and records tokens and log-probabilities."""
+    def _choose(self, state: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and log-probabilities at what `_draw` was given: logits, unless a subclass says otherwise."""
+        return draw(state, params, uniform)
+
+    def _draw(self, requests: list[Request], state: Tensor) -> list[int]:
+        """Draws for all requests and records tokens and log-probabilities. One row of `state` each."""
         uniform = torch.tensor([r.uniforms.next() for r in requests], dtype=torch.float64)
         tokens = torch.empty(len(requests), dtype=torch.int64)
         logp = torch.empty(len(requests))
         for params in dict.fromkeys(_settings(r.params) for r in requests):
             rows = torch.tensor([i for i, r in enumerate(requests) if _settings(r.params) == params])
             every = len(rows) == len(requests)
-            part = draw(logits if every else logits[rows], params, uniform[rows])
+            part = self._choose(state if every else state[rows], params, uniform[rows])
             tokens[rows], logp[rows] = part[0].cpu(), part[1].cpu()
         for request, token, value in zip(requests, tokens.tolist(), logp.tolist(), strict=True):
             request.tokens.append(token)

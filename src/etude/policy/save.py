@@ -69,8 +69,9 @@ def compare(policy: Policy, directory: Path) -> None:
 
 def _logits(policy: Policy, directory: Path, tokens: Tensor) -> Tensor:
     """f32[n, V] by our own float32 pass over the master weights (not over the file)."""
+    from etude.policy.attention import attender
     from etude.policy.layout import layout
-    from etude.policy.llama import attender, trunk
+    from etude.policy.llama import trunk
     from etude.policy.shape import Unsupported, shape_of
     from etude.policy.weights import Weights
 

@@ -5,7 +5,6 @@ it (or the master itself in the float32 reference mode), in which norms and auxi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from etude.errors import UserError
 from etude.policy.shape import Shape
 from etude.seeds import torch_generator
 
+PACKED_FOR = 64  # rows; a layout made for 64 serves any number
 ALIGN = 32  # elements; every tensor starts on a cache line in both precisions
 
 
@@ -27,8 +27,7 @@ class Entry(NamedTuple):
     matrix: bool  # has a working copy in lower precision
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """The leaves of one block that forward passes read (and autograd writes gradients to)."""
 
     norm1: Tensor  # f32[D]
@@ -127,6 +126,7 @@ class Weights:
         self.norm, self.embed = self.leaves["norm"], self.leaves["embed"]
         self.head = self.leaves.get("head", self.embed)
         self._rope: tuple[Tensor, Tensor] | None = None
+        self._packed: tuple[list[Layer], Tensor] | None = None
 
     def _layer(self, i: int) -> Layer:
         names = ("norm1", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "norm2", "gate_up", "down")
@@ -141,6 +141,20 @@ class Weights:
             self._rope = (angle.cos(), angle.sin())
         cos, sin = self._rope
         return cos[positions], sin[positions]
+
+    @torch.no_grad()
+    def packed(self) -> tuple[list[Layer], Tensor]:
+        """The layers and the output matrix of the working copy as oneDNN wants them, for decoding: products of few
+        rows run up to twice as fast, with the same bits. Made anew after every `refresh`."""
+        if self._packed is None:
+            head, *rest = [_pack(m) for m in (self.head, *(m for x in self.layers for m in _matrices(x)))]
+            quads = [rest[i : i + 4] for i in range(0, len(rest), 4)]
+            layers = [
+                x._replace(qkv=a, o=b, gate_up=c, down=d)
+                for x, (a, b, c, d) in zip(self.layers, quads, strict=True)
+            ]
+            self._packed = layers, head
+        return self._packed
 
     @torch.no_grad()
     def initialise(self, seed: int, scale: float = 1.0) -> None:
@@ -158,6 +172,7 @@ class Weights:
     @torch.no_grad()
     def refresh(self) -> None:
         """Rounds the master into the working copy (nothing to do where they are the same tensor)."""
+        self._packed = None
         if self.precision == "bf16" and not self.frozen:
             self.low.copy_(self.flat[: self.matrices])
             self.small.copy_(self.flat[self.matrices :])
@@ -224,6 +239,15 @@ class Weights:
         else:
             other.load(self.state_dict().items())
         return other
+
+
+def _matrices(layer: Layer) -> tuple[Tensor, ...]:
+    return layer.qkv, layer.o, layer.gate_up, layer.down
+
+
+def _pack(matrix: Tensor) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._reorder_linear_weight(matrix.detach(), PACKED_FOR)
+    return out
 
 
 def _numel(shape: tuple[int, ...]) -> int:

@@ -1,0 +1,101 @@
+"""The native kernels: `kernels.cpp`, built on first use with the machine's compiler and kept in the user's cache.
+
+Nobody needs them for a right answer. Where there is no compiler, no AVX-512 with bfloat16, another precision or
+another device, the PyTorch functions beside every call do the same work more slowly; one log line says why.
+`ETUDE_KERNELS=off` asks for that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = ("-O3", "-std=c++17", "-march=x86-64-v4", "-mavx512bf16", "-fopenmp", "-shared", "-fPIC", "-w")
+PAGE = 16  # positions
+log = logging.getLogger("etude")
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, or None where they cannot be had (said once)."""
+    if os.environ.get("ETUDE_KERNELS", "").lower() in ("off", "0", "no"):
+        return None
+    try:
+        return ctypes.CDLL(str(_built()))
+    except Exception as error:
+        log.info("native kernels are not used, PyTorch computes in their place: %s", error)
+        return None
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the kernels can compute with these: bfloat16 on the CPU."""
+    return (
+        all(t.device.type == "cpu" for t in tensors)
+        and tensors[0].dtype == torch.bfloat16
+        and library() is not None
+    )
+
+
+def _built() -> Path:
+    if not _understood():
+        raise RuntimeError("this processor has no AVX-512 instructions for bfloat16")
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    if not compiler:
+        raise RuntimeError("no C++ compiler is installed")
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    text = "\n".join([version, *FLAGS]).encode() + SOURCE.read_bytes()
+    name = hashlib.blake2b(text, digest_size=8).hexdigest()
+    place = platformdirs.user_cache_path("etude") / "kernels" / f"{name}.so"
+    if place.exists():
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as work:
+        made = Path(work) / place.name
+        done = subprocess.run(
+            [compiler, *FLAGS, "-o", str(made), str(SOURCE)], capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"{compiler} failed: {done.stderr.strip().splitlines()[:1]}")
+        os.replace(made, place)
+    return place
+
+
+def _understood() -> bool:
+    try:
+        flags = next(
+            x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("flags")
+        ).split()
+    except (OSError, StopIteration):
+        return False
+    return {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma"} <= set(flags)
+
+
+def call(name: str, *arguments: Tensor | int | float | None) -> None:
+    """Runs a kernel on `torch.get_num_threads()` threads. Tensors go as addresses: they must be contiguous."""
+    found = library()
+    assert found is not None
+    passed = [_passed(a) for a in (*arguments, torch.get_num_threads())]
+    getattr(found, name)(*passed)
+
+
+def _passed(argument: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_long | ctypes.c_float:
+    if argument is None:
+        return ctypes.c_void_p(None)
+    if isinstance(argument, float):
+        return ctypes.c_float(argument)
+    if isinstance(argument, int):
+        return ctypes.c_long(argument)
+    assert argument.is_contiguous()
+    return ctypes.c_void_p(argument.data_ptr())

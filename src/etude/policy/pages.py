@@ -1,0 +1,176 @@
+"""The decoding engine of the native kernels: keys and values lie in pages of 16 positions, each with all layers of
+them. The full pages of a prompt are shared by its replies; a page that is not full is copied when a reply begins in
+it. The same interface as `policy.engine`, which is the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from etude.policy import kernels
+from etude.policy.attention import attender
+from etude.policy.head import draw
+from etude.policy.kernels import PAGE
+from etude.policy.layout import layout
+from etude.policy.llama import trunk
+from etude.policy.weights import Weights
+from etude.types import Array, SamplingParams
+
+CHUNK = 64  # pages allocated at once
+
+
+@dataclass
+class Row:
+    """A reply under way. Its place in the engine's list is its row number."""
+
+    length: int  # tokens whose keys are stored
+    last: int  # the token that is fed next
+    pages: list[int]
+
+
+@dataclass
+class Prompt:
+    """Its pages are held until `forget`."""
+
+    length: int
+    pages: list[int]
+
+
+class PagedEngine:
+    """`rows` are live; a finished row's place is taken by the last one."""
+
+    unit = PAGE
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights, shape = weights, weights.shape
+        self.rows: list[Row] = []
+        self.layer = shape.kv_heads * 2 * PAGE * shape.head_dim  # elements of a page that belong to one layer
+        self.sizes = shape.heads, shape.kv_heads, shape.head_dim
+        self.pool: list[Tensor] = []
+        self.address: list[int] = []
+        self.users: list[int] = []
+        self.free: list[int] = []
+        self.table = np.zeros((0, 0), np.int64)  # addresses of the pages of every row
+
+    def bytes_per_token(self) -> int:
+        """Of keys and values, in all layers."""
+        return self.weights.shape.layers * self.layer // PAGE * self.weights.dtype.itemsize
+
+    @torch.no_grad()
+    def prefill(self, prompts: Sequence[Array]) -> tuple[list[Prompt], Tensor]:
+        """The prompts (int32[n] each, n >= 1) in pages, and the f32[P, D] hidden states at their last tokens."""
+        lengths = [len(p) for p in prompts]
+        tokens = torch.from_numpy(np.concatenate(prompts).astype(np.int64))
+        number = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths))
+        rows = layout(tokens, number, self.unit)
+        over = attender(self.weights, rows)
+        held = [Prompt(n, [self._take() for _ in range(-(-n // PAGE))]) for n in lengths]
+        page = torch.tensor([self.address[p.pages[i // PAGE]] for p in held for i in range(p.length)])
+        place = torch.cat([torch.arange(n, dtype=torch.int32) for n in lengths])
+
+        def attend(i: int, z: Tensor) -> Tensor:
+            self._store(i, z, rows.row_of, page, place)
+            return over(i, z)
+
+        hidden = trunk(self.weights, rows.tokens, rows.positions, attend)
+        return held, hidden[rows.row_of[torch.tensor(lengths).cumsum(0) - 1]]
+
+    def join(self, prompt: Prompt, token: int) -> None:
+        """A new row after a prompt, which is fed `token` next."""
+        full = prompt.length // PAGE
+        pages = prompt.pages[:full]
+        for page in pages:
+            self.users[page] += 1
+        if prompt.length % PAGE:
+            pages.append(self._take())
+            self._page(pages[-1]).copy_(self._page(prompt.pages[full]))
+        self.rows.append(Row(prompt.length, token, pages))
+        self._write(len(self.rows) - 1)
+
+    def forget(self, prompts: Sequence[Prompt]) -> None:
+        """No more rows will join after these prompts."""
+        for prompt in prompts:
+            self._give_back(prompt.pages)
+
+    def feed(self, tokens: Sequence[int]) -> None:
+        """Says which token every row is fed next."""
+        for row, token in zip(self.rows, tokens, strict=True):
+            row.last = token
+
+    def leave(self, number: int) -> None:
+        """Drops a row; the last row takes its number."""
+        gone, moved = self.rows[number], self.rows.pop()
+        self._give_back(gone.pages)
+        if number < len(self.rows):
+            self.rows[number] = moved
+            self._write(number)
+
+    @torch.no_grad()
+    def step(self) -> Tensor:
+        """f32[n, D]: hidden states after every row was fed its next token."""
+        for i, row in enumerate(self.rows):
+            if row.length % PAGE == 0:
+                row.pages.append(self._take())
+                self._write(i)
+            row.length += 1
+        n = len(self.rows)
+        place = torch.tensor([row.length - 1 for row in self.rows], dtype=torch.int32)
+        table = torch.from_numpy(self.table[:n])
+        page = table[torch.arange(n), place // PAGE]
+        windows = self.weights.shape.windows
+
+        def attend(i: int, z: Tensor) -> Tensor:
+            self._store(i, z, None, page, place)
+            out = z.new_empty(n, self.sizes[0] * self.sizes[2])
+            skip = i * self.layer
+            kernels.call(
+                "attention_paged", z, table, table.shape[1], place, out, n, skip, *self.sizes, windows[i]
+            )
+            return out
+
+        tokens = torch.tensor([row.last for row in self.rows])
+        return trunk(self.weights, tokens, place.long(), attend, self.weights.packed()[0])
+
+    def draw(self, hidden: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens int64[n] and their log-probabilities f32[n] at f32[n, D] hidden states."""
+        return draw(hidden, self.weights.head, params, uniform, self.weights.packed()[1])
+
+    def _store(self, i: int, z: Tensor, rows: Tensor | None, page: Tensor, place: Tensor) -> None:
+        kernels.call("store_pages", z, rows, page, place, len(place), i * self.layer, *self.sizes)
+
+    def _take(self) -> int:
+        if not self.free:
+            size = self.weights.shape.layers * self.layer
+            chunk = torch.zeros(CHUNK, size, dtype=self.weights.dtype)
+            first = len(self.address)
+            self.pool.append(chunk)
+            self.address += [chunk[i].data_ptr() for i in range(CHUNK)]
+            self.users += [0] * CHUNK
+            self.free += reversed(range(first, first + CHUNK))
+        page = self.free.pop()
+        self.users[page] = 1
+        return page
+
+    def _give_back(self, pages: Sequence[int]) -> None:
+        for page in pages:
+            self.users[page] -= 1
+            if not self.users[page]:
+                self.free.append(page)
+
+    def _page(self, number: int) -> Tensor:
+        return self.pool[number // CHUNK][number % CHUNK]
+
+    def _write(self, number: int) -> None:
+        """Brings the table up to date for a row."""
+        pages = self.rows[number].pages
+        have, wide = self.table.shape
+        if number >= have or len(pages) > wide:
+            grown = np.zeros((max(2 * have, number + 1), max(2 * wide, len(pages))), np.int64)
+            grown[:have, :wide] = self.table
+            self.table = grown
+        self.table[number, : len(pages)] = [self.address[page] for page in pages]

@@ -1,0 +1,268 @@
+"""The native kernels against the PyTorch code that they replace, values and gradients, and both against float32."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from etude.policy import attention, head, kernels, llama
+from etude.policy.attention import attender
+from etude.policy.layout import layout
+from etude.policy.model import Policy
+from etude.policy.native import NativeSampler
+from etude.policy.pages import PagedEngine
+from etude.policy.tiny import tiny
+from etude.policy.weights import Weights
+from etude.types import SamplingParams
+
+needed = pytest.mark.skipif(kernels.library() is None, reason="no native kernels on this machine")
+Change = Callable[[], None]
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[Change]:
+    """From its call on, PyTorch computes."""
+    return lambda: monkeypatch.setattr(kernels, "library", lambda: None)
+
+
+def random(*size: int, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def pulled(compute: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
+    """A result and its gradients in all inputs, for a fixed direction."""
+    given = [x.clone().requires_grad_() for x in inputs]
+    out = compute(*given)
+    out.backward(random(*out.shape, seed=9, dtype=out.dtype))
+    return [out.detach(), *(x.grad for x in given if x.grad is not None)]
+
+
+def near(mine: list[Tensor], theirs: list[Tensor], exact: list[Tensor]) -> None:
+    """Each as near to float32 as PyTorch's bfloat16 is (and far from the wrong sign)."""
+    assert len(mine) == len(theirs) == len(exact)
+    for a, b, true in zip(mine, theirs, exact, strict=True):
+        size = true.float().norm()
+        error, other = (a.float() - true.float()).norm() / size, (b.float() - true.float()).norm() / size
+        assert error < 1.5 * other + 1e-4, (error, other)
+        assert error < 0.03
+
+
+@needed
+@pytest.mark.parametrize("rows", [1, 7, 200])
+@pytest.mark.parametrize("width", [48, 100])
+def test_norm_and_gate(rows: int, width: int, without: Change) -> None:
+    hidden, weight = random(rows, width, dtype=torch.float32), random(width, seed=1, dtype=torch.float32)
+    matrix, gate_up = random(40, width, seed=2), random(rows, 2 * width, seed=3)
+    down = random(24, width, seed=4)
+
+    def norm_linear(precision: torch.dtype) -> list[Tensor]:
+        return pulled(
+            lambda h, w, m: llama.norm_linear(h, w, m, None, 1e-5), hidden, weight, matrix.to(precision)
+        )
+
+    def gated(precision: torch.dtype) -> list[Tensor]:
+        return pulled(llama.gated_linear, gate_up.to(precision), down.to(precision))
+
+    for compute in (norm_linear, gated):
+        mine = compute(torch.bfloat16)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, "library", lambda: None)
+            near(mine, compute(torch.bfloat16), compute(torch.float32))
+
+
+SHAPES = [  # heads, key heads, head width, window
+    (9, 3, 64, 0),
+    (4, 4, 32, 0),
+    (4, 1, 16, 5),
+    (16, 1, 48, 40),
+    (6, 2, 128, 0),
+]
+
+
+@needed
+@pytest.mark.parametrize(("heads", "kv", "width", "window"), SHAPES)
+def test_attention(heads: int, kv: int, width: int, window: int, without: Change) -> None:
+    """Over shared beginnings of several lengths, among them one that fills whole pages and none at all."""
+    policy = tiny(width=heads * 16, heads=heads, kv_heads=kv, head_dim=width, precision="bf16")
+    weights = policy.body.native()
+    assert weights is not None
+    lengths = [(5, (3, 1, 40)), (5, (2, 2)), (16, (1, 17)), (0, (70,)), (130, (2, 2, 9))]
+    tokens, sequence, number = [], [], 0
+    for i, (common, own) in enumerate(lengths):
+        for k, n in enumerate(own):
+            tokens += [i + 1] * common + [10 + 5 * i + k] * n
+            sequence += [number] * (common + n)
+            number += 1
+    rows = layout(torch.tensor(tokens), torch.tensor(sequence), attention.key_unit(torch.bfloat16))
+    object.__setattr__(weights.shape, "windows", (window,) * weights.shape.layers)
+    z = random(len(rows), heads + 2 * kv, width)
+
+    def compute(weights: Weights, z: Tensor) -> list[Tensor]:
+        return pulled(lambda x: attender(weights, rows)(0, x), z)
+
+    mine = compute(weights, z)
+    without()
+    exact = Weights(weights.shape, {}, "fp32")
+    near(mine, compute(weights, z), compute(exact, z.float()))
+
+
+@needed
+@pytest.mark.parametrize(("size", "temperature"), [(33, 1.0), (5120, 0.7), (49152, 1.0)])
+def test_the_head(size: int, temperature: float, without: Change) -> None:
+    hidden, matrix = 3 * random(11, 64, dtype=torch.float32), random(size, 64, seed=1)
+    chosen = torch.randint(size, (11,), generator=torch.Generator().manual_seed(2))
+    chosen[0] = (hidden[0] @ matrix.float().t()).argmax()
+    params = SamplingParams(temperature)
+
+    def compute(matrix: Tensor) -> list[Tensor]:
+        def both(h: Tensor, m: Tensor) -> Tensor:
+            return torch.stack(head.log_probabilities(h, m, chosen, params, True))
+
+        return pulled(both, hidden, matrix)
+
+    mine = compute(matrix)
+    without()
+    near(mine, compute(matrix), compute(matrix.float()))
+
+
+@needed
+def test_draws_follow_the_distribution(without: Change) -> None:
+    """Every token in proportion to its probability: one uniform number for each of a fine grid."""
+    hidden, matrix, n = random(1, 32, dtype=torch.float32) / 3, random(300, 32, seed=1), 20000
+    grid = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    token, logp = head.draw(hidden.expand(n, 32).contiguous(), matrix, SamplingParams(), grid)
+    share = torch.bincount(token, minlength=300) / n
+    p = torch.zeros(300).index_put_((token,), logp.exp())
+    assert float((share - p).abs().max()) < 2 / n + 1e-6
+    assert torch.equal(token, token.sort().values)
+    greedy, best = head.draw(hidden, matrix, SamplingParams(greedy=True), grid[:1])
+    assert greedy[0] == p.argmax()
+    assert torch.isclose(best[0].exp(), p.max())
+    without()
+    other, theirs = head.draw(hidden.expand(n, 32).contiguous(), matrix, SamplingParams(), grid)
+    assert (other == token).float().mean() > 0.99
+    assert torch.allclose(theirs[:9], logp[:9], atol=1e-4)
+
+
+@needed
+def test_numbers_that_are_none_stay_visible() -> None:
+    hidden, matrix = random(2, 32, dtype=torch.float32), random(300, 32, seed=1)
+    hidden[1, 3] = torch.nan
+    token, logp = head.draw(hidden, matrix, SamplingParams(), torch.full((2,), 0.5, dtype=torch.float64))
+    assert torch.isfinite(logp[0])
+    assert torch.isnan(logp[1])
+    assert (token >= 0).all()
+    assert (token < 300).all()
+
+
+@needed
+def test_packed_products_have_the_same_bits() -> None:
+    matrix = random(96, 64)
+    weights = tiny(precision="bf16", vocabulary="abcdefgh").body.native()
+    assert weights is not None
+    layers, _ = weights.packed()
+    for rows in (1, 2, 5, 64, 130):
+        x = random(rows, weights.shape.width, seed=rows)
+        assert torch.equal(llama.linear(x, layers[0].qkv), llama.linear(x, weights.layers[0].qkv))
+    before = layers[0].qkv
+    weights.refresh()
+    assert weights.packed()[0][0].qkv is not before
+    assert matrix.is_contiguous()
+
+
+@needed
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 40])
+def test_pages_are_shared_copied_and_given_back(length: int) -> None:
+    """Two replies to one prompt go different ways without disturbing each other, and leave no page behind."""
+    weights = tiny(precision="bf16", seed=4).body.native()
+    assert weights is not None
+
+    def decode(*replies: list[int]) -> list[Tensor]:
+        engine = PagedEngine(weights)
+        prompts, _ = engine.prefill([np.arange(length, dtype=np.int32) % 60])
+        for _ in replies:
+            engine.join(prompts[0], 1)
+        engine.forget(prompts)
+        seen = []
+        for fed in zip(*replies, strict=True):
+            for row, token in zip(engine.rows, fed, strict=True):
+                row.last = token
+            seen.append(engine.step())
+        for _ in replies:
+            engine.leave(0)
+        assert len(engine.free) == len(engine.users)
+        assert not any(engine.users)
+        return seen
+
+    a, b = [5 + i % 9 for i in range(20)], [30 + i % 7 for i in range(20)]
+    both = decode(a, b)
+    for mine, alone, other in zip(both, decode(a), decode(b), strict=True):
+        assert torch.equal(mine[0], alone[0])
+        assert torch.equal(mine[1], other[0])
+
+
+@needed
+def test_the_number_of_threads_changes_no_bit() -> None:
+    from test_policy import some_batch
+
+    policy, batch, found = tiny(precision="bf16", seed=2), some_batch(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            out = policy.outputs(batch)
+            out.logp.sum().backward()
+            policy.grad_accumulate()
+            found.append([out.logp.detach(), *(p.grad.clone() for _, p in policy.parameters())])
+            for _, p in policy.parameters():
+                p.grad = None
+        finally:
+            torch.set_num_threads(1)
+    assert all(torch.equal(x, y) for other in found[1:] for x, y in zip(found[0], other, strict=True))
+
+
+@needed
+def test_a_sampler_without_kernels_says_the_same(without: Change) -> None:
+    """Engines of both kinds, the same model and the same random numbers: the same replies, until rounding decides."""
+
+    def replies(policy: Policy) -> list[list[int]]:
+        async def work() -> list[list[int]]:
+            sampler = NativeSampler(policy)
+            jobs = [
+                sampler.sample(np.array([10, 11, 12 + i], np.int32), SamplingParams(max_tokens=6), i)
+                for i in range(24)
+            ]
+            out = await asyncio.gather(*jobs)
+            await sampler.close()
+            return [s.tokens.tolist() for s in out]
+
+        return asyncio.run(work())
+
+    policy = tiny(precision="bf16", seed=3)
+    mine = replies(policy)
+    without()
+    theirs = replies(policy)
+    assert sum(a == b for a, b in zip(mine, theirs, strict=True)) >= 16  # unrelated replies never agree
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"), [("ETUDE_KERNELS", ""), ("CXX", "native kernels are not used")]
+)
+def test_nobody_needs_them(setting: str, words: str, tmp_path: Path) -> None:
+    """Switched off, or with a compiler that fails, the same program runs and says so at most once."""
+    code = (
+        "import logging; logging.basicConfig(level='INFO', format='%(message)s')\n"
+        "from etude.policy import kernels; print(kernels.library(), kernels.library())"
+    )
+    value = "off" if setting == "ETUDE_KERNELS" else "/bin/false"
+    env = {"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path), setting: value}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None None"
+    assert done.stderr.count("native kernels are not used") == bool(words)
