@@ -61,10 +61,16 @@ class NativeBody:
 
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]:
         weights = self.weights
-        rows = layout(batch.tokens if inputs is None else inputs, batch.sequence, key_unit(weights.dtype))
-        hidden = trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
+        tokens = batch.tokens if inputs is None else inputs
         wanted = batch.needed.nonzero()[:, 0]
-        state = hidden.index_select(0, rows.row_of[predicting(wanted)])
+        read = predicting(wanted)
+        # what comes after the last token that predicts a wanted one is not computed
+        last = torch.full((batch.sequences,), -1, device=read.device)
+        last.scatter_reduce_(0, batch.sequence[read], read, "amax")
+        kept = torch.arange(len(tokens), device=read.device) <= last[batch.sequence]
+        rows = layout(tokens[kept], batch.sequence[kept], key_unit(weights.dtype))
+        hidden = trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
+        state = hidden.index_select(0, rows.row_of[(kept.cumsum(0) - 1)[read]])
         logp, entropy = log_probabilities(
             state, weights.head, batch.tokens[wanted], batch.sampling, "entropy" in needs
         )
