@@ -54,20 +54,28 @@ def attender(weights: Weights, rows: Layout) -> Attend:
     return attend
 
 
+def over_members(
+    z: Tensor, members: Tensor, heads: int, kv: int, width: int, window: int
+) -> tuple[Tensor, Tensor]:
+    """[R, H * hd], and the f32[R, H] log-sum-exp of every query's scores."""
+    out = z.new_empty(len(z), heads * width)
+    lse = z.new_empty(len(z), heads, dtype=torch.float32)
+    kernels.call("attention", z, members, len(members), out, lse, heads, kv, width, window)
+    return out, lse
+
+
 class MemberAttention(Function):
     """Keeps z, the result and the log-sum-exp of every query's scores."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, members: Tensor, shape: Shape, window: int) -> Tensor:
-        out = z.new_empty(len(z), shape.heads * shape.head_dim)
-        lse = z.new_empty(len(z), shape.heads, dtype=torch.float32)
         ctx.sizes = shape.heads, shape.kv_heads, shape.head_dim, window
-        kernels.call("attention", z, members, len(members), out, lse, *ctx.sizes)
+        out, lse = over_members(z, members, *ctx.sizes)
         ctx.save_for_backward(z, members, out, lse)
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         z, members, out, lse = ctx.saved_tensors
         dz = torch.empty_like(z)
         kernels.call(
@@ -130,7 +138,7 @@ class Attention(Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         q, k, v, *saved = ctx.saved_tensors
         dq, grad = torch.empty_like(q), grad.view_as(q)
         dk, dv = (torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (k, v))

@@ -4,6 +4,7 @@ is here; `policy.transformers` has the one for every other architecture."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from etude.policy.attention import attender, key_unit
 from etude.policy.head import log_probabilities
-from etude.policy.layout import layout
-from etude.policy.llama import trunk
+from etude.policy.layout import Layout, layout
+from etude.policy.llama import embedded, finished, trunk
 from etude.policy.outputs import Outputs
 from etude.policy.shape import Shape
+from etude.policy.tape import replayed
 from etude.policy.weights import Weights
 from etude.train.batch import Batch
 
@@ -69,7 +71,10 @@ class NativeBody:
         last.scatter_reduce_(0, batch.sequence[read], read, "amax")
         kept = torch.arange(len(tokens), device=read.device) <= last[batch.sequence]
         rows = layout(tokens[kept], batch.sequence[kept], key_unit(weights.dtype))
-        hidden = trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
+        places = None
+        if weights.tape is not None and torch.is_grad_enabled():
+            places = weights.tape.find(tokens[kept], batch.sequence[kept])
+        hidden = forwarded(weights, rows, places)
         state = hidden.index_select(0, rows.row_of[(kept.cumsum(0) - 1)[read]])
         logp, entropy = log_probabilities(
             state, weights.head, batch.tokens[wanted], batch.sampling, "entropy" in needs
@@ -79,7 +84,8 @@ class NativeBody:
             n: F.linear(state, weights.leaves[f"heads.{n}.weight"], weights.leaves[f"heads.{n}.bias"])
             for n in names
         }
-        return assemble(batch, wanted, logp, entropy, heads, state, self.project, needs), len(rows)
+        out = assemble(batch, wanted, logp, entropy, heads, state, self.project, needs)
+        return replace(out, replayed=places is not None), len(rows)
 
     def project(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden.to(self.weights.dtype), self.weights.head).float()
@@ -115,6 +121,16 @@ class NativeBody:
     def raw_logits(self, tokens: Tensor) -> Tensor:
         rows = layout(tokens, torch.zeros_like(tokens), key_unit(self.weights.dtype))
         return self.project(trunk(self.weights, rows.tokens, rows.positions, attender(self.weights, rows)))
+
+
+def forwarded(weights: Weights, rows: Layout, places: Tensor | None) -> Tensor:
+    """f32[R, D] hidden states of a layout's rows; taken from the tape where int64[N] `places` says where they are."""
+    if places is None or weights.tape is None:
+        return trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
+    order = torch.empty(len(rows), dtype=torch.int64)
+    order[rows.row_of] = places
+    start = embedded(weights, rows.tokens)
+    return finished(weights, replayed(weights, start, rows, *weights.tape.read(order)))
 
 
 def predicting(tokens: Tensor) -> Tensor:

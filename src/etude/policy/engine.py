@@ -85,6 +85,9 @@ class Engine:
         for row, token in zip(self.rows, tokens, strict=True):
             row.last = token
 
+    def remember(self, tokens: Array, held: Tensor | Row) -> None:
+        """This engine keeps nothing for the gradient."""
+
     def leave(self, number: int) -> None:
         """Drops a row; the last row takes its number."""
         moved = self.rows.pop()

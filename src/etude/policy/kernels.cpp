@@ -160,7 +160,7 @@ void attend_some(const Query* queries, const bf16* const* keys, const bf16* cons
             sums = _mm512_add_ps(sums, p);
         }
         total[n] = sum(sums);
-        if (queries[n].lse) *queries[n].lse = most + std::log(total[n]);
+        *queries[n].lse = most + std::log(total[n]);
     }
     mix<N>(s.scores.data(), width, from, to, hd, [&](int j) { return values[j / LANES] + (j % LANES) * hd; }, out);
     for (int n = 0; n < N; ++n)
@@ -575,7 +575,7 @@ void attention(const bf16* z, const Member* members, long M, bf16* out, float* l
                 for (int h = head * g; h < (head + 1) * g; ++h) {
                     long row = m.start + i, at = row * heads + h;
                     queries.push_back({z + row * shape.row() + long(h) * hd, shape.from(m.shared + i), m.shared + i + 1,
-                                       out + at * hd, lse ? lse + at : nullptr});
+                                       out + at * hd, lse + at});
                 }
             attend(queries.data(), queries.size(), pages.key_at.data(), pages.value_at.data(), hd, scale, scratch);
         }
@@ -630,8 +630,8 @@ void store_pages(const bf16* z, const int64_t* rows, bf16* const* page, const in
 }
 
 // One query per row against its own pages: table of page addresses [n, wide], position int32[n] of the new token.
-void attention_paged(const bf16* z, bf16* const* table, long wide, const int* position, bf16* out, long n, long skip, int heads, int kv,
-                     int hd, int window, int threads) {
+void attention_paged(const bf16* z, bf16* const* table, long wide, const int* position, bf16* out, float* lse, long n, long skip, int heads,
+                     int kv, int hd, int window, int threads) {
     const Shape shape{heads, kv, hd, window};
     const float scale = 1 / std::sqrt(float(hd));
     const int g = shape.group();
@@ -654,7 +654,8 @@ void attention_paged(const bf16* z, bf16* const* table, long wide, const int* po
             }
             for (int k = 0; k < g; ++k) {
                 long h = head * g + k;
-                queries[k] = {z + i * shape.row() + h * hd, shape.from(position[i]), position[i] + 1, out + (i * heads + h) * hd, nullptr};
+                queries[k] = {z + i * shape.row() + h * hd, shape.from(position[i]), position[i] + 1, out + (i * heads + h) * hd,
+                              lse + i * heads + h};
             }
             attend(queries.data(), g, keys.data(), values.data(), hd, scale, scratch);
         }

@@ -29,25 +29,43 @@ Attend = Callable[[int, Tensor], Tensor]
 """(layer, z [R, H + 2K, hd]: rotated queries, rotated keys, values) -> [R, H * hd], in the working precision."""
 
 
-def trunk(
+def trunk(weights: Weights, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    """f32[R, D]: final hidden states, after the last norm, of int64[R] `tokens` at int64[R] `positions`."""
+    return finished(weights, blocks(weights, embedded(weights, tokens), positions, attend))
+
+
+def embedded(weights: Weights, tokens: Tensor) -> Tensor:
+    """f32[R, D]"""
+    return F.embedding(tokens, weights.embed).float()
+
+
+def finished(weights: Weights, hidden: Tensor) -> Tensor:
+    """f32[R, D] after the last norm."""
+    return norm(hidden, weights.norm, weights.shape.eps)
+
+
+def blocks(
     weights: Weights,
-    tokens: Tensor,
+    hidden: Tensor,
     positions: Tensor,
     attend: Attend,
     layers: Sequence[Layer] | None = None,
+    keep: Callable[..., None] | None = None,
 ) -> Tensor:
-    """f32[R, D]: final hidden states, after the last norm, of int64[R] `tokens` at int64[R] `positions`.
-    `layers`: the same ones in another layout (`Weights.packed`)."""
+    """f32[R, D] after all layers. `layers`: the same ones in another layout (`Weights.packed`). `keep` is shown what
+    a backward pass would need of every layer (`tape.Rows`, but for the log-sum-exp)."""
     shape = weights.shape
     angles = weights.rope(positions)
-    hidden = F.embedding(tokens, weights.embed).float()
     for i, layer in enumerate(layers or weights.layers):
         z = norm_linear(hidden, layer.norm1, layer.qkv, layer.qkv_bias, shape.eps)
         z = turn_heads(z.view(len(z), -1, shape.head_dim), shape, layer, angles)
-        hidden = hidden + linear(attend(i, z), layer.o)
-        gate_up = norm_linear(hidden, layer.norm2, layer.gate_up, None, shape.eps)
-        hidden = hidden + gated_linear(gate_up, layer.down)
-    return norm(hidden, weights.norm, shape.eps)
+        attended = attend(i, z)
+        middle = hidden + linear(attended, layer.o)
+        gate_up = norm_linear(middle, layer.norm2, layer.gate_up, None, shape.eps)
+        if keep is not None:
+            keep(hidden, z, attended, middle, gate_up)
+        hidden = middle + gated_linear(gate_up, layer.down)
+    return hidden
 
 
 def linear(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -113,6 +131,11 @@ def _norm(hidden: Tensor, weight: Tensor, dtype: torch.dtype, eps: float) -> tup
     return (hidden * scale).mul_(weight).to(dtype), scale
 
 
+def row_scale(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """f32[R, 1]: what `norm_linear` keeps beside `hidden`."""
+    return _norm(hidden, weight, torch.bfloat16, eps)[1]
+
+
 def _gated(gate_up: Tensor) -> Tensor:
     """[R, I]: SiLU(gate) * up, rounded once."""
     y = gate_up.new_empty(len(gate_up), gate_up.shape[1] // 2)
@@ -133,7 +156,7 @@ class NormLinear(Function):
         return linear(y, matrix, bias)
 
     @staticmethod
-    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dz: Tensor) -> tuple[Any, ...]:
         hidden, scale, weight, matrix = ctx.saved_tensors
         dbias = dz.float().sum(0).to(dz.dtype) if ctx.needs_input_grad[3] else None
         if kernels.usable(matrix):
@@ -157,7 +180,7 @@ class GatedLinear(Function):
         return linear(_gated(gate_up), matrix)
 
     @staticmethod
-    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dz: Tensor) -> tuple[Any, ...]:
         gate_up, matrix = ctx.saved_tensors
         if kernels.usable(gate_up, matrix):
             slope, out = dz @ matrix, torch.empty_like(gate_up)
@@ -184,7 +207,7 @@ class Rotate(Function):
         return _turn(x, cos, sin)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         cos, sin = ctx.saved_tensors
         return _turn(dy, cos, -sin), None, None
 
@@ -199,7 +222,7 @@ class TurnHeads(Function):
         return _turn_heads(z, turned, cos, sin, 1.0)
 
     @staticmethod
-    def backward(ctx: Any, dz: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dz: Tensor) -> tuple[Any, ...]:
         cos, sin = ctx.saved_tensors
         return _turn_heads(dz.contiguous(), ctx.turned, cos, sin, -1.0), None, None, None
 

@@ -18,6 +18,7 @@ from etude.policy.tokenizer import Tokenizer, read
 from etude.policy.weights import Weights
 
 EMBEDDED = "smollm2"
+LAB = "lab"
 PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
@@ -57,17 +58,21 @@ def load(
 
 
 def locate(name: str) -> Path:
-    """The directory that holds a model; converts the embedded one, downloads one named on the hub."""
+    """The directory that holds a model; converts the embedded one, makes the lab's, downloads one of the hub."""
     if name == EMBEDDED:
         from etude.policy.embedded import directory
 
         return directory()
+    if name == LAB:
+        from etude.lab.model import directory as made
+
+        return made()
     place = Path(name).expanduser()
     if place.is_dir():
         return place
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith((".", "~")):
         raise UserError(
-            f"there is no model directory '{name}' (nor is it '{EMBEDDED}' or an owner/name on the hub)"
+            f"there is no model directory '{name}' (nor is it '{EMBEDDED}', '{LAB}' or an owner/name on the hub)"
         )
     try:
         from huggingface_hub import snapshot_download

@@ -8,17 +8,20 @@ optimiser.step(); policy.publish()       # the sampler reads the new weights fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from etude.policy.attention import native
 from etude.policy.body import Body
 from etude.policy.meter import Meter
 from etude.policy.outputs import Outputs
 from etude.policy.render import Renderer
+from etude.policy.tape import Tape
 from etude.policy.tokenizer import Tokenizer
 from etude.train.batch import Batch
 
@@ -109,6 +112,20 @@ class Policy:
             None if first.hidden is None else torch.cat([p.hidden for p in parts if p.hidden is not None]),
             first.project,
         )
+
+    @contextmanager
+    def recording(self, wanted: bool = True) -> Iterator[None]:
+        """What is sampled inside is kept for the gradient (`policy.tape`), where the native kernels sample. The tape
+        lasts until `publish`."""
+        weights = self.body.native()
+        if weights is None or not wanted or not native(weights) or weights.shape.qk_norm:
+            yield
+            return
+        weights.tape, weights.recording = Tape(), True
+        try:
+            yield
+        finally:
+            weights.recording = False
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Names and float32 parameters for the optimiser; empty for a frozen policy."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,7 +84,9 @@ class NativeSampler(Pumped):
             request.version = self.policy.version
         tokens = self._draw(chosen, hidden[torch.tensor(which)])
         for request, place, token in zip(chosen, which, tokens, strict=True):
-            if not self._finished(request):
+            if self._finished(request):
+                self.engine.remember(request.prompt, held[place])  # type: ignore[arg-type]
+            else:
                 self.engine.join(held[place], token)  # type: ignore[arg-type]
                 self.live.append(request)
         self.engine.forget(held)  # type: ignore[arg-type]
@@ -97,6 +100,9 @@ class NativeSampler(Pumped):
                 self._drop(i)
 
     def _drop(self, number: int) -> None:
+        done = self.live[number]
+        said = np.array(done.tokens[:-1], np.int32)  # the last token was never fed
+        self.engine.remember(np.concatenate([done.prompt, said]), self.engine.rows[number])  # type: ignore[arg-type]
         self.engine.leave(number)
         moved = self.live.pop()
         if number < len(self.live):

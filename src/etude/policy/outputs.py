@@ -21,6 +21,7 @@ class Outputs:
     heads: Mapping[str, Tensor] = field(default_factory=dict)  # f32[N, K] per auxiliary head
     hidden: Tensor | None = None  # f32[N, D], last hidden state of the position before tokens[t]
     project: Callable[[Tensor], Tensor] | None = None  # f32[M, D] hidden states -> f32[M, V] logits
+    replayed: bool = False  # what sampling computed was used: not compared with anything
 
     def logits(self, rows: Tensor) -> Tensor:
         """f32[M, V], raw (temperature 1), for the rows (bool[N] or int64[M]) asked for. Differentiable."""

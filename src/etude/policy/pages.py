@@ -5,7 +5,7 @@ it. The same interface as `policy.engine`, which is the reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from etude.policy import kernels
-from etude.policy.attention import attender
+from etude.policy.attention import over_members
 from etude.policy.head import draw
 from etude.policy.kernels import PAGE
 from etude.policy.layout import layout
-from etude.policy.llama import trunk
-from etude.policy.weights import Weights
+from etude.policy.llama import blocks, embedded, finished
+from etude.policy.tape import Rows
+from etude.policy.weights import Layer, Weights
 from etude.types import Array, SamplingParams
 
 CHUNK = 64  # pages allocated at once
@@ -31,6 +32,7 @@ class Row:
     length: int  # tokens whose keys are stored
     last: int  # the token that is fed next
     pages: list[int]
+    places: list[int]  # on the tape, of every token whose keys are stored
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Prompt:
 
     length: int
     pages: list[int]
+    places: list[int]
 
 
 class PagedEngine:
@@ -68,17 +71,42 @@ class PagedEngine:
         tokens = torch.from_numpy(np.concatenate(prompts).astype(np.int64))
         number = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths))
         rows = layout(tokens, number, self.unit)
-        over = attender(self.weights, rows)
-        held = [Prompt(n, [self._take() for _ in range(-(-n // PAGE))]) for n in lengths]
+        held = [Prompt(n, [self._take() for _ in range(-(-n // PAGE))], []) for n in lengths]
         page = torch.tensor([self.address[p.pages[i // PAGE]] for p in held for i in range(p.length)])
         place = torch.cat([torch.arange(n, dtype=torch.int32) for n in lengths])
 
-        def attend(i: int, z: Tensor) -> Tensor:
+        def attend(i: int, z: Tensor) -> tuple[Tensor, Tensor]:
             self._store(i, z, rows.row_of, page, place)
-            return over(i, z)
+            return over_members(z, rows.members, *self.sizes, self.weights.shape.windows[i])
 
-        hidden = trunk(self.weights, rows.tokens, rows.positions, attend)
+        hidden, first = self._forward(rows.tokens, rows.positions, attend, self.weights.layers)
+        for prompt, where in zip(held, rows.row_of.split(lengths), strict=True):
+            prompt.places = [] if first is None else (where + first).tolist()
         return held, hidden[rows.row_of[torch.tensor(lengths).cumsum(0) - 1]]
+
+    def _forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attend: Callable[[int, Tensor], tuple[Tensor, Tensor]],
+        layers: Sequence[Layer],
+    ) -> tuple[Tensor, int | None]:
+        """f32[R, D] hidden states, and where on the tape (if there is one) the first row went. `attend` returns log-sum-exps as well."""
+        totals: list[Tensor] = []
+        kept: list[Rows] = []
+
+        def over(i: int, z: Tensor) -> Tensor:
+            out, total = attend(i, z)
+            totals.append(total)
+            return out
+
+        def keep(hidden: Tensor, z: Tensor, attended: Tensor, middle: Tensor, gate_up: Tensor) -> None:
+            kept.append(Rows(hidden, z, attended, totals[-1], middle, gate_up))
+
+        tape = self.weights.tape if self.weights.recording else None
+        start = embedded(self.weights, tokens)
+        hidden = blocks(self.weights, start, positions, over, layers, keep if tape is not None else None)
+        return finished(self.weights, hidden), None if tape is None else tape.add(kept, hidden)
 
     def join(self, prompt: Prompt, token: int) -> None:
         """A new row after a prompt, which is fed `token` next."""
@@ -89,7 +117,7 @@ class PagedEngine:
         if prompt.length % PAGE:
             pages.append(self._take())
             self._page(pages[-1]).copy_(self._page(prompt.pages[full]))
-        self.rows.append(Row(prompt.length, token, pages))
+        self.rows.append(Row(prompt.length, token, pages, list(prompt.places)))
         self._write(len(self.rows) - 1)
 
     def forget(self, prompts: Sequence[Prompt]) -> None:
@@ -101,6 +129,12 @@ class PagedEngine:
         """Says which token every row is fed next."""
         for row, token in zip(self.rows, tokens, strict=True):
             row.last = token
+
+    def remember(self, tokens: Array, held: Prompt | Row) -> None:
+        """Notes on the tape that int32[n] `tokens` are what was forwarded for a prompt or a row."""
+        tape = self.weights.tape if self.weights.recording else None
+        if tape is not None and len(held.places) == len(tokens):
+            tape.know(tokens, np.array(held.places))
 
     def leave(self, number: int) -> None:
         """Drops a row; the last row takes its number."""
@@ -124,17 +158,20 @@ class PagedEngine:
         page = table[torch.arange(n), place // PAGE]
         windows = self.weights.shape.windows
 
-        def attend(i: int, z: Tensor) -> Tensor:
+        def attend(i: int, z: Tensor) -> tuple[Tensor, Tensor]:
             self._store(i, z, None, page, place)
-            out = z.new_empty(n, self.sizes[0] * self.sizes[2])
-            skip = i * self.layer
-            kernels.call(
-                "attention_paged", z, table, table.shape[1], place, out, n, skip, *self.sizes, windows[i]
-            )
-            return out
+            heads, kv, width = self.sizes
+            out, total = z.new_empty(n, heads * width), z.new_empty(n, heads, dtype=torch.float32)
+            where = n, i * self.layer, heads, kv, width, windows[i]
+            kernels.call("attention_paged", z, table, table.shape[1], place, out, total, *where)
+            return out, total
 
         tokens = torch.tensor([row.last for row in self.rows])
-        return trunk(self.weights, tokens, place.long(), attend, self.weights.packed()[0])
+        hidden, first = self._forward(tokens, place.long(), attend, self.weights.packed()[0])
+        if first is not None:
+            for i, row in enumerate(self.rows):
+                row.places.append(first + i)
+        return hidden
 
     def draw(self, hidden: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens int64[n] and their log-probabilities f32[n] at f32[n, D] hidden states."""

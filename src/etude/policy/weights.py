@@ -5,7 +5,7 @@ it (or the master itself in the float32 reference mode), in which norms and auxi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from etude.errors import UserError
 from etude.policy.shape import Shape
 from etude.seeds import torch_generator
+
+if TYPE_CHECKING:
+    from etude.policy.tape import Tape
 
 PACKED_FOR = 64  # rows; a layout made for 64 serves any number
 ALIGN = 32  # elements; every tensor starts on a cache line in both precisions
@@ -127,6 +130,8 @@ class Weights:
         self.head = self.leaves.get("head", self.embed)
         self._rope: tuple[Tensor, Tensor] | None = None
         self._packed: tuple[list[Layer], Tensor] | None = None
+        self.tape: Tape | None = None
+        self.recording = False
 
     def _layer(self, i: int) -> Layer:
         names = ("norm1", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "norm2", "gate_up", "down")
@@ -172,7 +177,7 @@ class Weights:
     @torch.no_grad()
     def refresh(self) -> None:
         """Rounds the master into the working copy (nothing to do where they are the same tensor)."""
-        self._packed = None
+        self._packed = self.tape = None
         if self.precision == "bf16" and not self.frozen:
             self.low.copy_(self.flat[: self.matrices])
             self.small.copy_(self.flat[self.matrices :])

@@ -23,12 +23,12 @@ def train(run: Run) -> None:
     """Runs until the budget is spent, or until nothing has been left to learn for `patience` steps."""
     context, settings = run.context, run.settings
     while not run.finished:
-        with run.clock("rollout"):
+        with run.clock("rollout"), run.recording():
             groups, drawn = collect(run)
         with run.clock("train"):
             signals = context.completed(run.credit(groups, context), run.objective.reads)
             learnt = run.learner.learn(run.objective, signals, context.step, context.progress)
-        run.curriculum.observe(drawn, signals)
+        run.tell(drawn, signals)
         context.step += 1
         run.record(groups, drawn, signals, learnt)
         if context.step % settings.checkpoint_every == 0:

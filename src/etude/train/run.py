@@ -7,7 +7,7 @@ import copy
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from etude.train.measure import step_metrics
 from etude.train.step import alive_share
 from etude.types import Group, Request, Signal
 
+AUDIT = 20  # steps
 Progress = Callable[[int, dict[str, Any]], None]
 
 
@@ -79,7 +80,18 @@ class Run:
         yield
         self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - begin
 
+    def recording(self) -> AbstractContextManager[None]:
+        """Sampling is kept for the gradient, but for one step in `AUDIT`: there, sampler and trainer are compared."""
+        kept: AbstractContextManager[None] = self.learner.policy.recording(self.context.step % AUDIT != 0)
+        return kept
+
     # ---- what a step leaves behind -------------------------------------------------------------------
+
+    def tell(self, drawn: Sequence[Group], signals: Sequence[Signal]) -> None:
+        """What happened, to every stage that wants to hear of it: the curriculum, a memory."""
+        for part in self.stages.values():
+            if hasattr(part, "observe"):
+                part.observe(drawn, signals)
 
     def record(
         self,

@@ -187,7 +187,7 @@ class Learner:
             sums |= {name: (float(value), active) for name, value in metrics.items()}
         loss.backward()
         self.policy.grad_accumulate()
-        return sums | _readings(out.logp.detach(), piece, first)
+        return sums | _readings(out.logp.detach(), piece, first and not out.replayed)
 
     def forget(self) -> None:
         """Clears the gradients."""
