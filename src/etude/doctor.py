@@ -26,6 +26,7 @@ def examine() -> dict[str, Any]:
     import psutil
     import torch
 
+    from etude.policy import kernels
     from etude.train.setup import card
 
     flags = cpu_flags()
@@ -37,6 +38,7 @@ def examine() -> dict[str, Any]:
         "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "instructions": {f: f in flags for f in FLAGS},
+        "kernels": kernels.why_not() or "native",
         "gpus": gpus,
         "gflops": {"fp32": _gflops(torch.float32), "bf16": _gflops(torch.bfloat16)},
     }
@@ -59,6 +61,7 @@ def screen(found: dict[str, Any]) -> str:
                 f"{found['machine']['processor']}, {found['cores_allowed']} cores, {found['memory_gb']} GB",
             ),
             line("instructions", have),
+            line("kernels", found["kernels"]),
             line("gpu", ", ".join(found["gpus"]) or "none"),
             line(
                 "matrix product",

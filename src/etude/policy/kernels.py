@@ -27,16 +27,25 @@ PAGE = 16  # positions
 log = logging.getLogger("etude")
 
 
-@cache
 def library() -> ctypes.CDLL | None:
     """The kernels, or None where they cannot be had (said once)."""
+    return _loaded()[0]
+
+
+def why_not() -> str:
+    """Why the kernels are not used; empty where they are."""
+    return _loaded()[1]
+
+
+@cache
+def _loaded() -> tuple[ctypes.CDLL | None, str]:
     if os.environ.get("ETUDE_KERNELS", "").lower() in ("off", "0", "no"):
-        return None
+        return None, "ETUDE_KERNELS says so"
     try:
-        return ctypes.CDLL(str(_built()))
+        return ctypes.CDLL(str(_built())), ""
     except Exception as error:
-        log.info("native kernels are not used, PyTorch computes in their place: %s", error)
-        return None
+        log.warning("native kernels are not used, PyTorch computes in their place: %s", error)
+        return None, str(error)
 
 
 def usable(*tensors: Tensor) -> bool:
