@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -20,7 +21,7 @@ from etude.policy.llama import GatedLinear, NormLinear, TurnHeads, row_scale
 from etude.policy.weights import Layer, Weights
 from etude.types import Array
 
-LIMIT = 3 << 30  # bytes; a tape that grows beyond is dropped
+LIMIT = psutil.virtual_memory().total // 4  # bytes; a tape that grows beyond is dropped
 
 
 class Rows(NamedTuple):
