@@ -1,11 +1,13 @@
 """One GRPO step of etude and of TRL's GRPOTrainer, in one run, taking turns.
 
-    python bench/step.py [--rounds 3] [--tasks 8] [--attempts 8] [--max-tokens 64]
+    python bench/step.py [--rounds 3] [--tasks 8] [--samples 8] [--tokens 64]
 
-The same model (the embedded SmolLM2-135M-Instruct), prompts, reward, batch, optimiser (AdamW) and sampling
-settings. Each contestant runs in a process of its own that stays alive and is told when to take a step, so that
-neither computes while the other is measured. TRL lives in an environment of its own (`bench/peers.py`).
-Writes bench/results/step.json; `ratio` = TRL's median seconds / etude's.
+The same model (the embedded SmolLM2-135M-Instruct), tasks in the same order, rule of reward, batch, optimiser (AdamW)
+and sampling settings. TRL accumulates gradients where the whole batch at once would not fit into memory. Each
+contestant's first step, which touches memory for the first time, is left out; how long it took is written down. TRL
+trains on every group. etude leaves out groups whose rewards are all equal (their advantage is 0 and so is their
+gradient), and takes turns with itself training on every group as well: `ratio` compares equal work, every group
+trained; `ratio_as_used` compares etude as a user gets it. Writes bench/results/NAME.json.
 """
 
 from __future__ import annotations
@@ -13,66 +15,114 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from contestants import Contestant, card, etude_environment, peer_python, write_result
+from contestants import Contestant, middle, ours, shown, write_result
+from peers import peer_python
+from work import Peak, forward_flops, read_shape, training_flops
 
 from etude.policy.embedded import directory
+from etude.policy.shape import Shape
 
-HERE = Path(__file__).parent
+TASKS = "chain_sum:max_terms=2,max_digits=2"
+Turns = dict[str, list[dict[str, Any]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="steps of each contestant after the first")
     parser.add_argument("--tasks", type=int, default=8)
-    parser.add_argument("--attempts", type=int, default=8)
-    parser.add_argument("--max-tokens", type=int, default=64)
-    parser.add_argument("--name", default="step")
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=64, help="longest completion")
+    parser.add_argument(
+        "--peer-rows", type=int, help="completions TRL trains on at once; default 4096 / TOKENS"
+    )
+    parser.add_argument(
+        "--name", help="of the file in bench/results; default step or step-TASKSxSAMPLESxTOKENS"
+    )
     a = parser.parse_args()
+    usual = (a.tasks, a.samples, a.tokens) == (8, 8, 64)
+    name = a.name or ("step" if usual else f"step-{a.tasks}x{a.samples}x{a.tokens}")
     with tempfile.TemporaryDirectory() as place:
-        job = {**vars(a), "place": place, "model": str(directory())}
-        ours = Contestant(
-            "etude", [sys.executable, str(HERE / "step_etude.py"), json.dumps(job)], etude_environment()
-        )
-        theirs = Contestant(
-            "TRL 1.16", [peer_python("trl"), str(HERE / "step_trl.py"), json.dumps(job)], None
-        )
-        for name in (ours, theirs):  # the first step touches memory for the first time
-            print(name.name, "first step", name.turn(), flush=True)
-        turns: dict[str, list[dict]] = {"etude": [], "TRL 1.16": []}
-        for number in range(a.rounds):
-            for contestant in (ours, theirs) if number % 2 == 0 else (theirs, ours):
-                turns[contestant.name].append(contestant.turn())
-                print(contestant.name, turns[contestant.name][-1], flush=True)
-        ours.end()
-        theirs.end()
-    write_result(a.name, _summary(a, turns))
+        steps = 2 * (a.rounds + 2)
+        job = {**vars(a), "place": place, "model": str(directory()), "spec": TASKS, "lr": 1e-6}
+        job["prompts"] = write_prompts(Path(place), TASKS, steps * a.tasks)
+        peak = Peak(directory())
+        mine = ours("step_etude.py", job)
+        theirs = Contestant("TRL 1.16", peer_python("trl"), "step_trl.py", job)
+        first = {"etude": mine.turn(every_group=True), "TRL 1.16": theirs.turn()}
+        for who, found in first.items():
+            shown(f"{who}, first step", found)
+        turns = _rounds(a.rounds, mine, theirs, peak)
+        for contestant in (mine, theirs):
+            contestant.end()
+    result = _summary(a, turns, read_shape(directory()), peak.end())
+    result["first_seconds"] = {n: t["seconds"] for n, t in first.items()}
+    write_result(name, result)
 
 
-def _summary(a: argparse.Namespace, turns: dict[str, list[dict]]) -> dict:
-    def of(name: str) -> dict:
-        seconds = [t["seconds"] for t in turns[name]]
+def write_prompts(place: Path, spec: str, n: int) -> str:
+    """The first n tasks that a run of seed 0 draws, for a peer that cannot draw them itself."""
+    from etude.tasks import load
+    from etude.types import Request
+
+    drawn = [load(spec).draw(Request(), i, 0) for i in range(n)]
+    path = place / "prompts.json"
+    path.write_text(json.dumps([{"prompt": t.prompt[0].content, "answer": t.answer} for t in drawn]))
+    return str(path)
+
+
+def _rounds(rounds: int, mine: Contestant, theirs: Contestant, peak: Peak) -> Turns:
+    turns: Turns = {"etude": [], "etude, as used": [], "TRL 1.16": []}
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", flush=True)
+        order = list(turns) if number % 2 == 0 else list(turns)[::-1]
+        for name in order:
+            if name == "TRL 1.16":
+                found = theirs.turn()
+            else:
+                peak.turn()
+                found = mine.turn(every_group=name == "etude")
+            turns[name].append(shown(name, found))
+    return turns
+
+
+def _gflops(shape: Shape, t: dict[str, Any], counted: bool) -> float:
+    """The rate of a step's useful work; `counted`: less what was replayed from sampling."""
+    replayed = t.get("replayed", 0.0) / max(1.0, t.get("passes", 0.0)) if counted else 0.0
+    flops = forward_flops(shape, t["prompt"], t["tokens"], t["samples"])
+    prompt, tokens, samples = (t[f"trained_{what}"] for what in ("prompt", "tokens", "samples"))
+    return (flops + training_flops(shape, prompt, tokens, samples, replayed)) / t["seconds"] / 1e9
+
+
+def _summary(a: argparse.Namespace, turns: Turns, shape: Shape, peak: dict[str, Any]) -> dict[str, Any]:
+    def of(name: str) -> dict[str, Any]:
+        mine = turns[name]
+        rate, full = (
+            statistics.median(_gflops(shape, t, counted) for t in mine) for counted in (True, False)
+        )
         return {
-            "seconds": statistics.median(seconds),
-            "best_seconds": min(seconds),
-            "all_seconds": seconds,
-            "tokens_per_second": statistics.median(t["tokens"] / t["seconds"] for t in turns[name]),
-            "mean_length": statistics.mean(t["tokens"] / (a.tasks * a.attempts) for t in turns[name]),
-            "peak_mb": max(t["peak_mb"] for t in turns[name]),
+            **middle(mine),
+            "mean_length": statistics.mean(t["tokens"] / (a.tasks * a.samples) for t in mine),
+            "trained_share": statistics.mean(t["trained_tokens"] / t["tokens"] for t in mine),
+            "gflops": rate,
+            "share_of_peak": rate / peak["gflops"],
+            "share_if_recomputed": full / peak["gflops"],
         }
 
-    ours, theirs = of("etude"), of("TRL 1.16")
+    every, best, trl = (of(name) for name in turns)
     return {
-        "what": f"one GRPO step, {a.tasks} tasks x {a.attempts} attempts, up to {a.max_tokens} new tokens",
-        "command": " ".join(["python", *sys.argv]),
-        "etude": ours,
-        "peer": {"name": "TRL 1.16 GRPOTrainer", **theirs},
-        "ratio": theirs["seconds"] / ours["seconds"],
-        "memory_ratio": ours["peak_mb"] / theirs["peak_mb"],
-        "card": card(),
+        "what": f"one GRPO step, {a.tasks} tasks x {a.samples} samples, up to {a.tokens} new tokens",
+        "rounds": a.rounds,
+        "etude": every,
+        "etude_as_used": best,
+        "peer": {"name": "TRL 1.16 GRPOTrainer", **trl},
+        "ratio": trl["seconds"] / every["seconds"],
+        "ratio_as_used": trl["seconds"] / best["seconds"],
+        "memory_ratio": max(best["peak_mb"], every["peak_mb"]) / trl["peak_mb"],
+        "peak": peak,
     }
 
 

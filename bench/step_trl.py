@@ -1,14 +1,14 @@
-"""TRL's side of bench/step.py: `GRPOTrainer` as its documentation uses it, on the same prompts and reward."""
+"""TRL's side of bench/step.py and bench/to_target.py: `GRPOTrainer` as its documentation uses it."""
 
 from __future__ import annotations
 
 import json
 import os
 import queue
-import random
-import re
 import sys
 import threading
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,33 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+from etude.tasks.check import Number  # the same reading of an answer for both; needs nothing but NumPy
+
 job = json.loads(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(job["model"])
 model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
-rng = random.Random(0)
-rows = [(rng.randint(1, 99), rng.randint(1, 99)) for _ in range(4096)]
-ASK = "State the final answer to the following arithmetic problem: {} + {} =\nGive only the answer."
+drawn = json.loads(Path(job["prompts"]).read_text())
 data = Dataset.from_list(
-    [{"prompt": [{"role": "user", "content": ASK.format(a, b)}], "answer": str(a + b)} for a, b in rows]
+    [{"prompt": [{"role": "user", "content": r["prompt"]}], "answer": r["answer"]} for r in drawn]
 )
-lengths: list[float] = []
+found: Counter[str] = Counter()
 
 
-def reward(completions: list[Any], answer: list[str], completion_ids: list[Any], **_: Any) -> list[float]:
-    lengths.append(float(sum(len(c) for c in completion_ids)))
-    found = [re.findall(r"-?\d+", c[0]["content"]) for c in completions]
-    return [float(bool(f) and f[-1] == a) for f, a in zip(found, answer, strict=True)]
+def reward(
+    prompts: list[Any], completions: list[Any], answer: list[str], completion_ids: list[Any], **_: Any
+) -> list[float]:
+    scores = [
+        Number(gold, extract="last_number")(c[0]["content"]).reward
+        for c, gold in zip(completions, answer, strict=True)
+    ]
+    tokens = float(sum(len(c) for c in completion_ids))
+    once = {p[0]["content"]: p for p in prompts}.values()
+    texts = [tokenizer.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in once]
+    prompt = float(sum(len(tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts))
+    sizes = {"prompt": prompt, "tokens": tokens, "samples": float(len(completions))}
+    found.update({**sizes, **{f"trained_{k}": v for k, v in sizes.items()}, "correct": sum(scores)})
+    return scores
 
 
 go: queue.Queue[bool] = queue.Queue()
@@ -43,24 +54,29 @@ done: queue.Queue[bool] = queue.Queue()
 
 class TakeTurns(TrainerCallback):
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        if not go.get():
-            os._exit(0)
+        go.get()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         done.put(True)
 
 
-size = job["tasks"] * job["attempts"]
+size = job["tasks"] * job["samples"]
+rows = min(size, job.get("peer_rows") or max(1, 4096 // job["tokens"]))
+while size % rows:
+    rows -= 1
 config = GRPOConfig(
     output_dir=str(Path(job["place"]) / "trl"),
-    per_device_train_batch_size=size,
-    num_generations=job["attempts"],
-    max_completion_length=job["max_tokens"],
-    learning_rate=1e-6,
+    per_device_train_batch_size=rows,
+    gradient_accumulation_steps=size // rows,
+    num_generations=job["samples"],
+    max_completion_length=job["tokens"],
+    learning_rate=job["lr"],
+    lr_scheduler_type="constant",
     max_steps=100000,
     bf16=True,
     use_cpu=True,
     gradient_checkpointing=False,
+    shuffle_dataset=False,
     save_strategy="no",
     report_to=[],
     disable_tqdm=True,
@@ -74,14 +90,31 @@ trainer = GRPOTrainer(
     train_dataset=data,
     callbacks=[TakeTurns()],
 )
-threading.Thread(target=trainer.train, daemon=True).start()
 
 
-def turn() -> dict[str, float]:
-    go.put(True)
-    done.get()
-    return {"tokens": lengths[-1]}
+def train() -> None:
+    try:
+        trainer.train()
+    finally:
+        os._exit(1)  # the steps are never to end before the bench does
 
 
+def turn(steps: int = 1, save: str = "") -> dict[str, Any]:
+    """`save`: a directory for the weights; writing it is not counted."""
+    if not thread.is_alive():
+        thread.start()
+    found.clear()
+    begin = time.perf_counter()
+    for _ in range(steps):
+        go.put(True)
+        done.get()
+    seconds = time.perf_counter() - begin
+    if save:
+        model.save_pretrained(save)
+        tokenizer.save_pretrained(save)
+    return {"seconds": seconds, "steps": float(steps), **found}
+
+
+thread = threading.Thread(target=train, daemon=True)
 serve(turn)
 os._exit(0)

@@ -85,7 +85,7 @@ class NativeBody:
             for n in names
         }
         out = assemble(batch, wanted, logp, entropy, heads, state, self.project, needs)
-        return replace(out, replayed=places is not None), len(rows)
+        return replace(out, replayed=places is not None), rows.real
 
     def project(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden.to(self.weights.dtype), self.weights.head).float()
@@ -120,14 +120,15 @@ class NativeBody:
     @torch.no_grad()
     def raw_logits(self, tokens: Tensor) -> Tensor:
         rows = layout(tokens, torch.zeros_like(tokens), key_unit(self.weights.dtype))
-        return self.project(trunk(self.weights, rows.tokens, rows.positions, attender(self.weights, rows)))
+        hidden = trunk(self.weights, rows.tokens, rows.positions, attender(self.weights, rows))
+        return self.project(hidden[rows.row_of])
 
 
 def forwarded(weights: Weights, rows: Layout, places: Tensor | None) -> Tensor:
     """f32[R, D] hidden states of a layout's rows; taken from the tape where int64[N] `places` says where they are."""
     if places is None or weights.tape is None:
         return trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
-    order = torch.empty(len(rows), dtype=torch.int64)
+    order = torch.zeros(len(rows), dtype=torch.int64)  # rows that fill up stand for the first one
     order[rows.row_of] = places
     start = embedded(weights, rows.tokens)
     return finished(weights, replayed(weights, start, rows, *weights.tape.read(order)))

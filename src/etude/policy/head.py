@@ -17,6 +17,7 @@ from torch.autograd import Function
 
 from etude.policy import distribution, kernels
 from etude.policy.distribution import BLOCKS, normaliser, plain, scores
+from etude.policy.layout import rounded
 from etude.policy.llama import linear
 from etude.types import SamplingParams
 
@@ -74,7 +75,9 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """One token per row of f32[N, D] hidden states, int64[N], and its log-probability, f32[N], from one f64[N]
     `uniform` in [0, 1) a row. `packed`: the matrix as `Weights.packed` has it."""
-    raw = linear(hidden.to(matrix.dtype), matrix if packed is None else packed)
+    n = len(hidden)
+    low = F.pad(hidden.to(matrix.dtype), (0, 0, 0, rounded(n) - n))
+    raw = linear(low, matrix if packed is None else packed)[:n]
     if not fast(matrix, params):
         return distribution.draw(exact(raw, hidden, matrix), params, uniform)
     token, logp = torch.empty(len(raw), dtype=torch.int64), hidden.new_empty(len(raw))
@@ -88,8 +91,12 @@ def log_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """f32[N] log-probabilities of int64[N] `chosen` under `params`, and f32[N] entropies in nats (zeros unless
     asked for). Differentiable in hidden states and weights; what `params` cuts off is held constant."""
+    n = len(hidden)
+    fill = rounded(n) - n
+    if fill:
+        hidden, chosen = F.pad(hidden, (0, 0, 0, fill)), F.pad(chosen, (0, fill))
     logp, spread = Head.apply(hidden, matrix, chosen, params, entropy)
-    return logp, spread
+    return logp[:n], spread[:n]
 
 
 class Head(Function):

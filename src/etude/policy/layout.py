@@ -51,6 +51,7 @@ class Layout:
     )
     # the rows of a shared beginning are a member of their own, and stand before those that share them
     unit: int
+    real: int  # rows before those that only fill up
 
     def buckets(self) -> tuple[Bucket, ...]:
         """The members in rectangles; keys are padded to multiples of `unit`."""
@@ -61,8 +62,17 @@ class Layout:
         return len(self.tokens)
 
 
+def rounded(n: int) -> int:
+    """The number of rows that `n` rows are filled up to. Matrix products are prepared for every number of rows and
+    remembered: with few different ones, memory stays flat and nothing is prepared twice."""
+    if n <= 8:
+        return max(2, 1 << (n - 1).bit_length()) if n else 0
+    return _up(n, 8 if n <= 64 else 32 if n <= 256 else 64)
+
+
 def layout(tokens: Tensor, sequence: Tensor, unit: int = 1, share: bool = True) -> Layout:
-    """Lays out int64[N] `tokens` of ascending int64[N] `sequence` numbers; keys are padded to multiples of `unit`."""
+    """Lays out int64[N] `tokens` of ascending int64[N] `sequence` numbers; keys are padded to multiples of `unit`.
+    Rows that fill up (`rounded`) are a sequence of their own that nothing reads."""
     flat = tokens.cpu().numpy()
     number = sequence.cpu().numpy()
     bounds = np.flatnonzero(np.diff(number, prepend=-1, append=-1))
@@ -88,12 +98,18 @@ def layout(tokens: Tensor, sequence: Tensor, unit: int = 1, share: bool = True) 
                 members.append(Member((first, common), (next_row, own)))
             next_row += own
 
+    real = next_row
+    if fill := rounded(real) - real:
+        kept.append(np.zeros(fill, np.int64))
+        positions.append(np.arange(fill))
+        members.append(Member((0, 0), (real, fill)))
+
     def rows(chunks: Sequence[np.ndarray]) -> Tensor:
         whole = np.concatenate(chunks) if chunks else np.zeros(0, np.int64)
         return torch.from_numpy(whole.astype(np.int64)).to(tokens.device)
 
     spans = torch.tensor([(*m.prefix, *m.own) for m in members], dtype=torch.int32).view(-1, 4)
-    return Layout(rows(kept), rows(positions), torch.from_numpy(row_of).to(tokens.device), spans, unit)
+    return Layout(rows(kept), rows(positions), torch.from_numpy(row_of).to(tokens.device), spans, unit, real)
 
 
 def shared(parts: Sequence[np.ndarray]) -> list[tuple[list[int], int]]:

@@ -16,7 +16,7 @@ from etude.policy import kernels
 from etude.policy.attention import over_members
 from etude.policy.head import draw
 from etude.policy.kernels import PAGE
-from etude.policy.layout import layout
+from etude.policy.layout import layout, rounded
 from etude.policy.llama import blocks, embedded, finished
 from etude.policy.tape import Rows
 from etude.policy.weights import Layer, Weights
@@ -153,6 +153,7 @@ class PagedEngine:
                 self._write(i)
             row.length += 1
         n = len(self.rows)
+        full = rounded(n)
         place = torch.tensor([row.length - 1 for row in self.rows], dtype=torch.int32)
         table = torch.from_numpy(self.table[:n])
         page = table[torch.arange(n), place // PAGE]
@@ -161,17 +162,18 @@ class PagedEngine:
         def attend(i: int, z: Tensor) -> tuple[Tensor, Tensor]:
             self._store(i, z, None, page, place)
             heads, kv, width = self.sizes
-            out, total = z.new_empty(n, heads * width), z.new_empty(n, heads, dtype=torch.float32)
+            out, total = z.new_zeros(full, heads * width), z.new_zeros(full, heads, dtype=torch.float32)
             where = n, i * self.layer, heads, kv, width, windows[i]
             kernels.call("attention_paged", z, table, table.shape[1], place, out, total, *where)
             return out, total
 
-        tokens = torch.tensor([row.last for row in self.rows])
-        hidden, first = self._forward(tokens, place.long(), attend, self.weights.packed()[0])
+        tokens = torch.tensor([row.last for row in self.rows] + [0] * (full - n))
+        positions = torch.nn.functional.pad(place.long(), (0, full - n))
+        hidden, first = self._forward(tokens, positions, attend, self.weights.packed()[0])
         if first is not None:
             for i, row in enumerate(self.rows):
                 row.places.append(first + i)
-        return hidden
+        return hidden[:n]
 
     def draw(self, hidden: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens int64[n] and their log-probabilities f32[n] at f32[n, D] hidden states."""

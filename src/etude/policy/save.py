@@ -82,7 +82,8 @@ def _logits(policy: Policy, directory: Path, tokens: Tensor) -> Tensor:
     weights = Weights(shape, {}, "fp32", frozen=True)
     weights.load(policy.body.export())
     rows = layout(tokens, torch.zeros_like(tokens))
-    return trunk(weights, rows.tokens, rows.positions, attender(weights, rows)) @ weights.head.t()
+    hidden = trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
+    return hidden[rows.row_of] @ weights.head.t()
 
 
 def _foreign(directory: Path) -> bool:
