@@ -14,9 +14,10 @@ ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "67108864",
-    # Products prepared for a number of rows are remembered, 1,024 of them by default, by torch and by oneDNN.
-    "LRU_CACHE_CAPACITY": "256",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+    # torch and oneDNN each remember products prepared for a number of rows, 1,024 by default: hundreds of megabytes
+    # that a run takes hundreds of steps to fill.
+    "LRU_CACHE_CAPACITY": "64",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }

@@ -1,0 +1,328 @@
+"""Do the claims of published methods hold at small scale? Settings are fixed beforehand in bench/claims.toml.
+
+    python bench/claims.py [--on lab|smollm2] [--only NAME,...] [--parallel 2] [--plan]
+
+Every claim is a method against its baseline: equal compute, the same problems, several seeds, `compare`'s statistics.
+Runs are shared between claims and kept, reduced to a few numbers, in runs/claims: started again it goes on. Results
+are written claim by claim to src/etude/recipes/claims.json, where `etude recipes` reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from etude.errors import UserError
+from etude.evaluate.arms import parse_arms
+from etude.evaluate.paired import compare
+from etude.evaluate.passk import pass_at
+from etude.evaluate.schedule import Job, run_all
+from etude.recipes.claims import FILE, read
+from etude.report.run import RunDirectory
+from etude.train.config import Budget, Plan
+from etude.train.setup import card, resolve
+
+HERE = Path(__file__).parent
+SETTINGS = HERE / "claims.toml"
+WORK = HERE.parent / "runs" / "claims"
+K = 8  # attempts of pass@k
+FEW = 40  # solutions of the tasks "few"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One entry of the settings, with what is common to its group filled in."""
+
+    recipe: str
+    on: str
+    says: str
+    model: str
+    tasks: str
+    budget: str
+    seeds: int
+    changes: Mapping[str, str]
+    arm: str = ""
+    base: str = ""
+    metric: str = "accuracy"
+    better: str = "higher"
+    least: float = 2.0
+    guard: float | None = None
+    elsewhere: str = ""
+    untested: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Changes with every setting, so that a result cannot outlive them."""
+        text = json.dumps({k: v for k, v in self.__dict__.items()}, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def plan(self, arm: str, seed: int) -> Plan:
+        """The run of one of the two arms."""
+        (one,) = parse_arms([arm])
+        tasks = few() if self.tasks == "few" else self.tasks
+        return Plan(
+            one.recipe, self.model, tasks, Budget.parse(self.budget), seed, {**self.changes, **one.changes}
+        )
+
+
+def load(path: Path = SETTINGS) -> list[Claim]:
+    """All claims, in the order of the file. UserError for a metric or direction that does not exist."""
+    found = []
+    for on, group in tomllib.loads(path.read_text()).items():
+        common = {k: v for k, v in group.items() if k != "claim"}
+        for recipe, own in group["claim"].items():
+            claim = Claim(recipe, on, **{**common, **own})
+            if claim.metric not in METRICS or claim.better not in ("higher", "lower"):
+                raise UserError(f"claims.toml: {on}.{recipe} has metric '{claim.metric}', '{claim.better}'")
+            found.append(claim)
+    return found
+
+
+def few() -> str:
+    """A file of few problems with their solutions, and 200 to be examined on; written anew when missing."""
+    from etude.lab.tasks import LEVELS, lab_task
+
+    place = WORK / "few.jsonl"
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        rows: dict[str, str] = {}
+        for i in range(10_000):
+            task = lab_task(("sum", "reverse")[i % 2], i // 2 % len(LEVELS), i)
+            row = {"prompt": task.prompt[0].content, "answer": task.answer, "reference": task.reference}
+            rows[task.key] = json.dumps({**row, "kind": task.kind, "difficulty": task.difficulty})
+            if len(rows) == FEW + 200:
+                break
+        place.write_text("\n".join(rows.values()))
+    return f"{place}:extract=tag,check=exact,eval_share={200 / (200 + FEW):.6f}"
+
+
+# ---- runs ----------------------------------------------------------------------------------------------------------
+
+
+def name_of(plan: Plan) -> str:
+    """Names a run by all that it is made of but its seed: claims with equal plans share it."""
+    text = json.dumps({**plan.to_dict(), "seed": None}, sort_keys=True)
+    return f"{plan.recipe}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+def facts_of(claim: Claim, arm: str) -> Path:
+    return WORK / "facts" / f"{name_of(claim.plan(arm, 0))}{_else(claim)}"
+
+
+def _else(claim: Claim) -> str:
+    asked = f"{claim.metric}{claim.elsewhere}" if claim.metric in LATER else ""
+    return f"-{hashlib.blake2b(asked.encode(), digest_size=3).hexdigest()}" if asked else ""
+
+
+def play(claim: Claim, parallel: int) -> dict[str, str]:
+    """Runs what is missing of both arms. Returns {arm: why it failed}."""
+    jobs, owners = [], {}
+    for seed in range(claim.seeds):
+        for arm in (claim.arm, claim.base):
+            if (facts_of(claim, arm) / f"{seed}.json").exists():
+                continue
+            plan = claim.plan(arm, seed)
+            job = Job(arm, seed, plan.to_dict(), WORK / "arms" / name_of(plan) / f"seed-{seed}")
+            jobs.append(job)
+            owners[job.path] = arm
+    failed = run_all(jobs, parallel, lambda text: print(f"  {text}", flush=True))
+    for job in jobs:
+        if job.path not in failed:
+            facts = reduced(claim, job.path)
+            _write(facts_of(claim, owners[job.path]) / f"{job.seed}.json", facts)
+            shutil.rmtree(job.path)
+    return {owners[path]: why for path, why in failed.items()}
+
+
+def reduced(claim: Claim, path: Path) -> dict[str, Any]:
+    """What is kept of a run: its last evaluation, the course of its gradient norm, what it cost."""
+    run = RunDirectory.open(path)
+    last, metrics = run.evals()[-1], run.metrics()
+    norms = [m["grad_norm"] for m in metrics if m.get("grad_norm")]
+    facts = {
+        "per_problem": last["per_problem"],
+        "length": last["length"],
+        "grad_norm_cv": 100 * float(np.std(norms) / np.mean(norms)) if norms else None,
+        "steps": len(metrics),
+        "flops": metrics[-1]["flops"],
+        "seconds": metrics[-1]["seconds"],
+        "attempts": sum(m["groups"] for m in metrics) * run.config["settings"]["attempts"],
+    }
+    if claim.metric in LATER:
+        groups = examined(path, claim.elsewhere or claim.tasks)
+        words = np.concatenate([e.logp[e.sampled] for g in groups for e in g.episodes])
+        facts["entropy"] = float(-words.mean())  # of the sampled tokens: an unbiased reading
+        facts["elsewhere"] = [
+            [g.task.key, sum(e.correct for e in g.episodes), len(g.episodes)] for g in groups
+        ]
+    return facts
+
+
+def examined(path: Path, tasks: str) -> Sequence[Any]:
+    """Attempts of a finished run's policy at 200 held-out problems of `tasks`."""
+    import asyncio
+
+    from etude.evaluate.run import attempt, exam_tasks, load_policy, run_defaults
+    from etude.rollout.player import Voice
+    from etude.rollout.table import judge_with
+    from etude.tasks.isolate import Pool
+    from etude.train.config import run_settings
+
+    settings = run_settings(run_defaults(str(path)), {})
+    policy = load_policy(str(path), settings.precision)
+    sampler = policy.sampler(settings.rows)
+    _, held = exam_tasks(few() if tasks == "few" else tasks, None, settings.eval_problems)
+    voice = Voice(sampler, policy.renderer, settings.sampling, "policy", settings.context)
+    with Pool(seconds=10) as pool:
+        return asyncio.run(attempt(voice, judge_with(pool, sampler, {}), held, settings.eval_samples, 0))
+
+
+# ---- outcomes ------------------------------------------------------------------------------------------------------
+
+
+def by_problem(name: str) -> Any:
+    def table(runs: Sequence[Mapping[str, Any]], k: int) -> np.ndarray:
+        keys = sorted(key for key, _, _ in runs[0][name])
+        rows = [{key: float(pass_at(k, c, n)) for key, c, n in run[name]} for run in runs]
+        return np.array([[row[key] for key in keys] for row in rows])
+
+    return table
+
+
+TABLES = {
+    "accuracy": (by_problem("per_problem"), 1),
+    "pass@8": (by_problem("per_problem"), K),
+    "elsewhere": (by_problem("elsewhere"), 1),
+}
+SCALARS = ("entropy", "length", "grad_norm_cv")
+METRICS = (*TABLES, *SCALARS)
+LATER = ("entropy", "elsewhere")  # measured on the finished policy
+
+
+def difference(
+    metric: str, arm: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """arm - base with its 95 % interval: points for what is counted per problem (`compare`'s statistics), units of the
+    metric otherwise (Welch's t over seeds)."""
+    if metric in TABLES:
+        make, k = TABLES[metric]
+        found = compare({"arm": make(arm, k), "base": make(base, k)}, base="base").differences[0]
+        return {"effect": found.effect, "low": found.low, "high": found.high}
+    x, y = ([run[metric] for run in runs] for runs in (arm, base))
+    interval = stats.ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    effect = float(np.mean(x) - np.mean(y))
+    return {"effect": effect, "low": float(interval.low), "high": float(interval.high)}
+
+
+def outcome(claim: Claim, found: Mapping[str, float], guard: Mapping[str, float] | None) -> str:
+    """held | not held | not resolved, by the rule at the top of claims.toml."""
+    sign = 1 if claim.better == "higher" else -1
+    low, high = sorted((sign * found["low"], sign * found["high"]))
+    if high < claim.least:
+        return "not held"
+    if guard is not None and claim.guard is not None:
+        if guard["high"] < -claim.guard:
+            return "not held"
+        if guard["low"] < -claim.guard:
+            return "not resolved"
+    return "held" if low > 0 and sign * found["effect"] >= claim.least else "not resolved"
+
+
+def concluded(claim: Claim, failed: Mapping[str, str]) -> dict[str, Any]:
+    """The result of a claim whose runs are done, as claims.json holds it."""
+    about: dict[str, Any] = {"on": claim.on, "says": claim.says, "settings": claim.digest}
+    if claim.untested:
+        return {**about, "state": "not testable here", "why": claim.untested}
+    about |= {k: getattr(claim, k) for k in ("arm", "base", "metric", "better", "least", "seeds", "budget")}
+    about |= {"tasks": claim.tasks, "command": command(claim)}
+    if failed:
+        return {**about, "state": "failed", "why": "; ".join(f"{a}: {why}" for a, why in failed.items())}
+    runs = {
+        arm: [json.loads((facts_of(claim, arm) / f"{s}.json").read_text()) for s in range(claim.seeds)]
+        for arm in (claim.arm, claim.base)
+    }
+    mine, other = runs.values()
+    found = difference(claim.metric, mine, other)
+    guard = difference("accuracy", mine, other) if claim.guard is not None else None
+    means = {
+        side: {
+            "accuracy": 100 * float(by_problem("per_problem")(some, 1).mean()),
+            **{k: float(np.mean([r[k] for r in some])) for k in ("steps", "flops", "seconds", "length")},
+        }
+        for side, some in (("arm", mine), ("base", other))
+    }
+    return {
+        **about,
+        "state": outcome(claim, found, guard),
+        "effect": found["effect"],
+        "interval": [found["low"], found["high"]],
+        "guard": guard,
+        "means": means,
+        "commit": card()["commit"],
+    }
+
+
+def command(claim: Claim) -> str:
+    return f"python bench/claims.py --on {claim.on} --only {claim.recipe}"
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.tmp")
+    beside.write_text(json.dumps(value, indent=1) + "\n")
+    os.replace(beside, path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--on", choices=("lab", "smollm2"), default="lab")
+    parser.add_argument("--only", default="", help="recipes, separated by commas")
+    parser.add_argument("--parallel", type=int, default=2, help="runs at once, one thread each")
+    parser.add_argument(
+        "--plan", action="store_true", help="say what would run, and check that it can be built"
+    )
+    a = parser.parse_args()
+    only = [name for name in a.only.split(",") if name]
+    claims = [c for c in load() if c.on == a.on and (not only or c.recipe in only)]
+    if missing := set(only) - {c.recipe for c in claims}:
+        raise UserError(f"claims.toml has no claim of {', '.join(sorted(missing))} on {a.on}")
+    runs = {name_of(c.plan(arm, 0)) for c in claims if not c.untested for arm in (c.arm, c.base)}
+    for claim in claims:
+        for arm in (claim.arm, claim.base) if not claim.untested else ():
+            resolve(claim.plan(arm, 0))
+    print(f"{len(claims)} claims on {a.on}: {len(runs)} arms, {len(runs) * claims[0].seeds} runs", flush=True)
+    for number, claim in enumerate(claims if not a.plan else (), 1):
+        known = read().get(claim.recipe, {}).get(claim.on, {})
+        if known.get("settings") == claim.digest and known["state"] != "failed":
+            continue
+        begin = time.perf_counter()
+        result = concluded(claim, {} if claim.untested else play(claim, a.parallel))
+        everything = read()
+        everything.setdefault(claim.recipe, {})[claim.on] = result
+        _write(FILE, dict(sorted(everything.items())))
+        seconds = time.perf_counter() - begin
+        print(f"[{number}/{len(claims)}] {claim.recipe}: {result['state']} ({seconds:.0f} s)", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"claims: {error}", file=sys.stderr)
+        sys.exit(2)
