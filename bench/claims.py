@@ -18,7 +18,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ class Claim:
     @property
     def digest(self) -> str:
         """Changes with every setting, so that a result cannot outlive them."""
-        text = json.dumps({k: v for k, v in self.__dict__.items()}, sort_keys=True)
+        text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def plan(self, arm: str, seed: int) -> Plan:

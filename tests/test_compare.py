@@ -3,14 +3,17 @@
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import worlds_of_letters as letters
 from etude import cli
 from etude.errors import UserError
+from etude.evaluate import schedule
 from etude.evaluate.arms import parse_arms
 from etude.evaluate.gate import Gate
+from etude.policy.tiny import tiny_directory
 from etude.report.run import RunDirectory
 
 
@@ -118,3 +121,74 @@ def test_a_reward_that_rises_alone_is_named(tmp_path: Path) -> None:
     for step, mean, strict in ((0, 0.1, 0.1), (1, 0.9, 0.2)):
         run.write_eval({"step": step, "mean": mean, "strict": strict})
     assert "rose by 80 points, by a stricter checker by 10" in (Gate().cause(run) or "")
+
+
+def test_an_arm_finds_its_learning_rate_within_its_budget(tmp_path: Path, capsys) -> None:
+    """Half of the budget is shared by the candidates, half is left for the runs that count; no problem is shared."""
+    model = tiny_directory(tmp_path / "model", seed=1)
+    command = ["compare", "grpo", "--tasks", "chain_sum:max_terms=2", "--budget", "8-steps", "--tune", "2"]
+    command += [
+        "--model",
+        str(model),
+        "--seeds",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+        "--parallel",
+        "2",
+        "--json",
+    ]
+    for setting in ("precision=fp32", "max_tokens=2", "eval_problems=8", "tasks_per_step=2", "evals=0"):
+        command += ["--set", f"run.{setting}"]
+    assert cli.run(command) == 0
+    rates = json.loads(capsys.readouterr().out)["tuning"]["grpo"]
+    tried = sorted(p for p in (tmp_path / "out" / "tuning" / "grpo").iterdir() if p.is_dir())
+    counted = [p for p in (tmp_path / "out" / "arms" / "grpo").iterdir() if p.is_dir()]
+    assert len(tried) == len(counted) == 2
+    assert [len(RunDirectory.open(p).metrics()) for p in tried] == [2, 2], (
+        "half of 8 steps, for two candidates"
+    )
+    assert [len(RunDirectory.open(p).metrics()) for p in counted] == [4, 4]
+
+    assert sorted(map(float, rates)) == pytest.approx([1e-5, 3e-5])
+    assert list(rates.values()) == sorted(rates.values(), reverse=True)
+    plans = [json.loads((p.parent / f"{p.name}.job.json").read_text())["plan"] for p in counted]
+    assert {plan["changes"]["update.lr"] for plan in plans} == {next(iter(rates))}
+
+    def problems(paths: list[Path]) -> set[str]:
+        return {key for p in paths for key, _, _ in RunDirectory.open(p).evals()[-1]["per_problem"]}
+
+    assert not problems(tried) & problems(counted)
+
+
+def test_tuning_on_a_handful_of_tasks_is_refused(tmp_path: Path, capsys) -> None:
+    command = ["compare", "grpo", "rft", "--tasks", words(tmp_path), "--budget", "8-steps", "--tune", "2"]
+    command += ["--model", letters.model(tmp_path), "--out", str(tmp_path / "out")]
+    assert cli.run([*command, "--set", "run.max_tokens=2"]) == 2
+    assert "too small to set tuning problems aside" in capsys.readouterr().err
+
+
+class Child:
+    """Stands for a process that takes `memory` bytes."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+
+def test_what_does_not_fit_into_memory_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = schedule.Job("a", 0, {}, tmp_path / "run")
+    said: list[str] = []
+    room = schedule.Room(said.append)
+    monkeypatch.setattr(schedule, "_resident", lambda pid: 3 << 30)
+    free = SimpleNamespace(available=4 << 30)
+    monkeypatch.setattr(schedule.psutil, "virtual_memory", lambda: free)
+    running = {Child(1): job}
+    assert room.for_another({})
+    assert not room.for_another(running), "nobody knows yet what a run takes"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("{}\n")
+    assert room.for_another(running)
+    free.available = 3 << 30
+    assert not room.for_another(running)
+    assert not room.for_another(running)
+    assert said == ["no more than 1 at once fit into memory: a run takes 3.0 GB and 3.0 GB are free"]

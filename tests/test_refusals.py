@@ -258,7 +258,7 @@ def _other(parameter, value):
         return not value
     low = known.low if known.low is not None else 0
     high = known.high if known.high is not None else low + 10
-    if parameter.kind is int or isinstance(value, int):
+    if parameter.kind in (int, int | None) or isinstance(value, int):
         return int(low) if value != low else int(low) + 1
     if isinstance(value, str) or (value is None and parameter.kind is str):
         return "other"

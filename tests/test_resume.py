@@ -58,7 +58,8 @@ def test_two_and_two_steps_are_four(recipe: str, tmp_path: Path) -> None:
     more = teacher(tmp_path) if "teacher" in catalogue()[recipe].all_needs else {}
     more |= {
         "run__checkpoint_every": 2,
-        "run__tasks_per_step": 6,
+        "run__tasks_per_step": 4,
+        "run__oversample": 2,
         "run__attempts": 4,
         "run__eval_problems": 0,
     }

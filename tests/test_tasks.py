@@ -405,7 +405,8 @@ class TestFiles:
 class TestEverything:
     def test_catalogue(self):
         found = {i.name: i for i in catalogue()}
-        assert len([i for i in found.values() if i.form == "generator"]) == 106
+        own = {"constraints", "program", "lab"}
+        assert len([i for i in found.values() if i.form == "generator" and i.name not in own]) == 106
         json.dumps([i.to_dict() for i in found.values()])
         lake = found["frozen_lake"].to_dict()
         assert "world" in lake["carries"]

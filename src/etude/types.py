@@ -40,7 +40,7 @@ Check = Callable[[str], Verdict]
 
 
 class World(Protocol):
-    """An environment of several turns, made anew for every episode by `Task.world`."""
+    """An environment of several turns, made anew for every attempt by `Task.world(luck)`."""
 
     def observe(self) -> str:
         """The text that the player sees first."""
@@ -62,7 +62,8 @@ class Task:
     answer: str | None = None  # a gold answer, which `check` accepts
     reference: str | None = None  # a worked solution: a demonstration to imitate
     hints: tuple[str, ...] = ()  # from vague to telling
-    world: Callable[[], World] | None = field(default=None, compare=False)  # picklable
+    # (luck) -> World; picklable. `luck`, an integer of the attempt's own, decides whatever is left to chance.
+    world: Callable[..., World] | None = field(default=None, compare=False)
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property

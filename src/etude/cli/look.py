@@ -1,4 +1,4 @@
-"""`etude recipes`, `tasks`, `doctor`, `report` and `view`."""
+"""`etude recipes`, `tasks`, `doctor`, `report`, `view` and `show`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(doctor)
     app.command()(report)
     app.command()(view)
+    app.command()(show)
 
 
 def recipes(
@@ -75,6 +76,23 @@ def view(
     from etude.report.page import serve
 
     serve(directory, port=port, open_browser=open)
+
+
+def show(
+    run: Annotated[Path, typer.Argument(help="a run's directory")],
+    episode: Annotated[
+        str, typer.Argument(help="STEP-ROW; without it the newest that failed first and succeeded then")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """One recorded episode, turn by turn: who spoke, and what of it was trained."""
+    from etude.report.turns import chosen, screen, turns
+
+    rows = chosen(run, episode)
+    if json:
+        _print([{"id": row["id"], "origin": row["origin"], "turns": turns(row)} for row in rows])
+    else:
+        typer.echo(screen(rows))
 
 
 def _page(info: dict[str, Any]) -> str:

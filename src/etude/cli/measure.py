@@ -34,6 +34,9 @@ def evaluate(
         str | None, typer.Option(help="a run: refuse if its prompts occur among the problems")
     ] = None,
     greedy: Annotated[bool, typer.Option(help="the likeliest token always; one attempt")] = False,
+    again: Annotated[
+        str, typer.Option(help="a second attempt, after feedback, reconsider or reflect; accuracy is its own")
+    ] = "",
     seed: Seed = 0,
     set: Set = None,
     json: Json = False,
@@ -49,7 +52,7 @@ def evaluate(
     name, held = exam_tasks(tasks, suite, problems)
     if trained is not None:
         contamination.refuse(trained_tasks(trained), held, name)
-    exam = Exam(name, held, k, seed, greedy, changes)
+    exam = Exam(name, held, k, seed, greedy, changes, again)
     result = evaluate_model(model, exam)
     other = evaluate_model(versus, exam) if versus else None
     difference = paired(result, other) if other else None

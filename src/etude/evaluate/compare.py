@@ -65,7 +65,8 @@ def hold(contest: Contest, say: Say = print) -> dict[str, Any]:
     for arm in contest.arms:
         resolve(_plan(contest, arm, contest.seeds[0]))
     _claim(contest)
-    changes = tuned(contest, say) if contest.tune else {}
+    tried = tuned(contest, say) if contest.tune else {}
+    changes = {arm: {"update.lr": next(iter(rates))} for arm, rates in tried.items()}
     budget = Budget(contest.budget.amount * (0.5 if contest.tune else 1.0), contest.budget.unit)
     jobs = [
         Job(
@@ -79,6 +80,8 @@ def hold(contest: Contest, say: Say = print) -> dict[str, Any]:
     ]
     failed = run_all(jobs, contest.parallel, say)
     results = conclude(contest, jobs, failed)
+    if tried:  # paid for with half of every arm's budget
+        results["tuning"] = tried
     beside = contest.out / "results.json.tmp"
     beside.write_text(json.dumps(results, indent=1))
     os.replace(beside, contest.out / "results.json")

@@ -12,6 +12,7 @@ from etude.errors import Refused
 from etude.evaluate.intervals import Interval, clustered
 from etude.evaluate.paired import Difference, differ
 from etude.evaluate.passk import majority_at, pass_at
+from etude.evaluate.transitions import transitions
 from etude.types import Array, Episode, Group, SamplingParams
 
 RULES = ("before", "during", "last", "given")
@@ -75,6 +76,7 @@ class EvalResult:
     length: float = 0.0  # sampled tokens per sample
     errors: int = 0  # samples without a verdict, which count nowhere else
     lost: int = 0  # problems of which no sample got a verdict
+    attempts: Mapping[str, float] = field(default_factory=dict)  # evaluate.transitions, of second attempts
 
     def __post_init__(self) -> None:
         if not isinstance(self.card, Card):
@@ -117,6 +119,7 @@ class EvalResult:
             "length": self.length,
             "errors": self.errors,
             "lost": self.lost,
+            **({"attempts": dict(self.attempts)} if self.attempts else {}),
             "per_problem": [list(row) for row in self.per_problem],
         }
 
@@ -146,6 +149,7 @@ class EvalResult:
             {name: interval(i) for name, i in line["kinds"].items()},
             {name: interval(i) for name, i in line["levels"].items()},
             **{name: line[name] for name in ("truncated", "length", "errors", "lost")},
+            attempts=line.get("attempts", {}),
         )
 
 
@@ -204,6 +208,7 @@ def from_groups(
         length=float(np.mean([np.mean([_sampled(e) for e in v]) for _, v in kept])),
         errors=errors,
         lost=len(groups) - len(kept),
+        attempts=transitions(groups),
     )
 
 

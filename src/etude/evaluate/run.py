@@ -12,6 +12,7 @@ from typing import Any
 from etude import __version__, seeds
 from etude.errors import UserError
 from etude.evaluate.result import Card, EvalResult, from_groups
+from etude.evaluate.transitions import second_attempt
 from etude.report.run import RunDirectory, is_run
 from etude.rollout.basic import single
 from etude.rollout.player import Voice
@@ -126,6 +127,7 @@ class Exam:
     seed: int
     greedy: bool = False
     changes: Mapping[str, str] = field(default_factory=dict)  # settings of the run, by name
+    again: str = ""  # how a second attempt is made, of `transitions.AGAIN`; "": single attempts
 
 
 def exam_tasks(tasks: str | None, suite: str | None, problems: int) -> tuple[str, list[Task]]:
@@ -154,7 +156,8 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     samples = 1 if exam.greedy else exam.samples
     with Pool(seconds=settings.check_seconds) as pool:
         voice = Voice(sampler, policy.renderer, params, "policy", settings.context)
-        groups = asyncio.run(attempt(voice, judge_with(pool, sampler, {}), exam.problems, samples, exam.seed))
+        judge, rollout = judge_with(pool, sampler, {}), second_attempt(exam.again)
+        groups = asyncio.run(attempt(voice, judge, exam.problems, samples, exam.seed, rollout))
     card = _card(exam.name, where, policy, params, exam.seed, "given")
     return from_groups(groups, card, answer=answers(policy.renderer))
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from etude.errors import UserError
 from etude.launch import environment
 from etude.report.run import is_run
@@ -59,18 +61,20 @@ def work(job_file: str) -> int:
 def run_all(
     jobs: Sequence[Job], parallel: int, say: Callable[[str], None], poll: float = 0.2
 ) -> dict[Path, str]:
-    """Runs what is not done yet, `parallel` at a time, each with its share of the cores. Returns {path: why} of
-    the jobs that failed; a failure is tried again when the comparison is started again."""
+    """Runs what is not done yet, at most `parallel` at a time and no more than fit into memory, each with its share
+    of the cores. Returns {path: why} of the jobs that failed; a failure is tried again when the comparison is started
+    again."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     env = {**environment(), "OMP_NUM_THREADS": str(max(1, cores // parallel))}
     waiting = [job for job in jobs if not job.done]
     if len(waiting) < len(jobs):
         say(f"{len(jobs) - len(waiting)} of {len(jobs)} runs were done already")
     failed: dict[Path, str] = {}
+    room = Room(say)
     running: dict[subprocess.Popen[bytes], Job] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < parallel:
+            while waiting and len(running) < parallel and room.for_another(running):
                 job = waiting.pop(0)
                 running[_begin(job, env, parallel == 1)] = job
                 say(f"{job.arm}, seed {job.seed}: started")
@@ -87,6 +91,41 @@ def run_all(
             child.kill()
             child.wait()
     return failed
+
+
+class Room:
+    """Whether one more run fits into memory. What a run needs is not guessed: it is the most that any has been seen
+    to take, and nothing is started beside a run that has not finished its first step."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.need, self.told = say, 0, False
+
+    def for_another(self, running: Mapping[subprocess.Popen[bytes], Job]) -> bool:
+        if not running:
+            return True
+        self.need = max(self.need, *(_resident(child.pid) for child in running))
+        if not all(_stepped(job) for job in running.values()):
+            return False
+        free = psutil.virtual_memory().available
+        fits = free > 1.2 * self.need
+        if not fits and not self.told:
+            self.told = True
+            gb = f"a run takes {self.need / 2**30:.1f} GB and {free / 2**30:.1f} GB are free"
+            self.say(f"no more than {len(running)} at once fit into memory: {gb}")
+        return fits
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory of a process, 0 when it has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _stepped(job: Job) -> bool:
+    path = job.path / "metrics.jsonl"
+    return path.exists() and path.stat().st_size > 0
 
 
 def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from etude.errors import UserError
 from etude.evaluate.schedule import Job, run_all
 from etude.report.run import RunDirectory
 from etude.train.config import Budget, Plan
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 FACTORS = (1.0, 3.0, 1 / 3, 10.0, 0.1, 30.0)
 
 
-def tuned(contest: Contest, say: Callable[[str], None]) -> dict[str, dict[str, str]]:
+def tuned(contest: Contest, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """The learning rate of each arm: of `tune` candidates around its own, each trained for an equal part of half
-    the budget, the one most accurate on the tuning problems. The other half is left for the runs that count."""
+    the budget. The other half is left for the runs that count. Returns {arm: {rate: accuracy on the tuning problems}},
+    the best first (of equals the smallest)."""
     share = Budget(contest.budget.amount * 0.5 / contest.tune, contest.budget.unit)
-    chosen = {}
+    found = {}
     for arm in contest.arms:
         base = Plan(
             arm.recipe, contest.model, contest.tasks, share, TUNING, {**contest.changes, **arm.changes}
@@ -45,12 +46,13 @@ def tuned(contest: Contest, say: Callable[[str], None]) -> dict[str, dict[str, s
             for job in jobs
             if job.path not in failed
         }
-        best = max(scores, key=lambda lr: (scores[lr], -float(lr))) if scores else repr(rate)
-        say(
-            f"{arm.name}: learning rate {float(best):.1e} of {json.dumps({k: round(v, 3) for k, v in scores.items()})}"
-        )
-        chosen[arm.name] = {"update.lr": best}
-    return chosen
+        if not scores:
+            raise UserError(f"no learning rate could be tried for {arm.name}: {next(iter(failed.values()))}")
+        order = sorted(scores, key=lambda lr: (-scores[lr], float(lr)))
+        found[arm.name] = {lr: scores[lr] for lr in order}
+        shown = ", ".join(f"{float(lr):.1e}: {100 * scores[lr]:.1f} %" for lr in order)
+        say(f"{arm.name}: learning rate {float(order[0]):.1e} ({shown})")
+    return found
 
 
 TUNING = 1_000_003  # the seed of tuning runs: none of the comparison's own

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from importlib import resources
 from typing import Any
 
 from etude.recipe import STAGES, Recipe
 from etude.recipes import catalogue, find, resolved_stages
-
-NOT_RUN = {"state": "not run", "effect": None, "interval": None}
-
-
-@cache
-def _claims() -> dict[str, Any]:
-    """Recorded outcomes of claims, by recipe (`claims.json` beside this file, written by `bench/claims.py`)."""
-    file = resources.files("etude.recipes") / "claims.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+from etude.recipes.claims import read, result, sentence
 
 
 def facts(name: str | None = None) -> list[dict[str, Any]]:
@@ -43,7 +32,8 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
         "departures": list(recipe.departures),
         "tests": len(recipe.examples),
         "claimed": recipe.claim,
-        "claim": _claims().get(recipe.name, NOT_RUN),
+        "claim": result(recipe.name),
+        "claims": read().get(recipe.name, {}),
         "settings": _settings(recipe),
         "defaults": recipe.all_defaults,
     }
@@ -63,25 +53,25 @@ def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return found
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    rows = [("recipe", "family", "n", "year", "replaces", "basis", "tests", "claim")]
+HEADER = ("recipe", "family", "n", "year", "replaces", "confidence", "tests", "claim")
+
+
+def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The table's cells, one tuple per recipe, in the order of `HEADER`."""
+    cells = []
     for one in found:
         number = one["n"] if not isinstance(one["n"], list | tuple) else ",".join(map(str, one["n"]))
-        rows.append(
-            (
-                one["name"],
-                one["family"],
-                str(number or "-"),
-                str(one["year"] or "-"),
-                " ".join(one["replaces"]),
-                one["confidence"],
-                str(one["tests"]),
-                _claim(one["claim"]),
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        claim = sentence(one["claim"]) if one["claimed"] else "-"
+        known = (number or "-", one["year"] or "-", " ".join(one["replaces"]) or "-", one["confidence"])
+        cells.append((one["name"], one["family"], *map(str, known), str(one["tests"]), claim))
+    return cells
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    lines = [HEADER, *rows(found)]
+    widths = [max(len(row[i]) for row in lines) for i in range(len(HEADER))]
     return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in lines
     )
 
 
@@ -95,11 +85,8 @@ def one(recipe: dict[str, Any]) -> str:
     if recipe["needs"]:
         lines += [f"Needs: {', '.join(recipe['needs'])}"]
     lines += [f"Departs from the paper: {d}" for d in recipe["departures"]]
-    lines += [
-        f"Claim: {recipe['claimed']} ({_claim(recipe['claim'])})" if recipe["claimed"] else "",
-        "",
-        "Settings (--set NAME=VALUE):",
-    ]
+    lines += _claimed(recipe)
+    lines += ["", "Settings (--set NAME=VALUE):"]
     own = set(recipe["replaces"]) | {"update"}
     for name, s in recipe["settings"].items():
         if name.split(".")[0] in own:
@@ -108,8 +95,19 @@ def one(recipe: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _claim(claim: dict[str, Any]) -> str:
-    if claim.get("effect") is None:
-        return str(claim["state"])
-    low, high = claim["interval"]
-    return f"{claim['state']}: {claim['effect']:+.1f} [{low:+.1f}, {high:+.1f}] points"
+def _claimed(recipe: dict[str, Any]) -> list[str]:
+    """The claim, and each result with what was tested and the command that made it."""
+    if not recipe["claimed"]:
+        return []
+    lines = [f"Claim: {recipe['claimed']}"]
+    for on, found in recipe["claims"].items():
+        lines.append(f"  on {on}, {sentence(found)}")
+        lines.append(f"    tested: {found['says']}")
+        if "why" in found:
+            lines.append(f"    because: {found['why']}")
+        if "command" in found:
+            lines.append(
+                f"    {found['arm']} against {found['base']}, {found['seeds']} seeds, {found['budget']}"
+            )
+            lines.append(f"    {found['command']}")
+    return lines if recipe["claims"] else [*lines, "  not run"]

@@ -123,7 +123,7 @@ def full(
 
 def _full(row: Mapping[str, Any], most: int) -> dict[str, Any]:
     sampled = np.array(row["sampled"][:most], bool)
-    logp = np.array(row["logp"][:most], float)
+    logp = row["logp"][:most]
     weights = json.loads(row["weights"]) if row["weights"] else {}
     return {
         "task_key": row["task_key"],
@@ -137,10 +137,16 @@ def _full(row: Mapping[str, Any], most: int) -> dict[str, Any]:
         "spans": [{k: v for k, v in span.items() if k != "text"} for span in row["spans"]],
         "cut": max(0, len(row["pieces"]) - most),
         "pieces": row["pieces"][:most],
-        "logp": [digits(float(value), 4) for value in logp[sampled]],  # of the sampled tokens only
+        "logp": _sampled(logp, sampled),
+        "after": None if row["after"] is None else _sampled(row["after"][:most], sampled),
         "credit": None if row["advantage"] is None else _even(row["advantage"][:most], sampled),
         "weights": {name: _even(values[:most], sampled) for name, values in weights.items()},
     }
+
+
+def _sampled(logp: Sequence[float], sampled: np.ndarray) -> list[Any]:
+    """Log-probabilities of the sampled tokens only."""
+    return [digits(float(value), 4) for value in np.array(logp, float)[sampled]]
 
 
 def _even(values: Sequence[float], sampled: np.ndarray) -> float | list[Any]:

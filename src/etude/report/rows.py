@@ -29,6 +29,7 @@ SPAN = pa.struct(
     ]
 )
 
+LATER = ("after",)  # columns that runs of earlier versions lack
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # "<step>-<row>", the name that findings and the page use
@@ -55,6 +56,7 @@ SCHEMA = pa.schema(
         ("sampled", pa.list_(pa.bool_())),
         ("logp", pa.list_(pa.float32())),  # 0 where nothing was sampled
         ("advantage", pa.list_(pa.float32())),  # credit per token; null without a signal
+        ("after", pa.list_(pa.float32())),  # log-probability after the update; null where not scored again
         ("weights", pa.string()),  # JSON: loss term -> list, where it is not the default mask
         ("notes", pa.string()),  # JSON: small facts of the rollout
     ]
@@ -126,6 +128,7 @@ def _row(episode: Episode, signal: Signal | None, group: int, origin: str) -> di
         "sampled": sampled,
         "logp": episode.logp,
         "advantage": None if signal is None else np.asarray(signal.advantage, np.float32),
+        "after": None if signal is None else signal.extras.get("after"),
         "weights": None if signal is None else _weights(signal, sampled),
         "notes": _notes(episode.notes),
     }

@@ -166,11 +166,23 @@ class RunDirectory:
         tables = []
         for path in filter(Path.exists, map(self.episode_file, wanted)):
             try:
-                tables.append(pq.ParquetFile(path).read(columns=names, use_threads=False).select(names))
+                tables.append(_table(pq.ParquetFile(path), names))
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(f"'{path}' cannot be read: {error}") from None
         schema = pa.schema([rows.SCHEMA.field(name) for name in names])
         return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def _table(file: pq.ParquetFile, names: Sequence[str]) -> pa.Table:
+    """The columns `names`; null where an earlier version did not write one yet. KeyError for others."""
+    there = set(file.schema_arrow.names)
+    table = file.read(columns=[name for name in names if name in there], use_threads=False)
+    for name in rows.LATER:
+        if name in names and name not in there:
+            table = table.append_column(
+                rows.SCHEMA.field(name), pa.nulls(len(table), rows.SCHEMA.field(name).type)
+            )
+    return table.select(list(names))
 
 
 def _within(row: Mapping[str, Any], step: int) -> bool:

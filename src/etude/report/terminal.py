@@ -156,6 +156,10 @@ def share(row: Mapping[str, Any] | list[float]) -> str:
 def eval_screen(result: Mapping[str, Any]) -> str:
     """One evaluation: its accuracy, pass@k, by kind and level, and how it was measured."""
     rows = [("accuracy", share(result))]
+    rows += [
+        (f"  {name.replace('_', ' -> ')}", amount(float(value), "%"))
+        for name, value in (result.get("attempts") or {}).items()
+    ]
     rows += [(f"pass@{k}", share(value)) for k, value in (result.get("pass") or {}).items()]
     rows += [(f"majority@{k}", share(value)) for k, value in (result.get("majority") or {}).items()]
     rows += [(f"  {name}", share(value)) for name, value in (result.get("kinds") or {}).items()]

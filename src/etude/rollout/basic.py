@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from etude.rollout.attempts import AGAIN, attempt, joined
 from etude.rollout.player import Player
 from etude.settings import Setting
-from etude.types import Episode, Message, Task
+from etude.types import Episode, Task
 
 
 def single():
@@ -22,16 +23,23 @@ def single():
     return rollout
 
 
-def retry(attempts: Annotated[int, Setting("answers allowed", low=1, high=16)] = 3):
-    """Answer, hear what was wrong, answer again, until right or out of attempts."""
+def retry(
+    attempts: Annotated[int, Setting("answers allowed", low=1, high=64)] = 3,
+    told: Annotated[
+        str, Setting("what a wrong answer hears; empty: the task's own feedback, so far as it has any")
+    ] = "",
+    repeat: Annotated[bool, Setting("ask the question again with it")] = False,
+):
+    """Answer, hear what was wrong, answer again, until right or out of attempts; all in one conversation."""
 
     async def rollout(task: Task, player: Player) -> Episode:
-        player.user(task.prompt)
-        for _ in range(attempts):
-            verdict = await player.check(await player.reply())
+        said = task.prompt
+        for number in range(1, attempts + 1):
+            verdict, _ = await attempt(player, said, number)
             if verdict.correct:
                 break
-            player.user(verdict.feedback or "That is not right. Try again.")
+            heard = told or verdict.feedback or AGAIN
+            said = joined(heard, task.prompt if repeat else ())
         return player.done()
 
     return rollout
@@ -39,19 +47,5 @@ def retry(attempts: Annotated[int, Setting("answers allowed", low=1, high=16)] =
 
 async def in_world(task: Task, player: Player) -> Episode:
     """A world is observed and acted in, turn by turn, until it gives its verdict."""
-    assert task.world is not None
-    world = task.world()
-    opening = world.observe()
-    player.user(_with(task.prompt, opening))
-    while True:
-        observation, verdict = world.act(await player.reply("move"))
-        if verdict is not None:
-            player.verdict(verdict)
-            return player.done()
-        player.user(observation)
-
-
-def _with(prompt: tuple[Message, ...], observation: str) -> tuple[Message, ...]:
-    """The observation joins the last message of the prompt: two user turns in a row break many templates."""
-    *before, last = prompt
-    return (*before, Message(last.role, f"{last.content}\n\n{observation}"))
+    await attempt(player, task.prompt, 1, tag="move")
+    return player.done()

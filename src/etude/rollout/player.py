@@ -6,14 +6,14 @@ stays as it was sampled: later turns append to the tokens that are held.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from etude import seeds
-from etude.types import Array, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
+from etude.types import Array, Episode, Failure, Message, SamplingParams, Span, Task, Verdict, World
 
 
 class Judge(Protocol):
@@ -57,8 +57,10 @@ class Player:
     turns: int = 0
     version: int = -1
     notes: dict[str, Any] = field(default_factory=dict)
+    voices: Mapping[str, Voice] = field(default_factory=dict)  # companions that can be asked to speak
     _unsaid: list[Message] = field(default_factory=list)  # said to the policy, not yet tokenised
     _instead: list[Message] | None = None  # what training sees in place of `_unsaid`
+    _afresh: bool = False  # what is said next begins a new conversation
 
     # ---- saying things to the policy -----------------------------------------------------------------
 
@@ -71,6 +73,25 @@ class Player:
             self._instead = [*before, *_messages(instead)]
         elif self._instead is not None:
             self._instead += _messages(said)
+
+    def afresh(self, said: str | Sequence[Message]) -> None:
+        """A new conversation within the same episode: what came before is out of view, and a new sequence begins."""
+        self.messages, self._unsaid, self._instead, self._afresh = [], [], None, True
+        self.user(said)
+
+    def overhear(self, text: str, tag: str) -> None:
+        """Words of somebody else where the policy's reply would stand. Not sampled."""
+        self._render()
+        words = self.voice.renderer.tokenizer.encode(text)
+        tokens = np.concatenate([words, np.array(self.voice.renderer.stops[:1], np.int32)])
+        self.spans.append(Span("assistant", tokens, tag=tag))
+        self.messages.append(Message("assistant", text))
+        self.stop = "end"
+
+    def world(self) -> World | None:
+        """A fresh world for the next attempt, with a luck of its own; None where the task is answered in words."""
+        make = self.task.world
+        return None if make is None else make(seeds.key(self.key, "luck", len(self.verdicts)))
 
     def prefill(self, tokens: Array, tag: str = "prefix") -> None:
         """Words put in the policy's mouth: the next reply continues them. Not sampled."""
@@ -154,8 +175,8 @@ class Player:
         if not said or final:
             return
         render = self.voice.renderer
-        if not self.spans:
-            tokens, rewrote = render.prompt(said), False
+        if not self.spans or self._afresh:
+            tokens, rewrote = render.prompt(said), bool(self.spans)
             plain = None if instead is None else render.prompt(instead)
         else:
             tokens, rewrote = render.extend(self.messages, said, ended=self.stop == "end")
@@ -168,6 +189,7 @@ class Player:
         if plain is not None:
             self.spans.append(Span("user", plain, unseen=True, restart=rewrote, tag="prompt"))
         self.messages += said
+        self._afresh = False
 
 
 def _messages(said: str | Sequence[Message]) -> list[Message]:

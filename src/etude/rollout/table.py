@@ -41,7 +41,8 @@ class Table:
     voices: dict[str, Voice] = field(default_factory=dict)  # companions that can speak
 
     def player(self, index: int, task: Task | None = None, voice: Voice | None = None) -> Player:
-        return Player(task or self.task, voice or self.voice, self.judge, seeds.key(self.key, index), index)
+        key = seeds.key(self.key, index)
+        return Player(task or self.task, voice or self.voice, self.judge, key, index, voices=self.voices)
 
     async def play(
         self, index: int, rollout: Rollout | None = None, task: Task | None = None

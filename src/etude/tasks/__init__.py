@@ -41,12 +41,16 @@ def load(spec: str) -> TaskSet:
 
 
 def source(name: str, params: Mapping[str, Any] | None = None, called: str | None = None) -> Source:
-    """One source by name: a world, a file ending in .jsonl, or a reasoning-gym generator. Parameters may be
+    """One source by name: the lab, a world, a file ending in .jsonl, or a reasoning-gym generator. Parameters may be
     text or typed. Raises UserError for an unknown name."""
     if name.endswith((".jsonl", ".json")) or "/" in name:
         from etude.tasks import jsonl
 
         return jsonl.source(name, params, called)
+    if name == "lab":
+        from etude.lab.tasks import LabSource
+
+        return LabSource(name, params, called)
     from etude.tasks import worlds
 
     if name in worlds.KINDS:
@@ -54,13 +58,14 @@ def source(name: str, params: Mapping[str, Any] | None = None, called: str | Non
     from etude.tasks import gym
 
     if name not in (*gym.names(), *gym.EXCLUDED):
-        raise UserError(f"there is no task '{name}'{nearest(name, [*gym.names(), *worlds.KINDS])}")
+        raise UserError(f"there is no task '{name}'{nearest(name, [*gym.names(), *worlds.KINDS, 'lab'])}")
     return gym.GymSource(name, params, called)
 
 
 def catalogue(name: str | None = None) -> list[Info]:
     """Every task source, or the one called `name`: form, parameters, levels, and what its tasks carry.
     Sources that cannot be used say why in `fault`. Raises UserError for an unknown name."""
+    from etude.lab import tasks as lab
     from etude.tasks import files, gym, worlds
 
     file = Info(
@@ -71,7 +76,7 @@ def catalogue(name: str | None = None) -> list[Info]:
         {},
         ("reference", "hints", "feedback"),
     )
-    everything = [*gym.names(), *gym.EXCLUDED, *worlds.KINDS, file.name]
+    everything = [*gym.names(), *gym.EXCLUDED, *worlds.KINDS, "lab", file.name]
     if name is not None and name not in everything:
         raise UserError(f"there is no task '{name}'{nearest(name, everything)}")
     wanted = sorted(everything) if name is None else [name]
@@ -79,6 +84,8 @@ def catalogue(name: str | None = None) -> list[Info]:
     for each in wanted:
         if each == file.name:
             found.append(file)
+        elif each == "lab":
+            found.append(lab.info())
         else:
             found.append(worlds.info(each) if each in worlds.KINDS else gym.info(each))
     return found

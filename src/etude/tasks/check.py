@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any, ClassVar, cast
 
 from etude.errors import UserError, nearest
+from etude.tasks.arithmetic import wrong_step
 from etude.tasks.extract import alone, check_rule, extract, peel, value
 from etude.types import Check, Task, Verdict
 
@@ -26,8 +27,8 @@ class Judge:
     """What all exact-answer checkers share: extraction, strictness and feedback.
 
     `extract`: one of `etude.tasks.extract.RULES`. `feedback`: "none" (empty), "unary" ("That is not
-    right."), "hint" (what kind of error it was), "full" (the right answer). A right answer gets no
-    feedback. Raises UserError at construction for an unknown rule or kind of feedback.
+    right."), "hint" (what kind of error it was, and which line of written arithmetic is wrong), "full" (the
+    right answer). A right answer gets no feedback. Raises UserError at construction for an unknown rule or kind of feedback.
     """
 
     gold: str
@@ -50,7 +51,10 @@ class Judge:
         if found is None:
             return self.failed(self.missing())
         reward = self.score(found)
-        return Verdict(reward, True) if reward == 1.0 else self.failed(self.hint(found), reward)
+        if reward == 1.0:
+            return Verdict(reward, True)
+        step = wrong_step(answer) if self.feedback == "hint" else ""
+        return self.failed(f"{self.hint(found)} {step}".rstrip(), reward)
 
     def score(self, found: str) -> float:
         """Reward in [0, 1] of an extracted answer; 1 means correct."""

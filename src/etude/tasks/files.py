@@ -113,7 +113,7 @@ class Listed:
 PARAMS = (
     Param("eval_share", float, 0.2, "share of the tasks set aside for evaluation"),
     Param("eval", str, "", "a second file whose tasks are the evaluation set"),
-    Param("check", str, "auto", "auto, exact, number or math, for lines that do not say"),
+    Param("check", str, "auto", "auto, exact, number, math or program, for lines that do not say"),
     Param(
         "extract",
         str,

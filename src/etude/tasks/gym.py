@@ -138,7 +138,7 @@ class GymSource:
             kind=self.name,
             difficulty=difficulty or 0.0,
             answer=gold,
-            meta={"source": self.name},
+            meta={"source": self.name, "feedback": self.feedback},
         )
 
     def _solvable(self, params: tuple[tuple[str, Any], ...], seed: int) -> tuple[dict[str, Any], str]:

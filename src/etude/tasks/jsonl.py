@@ -1,7 +1,8 @@
 """Tasks from a file with one JSON object a line.
 
 Fields: `prompt` (text, or a list of {"role", "content"}), `answer` (text or number), and, if wanted, `kind`,
-`difficulty`, `reference`, `hints` (list of text), `check` ("exact" | "number" | "math").
+`difficulty`, `reference`, `hints` (list of text), `check` ("exact" | "number" | "math" | "program"). For a program, `answer`
+is one that works, `function` the name it defines and `cases` a list of [arguments, result], arguments being a list.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from etude.errors import UserError, nearest
 from etude.tasks.check import Exact, Math, Number
 from etude.tasks.extract import RULES, value
 from etude.tasks.files import PARAMS, Listed
+from etude.tasks.program import Program
 from etude.tasks.spec import typed
 from etude.types import Check, Message, Task
 
-CHECKS = ("exact", "number", "math")
-FIELDS = ("prompt", "answer", "kind", "difficulty", "reference", "hints", "check")
+CHECKS = ("exact", "number", "math", "program")
+FIELDS = ("prompt", "answer", "kind", "difficulty", "reference", "hints", "check", "function", "cases")
 ROLES = ("system", "user", "assistant")
 
 
@@ -82,13 +84,13 @@ def _task(line: str, where: str, settings: Mapping[str, Any], kind: str) -> Task
             raise UserError(f"{where}: '{field}' must be text, not {_name(row[field])}")
     return Task(
         prompt=prompt,
-        check=_check(row.get("check", settings["check"]), answer, where, settings),
+        check=_check(row.get("check", settings["check"]), answer, where, settings, row),
         kind=row.get("kind") or kind,
         difficulty=float(difficulty),
         answer=answer,
         reference=row.get("reference"),
         hints=tuple(hints),
-        meta={"source": where.rsplit(",", 1)[0]},
+        meta={"source": where.rsplit(",", 1)[0], "feedback": settings["feedback"]},
     )
 
 
@@ -131,7 +133,7 @@ def _prompt(prompt: Any, where: str) -> tuple[Message, ...]:
     return tuple(Message(m["role"], m["content"]) for m in prompt)
 
 
-def _check(name: Any, answer: str, where: str, settings: Mapping[str, Any]) -> Check:
+def _check(name: Any, answer: str, where: str, settings: Mapping[str, Any], row: Mapping[str, Any]) -> Check:
     number = value(answer) is not None
     if name == "auto":
         name = "number" if number else "exact"
@@ -143,9 +145,26 @@ def _check(name: Any, answer: str, where: str, settings: Mapping[str, Any]) -> C
             return Exact(answer, "whole" if rule == "auto" else rule, settings["feedback"])
         if name == "math":
             return Math(answer, "whole" if rule == "auto" else rule, settings["feedback"])
+        if name == "program":
+            return Program(*_cases(row, where), answer, settings["feedback"])
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     raise UserError(f"{where}: no check '{name}'{nearest(str(name), CHECKS)}")
+
+
+def _cases(row: Mapping[str, Any], where: str) -> tuple[str, tuple[Any, ...]]:
+    """The function's name and the calls that it is judged by."""
+    function, cases = row.get("function"), row.get("cases")
+    if not isinstance(function, str) or not function.isidentifier():
+        raise UserError(f"{where}: a program needs 'function', the name that it defines")
+    good = isinstance(cases, list) and all(
+        isinstance(c, list) and len(c) == 2 and isinstance(c[0], list) for c in cases
+    )
+    if not good or not cases:
+        raise UserError(
+            f"{where}: a program needs 'cases', a list of [arguments, result] such as [[1, 2], 3]"
+        )
+    return function, tuple((tuple(arguments), result) for arguments, result in cases)
 
 
 def _name(value: Any) -> str:

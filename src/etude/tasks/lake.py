@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,17 +24,19 @@ SLIPS = " The ice is slippery: a step may go to the side instead."
 
 @dataclass(frozen=True)
 class Lake:
-    """Makes a fresh walk over one map: `Lake(...)()`. `rows`: the map in Gymnasium's letters. `slips`: seed
-    of the slipping, so that every walk over this task meets the same ice; None: no slipping."""
+    """Makes a fresh walk over one map: `Lake(...)(luck)`. `rows`: the map in Gymnasium's letters. `slips`: seed
+    of the slipping; None: no slipping."""
 
     rows: tuple[str, ...]
     slips: int | None
     turns: int
     feedback: str = "unary"
 
-    def __call__(self) -> Walk:
-        """A new episode."""
-        return Walk(self)
+    def __call__(self, luck: int = 0) -> Walk:
+        """A new episode. Where the ice is slippery, each `luck` slips in its own way."""
+        if self.slips is None:
+            return Walk(self)
+        return Walk(replace(self, slips=item_seed("luck", self.slips, luck)))
 
     def luck(self, turn: int) -> float:
         """The draw in [0, 1) that decides where a step slips to."""
@@ -122,8 +124,9 @@ class Walk:
 
     def _lost(self, how: str) -> tuple[str, Verdict]:
         trace = f"{how} Your walk: {'; '.join(self._trace)}."
-        replies = self._lake.solve()
-        full = trace + (f" A way that works: {', '.join(replies)}." if replies else "")
+        still = replace(self._lake, slips=None).solve()  # another attempt slips in another way
+        works = "A way that works" if self._lake.slips is None else "A way that works without a slip"
+        full = trace + (f" {works}: {', '.join(still)}." if still else "")
         said = {"none": "", "unary": "You did not reach the goal.", "hint": trace, "full": full}
         self._verdict = Verdict(0.0, False, said[self._lake.feedback])
         return how, self._verdict

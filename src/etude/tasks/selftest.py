@@ -35,15 +35,15 @@ def _judge(task: Task, text: str, source: str, what: str) -> Verdict:
 
 def _world(task: Task, source: str) -> None:
     assert task.world is not None
-    solve = getattr(task.world(), "solve", None)
+    solve = getattr(task.world(0), "solve", None)
     if solve is None:
         raise UserError(f"{source}: the world has no solve() to test it with")
-    world, verdict = task.world(), None
+    world, verdict = task.world(0), None
     for reply in solve():
         _, verdict = world.act(reply)
     if verdict is None or not verdict.correct:
         raise UserError(f"{source}: the world's own solution does not win")
-    world, verdict, turns = task.world(), None, 0
+    world, verdict, turns = task.world(0), None, 0
     while verdict is None:
         _, verdict = world.act("nothing at all")
         turns += 1

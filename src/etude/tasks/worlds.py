@@ -1,40 +1,27 @@
-"""Worlds of several turns as task sources: `frozen_lake` and `number_guess`."""
+"""Task sources made here: worlds of several turns, and tasks whose checker says what is wrong."""
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from etude.errors import UserError, nearest
+from etude.tasks import constraints, program, sokoban, sums
 from etude.tasks.check import NoText
 from etude.tasks.extract import extract, value
+from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made
 from etude.tasks.lake import RULES, SLIPS, Lake, draw_map
 from etude.tasks.source import Info, check_level, digest, item_seed
 from etude.tasks.spec import Param, typed
-from etude.types import Message, Task, Verdict, World
-
-_FEEDBACK = Param(
-    "feedback", typing.Literal["none", "unary", "hint", "full"], "unary", "what a lost episode is told"
-)
-_LEVEL = Param("level", int, 0, "level of difficulty; what is given besides holds at every level")
-
-
-@dataclass(frozen=True)
-class _Kind:
-    line: str
-    params: tuple[Param, ...]
-    levels: tuple[Mapping[str, Any], ...]  # what each level sets
-    refuse: Callable[[dict[str, Any]], str]  # why the settings cannot be used, or ""
-    make: Callable[[dict[str, Any], int], tuple[Callable[[], World], str, Any]]  # world, prompt, its content
+from etude.types import Message, Task, Verdict
 
 
 class WorldSource:
-    """A world as a source. Kind: `called` or the world's name; difficulty: its level.
+    """A kind of `KINDS` as a source. Its own kind: `called` or its name; difficulty: its level.
 
-    Every task carries a `reference` (the winning replies, one a line) and a `world`; the world's content
-    stands in `meta["world_key"]`. Raises UserError for unknown names and values out of range.
+    A task that is a world carries a `reference` (replies that win under luck 0, one a line), and the world's
+    content stands in `meta["world_key"]`. Raises UserError for unknown names and values out of range.
     """
 
     def __init__(self, name: str, given: Mapping[str, Any] | None = None, called: str | None = None) -> None:
@@ -73,16 +60,24 @@ class WorldSource:
         return {**defaults, **self._kind.levels[int(level)], **self.given}
 
     def _task(self, level: float, seed: int) -> Task:
-        world, prompt, content = self._kind.make(self._settings(level), seed)
-        replies = world().solve()  # type: ignore[attr-defined]
+        settings = self._settings(level)
+        try:
+            made = self._kind.make(settings, seed)
+        except ValueError as error:
+            raise UserError(f"task '{self.name}': {error}") from error
+        reference = made.reference
+        if made.world is not None:
+            reference = "\n".join(made.world().solve())  # type: ignore[attr-defined]
         return Task(
-            prompt=(Message("user", prompt),),
-            check=NoText(self.name),
+            prompt=(Message("user", made.prompt),),
+            check=made.check or NoText(self.name),
             kind=self.name,
             difficulty=level,
-            reference="\n".join(replies),
-            world=world,
-            meta={"source": self.name, "world_key": content},
+            answer=made.answer,
+            reference=reference,
+            hints=made.hints,
+            world=made.world,
+            meta={"source": self.name, "world_key": made.content, "feedback": settings["feedback"]},
         )
 
 
@@ -95,8 +90,8 @@ class Guess:
     turns: int
     feedback: str = "unary"
 
-    def __call__(self) -> Guessing:
-        """A new episode."""
+    def __call__(self, luck: int = 0) -> Guessing:
+        """A new episode; nothing in it is left to chance."""
         return Guessing(self)
 
 
@@ -154,13 +149,14 @@ class Guessing:
 
 
 def info(name: str) -> Info:
-    """The catalogue's entry of a world."""
+    """The catalogue's entry of a kind."""
     kind = KINDS[name]
     levels = {name: tuple(float(i) for i in range(len(kind.levels)))}
-    return Info(name, "world", kind.line, kind.params, levels, ("reference", "feedback", "steps", "world"))
+    carries = ("reference", "feedback", "steps", "world") if kind.form == "world" else ("feedback",)
+    return Info(name, kind.form, kind.line, kind.params, levels, carries)
 
 
-def _lake(settings: dict[str, Any], seed: int) -> tuple[Callable[[], World], str, Any]:
+def _lake(settings: dict[str, Any], seed: int) -> Made:
     size = settings["size"]
     turns = settings["turns"] or 4 * size * (3 if settings["slippery"] else 1)
     for attempt in range(100):
@@ -169,10 +165,8 @@ def _lake(settings: dict[str, Any], seed: int) -> tuple[Callable[[], World], str
         lake = Lake(rows, slips, turns, settings["feedback"])
         if lake.solve() is not None:
             prompt = RULES.format(slips=SLIPS if settings["slippery"] else "")
-            return lake, prompt, [list(rows), slips, turns]
-    raise UserError(
-        f"task 'frozen_lake': no map of size {size} with turns={turns} can be won; allow more turns"
-    )
+            return Made(prompt, lake, [list(rows), slips, turns])
+    raise ValueError(f"no map of size {size} with turns={turns} can be won; allow more turns")
 
 
 def _refuse_lake(s: dict[str, Any]) -> str:
@@ -186,7 +180,7 @@ def _refuse_lake(s: dict[str, Any]) -> str:
     return ""
 
 
-def _guess(settings: dict[str, Any], seed: int) -> tuple[Callable[[], World], str, Any]:
+def _guess(settings: dict[str, Any], seed: int) -> Made:
     highest = settings["highest"]
     turns = settings["turns"] or highest.bit_length()
     target = 1 + item_seed("target", seed) % highest
@@ -194,7 +188,7 @@ def _guess(settings: dict[str, Any], seed: int) -> tuple[Callable[[], World], st
         f"I think of a whole number from 1 to {highest}. Find it within {turns} guesses. "
         "After each guess I say whether the number is higher or lower. Answer with one number each turn."
     )
-    return Guess(target, highest, turns, settings["feedback"]), prompt, [target, highest, turns]
+    return Made(prompt, Guess(target, highest, turns, settings["feedback"]), [target, highest, turns])
 
 
 def _refuse_guess(s: dict[str, Any]) -> str:
@@ -204,30 +198,35 @@ def _refuse_guess(s: dict[str, Any]) -> str:
 
 
 KINDS = {
-    "frozen_lake": _Kind(
+    "frozen_lake": Kind(
         "Walk over a frozen lake from start to goal without stepping into a hole (Gymnasium toy text)",
         (
             Param("size", int, 3, "cells a side, 2 to 16"),
             Param("holes", float, 0.2, "share of cells that are holes, 0 to 0.6"),
             Param("slippery", bool, False, "whether a step may go to the side"),
             Param("turns", int, 0, "replies allowed; 0: four times the size, twelve times if slippery"),
-            _FEEDBACK,
-            _LEVEL,
+            FEEDBACK,
+            LEVEL,
         ),
         ({"size": 3}, {"size": 4}, {"size": 5}, {"size": 6}, {"size": 8}),
         _refuse_lake,
         _lake,
     ),
-    "number_guess": _Kind(
+    "number_guess": Kind(
         "Find a number from its answers higher and lower",
         (
             Param("highest", int, 10, "the number lies in 1..highest"),
             Param("turns", int, 0, "guesses allowed; 0: as many as halving needs"),
-            _FEEDBACK,
-            _LEVEL,
+            FEEDBACK,
+            LEVEL,
         ),
         ({"highest": 10}, {"highest": 30}, {"highest": 100}, {"highest": 1000}, {"highest": 10000}),
         _refuse_guess,
         _guess,
     ),
+    "sokoban_world": sokoban.KIND,
+    "calculator": sums.CALCULATOR,
+    "running_total": sums.RUNNING_TOTAL,
+    "constraints": constraints.KIND,
+    "program": program.KIND,
 }

@@ -38,6 +38,9 @@ class RunSettings:
     error_rate: Annotated[float, Setting("share of failed episodes that stops the run", low=0, high=1)] = 0.1
     check_seconds: Annotated[float, Setting("longest time for one check", "s", low=0.01)] = 10.0
     checkpoint_every: Annotated[int, Setting("steps between checkpoints", "steps", low=1)] = 50
+    rescore_every: Annotated[
+        int, Setting("steps between those whose update is shown on one group; 0: never", "steps", low=0)
+    ] = 10
     evals: Annotated[int, Setting("evaluations on the way, at even shares of the budget", low=0)] = 0
     eval_problems: Annotated[int, Setting("held-out problems; 0: no evaluation", low=0)] = 100
     eval_samples: Annotated[int, Setting("attempts per held-out problem", low=1)] = 4

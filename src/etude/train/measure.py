@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from etude.evaluate.transitions import transitions
 from etude.types import Group
 
 
@@ -30,6 +31,7 @@ def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, 
     }
     for name in {n for e in episodes for n in e.scores if n != "reward"}:
         metrics[f"score/{name}"] = mean([e.scores[name] for e in episodes if name in e.scores])
+    metrics |= {f"attempts/{name}": share for name, share in transitions(drawn).items()}
     for kind in sorted({g.task.kind for g in drawn}):
         mine = [e for g in drawn if g.task.kind == kind for e in g.episodes]
         metrics[f"kind/{kind}/reward"] = mean([e.reward for e in mine])

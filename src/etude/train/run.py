@@ -24,6 +24,7 @@ from etude.train.context import Context
 from etude.train.diagnose import Diagnosis, diagnose
 from etude.train.loop import play
 from etude.train.measure import step_metrics
+from etude.train.rescore import rescored
 from etude.train.step import alive_share
 from etude.types import Group, Request, Signal
 
@@ -107,6 +108,9 @@ class Run:
             if report := part.report() if hasattr(part, "report") else None:
                 metrics[name] = report
         step = self.context.step
+        if self.settings.rescore_every and (step - 1) % self.settings.rescore_every == 0:
+            signals, metrics["rescored"] = rescored(self.context, drawn, signals)
+            self.times["begin"] = time.perf_counter()  # charged to no budget
         self.directory.write_step(step, metrics, signals, drawn, self.decode)
         for finding in self.health.observe(step, metrics):
             self.directory.write_finding(finding.to_dict())

@@ -108,7 +108,7 @@ def missing(recipe: Recipe, settings: RunSettings, tasks: Any, seed: int) -> Non
         "hints": all(t.hints for t in samples),
         "answer": all(t.answer or t.reference for t in samples),
         "steps": all(t.meta.get("steps") for t in samples),
-        "feedback": all(t.meta.get("feedback", "none") != "none" for t in samples),
+        "feedback": all(t.meta.get("feedback", "hint") in ("hint", "full") for t in samples),
         "text": all(t.world is None for t in samples),
         "teacher": settings.teacher is not None,
     }
@@ -174,7 +174,8 @@ def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[s
     }
     for name, companion in _companions(recipe, stages).items():
         if companion.source == "teacher":
-            assert settings.teacher is not None  # `missing` has refused
+            if settings.teacher is None:
+                raise Refused(f"recipe {recipe.name} needs {NEEDS['teacher']}, which is missing here")
             models[name] = Policy.load(settings.teacher, **common).clone(frozen=True)
             if models[name].tokenizer.backend.get_vocab() != models["policy"].tokenizer.backend.get_vocab():
                 raise Refused(f"the teacher '{settings.teacher}' has another vocabulary than '{plan.model}'")
@@ -188,7 +189,8 @@ def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[s
 
 
 def _companions(recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, Companion]:
-    standard = {name: STANDARD[name] for name in stages["objective"].reads if name in STANDARD}
+    wanted = {name for part in stages.values() for name in getattr(part, "reads", ())}
+    standard = {name: STANDARD[name] for name in sorted(wanted) if name in STANDARD}
     return {**standard, **recipe.all_companions}
 
 

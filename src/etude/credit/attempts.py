@@ -1,0 +1,72 @@
+"""Credit for the parts of an episode: first attempt, critique, reflection, second attempt, and the second attempt as
+if it had needed no help. What is trained is what stands in a weight row; every other token has weight 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from etude.credit.group import centred, standardised
+from etude.credit.imitate import tagged
+from etude.types import Array, Episode, Group, Signal, Span
+
+
+def compared(values: Sequence[float | None], std: bool = False) -> list[float]:
+    """Each value minus the mean of those that are there (over their standard deviation); 0 for one that is absent."""
+    known = np.array([v for v in values if v is not None])
+    advantages = iter((standardised if std else centred)(known).tolist())
+    return [0.0 if v is None else next(advantages) for v in values]
+
+
+def scores_of(group: Group, name: str) -> list[float | None]:
+    """A score of each episode of a group; None where it has none."""
+    return [e.scores.get(name) for e in group.episodes]
+
+
+def on_parts(episode: Episode, advantages: Mapping[str, float], weight: str = "policy") -> Signal:
+    """One advantage for each named part, on the tokens that the policy sampled there; nothing on other parts."""
+    row, on = np.zeros(len(episode.tokens), np.float32), np.zeros(len(episode.tokens), np.float32)
+    for tag, advantage in advantages.items():
+        where = tagged(episode, tag) & episode.sampled
+        row[where], on[where] = advantage, 1.0
+    return Signal(episode, row, {weight: on})
+
+
+def without_help(episode: Episode, tag: str) -> Episode | None:
+    """The part `tag` behind the prompt that shows none of the help it had (notes `plain`), as text that nobody
+    sampled. None where the episode has no such part."""
+    plain = episode.notes.get("plain", {}).get(tag)
+    if plain is None:
+        return None
+    sequence: list[Span] = []
+    for span in episode.spans:
+        if span.restart and any(s.tag == tag for s in sequence):
+            break
+        sequence = [span] if span.restart else [*sequence, span]
+    if not any(s.tag == tag for s in sequence):
+        return None
+    kept = [replace(s, sampled=False, logp=None, restart=False) for s in sequence[1:]]
+    return replace(episode, spans=(Span("user", np.array(plain, np.int32), tag="prompt"), *kept))
+
+
+def distilled(episode: Episode, tag: str, weight: str, advantage: float = 0.0) -> list[Signal]:
+    """`without_help`, to be learnt: weight 1 in the row `weight`, and an advantage, on the part's tokens. A list of
+    one, or of none."""
+    plain = without_help(episode, tag)
+    if plain is None:
+        return []
+    where = tagged(plain, tag)
+    on = where.astype(np.float32)
+    return [Signal(plain, on * np.float32(advantage), {weight: on})]
+
+
+def with_extra(signals: Sequence[Signal], **rows: float) -> list[Signal]:
+    """The signals with constant extra rows on the tokens that have any weight."""
+    done = []
+    for signal in signals:
+        on: Array = sum((w != 0 for w in signal.weights.values()), np.zeros(len(signal.advantage), bool))
+        extras = {n: np.where(on, v, 0).astype(np.float32) for n, v in rows.items()}
+        done.append(replace(signal, extras={**signal.extras, **extras}))
+    return done

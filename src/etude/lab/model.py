@@ -1,0 +1,120 @@
+"""The laboratory's model: about 0.7 million weights, one token a character, half taught. It is made once, in about one
+and a half minutes of one core, and kept in the user's cache directory under a name made of all that determines it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from etude.lab.tasks import ITEMS, LETTERS, lab_task
+from etude.lab.warmup import KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, lesson, words
+
+FORMAT = 1  # of the warm-up's code; a change makes caches anew
+MADE = "made.json"  # written last: what the model is, and the hash of its weights
+
+
+@dataclass(frozen=True)
+class Making:
+    """The sizes, and the supervised warm-up: AdamW with a cosine rate on worked solutions."""
+
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    steps: int = 900
+    batch: int = 40  # solutions a step
+    lr: float = 4e-3
+    seed: int = 0
+    precision: str = "bf16"
+
+    @property
+    def key(self) -> str:
+        """Names the model: a change of anything that determines it gives another."""
+        import torch
+
+        sample = [lab_task(kind, 1, 0, warm_up=True).key for kind in KIND_SHARES]
+        taught = [KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, ITEMS, LETTERS, words(), sample]
+        text = json.dumps([FORMAT, asdict(self), taught, torch.__version__])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def directory(making: Making | None = None, cache: Path | None = None) -> Path:
+    """The model, made now if it is not there or is damaged. `cache`: instead of the user's cache directory."""
+    making = making or Making()
+    place = (cache or platformdirs.user_cache_path("etude") / "models") / f"lab-{making.key}"
+    if _whole(place):
+        return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    print(f"etude: making the laboratory's model, once (a minute or two): {place}", file=sys.stderr)
+    work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".making-"))
+    try:
+        make(making, work)
+        if not _whole(place):  # another process may have been faster: its model is as good
+            shutil.rmtree(place, ignore_errors=True)
+            try:
+                os.replace(work, place)
+            except OSError:
+                if not _whole(place):
+                    raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return place
+
+
+def make(making: Making, place: Path) -> None:
+    """Writes the model into `place`. One thread, so that the number of cores decides nothing."""
+    import torch
+
+    from etude.objective.imitation import cross_entropy
+    from etude.policy.model import Policy
+    from etude.policy.tiny import tiny_directory
+    from etude.train.step import Learner, Update
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as blank:
+            sizes = (making.layers, making.width, making.heads, making.heads)
+            tiny_directory(blank, words(), *sizes, seed=making.seed)
+            policy = Policy.load(blank, precision=making.precision)
+        update = Update(lr=making.lr, warmup=20, decay="cosine")
+        learner = Learner(policy, update, "warm-up", making.seed, micro_tokens=1 << 20)
+        objective = cross_entropy()
+        for step in range(making.steps):
+            signals = lesson(policy.renderer, making.batch, step, making.seed)
+            learner.learn(objective, signals, step, step / making.steps)
+        policy.save(place)
+    finally:
+        torch.set_num_threads(threads)
+    about = {
+        "making": asdict(making),
+        "parameters": sum(p.numel() for _, p in policy.parameters()),
+        "weights": _digest(place),
+    }
+    (place / MADE).write_text(json.dumps(about, indent=1))
+
+
+def facts(place: Path) -> dict[str, Any]:
+    """What `make` noted about the model."""
+    found: dict[str, Any] = json.loads((place / MADE).read_text())
+    return found
+
+
+def _whole(place: Path) -> bool:
+    try:
+        return bool(facts(place)["weights"] == _digest(place))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _digest(place: Path) -> str:
+    with (place / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()

@@ -1,0 +1,179 @@
+"""The laboratory's tasks: worked out line by line, the result marked at the end.
+
+    sort cabd   ->   a\nb\nc\nd\n<answer>abcd</answer>
+
+Six kinds, levels 0 to 4. A level adds an item, hence a line; every line is an intermediate result that can be
+checked. A quarter of all problems, by a hash of their content, belongs to the model's warm-up and is never drawn.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from etude.errors import UserError, nearest
+from etude.tasks.check import UNARY, Exact
+from etude.tasks.source import Info, check_level, digest, item_seed
+from etude.tasks.spec import Param, typed
+from etude.types import Message, Task, Verdict
+
+LEVELS = (0.0, 1.0, 2.0, 3.0, 4.0)
+LETTERS = "abcdefghijklmnopqrst"
+ITEMS = (3, 4, 5, 7, 9)  # of a problem, by level
+OPEN, CLOSE = "<answer>", "</answer>"
+MAX_TOKENS = 40  # of the longest worked solution
+TRIES = 256  # redraws until a problem falls into the part that is asked for
+
+Problem = tuple[str, list[str], str]  # what is asked, the lines of working, the result
+
+
+def _sum(rng: np.random.Generator, level: int) -> Problem:
+    return _totals("sum", [str(i) for i in rng.integers(0, 10, ITEMS[level])])
+
+
+def _chain(rng: np.random.Generator, level: int) -> Problem:
+    items = rng.integers(1, 10, ITEMS[level]) * rng.choice([-1, 1], ITEMS[level])
+    return _totals("chain", [f"{i:+d}" for i in items])
+
+
+def _totals(kind: str, items: list[str]) -> Problem:
+    """A line is an item and the total so far."""
+    totals = np.cumsum([int(i) for i in items]) % 10
+    return (
+        f"{kind} {''.join(items)}",
+        [f"{i}{t}" for i, t in zip(items, totals, strict=True)],
+        str(totals[-1]),
+    )
+
+
+def _sort(rng: np.random.Generator, level: int) -> Problem:
+    items = [str(c) for c in rng.choice(list(LETTERS), ITEMS[level])]
+    return f"sort {''.join(items)}", sorted(items), "".join(sorted(items))
+
+
+def _reverse(rng: np.random.Generator, level: int) -> Problem:
+    items = [str(c) for c in rng.choice(list(LETTERS), ITEMS[level])]
+    return f"reverse {''.join(items)}", items[::-1], "".join(items[::-1])
+
+
+def _count(rng: np.random.Generator, level: int) -> Problem:
+    items = [str(c) for c in rng.choice(list("abc"), ITEMS[level])]
+    which = str(rng.choice(list("abc")))
+    counts = np.cumsum([c == which for c in items])
+    lines = [f"{c}{n}" for c, n in zip(items, counts, strict=True)]
+    return f"count {which} in {''.join(items)}", lines, str(counts[-1])
+
+
+KINDS: Mapping[str, tuple[str, Callable[[np.random.Generator, int], Problem]]] = {
+    "sum": ("adds digits, modulo 10", _sum),
+    "chain": ("adds and subtracts digits, modulo 10", _chain),
+    "sort": ("puts letters in order", _sort),
+    "reverse": ("turns a word around", _reverse),
+    "count": ("counts a letter", _count),
+}
+
+PARAMS = (
+    Param("kind", str, "all", f"which kinds, joined by +: {', '.join(KINDS)}"),
+    Param("level", int | None, None, "0 to 4: every level adds an item; none: all levels evenly"),
+    Param(
+        "feedback", typing.Literal["none", "unary", "hint", "full"], "unary", "what a wrong answer is told"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Worked(Exact):
+    """The marked result decides. Of a wrong answer, feedback "hint" names the first line that is wrong."""
+
+    extract: str = "tag"
+    lines: tuple[str, ...] = ()
+
+    def __call__(self, answer: str) -> Verdict:
+        """Judges the completion."""
+        verdict = super().__call__(answer)
+        if verdict.correct or self.feedback != "hint":
+            return verdict
+        said = [line.strip() for line in answer.split(OPEN)[0].splitlines()]
+        wrong = next((i for i, line in enumerate(self.lines, 1) if said[i - 1 : i] != [line]), 0)
+        return replace(verdict, feedback=f"{UNARY} Line {wrong} is wrong." if wrong else UNARY)
+
+
+def lab_task(kind: str, level: int, seed: int, feedback: str = "unary", warm_up: bool = False) -> Task:
+    """The task named by the arguments. `warm_up`: from the quarter of problems that the model has been taught on;
+    otherwise never one of these."""
+    for attempt in range(TRIES):
+        rng = np.random.default_rng(item_seed("lab", kind, level, seed, attempt))
+        said, lines, result = KINDS[kind][1](rng, level)
+        if (int(digest(said), 16) % 4 == 0) == warm_up:
+            break
+    return Task(
+        prompt=(Message("user", said),),
+        check=Worked(result, feedback=feedback, lines=tuple(lines)),
+        kind=kind,
+        difficulty=float(level),
+        answer=result,
+        reference=solution(lines, result),
+        hints=("\n".join(lines[:1]), "\n".join(lines[: len(lines) // 2])),
+        meta={"source": "lab", "steps": lines, "feedback": feedback},
+    )
+
+
+def solution(lines: Sequence[str], result: str) -> str:
+    """The worked solution as text."""
+    return "\n".join([*lines, f"{OPEN}{result}{CLOSE}"])
+
+
+class LabSource:
+    """The tasks as a source (`etude.tasks.source.Source`). Raises UserError for settings that do not exist."""
+
+    def __init__(self, name: str, given: Mapping[str, Any] | None = None, called: str | None = None) -> None:
+        own = {"kind": "all", "level": None, "feedback": "unary", **typed("task 'lab'", given or {}, PARAMS)}
+        chosen = list(KINDS) if own["kind"] == "all" else own["kind"].split("+")
+        for kind in chosen:
+            if kind not in KINDS:
+                raise UserError(f"task 'lab' has no kind '{kind}'{nearest(kind, KINDS)}")
+        if called and len(chosen) > 1:
+            raise UserError("task 'lab': as=NAME needs a single kind, as in lab:kind=sort,as=NAME")
+        self.name = called or name
+        self._own = {called or kind: kind for kind in chosen}
+        self.kinds = tuple(self._own)
+        self.feedback = own["feedback"]
+        self._level = None if own["level"] is None else check_level(self.name, float(own["level"]), LEVELS)
+
+    def levels(self, kind: str) -> tuple[float, ...]:
+        """All five, whatever the kind."""
+        return LEVELS
+
+    def draw(self, kind: str, difficulty: float | None, n: int, seed: int) -> list[Task]:
+        """`n` tasks; see `etude.tasks.source.Source`."""
+        level = self._level if difficulty is None else check_level(kind, difficulty, LEVELS)
+        tasks = []
+        for i in range(n):
+            here = level if level is not None else LEVELS[item_seed("level", kind, seed, i) % len(LEVELS)]
+            task = lab_task(self._own[kind], int(here), item_seed("task", seed, i), self.feedback)
+            tasks.append(replace(task, kind=kind))
+        return tasks
+
+    def describe(self) -> Info:
+        """For the catalogue."""
+        return info()
+
+    def fingerprint(self) -> str:
+        """Changes with the parameters."""
+        return digest(["lab", self._own, self._level, self.feedback])
+
+
+def info() -> Info:
+    """The catalogue's entry."""
+    return Info(
+        "lab",
+        "generator",
+        "Short chains of letters and digits, worked line by line; made for the model 'lab'",
+        PARAMS,
+        dict.fromkeys(KINDS, LEVELS),
+        ("reference", "hints", "feedback", "steps"),
+    )

@@ -1,0 +1,88 @@
+"""What the laboratory's model is taught before anyone trains it: a little of everything that methods ask of it.
+
+Worked solutions with slips in them, so that it can do better than it does. Besides plain ones it has read hints (in the words of `recipes/objective/guide.py`), second attempts after
+feedback, and solutions that go on checking what they have found already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from etude import seeds
+from etude.credit.imitate import imitate, tagged
+from etude.lab.tasks import KINDS, LETTERS, LEVELS, lab_task, solution
+from etude.rollout.demonstrate import answer_tokens
+from etude.types import Episode, Message, Signal, Span, Task
+
+AGAIN = "Try again."
+CHECK = "check"
+SHARES = {"plain": 0.6, "hinted": 0.15, "again": 0.1, "checking": 0.15}
+SLIPS = 0.1  # of the lines that it has read are wrong: what it knows and what it says are two things
+LEVEL_SHARES = (0.35, 0.3, 0.2, 0.1, 0.05)
+KIND_SHARES = {"sum": 0.2, "chain": 0.25, "sort": 0.15, "reverse": 0.25, "count": 0.15}
+
+
+def lesson(renderer: Any, number: int, step: int, seed: int) -> list[Signal]:
+    """`number` solutions to imitate, all drawn from the model's own quarter of the problems."""
+    return [_signal(renderer, i, step, seed) for i in range(number)]
+
+
+def _signal(renderer: Any, i: int, step: int, seed: int) -> Signal:
+    rng = seeds.generator(seed, "warm-up", step, i)
+    kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
+    level = int(rng.choice(len(LEVELS), p=LEVEL_SHARES))
+    task = lab_task(kind, level, int(rng.integers(1 << 40)), warm_up=True)
+    form = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+    asked = list(task.prompt)
+    lines, result = slipped(task, rng, SLIPS)
+    spans: list[Span] = []
+    if form == "hinted":
+        hint = task.hints[rng.integers(len(task.hints))]
+        asked = [Message("user", f"{asked[0].content}\n\nHint: {hint}")]
+    spans.append(Span("user", renderer.prompt(asked)))
+    if form == "checking" and level < 3:
+        lines = [*lines, CHECK, *lines]
+    if form == "again":
+        wrong = solution(*slipped(task, rng, 0.5))
+        spans.append(Span("assistant", answer_tokens(renderer, wrong)))
+        said = [AGAIN, "That is not right.", _heard(task, wrong, "hint"), _heard(task, wrong, "full")]
+        new = [Message("user", said[rng.integers(len(said))])]
+        spans.append(Span("user", renderer.extend([*asked, Message("assistant", wrong)], new)[0]))
+    spans.append(Span("assistant", answer_tokens(renderer, solution(lines, result)), tag="demonstration"))
+    episode = Episode(task, tuple(spans), player="demonstration")
+    return imitate(episode, tagged(episode, "demonstration"))
+
+
+def slipped(task: Task, rng: np.random.Generator, slips: float) -> tuple[list[str], str]:
+    """The task's lines and result as somebody writes them who is off by one in a share `slips` of the lines, and
+    goes on from there."""
+    lines = list(task.meta["steps"])
+    assert task.answer
+    listed = len(task.answer) > 1  # the result lists the lines; else it is the last total
+    off = 0
+    for i, line in enumerate(lines):
+        by = int(rng.choice([-1, 1])) if rng.random() < slips else 0
+        off = by if listed else off + by
+        lines[i] = line[:-1] + _moved(line[-1], off)
+    return lines, "".join(lines) if listed else lines[-1][-1]
+
+
+def _moved(symbol: str, by: int) -> str:
+    ring = LETTERS if symbol.isalpha() else "0123456789"
+    return ring[(ring.index(symbol) + by) % len(ring)]
+
+
+def _heard(task: Task, answer: str, feedback: str) -> str:
+    check: Any = task.check
+    return str(replace(check, feedback=feedback)(answer).feedback)
+
+
+def words() -> list[str]:
+    """The vocabulary: words that stand for one token each, then characters."""
+    from etude.policy.tiny import LETTERS as CHARACTERS
+
+    said = ["That is not right.", " The right answer is ", " Line ", " is wrong.", AGAIN, "\n\nHint: "]
+    kinds = [f"{kind} " for kind in KINDS]
+    return [*said, *kinds, " in ", CHECK, "<answer>", "</answer>", *CHARACTERS]

@@ -1,0 +1,1 @@
+"""Methods that learn from a second attempt, from mistakes and from what is said of them."""

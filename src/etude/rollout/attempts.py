@@ -1,0 +1,112 @@
+"""One whole attempt at a task, of several in one episode: an answer and its verdict, or a world played to its end.
+
+Each part of an episode carries its name in the tags of its spans ("attempt 1", "critique", "reflection",
+"attempt 2"), by which credit says what of it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+
+from etude import seeds
+from etude.rollout.player import Player
+from etude.settings import Setting
+from etude.tasks.extract import extract
+from etude.types import Array, Episode, Message, Task, Verdict
+
+WRONG = "That is not right."
+AGAIN = f"{WRONG} Try again."
+
+Share = Annotated[float, Setting("share of the attempts due for a second one that get it", low=0, high=1)]
+
+
+def nth(number: int) -> str:
+    """The tag of attempt `number`, counted from 1."""
+    return f"attempt {number}"
+
+
+async def attempt(
+    player: Player,
+    said: Sequence[Message],
+    number: int,
+    *,
+    afresh: bool = False,
+    plain: Sequence[Message] | None = None,
+    tag: str = "",
+) -> tuple[Verdict, str]:
+    """Attempt `number` at the player's task after `said`; the verdict and the policy's words. `afresh`: in a
+    conversation of its own. `plain`: what the policy would have been asked without help; the tokens of that
+    prompt are kept (notes `plain`), so that credit can lay the attempt behind it. Notes `answers`: what each
+    attempt answered, as its checker reads it; None where nothing was found."""
+    name, world, replies = tag or nth(number), player.world(), []
+    if world is not None:
+        opening = world.observe()
+        said, plain = below(said, opening), None if plain is None else below(plain, opening)
+    if plain is not None:
+        keep_plain(player, name, plain)
+    (player.afresh if afresh else player.user)(said)
+    while True:
+        replies.append(await player.reply(name))
+        if world is None:
+            verdict: Verdict | None = await player.check(replies[-1])
+        else:
+            observation, verdict = world.act(replies[-1])
+        if verdict is None:
+            player.user(observation)
+            continue
+        if world is not None:
+            player.verdict(verdict)
+        text = "\n".join(replies)
+        player.notes["answers"] = [*player.notes.get("answers", ()), answer_of(player.task, text)]
+        return verdict, text
+
+
+def keep_plain(player: Player, tag: str, messages: Sequence[Message]) -> None:
+    """Keeps the tokens of the prompt under which the part `tag` is to be known without help."""
+    tokens = player.voice.renderer.prompt(messages).tolist()
+    player.notes["plain"] = {**player.notes.get("plain", {}), tag: tokens}
+
+
+def answer_of(task: Task, text: str) -> str | None:
+    """What an attempt answered, as far as two answers can be told apart; None where there is none."""
+    rule = getattr(task.check, "extract", None)
+    found = extract(text, rule) if isinstance(rule, str) and task.world is None else text
+    return " ".join((found or "").split()).casefold() or None
+
+
+def due(player: Player, share: float) -> bool:
+    """Whether a second attempt is among the `share` that is made: a keyed draw."""
+    return seeds.key(player.key, "second") / 2**63 < share
+
+
+def below(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
+    """`text` joins the last message: two user turns in a row break many templates."""
+    *before, last = messages
+    return (*before, Message(last.role, f"{last.content}\n\n{text}"))
+
+
+def joined(text: str, messages: Sequence[Message]) -> tuple[Message, ...]:
+    """`text` as the user's words, before those of the last of `messages`."""
+    return (Message("user", "\n\n".join([text, *(m.content for m in messages[-1:])])),)
+
+
+def reworded(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
+    """The prompt with `text` in place of its last message."""
+    return (*messages[:-1], Message(messages[-1].role, text))
+
+
+def attempt_of(episode: Episode) -> Array:
+    """int64[T]: the number of the attempt that each token belongs to as the policy's own word; 0 elsewhere."""
+    rows = []
+    for span in episode.spans:
+        name, _, number = span.tag.partition(" ")
+        mine = name == "attempt" and number.isdigit()
+        rows.append(np.full(len(span), int(number) if mine else 0))
+    return np.concatenate(rows) if rows else np.zeros(0, np.int64)
+
+
+def notes_of(episode: Episode, name: str) -> list[Any]:
+    """A list among the notes; empty where there is none."""
+    return list(episode.notes.get(name, ()))

@@ -1,0 +1,109 @@
+"""Who speaks a critique, a reflection or a better answer: the policy, its frozen start, a second model, or a model
+behind an OpenAI-compatible address."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+from etude import seeds
+from etude.errors import UserError
+from etude.rollout.player import Failed, Player
+from etude.settings import Setting
+from etude.types import Message, SamplingParams
+
+COMPANION = {"start": "reference", "teacher": "teacher"}
+SPEAKERS = ("policy", "start", "teacher", "remote")
+
+Who = Annotated[
+    str,
+    Setting(
+        "who speaks: the policy, its frozen start, run.teacher, or the model at `address`", choices=SPEAKERS
+    ),
+]
+Address = Annotated[str, Setting("a remote speaker, as http://HOST/v1#MODEL (OpenAI-compatible)")]
+Longest = Annotated[
+    int | None, Setting("longest words of that speaker; none: run.max_tokens", "tokens", low=1)
+]
+
+
+class Speaker:
+    """Says something about a conversation. `reads`: the companion that must be there for it.
+
+    What the policy says is sampled and can be trained; what another says is kept beside it, not sampled. A remote
+    speaker is asked with a seed, but whether it repeats itself is its own affair: only runs without one resume
+    exactly. Raises UserError for a remote speaker without an address."""
+
+    def __init__(self, who: str, address: str = "", longest: int | None = None) -> None:
+        self.who, self.longest = who, longest
+        self.reads = frozenset({COMPANION[who]} if who in COMPANION else ())
+        self.remote = Remote(address) if who == "remote" else None
+
+    async def say(self, player: Player, said: Sequence[Message], tag: str, **params: Any) -> str:
+        """The words on `said`, in a conversation of their own within the player's episode, named `tag`."""
+        player.afresh(said)
+        if self.who == "policy":
+            return await player.reply(tag, self.longest, **params)
+        text = await self.words(player, said, **params)
+        player.overhear(text, tag)
+        return text
+
+    async def words(self, player: Player, said: Sequence[Message], **params: Any) -> str:
+        """The words alone, which leave no trace in the episode."""
+        key = seeds.key(player.key, "speaker", player.turns)
+        if self.remote is not None:
+            settings = replace(player.voice.params, **params)
+            return await self.remote(
+                said, replace(settings, max_tokens=self.longest or settings.max_tokens), key
+            )
+        voice = player.voices[COMPANION[self.who]] if self.who in COMPANION else player.voice
+        other = Player(player.task, voice, player.judge, key, player.index)
+        other.user(said)
+        return await other.reply(max_tokens=self.longest, **params)
+
+
+class Remote:
+    """A chat model at `http://HOST/v1#MODEL`. The key, where one is needed, stands in the environment variable
+    OPENAI_API_KEY. A request that fails is tried `tries` times; then the episode fails (`Failed`)."""
+
+    def __init__(self, address: str, seconds: float = 60.0, tries: int = 3, pause: float = 1.0) -> None:
+        where, _, model = address.partition("#")
+        if not where.startswith(("http://", "https://")) or not model:
+            raise UserError(
+                f"the address of a remote speaker is '{address}'; it must read http://HOST/v1#MODEL"
+            )
+        self.url, self.model = where.rstrip("/") + "/chat/completions", model
+        self.seconds, self.tries, self.pause = seconds, tries, pause
+
+    async def __call__(self, said: Sequence[Message], params: SamplingParams, key: int) -> str:
+        """The reply's text."""
+        body = {
+            "model": self.model,
+            "messages": [{"role": m.role, "content": m.content} for m in said],
+            "max_tokens": params.max_tokens,
+            "temperature": 0.0 if params.greedy else params.temperature,
+            "top_p": params.top_p,
+            "seed": key % 2**31,
+        }
+        for left in reversed(range(self.tries)):
+            try:
+                return await asyncio.to_thread(self._ask, body)
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                if not left:
+                    raise Failed("sampler", f"the speaker at {self.url} did not answer: {error}") from error
+                await asyncio.sleep(self.pause)
+        raise AssertionError("unreachable")
+
+    def _ask(self, body: dict[str, Any]) -> str:
+        headers = {"Content-Type": "application/json"}
+        if secret := os.environ.get("OPENAI_API_KEY"):
+            headers["Authorization"] = f"Bearer {secret}"
+        request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=self.seconds) as answer:
+            return str(json.load(answer)["choices"][0]["message"]["content"])

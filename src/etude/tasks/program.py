@@ -1,0 +1,170 @@
+"""Write a small Python function. A wrong one hears of the first case in which it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from etude.errors import UserError, nearest
+from etude.tasks.check import FEEDBACK as DEGREES
+from etude.tasks.check import UNARY
+from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, out_of_range, told
+from etude.tasks.source import item_seed
+from etude.tasks.spec import Param
+from etude.types import Verdict
+
+_BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+_SHOWN = 120  # characters of a value that feedback shows
+SECONDS = 2.0
+
+Case = tuple[tuple[Any, ...], Any]  # arguments and result
+
+
+class _Slow(BaseException):
+    """The program's time is over; no `except Exception` of its own stops it."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The answer (its last code block, or all of it) defines a function `name` that is right on every case.
+
+    The program runs in a child process (`etude.tasks.isolate`), which bounds memory and files but does not hide
+    the network. A program that is too slow, raises or exits is wrong; it is not an error of the checker. `gold`: a
+    program that is right. Raises UserError for an unknown kind of feedback.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    gold: str = ""
+    feedback: str = "unary"
+    strict: bool = False
+    isolated: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.feedback not in DEGREES:
+            raise UserError(f"program check: no feedback '{self.feedback}'{nearest(self.feedback, DEGREES)}")
+
+    def __call__(self, answer: str) -> Verdict:
+        """Judges the program in `answer`."""
+        blocks = _BLOCK.findall(answer)
+        fault = self.fault(blocks[-1] if blocks else answer)
+        if not fault:
+            return Verdict(1.0, True)
+        full = f"{fault} A program that works:\n{self.gold}" if self.gold else fault
+        return Verdict(0.0, False, told(self.feedback, UNARY, fault, full))
+
+    def fault(self, code: str) -> str:
+        """A sentence about the first thing that is wrong, or ""."""
+        place: dict[str, Any] = {"__name__": "answer"}
+        try:
+            with _bounded():
+                exec(compile(code, "answer", "exec"), place)
+        except SyntaxError as error:
+            return f"Line {error.lineno} of the program cannot be read: {error.msg}."
+        except BaseException as error:
+            return f"The program cannot be loaded: {_raised(error)}."
+        function = place.get(self.name)
+        if not callable(function):
+            return f"The program defines no function {self.name}."
+        for arguments, result in self.cases:
+            call = f"{self.name}({', '.join(map(repr, arguments))})"
+            try:
+                with _bounded():
+                    found = function(*_copy(arguments))
+                    right = bool(found == result) and type(found) is type(result)
+            except BaseException as error:
+                return f"{call} {_raised(error)}; it should return {result!r}."
+            if not right:
+                return f"{call} returned {_short(found)}; it should return {result!r}."
+        return ""
+
+
+def _copy(value: Any) -> Any:
+    """The arguments anew, so that a program that changes them does not change the case."""
+    return type(value)(_copy(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _raised(error: BaseException) -> str:
+    if isinstance(error, _Slow):
+        return f"took longer than {SECONDS:g} s"
+    return f"raised {type(error).__name__}: {str(error)[:_SHOWN]}"
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except BaseException:
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Ends the program after `SECONDS`, where a timer can (the main thread, as in the child), and hides its words."""
+
+    def over(*_: Any) -> None:
+        raise _Slow
+
+    timed = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, over) if timed else None
+    if timed:
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        if timed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+STEPS = {
+    "adds {k} to every number": "xs = [x + {k} for x in xs]",
+    "multiplies every number by {k}": "xs = [x * {k} for x in xs]",
+    "removes the numbers less than {k}": "xs = [x for x in xs if x >= {k}]",
+    "keeps the even numbers only": "xs = [x for x in xs if x % 2 == 0]",
+    "reverses the list": "xs = xs[::-1]",
+    "sorts the list": "xs = sorted(xs)",
+    "removes the first {k} numbers": "xs = xs[{k}:]",
+    "squares every number": "xs = [x * x for x in xs]",
+}
+ENDS = {"the list": "xs", "their sum": "sum(xs)", "how many there are": "len(xs)"}
+
+
+def _make(s: dict[str, Any], seed: int) -> Made:
+    draw = random.Random(item_seed("program", seed))
+    chosen = [(said, code, draw.randint(2, 5)) for said, code in draw.sample(list(STEPS.items()), s["steps"])]
+    said, end = draw.choice(list(ENDS.items()))
+    body = "".join(f"    {code.format(k=k)}\n" for _, code, k in chosen)
+    gold = f"def f(xs):\n{body}    return {end}"
+    place: dict[str, Any] = {}
+    exec(gold, place)
+    cases = []
+    for _ in range(s["cases"]):
+        xs = [draw.randint(-9, 9) for _ in range(draw.randint(0, 6))]
+        cases.append(((xs,), place["f"](list(xs))))
+    steps = ", then ".join(text.format(k=k) for text, _, k in chosen)
+    prompt = f"Write a Python function f(xs) that takes a list of integers, {steps}, and returns {said}."
+    return Made(prompt, check=Program("f", tuple(cases), gold, s["feedback"]), answer=gold, reference=gold)
+
+
+KIND = Kind(
+    "Write a Python function, judged by running it",
+    (
+        Param("steps", int, 1, "things that the function does, 1 to 6"),
+        Param("cases", int, 8, "calls that it is judged by, 1 to 50"),
+        FEEDBACK,
+        LEVEL,
+    ),
+    tuple({"steps": n} for n in (1, 2, 3, 4, 6)),
+    lambda s: out_of_range(s, steps=(1, 6), cases=(1, 50)),
+    _make,
+    "generator",
+)

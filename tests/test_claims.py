@@ -1,0 +1,134 @@
+"""Claims: outcomes by the rule, settings that can be built, pages that are not stale."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from etude.recipes import catalogue
+from etude.recipes.claims import read, sentence
+from etude.recipes.docs import claims_page, pages, picture
+from etude.train.setup import resolve
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "bench"))
+claims = pytest.importorskip("claims")
+
+BASE = claims.Claim("topr", "lab", "says", "lab", "lab", "1-steps", 5, {}, "topr", "rft", least=2.0)
+
+
+def but(**changes):
+    from dataclasses import replace
+
+    return replace(BASE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("low", "effect", "high", "state"),
+    [
+        (1.0, 4.0, 7.0, "held"),
+        (0.1, 1.0, 1.9, "not held"),  # certain, and too small to count
+        (0.1, 1.5, 2.9, "not resolved"),
+        (-1.0, 4.0, 9.0, "not resolved"),
+        (-5.0, -1.0, 1.9, "not held"),
+        (-9.0, -4.0, -1.0, "not held"),
+    ],
+)
+def test_outcomes(low, effect, high, state):
+    found = {"effect": effect, "low": low, "high": high}
+    assert claims.outcome(BASE, found, None) == state
+    turned = {"effect": -effect, "low": -high, "high": -low}
+    assert claims.outcome(but(better="lower"), turned, None) == state
+
+
+def test_a_guard_that_is_broken_or_in_doubt():
+    good = {"effect": 4.0, "low": 1.0, "high": 7.0}
+    for low, high, state in ((-2, 1, "held"), (-4, 1, "not resolved"), (-9, -4, "not held")):
+        assert claims.outcome(but(guard=3.0), good, {"effect": 0, "low": low, "high": high}) == state
+
+
+def runs(shift=0.0):
+    rng = np.random.default_rng(0)
+    return [
+        {
+            "per_problem": [[str(i), int(rng.integers(0, 5) + 4 * shift), 8] for i in range(30)],
+            "length": 10.0 + s + 5 * shift,
+        }
+        for s in range(5)
+    ]
+
+
+def test_differences():
+    arm, base = runs(1.0), runs(0.0)
+    found = claims.difference("accuracy", arm, base)
+    assert found["effect"] == pytest.approx(50.0)  # 4 of 8 attempts
+    assert found["low"] < 50 < found["high"]
+    assert claims.difference("length", arm, base)["effect"] == pytest.approx(5.0)
+    # Welch by hand: both samples 10..14 (+5), variance 2.5, standard error 1, 8 degrees: t = 2.306
+    assert claims.difference("length", arm, base)["high"] == pytest.approx(5 + 2.306, abs=1e-3)
+    # 0, 0, 0, 0, 10 against 2: variance 20 / 5 seeds = 4, no variance on the other side: 4 degrees, t = 2.776
+    uneven = [{"length": v} for v in (0.0, 0.0, 0.0, 0.0, 10.0)]
+    found = claims.difference("length", uneven, [{"length": 2.0 + 1e-9 * i} for i in range(5)])
+    assert found["high"] == pytest.approx(2.776 * 2, abs=1e-3)
+    assert claims.difference("pass@8", base, base)["effect"] == 0
+
+
+def test_settings_can_be_built_and_name_every_recipe_of_the_families():
+    known = claims.load()
+    for claim in known:
+        assert claim.recipe in catalogue()
+        assert bool(claim.untested) != bool(claim.arm and claim.base)
+        for arm in (claim.arm, claim.base) if claim.arm else ():
+            resolve(claim.plan(arm, 0))
+        if claim.arm:
+            assert claims.name_of(claim.plan(claim.arm, 0)) != claims.name_of(claim.plan(claim.base, 0))
+    named = {c.recipe for c in known if c.on == "lab"}
+    numbers = {catalogue()[name].n for name in named}
+    wanted = {r.n for r in catalogue().values() if r.family in ("objective", "sft_rl", "credit")}
+    assert numbers >= wanted
+    assert len(wanted) == 31
+
+
+def test_equal_plans_share_their_runs():
+    a, b = claims.load()[0], claims.load()[1]
+    assert claims.name_of(a.plan("grpo", 0)) == claims.name_of(b.plan("grpo", 1))
+    assert claims.name_of(a.plan("grpo", 0)) != claims.name_of(a.plan("rloo", 0))
+
+
+def test_results_are_of_the_settings_as_they_stand():
+    """Settings that were changed after the run void its result."""
+    digests = {(c.recipe, c.on): c.digest for c in claims.load()}
+    for recipe, both in read().items():
+        for on, found in both.items():
+            assert found["settings"] == digests[recipe, on], f"{recipe} on {on}: run bench/claims.py again"
+
+
+def test_pages_are_not_stale():
+    for name, text in pages().items():
+        assert (ROOT / "docs" / name).read_text() == text, "run: python -m etude.recipes.docs"
+
+
+def test_a_page_says_what_was_found_and_what_was_not():
+    found = {
+        "state": "held",
+        "effect": 4.0,
+        "interval": [1.0, 7.0],
+        "metric": "accuracy",
+        "says": "It helps.",
+        "base": "rft",
+        "seeds": 5,
+    }
+    other = {**found, "state": "not held", "effect": -2.0, "interval": [-6.0, 1.0]}
+    assert sentence(found) == "held: +4.0 [+1.0, +7.0] points"
+    assert sentence(other) == "not held: -2.0 [-6.0, +1.0] points"
+    assert sentence({**found, "metric": "entropy"}) == "held: +4.000 [+1.000, +7.000] nats/token"
+    page = claims_page({"topr": {"lab": found}, "nft": {"lab": other}})
+    assert "1 held (topr); 1 not held (nft); 0 not resolved." in page
+    assert "claims-lab.svg" in page
+    assert "claims-lab.svg" not in claims_page({})
+    assert claims_page({}).count("Not run.") == 2
+    drawn = picture({"topr": found, "nft": other})
+    assert drawn.index(">topr<") < drawn.index(">nft<")
+    # the scale runs from -6 to 7 over 520 units from 170: topr's 4 lies at 170 + 520 * 10 / 13
+    assert f'cx="{170 + 520 * 10 / 13:.1f}"' in drawn
