@@ -1,29 +1,42 @@
-"""Can a comparison be trusted end to end? Real runs of a tiny model, many times over.
+"""Can a comparison be trusted end to end? Real runs of a small model, many times over.
 
-    OMP_NUM_THREADS=1 python bench/trust_runs.py [--comparisons 40] [--processes 2]
+    OMP_NUM_THREADS=1 python bench/trust_runs.py --pilot      # what power is to be expected; on seeds of its own
+    OMP_NUM_THREADS=1 python bench/trust_runs.py              # started again it goes on
 
-A/A: the same recipe entered twice, each arm with 3 seeds of its own, must be called different at most as often as
-stated (5 %). Planted handicaps with 5 seeds: half the learning rate, and a wrong sign on 20 % of the advantages, must be
-found worse as often as the planned power says. Writes bench/results/trust_runs.json.
+A/A: the same recipe under two names, each arm with seeds of its own, must be called different in at most 5 % of
+comparisons. Planted handicaps, half the learning rate and a wrong sign on 20 % of the advantages, must be found worse
+as often as bench/trust_runs.toml says, which also holds the settings. No run occurs twice within one count; the plain
+runs of the handicaps' counts are those of the A/A count. Writes bench/results/trust_runs.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import hashlib
 import json
 import multiprocessing
 import sys
 import tempfile
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from contestants import card, write_result
+from scipy import stats
 
-STEPS, LR = 20, 2e-3
+SETTINGS = Path(__file__).with_suffix(".toml")
+KEPT = Path(__file__).parent.parent / "runs" / "trust"
+HANDICAPS = ("half_rate", "wrong_sign")
+UNTRAINED = ("untrained", 0)
+PILOT = 1_000_000  # seeds of the pilot begin here
+Job = tuple[str, int]  # variant ("untrained", "plain" or a handicap), seed
+
+
+def settings() -> dict[str, Any]:
+    return tomllib.loads(SETTINGS.read_text())
 
 
 def flipped(share: float, credit: Any) -> Any:
@@ -40,102 +53,148 @@ def flipped(share: float, credit: Any) -> Any:
     return wrong
 
 
-def accuracies(job: tuple[str, int, str]) -> list[float]:
-    """Held-out accuracy per problem after one run. `variant`: plain | half | flipped."""
+def accuracies(job: Job) -> list[float]:
+    """Held-out accuracy per problem after one run; from the disk where it was run before."""
     import torch
 
+    torch.set_num_threads(1)
+    chosen = settings()
+    recipe = {k: chosen[k] for k in ("model", "tasks", "recipe", "budget", "changes")}
+    digest = hashlib.blake2b(json.dumps(recipe, sort_keys=True).encode(), digest_size=6).hexdigest()
+    kept = KEPT / digest / f"{job[0]}-{job[1]}.json"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        result = played(job, chosen)
+        beside = kept.with_suffix(".tmp")
+        beside.write_text(json.dumps(result))
+        beside.replace(kept)
+    return json.loads(kept.read_text())
+
+
+def played(job: Job, chosen: dict[str, Any]) -> list[float]:
     from etude.tasks import load
     from etude.train.config import Budget, Plan
     from etude.train.loop import train
     from etude.train.setup import start
 
-    torch.set_num_threads(1)
-    variant, seed, place = job
-    changes = {
-        "run.precision": "fp32",
-        "run.max_tokens": "2",
-        "run.tasks_per_step": "8",
-        "run.eval_problems": "40",
-        "run.eval_samples": "4",
-        "run.checkpoint_every": "100000",
-        "update.lr": str(LR / 2 if variant == "half" else LR),
-    }
-    tasks = f"{place}/words.jsonl"
-    plan = Plan("grpo", f"{place}/model", tasks, Budget(STEPS, "steps"), seed, changes)
+    variant, seed = job
+    changes = dict(chosen["changes"])
+    if variant == "half_rate":
+        changes["update.lr"] = str(float(changes["update.lr"]) / 2)
+    budget = Budget.parse(chosen["budget"])
+    plan = Plan(chosen["recipe"], chosen["model"], chosen["tasks"], budget, seed, changes)
     with tempfile.TemporaryDirectory() as where:
-        run = start(plan, Path(where) / "run", load(tasks))
-        if variant == "flipped":
+        run = start(plan, Path(where) / "run", load(plan.tasks))
+        if variant == "wrong_sign":
             run.stages["credit"] = flipped(0.2, run.stages["credit"])
-        train(run)
-        result = run.evaluate("last")
+        if variant == "untrained":
+            result = run.evaluate("before")
+        else:
+            train(run)
+            result = run.evaluate("last")
         run.close()
     return [correct / samples for _, correct, samples in sorted(result.per_problem)]
 
 
+def play(jobs: Sequence[Job], processes: int) -> np.ndarray:
+    """float[jobs, P]: accuracy after each run."""
+
+    def shown(results: Iterator[list[float]]) -> Iterator[list[float]]:
+        for i, one in enumerate(results, 1):
+            if i % 20 == 0 or i == len(jobs):
+                print(f"{i} of {len(jobs)} runs", flush=True)
+            yield one
+
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return np.array(list(shown(pool.imap(accuracies, jobs))))
+
+
+def pilot(count: int, processes: int) -> None:
+    """Prints what the runs gain, how far seeds differ, and the power to be expected for several numbers of seeds."""
+    from etude.evaluate.variance import contrast
+
+    variants = ("plain", *HANDICAPS)
+    jobs = [(v, PILOT + count * i + s) for i, v in enumerate(variants) for s in range(count)]
+    start, *table = play([UNTRAINED, *jobs], processes)
+    arms = dict(zip(variants, np.reshape(table, (len(variants), count, -1)), strict=True))
+    for name, runs in arms.items():
+        means = 100 * runs.mean(-1)
+        print(f"{name}: {100 * start.mean():.1f} -> {means.mean():.1f} %, seed SD {means.std(ddof=1):.1f}")
+    for name in HANDICAPS:
+        found = contrast(arms[name], arms["plain"])
+        chances = {n: f"{power(found, n):.0%}" for n in (3, 4, 5, 6)}
+        print(f"{name}: {100 * found.effect:+.1f} points; power by seeds: {chances}")
+
+
+def power(found: Any, seeds: int) -> float:
+    """The chance that a true effect as large as the one in `found` is called worse at 5 %, two-sided, with `seeds`
+    runs per arm and the variances of `found`."""
+    parts = [(float(found.problems), found.size - 1)]
+    parts += [(float(v) * n / seeds, seeds - 1) for v, n in zip(found.seeds, found.counts, strict=True)]
+    variance = sum(v for v, _ in parts)
+    degrees = variance**2 / sum(v**2 / d for v, d in parts)
+    return float(
+        stats.nct.sf(stats.t.ppf(0.975, degrees), degrees, abs(float(found.effect)) / np.sqrt(variance))
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--comparisons", type=int, default=40)
-    parser.add_argument("--planted", type=int, default=20, help="comparisons per handicap")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pilot", type=int, nargs="?", const=8, help="runs per variant; nothing is written")
     parser.add_argument("--processes", type=int, default=2)
     a = parser.parse_args()
-    from etude.evaluate.paired import compare
-    from etude.policy.tiny import tiny_directory
-
-    with tempfile.TemporaryDirectory() as place:
-        tiny_directory(Path(place) / "model", "abcd", layers=2, width=64, heads=4, kv_heads=2, seed=1)
-        words = ("".join(w) for w in itertools.product("abcd", repeat=4))
-        Path(place, "words.jsonl").write_text(
-            "\n".join(json.dumps({"prompt": w, "answer": w[0]}) for w in words)
-        )
-        number = itertools.count()
-        jobs = [("plain", next(number), place) for _ in range(6 * a.comparisons)]
-        jobs += [("plain", next(number), place) for _ in range(5 * a.planted)]
-        jobs += [(v, next(number), place) for v in ("half", "flipped") for _ in range(5 * a.planted)]
-        with multiprocessing.get_context("spawn").Pool(a.processes) as pool:
-            table = np.array(list(_shown(pool.imap(accuracies, jobs), len(jobs))))
-    same, rest = table[: 6 * a.comparisons], table[6 * a.comparisons :]
-    plain, half, flip = (rest[i * 5 * a.planted : (i + 1) * 5 * a.planted] for i in range(3))
-
-    def found(first: np.ndarray, second: np.ndarray, seeds: int) -> list[dict[str, Any]]:
-        pairs = zip(
-            first.reshape(-1, seeds, first.shape[1]), second.reshape(-1, seeds, second.shape[1]), strict=True
-        )
-        return [compare({"a": x, "b": y}).differences[0].to_dict() for x, y in pairs]
-
-    arms = same.reshape(a.comparisons, 2, 3, -1)
-    aa = found(arms[:, 0].reshape(-1, same.shape[1]), arms[:, 1].reshape(-1, same.shape[1]), 3)
+    if a.pilot:
+        pilot(a.pilot, a.processes)
+        return
+    plan = settings()["plan"]
+    same, planted = plan["same"], plan["planted"]
+    plain = 2 * same["comparisons"] * same["seeds"]
+    each = planted["comparisons"] * planted["seeds"]
+    if each > plain:
+        raise SystemExit(f"{each} plain runs are needed beside a handicap, but A/A makes {plain}")
+    jobs: list[Job] = [("plain", seed) for seed in range(plain)]
+    jobs += [(name, plain + each * i + seed) for i, name in enumerate(HANDICAPS) for seed in range(each)]
+    start, *rows = play([UNTRAINED, *jobs], a.processes)
+    table = np.array(rows)
+    base = table[:plain]
+    arms = base.reshape(same["comparisons"], 2, same["seeds"], -1)
     result = {
-        "what": "comparisons of real training runs of a tiny model",
+        "what": "comparisons of real training runs of a small model",
         "command": " ".join(["python", *sys.argv]),
-        "aa": _facts(aa),
-        "half_rate": _facts(found(plain, half, 5)),
-        "wrong_sign": _facts(found(plain, flip, 5)),
-        "seed_sd_points": float(100 * same.mean(1).std(ddof=1)),
-        "mean": {"plain": float(plain.mean()), "half": float(half.mean()), "flipped": float(flip.mean())},
-        "card": card(),
+        "settings": settings(),
+        "start": float(start.mean()),
+        "plain": float(base.mean()),
+        "seed_sd_points": float(100 * base.mean(1).std(ddof=1)),
+        "aa": found(arms[:, 0], arms[:, 1]),
     }
-    write_result("trust_runs", result)
-    print(json.dumps({k: v for k, v in result.items() if k != "card"}, indent=1))
+    shape = (planted["comparisons"], planted["seeds"], -1)
+    for i, name in enumerate(HANDICAPS):
+        mine = table[plain + i * each : plain + (i + 1) * each]
+        result[name] = {"mean": float(mine.mean()), **found(mine.reshape(shape), base[:each].reshape(shape))}
+    write_result("trust_runs", {**result, "card": card()})
+    print(json.dumps(result, indent=1))
 
 
-def _facts(differences: list[dict[str, Any]]) -> dict[str, Any]:
-    called = [d for d in differences if d["adjusted"] <= 0.05]
+def found(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """What `compare` says of each pair of arms float[C, S, P]: first minus second."""
+    from etude.evaluate.paired import compare
+
+    pairs = zip(first, second, strict=True)
+    rows = [compare({"second": y, "first": x}).differences[0].to_dict() for x, y in pairs]
+    called = [d for d in rows if d["adjusted"] <= 0.05]
+    exact = stats.binomtest(len(called), len(rows)).proportion_ci(method="exact")
     return {
-        "comparisons": len(differences),
+        "comparisons": len(rows),
         "called_different": len(called),
         "called_worse": sum(d["effect"] < 0 for d in called),
-        "share": len(called) / len(differences),
-        "mean_effect": float(np.mean([d["effect"] for d in differences])),
-        "mean_error": float(np.mean([d["error"] for d in differences])),
-        "p": [d["p"] for d in differences],
+        "share": len(called) / len(rows),
+        "interval": [float(exact.low), float(exact.high)],
+        "mean_effect": float(np.mean([d["effect"] for d in rows])),
+        "mean_error": float(np.mean([d["error"] for d in rows])),
+        "p": [d["p"] for d in rows],
     }
-
-
-def _shown(results: Any, total: int) -> Any:
-    for i, one in enumerate(results, 1):
-        if i % 20 == 0:
-            print(f"{i} of {total} runs", flush=True)
-        yield one
 
 
 if __name__ == "__main__":

@@ -111,7 +111,9 @@ def make_step(
         mean = float(np.mean([e.reward for e in episodes]))
         for e in episodes:
             fade = 1 - 0.6 * np.linspace(0, 1, len(e.tokens))
-            signals.append(Signal(e, (e.sampled * fade * (e.reward - mean)).astype(np.float32)))
+            credit = (e.sampled * fade * (e.reward - mean)).astype(np.float32)
+            after = np.minimum(e.logp + 0.2 * credit, 0) * e.sampled  # one group is scored again
+            signals.append(Signal(e, credit, extras={"after": after} if number == 0 else {}))
     return groups, signals
 
 
@@ -196,6 +198,7 @@ def make_comparison(path: Path, steps: int = 6) -> Path:
         arms.append(make_arm(name, i, best, runs))
     results = {
         "kind": "comparison", "arms": arms, "problems": 200, "samples": 8, "seeds": [0, 1], "card": {"etude": "0.1.0"},
+        "tuning": {"grpo": {"3e-05": 0.41, "1e-05": 0.28}},
         "verdict": "grpo+sec is better than grpo by 8.0 points [2.1, 13.8]; rft is not ranked: its answers were cut off.",
     }  # fmt: skip
     (path / "results.json").write_text(json.dumps(results))

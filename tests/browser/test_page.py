@@ -202,6 +202,35 @@ def test_an_episode_is_coloured_by_credit_logp_and_mask(watched: Watched, root: 
     assert page.locator(".columns .column").count() >= 6
 
 
+def test_an_episode_is_coloured_by_what_the_update_did(watched: Watched, root: Path) -> None:
+    """What was praised became likelier, what was blamed less likely; only groups that were scored again show it."""
+    page = watched.open((root / "alpha" / "report.html").as_uri() + "#view=episodes")
+    page.wait_for_selector(".list a")
+    page.select_option("select[name=sort]", "rescored")
+    page.wait_for_timeout(250)
+    page.click(".list a:has(.mark.pass)")
+    page.wait_for_selector(".turn.mine .token")
+    by_credit = colours(page)
+    page.click("button[data-value=change]")
+    assert colours(page) != by_credit
+    assert page.locator(".turn.mine .token.plus").count() > 0
+    assert page.locator(".turn.mine .token.minus").count() == 0
+    assert page.locator(".turn:not(.mine) .token.plus").count() == 0
+    page.hover(".turn.mine .token.plus")
+    said = page.inner_text(".token-facts")
+    before, after = (
+        float(said.split(f"{word} ")[1].split("%")[0]) for word in ("probability", "after the update")
+    )
+    assert after >= before > 0
+    page.click(".strip .fail")
+    page.wait_for_selector(".episode .badge.fail")
+    assert page.locator(".turn.mine .token.minus").count() > 0
+    assert page.locator(".turn.mine .token.plus").count() == 0
+    page.evaluate("location.hash = '#view=episodes&episode=45-20'")
+    until(page, "document.querySelector('.episode h2')?.textContent.includes('45-20')")
+    assert page.locator("button[data-value=change]").count() == 0, "this group was not scored again"
+
+
 def test_a_hostile_completion_is_inert(watched: Watched, root: Path) -> None:
     page = watched.open((root / "alpha" / "report.html").as_uri() + "#view=episodes&episode=45-0")
     page.wait_for_selector(".turn.mine .token")
@@ -298,6 +327,7 @@ def test_a_comparison_and_its_arms(watched: Watched, root: Path) -> None:
     assert "✗ truncated 71% of its answers" in text
     assert "+8.0 [+2.0, +14.0]" in text
     assert "learning_rate" in text
+    assert page.inner_text("table.tuning tr").split("\t") == ["grpo", "✓ 3.0e-5: 41.0%", "1.0e-5: 28.0%"]
     assert (
         "temperature"
         not in page.inner_text("section:has-text('Settings that differ')").split("Environment")[0]

@@ -1,5 +1,6 @@
 """Every recipe trains the embedded model end to end, for a few steps, and the laboratory is what it says."""
 
+import shutil
 from itertools import pairwise
 
 import pytest
@@ -38,6 +39,7 @@ def test_runs_end_to_end(name, tmp_path):
         metrics = run.directory.metrics()
     finally:
         run.close()
+        shutil.rmtree(tmp_path)  # a checkpoint holds 1.6 GB, and there are as many as recipes
     assert len(metrics) == 3
     assert all(m["errors"] == 0 for m in metrics)
     assert 0 <= result.mean.mean <= 1

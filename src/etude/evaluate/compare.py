@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from etude.evaluate.paired import compare as compare_tables
 from etude.evaluate.schedule import Job, run_all
 from etude.evaluate.tune import tuned
 from etude.report.run import RunDirectory
-from etude.train.config import Budget, Plan
+from etude.train.config import Budget, Plan, RunSettings
 from etude.train.setup import card, resolve
 
 Say = Callable[[str], None]
@@ -176,7 +176,8 @@ def _settings(contest: Contest, jobs: Sequence[Job]) -> dict[str, Any]:
     if not (jobs[0].path / "config.json").exists():
         return {}
     config = RunDirectory.open(jobs[0].path).config
-    flat = {f"run.{k}": v for k, v in config["settings"].items()}
+    known = {**asdict(RunSettings()), **config["settings"]}  # an earlier version may know fewer
+    flat = {f"run.{k}": v for k, v in known.items()}
     for name, stage in config["stages"].items():
         flat |= {f"{name}.{k}" if k != "factory" else name: v for k, v in stage.items()}
     return flat

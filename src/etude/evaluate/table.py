@@ -19,6 +19,9 @@ def screen(results: Mapping[str, Any]) -> str:
         f"{', '.join(map(str, results['seeds']))}, {results['budget']} a run; accuracy at the end of each run"
     )
     notes = [f"invalid: {a['name']}: {a['cause']}" for a in results["arms"] if not a["valid"]]
+    for arm, rates in (results.get("tuning") or {}).items():
+        tried = ", ".join(f"{float(rate):.1e}: {100 * accuracy:.1f} %" for rate, accuracy in rates.items())
+        notes.append(f"{arm} found its learning rate within its budget, on tuning problems: {tried}")
     if shared:
         notes.append(
             f"{', '.join(shared)} shared the machine with other runs: their times are not comparable"

@@ -46,7 +46,7 @@ def claims_page(results: Results) -> str:
         "Made by `python -m etude.recipes.docs` from results alone. Every claim is a method against its baseline at equal",
         "compute, on the same problems, over several seeds; settings stand in `bench/claims.toml` and were committed before",
         "the runs. *Held*: the 95 % interval excludes zero on the claimed side and the effect is as large as was asked for.",
-        "*Not held*: an effect of that size is excluded. Forty claims at 95 % each: one or two errors are to be expected.",
+        "*Not held*: an effect of that size is excluded. At 95 % each, one claim in forty is held by luck alone.",
         "A claim that does not hold for a model of 0.7 million weights may hold for a large one.",
         "",
     ]

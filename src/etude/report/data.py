@@ -15,13 +15,14 @@ from etude.report.run import RunDirectory
 
 LIGHT = (
     *("id", "step", "group", "origin", "index", "kind", "difficulty", "player", "stop", "correct", "reward"),
-    *("verdicts", "failure", "prompt", "spans"),
+    *("verdicts", "failure", "prompt", "spans", "after"),
 )
 CARD = ("problems", "samples", "seed", "sampling", "rule", "low", "high")
 """What an evaluation must carry to be shown as a result."""
 PREVIEW = 90  # characters of a question or an answer in the list
 MOST_TOKENS = 3000  # of one episode, in a page that must stand alone
 PER_EPISODE, PER_TOKEN = 700, 16  # bytes of JSON, about
+LEAST = -1000.0  # a log-probability that JSON can hold, where a token has become impossible
 Rows = list[dict[str, Any]]
 MOST_STEPS = 400  # step files that one page looks into
 
@@ -98,6 +99,7 @@ def _light(row: Mapping[str, Any], rewards: Sequence[float]) -> dict[str, Any]:
         **{name: row[name] for name in keep},
         "reward": digits(row["reward"]),
         "failed": row["failure"] is not None,
+        "rescored": row["after"] is not None,
         "length": sum(span["end"] - span["start"] for span in row["spans"] if span["sampled"]),
         "spread": digits(float(np.ptp(rewards))) if rewards else 0,
         "change": digits(verdicts[-1]["reward"] - verdicts[0]["reward"]) if len(verdicts) > 1 else 0,
@@ -146,7 +148,7 @@ def _full(row: Mapping[str, Any], most: int) -> dict[str, Any]:
 
 def _sampled(logp: Sequence[float], sampled: np.ndarray) -> list[Any]:
     """Log-probabilities of the sampled tokens only."""
-    return [digits(float(value), 4) for value in np.array(logp, float)[sampled]]
+    return [digits(float(value), 4) for value in np.maximum(np.array(logp, float)[sampled], LEAST)]
 
 
 def _even(values: Sequence[float], sampled: np.ndarray) -> float | list[Any]:
@@ -167,7 +169,7 @@ def thin(steps: Sequence[int], most: int) -> list[int]:
 
 def sample(run: RunDirectory, budget: int) -> dict[str, Any]:
     """Whole groups of episodes, up to about `budget` bytes of JSON: first those that findings point at, then
-    round by round over evenly spread steps, the group with the widest rewards of each step first."""
+    round by round over evenly spread steps, the most telling group of each step first."""
     wanted = {str(e) for finding in run.findings() for e in finding.get("episodes") or []}
     steps = run.steps()
     looked = sorted({*thin(steps, MOST_STEPS), *(int(e.split("-")[0]) for e in wanted if e[:1].isdigit())})
@@ -179,7 +181,7 @@ def sample(run: RunDirectory, budget: int) -> dict[str, Any]:
         for row in light(run, step):
             total += 1
             groups.setdefault(row["group"] if row["group"] >= 0 else row["id"], []).append(row)
-        for group in sorted(groups.values(), key=lambda group: -group[0]["spread"]):
+        for group in sorted(groups.values(), key=_telling):
             if wanted & {row["id"] for row in group}:
                 urgent.append((step, group))
             else:
@@ -191,6 +193,11 @@ def sample(run: RunDirectory, budget: int) -> dict[str, Any]:
         "total": total if whole else round(total * len(steps) / len(looked)),
         "whole": whole,
     }
+
+
+def _telling(group: Rows) -> tuple[bool, float]:
+    """Groups that show what the update did come first, then those with the widest rewards."""
+    return not any(row["rescored"] for row in group), -group[0]["spread"]
 
 
 def _rounds(queues: Mapping[int, list[Rows]]) -> list[tuple[int, Rows]]:

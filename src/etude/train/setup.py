@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def resume(out: str | Path, tasks: Any = None, reward: Any = None) -> tuple[Run,
     checkpoint is forgotten and will be made again, bit for bit."""
     directory = RunDirectory.open(out)
     config = directory.config
+    config["settings"] = {**asdict(RunSettings()), **config["settings"]}  # an earlier version may know fewer
     plan = Plan.from_dict(config["plan"])
     recipe, settings, stages = resolve(plan)
     now = describe(plan, recipe, settings)

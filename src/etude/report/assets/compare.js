@@ -24,6 +24,7 @@ function comparisonView(results) {
     section(`Difference from ${arms[0].name}`, "percentage points of held-out accuracy, paired by problem and seed; 95% intervals; p after Holm's correction",
       el("div", { class: "card" }, forest(arms))),
     section("Arms", "an arm that is not valid is not ranked", armTable(arms)),
+    results.tuning && section("Learning rates tried", "accuracy on tuning problems of their own; paid for with half of every arm's budget", tuningTable(results.tuning)),
     section("Settings that differ", null, settingsTable(arms)),
     section("Environment", null, el("div", { class: "card" }, facts(results.card))),
   );
@@ -92,6 +93,13 @@ function settingsTable(arms) {
     el("thead", {}, el("tr", {}, el("th", { scope: "col", text: "Setting" }), arms.map((arm) => el("th", { scope: "col", text: arm.name })))),
     el("tbody", {}, differ.map((name) => el("tr", {}, el("th", { scope: "row", text: name }),
       arms.map((arm) => el("td", { text: show((arm.settings || {})[name]) })))))));
+}
+
+// What each arm's search for a learning rate saw, the chosen one first.
+function tuningTable(tuning) {
+  return el("div", { class: "scroll card" }, el("table", { class: "arms tuning" }, el("tbody", {}, Object.entries(tuning).map(([arm, rates]) =>
+    el("tr", {}, el("th", { scope: "row", text: arm }), Object.entries(rates).map(([rate, accuracy], i) =>
+      el("td", { text: `${i ? "" : "✓ "}${number(Number(rate))}: ${percent(accuracy)}` })))))));
 }
 
 // Chooses which run of which arm is looked at.

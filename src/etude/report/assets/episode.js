@@ -26,28 +26,33 @@ function tokensOf(episode) {
   const count = episode.pieces.length;
   const sampled = Array(count).fill(false);
   for (const span of episode.spans) if (span.sampled) sampled.fill(true, span.start, Math.min(span.end, count));
-  let next = 0;
-  const logp = sampled.map((yes) => (yes ? episode.logp[next++] : null));
-  return { sampled, logp, credit: perToken(episode.credit, sampled), weights: episode.weights };
+  const laid = (values) => {
+    let next = 0;
+    return sampled.map((yes) => (yes ? values[next++] : null));
+  };
+  const logp = laid(episode.logp);
+  const after = episode.after && laid(episode.after);
+  const change = after && after.map((value, i) => (sampled[i] ? Math.exp(value) - Math.exp(logp[i]) : 0));
+  return { sampled, logp, after, change, credit: perToken(episode.credit, sampled), weights: episode.weights };
 }
 
-// The largest credit in the group: colours mean the same in all of its episodes.
-function scaleOf(group) {
-  let most = 0;
-  for (const episode of group) {
-    const values = Array.isArray(episode.credit) ? episode.credit : [episode.credit || 0];
-    for (const value of values) most = Math.max(most, Math.abs(value || 0));
-  }
-  return most;
+// The largest credit and the largest change in the group: colours mean the same in all of its episodes.
+function scalesOf(group) {
+  const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value || 0)), 0);
+  return {
+    credit: Math.max(0, ...group.map((row) => largest(Array.isArray(row.credit) ? row.credit : [row.credit]))),
+    change: Math.max(0, ...group.map((row) => largest(tokensOf(row).change || []))),
+  };
 }
 
 function modesOf(episode) {
   const modes = [["credit", "Credit"], ["logp", "Log-probability"], ["sampled", "Sampled"]];
+  if (episode.after) modes.splice(2, 0, ["change", "Change by the update"]);
   for (const name of Object.keys(episode.weights || {})) modes.push([`weight:${name}`, `Weight: ${name}`]);
   return modes;
 }
 
-function paint(node, index, facts, mode, scale) {
+function paint(node, index, facts, mode, scales) {
   node.className = "token";
   node.style.backgroundColor = "";
   const sampled = facts.sampled[index];
@@ -59,29 +64,34 @@ function paint(node, index, facts, mode, scale) {
   } else if (mode === "logp") {
     if (sampled) mix("--odd", Math.min(0.7, -facts.logp[index] / 6));
   } else {
-    const row = mode === "credit" ? facts.credit : perToken(facts.weights[mode.slice(7)], facts.sampled);
+    const row = mode in scales ? facts[mode] : perToken(facts.weights[mode.slice(7)], facts.sampled);
     const value = row ? row[index] : 0;
     if (!value) return;
-    const most = mode === "credit" ? scale : Math.max(...row.map(Math.abs));
+    const most = mode in scales ? scales[mode] : Math.max(...row.map(Math.abs));
     mix(value > 0 ? "--cool" : "--warm", 0.12 + 0.48 * Math.min(1, Math.abs(value) / (most || 1)));
     node.classList.add(value > 0 ? "plus" : "minus");
   }
 }
 
-function colourLegend(mode, scale) {
+function colourLegend(mode, scales) {
+  const scale = scales[mode];
   const bar = (kind) => el("span", { class: `ramp ${kind}`, "aria-hidden": "true" });
   if (mode === "credit" && !scale)
     return el("p", { class: "key-line", text: "No token of this group carries credit: its attempts were rewarded alike." });
   if (mode === "credit")
     return el("p", { class: "key-line" }, `−${number(scale)} (dotted)`, bar("signed"), `+${number(scale)} (underlined)`,
       el("span", { class: "help", text: "the same scale for the whole group" }));
+  if (mode === "change" && !scale) return el("p", { class: "key-line", text: "The update of this step changed no probability in this group." });
+  if (mode === "change")
+    return el("p", { class: "key-line" }, `−${percent(scale)} (dotted)`, bar("signed"), `+${percent(scale)} (underlined)`,
+      el("span", { class: "help", text: "probability of the token after the step's update, less that when it was sampled; points, the same scale for the whole group" }));
   if (mode === "logp") return el("p", { class: "key-line" }, "certain", bar("odd"), "surprising (probability below 0.3%)");
   if (mode === "sampled") return el("p", { class: "key-line" }, bar("cool"), "written by the policy; all else was given to it");
   return el("p", { class: "key-line" }, bar("cool"), "how strongly this loss term acts on the token");
 }
 
 // The conversation. Returns {box, repaint}.
-function transcript(episode, scale) {
+function transcript(episode, scales) {
   const facts = tokensOf(episode);
   const nodes = [];
   const box = el("div", { class: "turns" });
@@ -110,7 +120,7 @@ function transcript(episode, scale) {
   if (episode.failure)
     box.append(el("div", { class: "verdict error" }, el("strong", { text: `! error in ${episode.failure.where}` }),
       el("pre", { text: episode.failure.traceback || episode.failure.error })));
-  const repaint = () => nodes.forEach((node, i) => node && paint(node, i, facts, tokenMode, scale));
+  const repaint = () => nodes.forEach((node, i) => node && paint(node, i, facts, tokenMode, scales));
   repaint();
   return { box, repaint, nodes, facts };
 }
@@ -132,10 +142,11 @@ function reader(view, episode) {
     const node = view.nodes[at];
     if (!node) return;
     node.classList.add("here");
-    const { sampled, logp, credit } = view.facts;
+    const { sampled, logp, after, credit } = view.facts;
     const said = JSON.stringify(visible(episode.pieces[at]));
     const parts = [`token ${at}`, said];
     if (sampled[at]) parts.push(`probability ${percent(Math.exp(logp[at]))}`, `log-probability ${number(logp[at])}`);
+    if (sampled[at] && after) parts.push(`after the update ${percent(Math.exp(after[at]))}`);
     else parts.push("not sampled");
     if (credit) parts.push(`credit ${number(credit[at])}`);
     line.textContent = parts.join(" · ");
@@ -158,12 +169,12 @@ function reader(view, episode) {
 
 function episodeView(group, id, go) {
   const episode = group.find((row) => row.id === id);
-  const scale = scaleOf(group);
-  const view = transcript(episode, scale);
+  const scales = scalesOf(group);
+  const view = transcript(episode, scales);
   const key = el("div");
   const modes = modesOf(episode);
   if (!modes.some(([mode]) => mode === tokenMode)) tokenMode = "credit";
-  const repaint = () => { key.replaceChildren(colourLegend(tokenMode, scale)); view.repaint(); };
+  const repaint = () => { key.replaceChildren(colourLegend(tokenMode, scales)); view.repaint(); };
   repaint();
   const pick = choice("Colour of tokens", modes, tokenMode, (mode) => { tokenMode = mode; repaint(); });
   const scores = Object.entries(episode.scores).map(([name, value]) => `${name} ${number(value)}`).join(" · ");
@@ -177,7 +188,7 @@ function episodeView(group, id, go) {
     el("div", { class: "paintbar" }, pick, key),
     reader(view, episode), view.box,
     episode.notes && el("details", {}, el("summary", { text: "Notes of the rollout" }), facts(episode.notes)),
-    sideBySide(group, episode, scale, go));
+    sideBySide(group, episode, scales, go));
   box.nextMode = () => pick.children[(modes.findIndex(([mode]) => mode === tokenMode) + 1) % modes.length].click();
   return box;
 }
@@ -193,7 +204,7 @@ function groupStrip(group, episode, go) {
 }
 
 // What every episode of the group said, in columns.
-function sideBySide(group, episode, scale, go) {
+function sideBySide(group, episode, scales, go) {
   if (group.length < 2) return null;
   const columns = el("div", { class: "columns", tabindex: "0", role: "group", "aria-label": "the group side by side" });
   const box = el("details", { class: "beside" }, el("summary", { text: `The whole group side by side (${group.length})` }), columns);
@@ -204,7 +215,7 @@ function sideBySide(group, episode, scale, go) {
       return el("div", { class: row.id === episode.id ? "column current" : "column" },
         el("div", { class: "who" }, badge(row), el("button", { type: "button", class: "plain", text: row.id, onclick: () => go(row.id) }),
           el("span", { class: "count", text: `reward ${number(row.reward)}` })),
-        transcript(said, scale).box);
+        transcript(said, scales).box);
     }));
   });
   return box;

@@ -7,6 +7,7 @@ const SORTS = {
   latest: ["latest step first", (a, b) => b.step - a.step || a.group - b.group || a.index - b.index],
   first: ["first step first", (a, b) => a.step - b.step || a.group - b.group || a.index - b.index],
   spread: ["largest change of reward in its group", (a, b) => b.spread - a.spread || b.step - a.step || a.group - b.group || b.reward - a.reward],
+  rescored: ["seen again after its update", (a, b) => b.rescored - a.rescored || b.step - a.step || a.group - b.group || a.index - b.index],
   change: ["largest change from first to last attempt", (a, b) => Math.abs(b.change) - Math.abs(a.change) || b.step - a.step],
   high: ["highest reward", (a, b) => (b.reward ?? -1) - (a.reward ?? -1) || b.step - a.step],
   low: ["lowest reward", (a, b) => (a.reward ?? 9) - (b.reward ?? 9) || b.step - a.step],
