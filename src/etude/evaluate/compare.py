@@ -128,6 +128,7 @@ def conclude(contest: Contest, jobs: Sequence[Job], failed: Mapping[Path, str]) 
     base = valid[0] if valid else UNTRAINED
     tables = {base: tables[base], **tables}
     verdicts = compare_tables(tables, base=base, fixed=(UNTRAINED,), target=contest.target) if valid else None
+    said = _sentences(verdicts, causes, contest.arms[0].name)
     settings = differing({name: _settings(contest, runs[name]) for name in runs})
     arms = []
     for arm in sorted(
@@ -141,7 +142,8 @@ def conclude(contest: Contest, jobs: Sequence[Job], failed: Mapping[Path, str]) 
         "contest": contest.to_dict(),
         "base": base,
         "arms": arms,
-        "verdict": _sentences(verdicts, causes, contest.arms[0].name),
+        "verdict": " ".join(said),
+        "sentences": said,
         "problems": start["problems"],
         "samples": start["samples"],
         "seeds": list(contest.seeds),
@@ -262,12 +264,12 @@ def _difference(name: str, verdicts: Any) -> dict[str, Any] | None:
     return None
 
 
-def _sentences(verdicts: Any, causes: Mapping[str, str | None], wanted: str) -> str:
+def _sentences(verdicts: Any, causes: Mapping[str, str | None], wanted: str) -> list[str]:
     said = [d.verdict for d in verdicts.differences] if verdicts else []
     said += [f"{name} is not ranked ({cause})" for name, cause in causes.items() if cause]
     if causes.get(wanted) and verdicts:
         said.append(f"the first arm is not valid, so differences are against {verdicts.base}")
-    return ". ".join(s.rstrip(".") for s in said) + "." if said else "no arm is valid"
+    return [s.rstrip(".") + "." for s in said or ["no arm is valid"]]
 
 
 def _average(values: Sequence[float]) -> float:

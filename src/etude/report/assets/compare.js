@@ -18,7 +18,7 @@ function comparisonView(results) {
   drawCurve();
   const sizes = `${results.problems} held-out problems × ${results.samples} samples, ${plural(results.seeds.length, "seed")} (${results.seeds.join(", ")})`;
   page.append(
-    el("div", { class: "verdict-banner" }, el("p", { class: "lead-text", text: results.verdict }), el("p", { class: "help", text: sizes })),
+    el("div", { class: "verdict-banner" }, (results.sentences || [results.verdict]).map((text) => el("p", { class: "lead-text", text })), el("p", { class: "help", text: sizes })),
     el("section", {}, el("div", { class: "sectionhead" }, el("h2", { text: "Accuracy against compute" }),
       costs.length > 1 && choice("Cost", costs, costChosen, (name) => { costChosen = name; drawCurve(); })), place),
     section(`Difference from ${arms[0].name}`, "percentage points of held-out accuracy, paired by problem and seed; 95% intervals; p after Holm's correction",
@@ -53,11 +53,15 @@ function points(value) {
   return (value > 0 ? "+" : "") + size.replace("-", "−");
 }
 
+function likelihood(p) {
+  return p < 0.001 ? "p < 0.001" : `p ${number(p, 2)}`;
+}
+
 function forest(arms) {
   const rows = arms.slice(1).map((arm, i) => {
     const d = arm.difference;
     if (!arm.valid || !d) return { label: arm.name, note: arm.valid ? "not compared" : `invalid: ${arm.cause}`, colour: i + 1 };
-    return { label: arm.name, mean: d.points, low: d.low, high: d.high, note: `p ${number(d.p_holm ?? d.p, 2)}`, colour: i + 1 };
+    return { label: arm.name, mean: d.points, low: d.low, high: d.high, note: likelihood(d.p_holm ?? d.p), colour: i + 1 };
   });
   return intervals(rows, { format: points, zero: 0, caption: "difference from the first arm" });
 }

@@ -47,7 +47,7 @@ function scalesOf(group) {
 
 function modesOf(episode) {
   const modes = [["credit", "Credit"], ["logp", "Log-probability"], ["sampled", "Sampled"]];
-  if (episode.after) modes.splice(2, 0, ["change", "Change by the update"]);
+  if (episode.after) modes.push(["change", "Change by the update"]);
   for (const name of Object.keys(episode.weights || {})) modes.push([`weight:${name}`, `Weight: ${name}`]);
   return modes;
 }
