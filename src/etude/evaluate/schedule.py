@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -55,6 +56,7 @@ def work(job_file: str) -> int:
     beside = path / "done.json.tmp"
     beside.write_text(json.dumps({"ended": summary["ended"], "alone": job["alone"]}))
     os.replace(beside, path / "done.json")
+    shutil.rmtree(path / "checkpoints", ignore_errors=True)  # gigabytes that nothing will read again
     return 0
 
 
