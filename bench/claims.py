@@ -19,6 +19,7 @@ import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,17 @@ def reduced(claim: Claim, path: Path) -> dict[str, Any]:
         "flops": metrics[-1]["flops"],
         "seconds": metrics[-1]["seconds"],
         "attempts": sum(m["groups"] for m in metrics) * run.config["settings"]["attempts"],
+        "curve": [[e["flops"], e["mean"]] for e in run.evals()],
+        "wasted": 100
+        - 100 * float(np.average([m["signal"] for m in metrics], weights=[m["groups"] for m in metrics])),
+        "hardest": hardest(claim.tasks, last["per_problem"]),
+        "kinds": {kind: row["mean"] for kind, row in last["kinds"].items()},
     }
+    late = [m for m in metrics[len(metrics) * 4 // 5 :] if "attempts/second" in m]
+    if late:  # over the last fifth of the steps
+        ways = [k for k in late[0] if k.startswith("attempts/")]
+        facts |= {k: float(np.mean([m[k] for m in late])) for k in ways}
+        facts["gain"] = 100 * (facts["attempts/second"] - facts["attempts/first"])
     if claim.metric in LATER:
         groups = examined(path, claim.elsewhere or claim.tasks)
         words = np.concatenate([e.logp[e.sampled] for g in groups for e in g.episodes])
@@ -171,11 +182,25 @@ def reduced(claim: Claim, path: Path) -> dict[str, Any]:
     return facts
 
 
+def hardest(tasks: str, found: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Those of the problems that are of the hardest level there is."""
+    level = {t.key: t.difficulty for t in held_out(tasks, len(found))}
+    return [row for row in found if level[row[0]] == max(level.values())]
+
+
+@cache
+def held_out(tasks: str, number: int) -> Sequence[Any]:
+    """The problems that a run on `tasks` is examined on."""
+    from etude.evaluate.run import exam_tasks
+
+    return exam_tasks(few() if tasks == "few" else tasks, None, number)[1]
+
+
 def examined(path: Path, tasks: str) -> Sequence[Any]:
     """Attempts of a finished run's policy at 200 held-out problems of `tasks`."""
     import asyncio
 
-    from etude.evaluate.run import attempt, exam_tasks, load_policy, run_defaults
+    from etude.evaluate.run import attempt, load_policy, run_defaults
     from etude.rollout.player import Voice
     from etude.rollout.table import judge_with
     from etude.tasks.isolate import Pool
@@ -184,7 +209,7 @@ def examined(path: Path, tasks: str) -> Sequence[Any]:
     settings = run_settings(run_defaults(str(path)), {})
     policy = load_policy(str(path), settings.precision)
     sampler = policy.sampler(settings.rows)
-    _, held = exam_tasks(few() if tasks == "few" else tasks, None, settings.eval_problems)
+    held = held_out(tasks, settings.eval_problems)
     voice = Voice(sampler, policy.renderer, settings.sampling, "policy", settings.context)
     with Pool(seconds=10) as pool:
         return asyncio.run(attempt(voice, judge_with(pool, sampler, {}), held, settings.eval_samples, 0))
@@ -206,8 +231,9 @@ TABLES = {
     "accuracy": (by_problem("per_problem"), 1),
     "pass@8": (by_problem("per_problem"), K),
     "elsewhere": (by_problem("elsewhere"), 1),
+    "hardest": (by_problem("hardest"), 1),
 }
-SCALARS = ("entropy", "length", "grad_norm_cv")
+SCALARS = ("entropy", "length", "grad_norm_cv", "gain", "wasted")
 METRICS = (*TABLES, *SCALARS)
 LATER = ("entropy", "elsewhere")  # measured on the finished policy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -318,6 +319,23 @@ def test_a_phone_has_no_sideways_scrolling(chromium: Any, root: Path, where: str
     assert not page.is_visible(".episode")
     one.context.close()
     assert one.said == []
+
+
+def test_a_comparison_without_tuning_leaves_no_word_behind(watched: Watched, root: Path) -> None:
+    path = root / "bake" / "results.json"
+    before = path.read_text()
+    results = json.loads(before)
+    del results["tuning"]
+    results["arms"][0]["settings"]["update.decay"] = None
+    try:
+        path.write_text(json.dumps(results))
+        page = watched.open(write_report(root / "bake").as_uri())
+        text = page.inner_text("main")
+    finally:
+        path.write_text(before)
+        write_report(root / "bake")
+    assert "Settings that differ" in text and "Learning rates tried" not in text
+    assert "undefined" not in text and "null" not in text
 
 
 def test_a_comparison_and_its_arms(watched: Watched, root: Path) -> None:

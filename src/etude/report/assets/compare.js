@@ -24,7 +24,7 @@ function comparisonView(results) {
     section(`Difference from ${arms[0].name}`, "percentage points of held-out accuracy, paired by problem and seed; 95% intervals; p after Holm's correction",
       el("div", { class: "card" }, forest(arms))),
     section("Arms", "an arm that is not valid is not ranked", armTable(arms)),
-    results.tuning && section("Learning rates tried", "accuracy on tuning problems of their own; paid for with half of every arm's budget", tuningTable(results.tuning)),
+    ...(results.tuning ? [section("Learning rates tried", "accuracy on tuning problems of their own; paid for with half of every arm's budget", tuningTable(results.tuning))] : []),
     section("Settings that differ", null, settingsTable(arms)),
     section("Environment", null, el("div", { class: "card" }, facts(results.card))),
   );
@@ -78,7 +78,7 @@ function armTable(arms) {
       el("td", { text: arm.valid ? "✓ yes" : `✗ ${arm.cause || "no"}` }),
       el("td", { text: arm.final ? interval(arm.final) : "–" }),
       el("td", { text: arm.valid ? percent(arm.best_probability, 0) : "–" }),
-      el("td", { text: number(arm.tokens) }),
+      el("td", { text: number(Math.round(arm.tokens)) }),
       el("td", { text: duration(arm.seconds) + (arm.alone ? "" : " (shared)") }),
       el("td", {}, [...episodes, ...links].flatMap((link) => [link, " "])));
   });
@@ -90,7 +90,7 @@ function armTable(arms) {
 
 function settingsTable(arms) {
   const names = [...new Set(arms.flatMap((arm) => Object.keys(arm.settings || {})))];
-  const show = (value) => (value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value));
+  const show = (value) => (value === undefined || value === null ? "–" : typeof value === "string" ? value : JSON.stringify(value));
   const differ = names.filter((name) => new Set(arms.map((arm) => show((arm.settings || {})[name]))).size > 1);
   if (!differ.length) return el("p", { class: "help", text: "None: the arms differ in their recipe alone." });
   return el("div", { class: "scroll card" }, el("table", { class: "arms" },

@@ -127,7 +127,7 @@ function facts(value) {
     if (item !== null && typeof item === "object" && !Array.isArray(item)) {
       for (const [name, inner] of Object.entries(item)) walk(prefix ? `${prefix}.${name}` : name, inner);
     } else {
-      const text = typeof item === "string" ? item : JSON.stringify(item);
+      const text = item === null ? "–" : typeof item === "string" ? item : JSON.stringify(item);
       body.append(el("tr", {}, el("th", { scope: "row", text: prefix }), el("td", { text })));
     }
   };
