@@ -13,5 +13,5 @@ with sync_playwright() as play:
     page = browser.new_page(viewport={"width": 1000, "height": 1300}, device_scale_factor=1.5)
     page.goto((place / "report.html").resolve().as_uri())
     page.wait_for_load_state("networkidle")
-    page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": 1000, "height": 1560}, full_page=True)
+    page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": 1000, "height": 1500}, full_page=True)
     browser.close()
