@@ -14,18 +14,17 @@ import test_resume as resumed
 import toys
 import worlds_of_letters as letters
 from etude import seeds
-from etude.credit.early import accuracy
+from etude.credit.example import attempt
 from etude.credit.group import batch_whitened, constant
-from etude.objective.preference import implicit_rewards, pairs_of
+from etude.credit.pairs import contrasted_pairs
+from etude.credit.redistribution import executable, process_advantages, to_go, turn_ends
+from etude.credit.steps import accuracy, potential, prover_progress
+from etude.objective.outcome import estimate_progress, implicit_outcome
+from etude.objective.preference import implicit_rewards, pairs_of, regularised
 from etude.policy import tokenizer as tokenizers
 from etude.policy.tiny import tiny_directory
 from etude.recipe import Companion
 from etude.recipes import build, catalogue, find
-from etude.recipes.credit.pav import prover_progress
-from etude.recipes.credit.prime import implicit_outcome, process_advantages, to_go
-from etude.recipes.credit.spa_rl import estimate_progress, turn_ends
-from etude.recipes.credit.spae import potential
-from etude.recipes.credit.t_reg import contrasted_pairs, regularised
 from etude.reward.spans import token_marks
 from etude.rollout.basic import retry
 from etude.rollout.criticise import against_reference, read_critique
@@ -360,6 +359,21 @@ def test_only_tasks_in_the_band_are_trained_on() -> None:
 
 
 # ---- SPA-RL ----------------------------------------------------------------------------------------------
+
+
+def two_turns(heard: str) -> Episode:
+    turn = Span("assistant", np.array([1, 2]), True, np.zeros(2))
+    return replace(attempt(1.0), spans=(turn, Span("user", np.frombuffer(heard.encode(), np.uint8)), turn))
+
+
+def test_turns_end_with_their_last_token_and_may_do_nothing() -> None:
+    assert turn_ends(two_turns("ok")).tolist() == [0, 1, 0, 0, 0, 1]
+
+    def decode(tokens: np.ndarray) -> str:
+        return bytes(tokens).decode()
+
+    assert executable(two_turns("Nothing happens."), "nothing happens", decode).tolist() == [0.0, 1.0]
+    assert executable(two_turns("ok"), "nothing happens", decode).tolist() == [1.0, 1.0]
 
 
 def test_progress_of_a_good_fit_adds_up_to_the_outcome() -> None:

@@ -3,6 +3,7 @@ lives across steps, companions, and losses written out again token by token."""
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,14 +11,20 @@ import torch
 
 import toys
 from etude import seeds
+from etude.credit.aspects import Influence, hypervolume
+from etude.credit.baseline import egae, whole_answer
 from etude.credit.example import credited, group
 from etude.credit.group import constant, others_mean, raw, standardised
+from etude.credit.normalise import beta_density, beta_normalised
+from etude.credit.solutions import sentences
 from etude.curriculum.replay import Replay
 from etude.errors import UserError
+from etude.objective.outcome import estimate_token_reward, estimate_value
 from etude.policy.outputs import Outputs
 from etude.recipe import Companion
 from etude.recipes import build, find
-from etude.recipes.objective import a_lol, bnpo, ditto, dynamic_rewards, oreal, t1, t_ppo
+from etude.recipes.objective.topr import shifted
+from etude.reward.shaping import repeats
 from etude.rollout.table import Table
 from etude.rollout.window import OPEN, RUNNING, Unfinished
 from etude.train.batch import pack
@@ -213,6 +220,23 @@ def test_topr_forgets_wrong_answers_that_the_policy_would_not_give() -> None:
     assert toys.gradient(plain).norm() > 0.9 * near
 
 
+def test_topr_baseline_stands_for_a_share_of_right_answers() -> None:
+    """p~ = p (1 - c) / (1 + (1 - 2p) c): half right at c = 0.5 weighs like a quarter, c = 0 changes nothing."""
+    for p, c, share in ((0.5, 0.5, 0.25), (0.3, 0.0, 0.3)):
+        right, wrong = credited(shifted(c), [1, 0])
+        assert p * right / (p * right - (1 - p) * wrong) == pytest.approx(share)
+
+
+def test_nsr_hands_the_mass_to_what_was_believed_already() -> None:
+    """Down by p_y (1 - p_y), up by p_y p_v at every other v: p = (.5, .3, .2), y = 0 was wrong."""
+    z = torch.tensor([0.5, 0.3, 0.2]).log().requires_grad_()
+    logp, on = z.log_softmax(0)[:1], torch.tensor([True])
+    batch = SimpleNamespace(sampled=on, needed=on, behaviour=logp.detach(), advantage=torch.tensor([-1.0]))
+    loss, _ = build(find("nsr"))[1]["objective"].terms[0].loss(SimpleNamespace(logp=logp), batch)
+    loss.sum().backward()
+    assert (-0.5 * z.grad).tolist() == pytest.approx([-0.25, 0.15, 0.10])
+
+
 def older(episode, by: float):
     """The episode as if its tokens had each been likelier by `by` nats when they were sampled."""
     return replace(
@@ -299,7 +323,7 @@ def at(select: Replay, state: dict, groups, where, drawn: int):
 def test_bnpo_with_alpha_and_beta_three_halves_is_grpo_up_to_a_constant() -> None:
     rewards = np.array([1.0, 1, 0, 1, 0, 0, 0, 0])
     p = rewards.mean()
-    mine = (rewards - p) / bnpo.density(np.array([p]), 1.5, 1.5)
+    mine = (rewards - p) / beta_density(np.array([p]), 1.5, 1.5)
     np.testing.assert_allclose(mine, np.pi / 8 * standardised(rewards, 0.0), rtol=1e-9)
 
 
@@ -310,12 +334,12 @@ def test_bnpo_fits_each_score_apart() -> None:
 
     groups = [two(1.0, 0.5), two(0.0, 0.25)]
     both, first, second = (
-        [float(s.advantage[0]) for s in bnpo.beta_normalised(names)(groups, None)]
+        [float(s.advantage[0]) for s in beta_normalised(names)(groups, None)]
         for names in ("reward+style", "reward", "style")
     )
     np.testing.assert_allclose(both, (np.array(first) + second) / 2, rtol=1e-6)
     with pytest.raises(UserError, match="no score is called 'styel'; did you mean 'style'"):
-        bnpo.beta_normalised("styel")(groups, None)
+        beta_normalised("styel")(groups, None)
 
 
 def test_lite_ppo_with_one_group_is_grpo_with_a_token_mean() -> None:
@@ -581,7 +605,7 @@ def test_dynamic_rewards_move_with_their_share_of_the_gradient() -> None:
         torch.equal(a, b) for a, b in zip(before.values(), where.policy.state_dict().values(), strict=True)
     )
     assert all(p.grad is None or not p.grad.any() for _, p in where.policy.parameters())
-    again = dynamic_rewards.Influence()
+    again = Influence()
     again.load_state_dict(credit.state_dict())
     np.testing.assert_array_equal(again.log_w, credit.log_w)
 
@@ -597,8 +621,6 @@ def test_hypervolume_rewards_pay_what_is_new() -> None:
     rng = seeds.generator("points")
     points, spots = rng.random((6, 3)), rng.random((200_000, 3))
     inside = (spots[:, None] < points[None]).all(2).any(1).mean()
-    from etude.recipes.objective.hypervolume_rewards import hypervolume
-
     assert hypervolume(points.tolist(), [0.0] * 3) == pytest.approx(inside, abs=5e-3)
 
 
@@ -643,7 +665,9 @@ def test_oreal_keeps_one_of_each_and_learns_where_it_went_right() -> None:
     assert len(np.unique(weights)) > 2
     judge = lesson.context.companions["token_reward"]
     judge.optimiser.param_groups[0]["base_lr"] = judge.optimiser.param_groups[1]["base_lr"] = 0.05
-    losses = [judge.learn(oreal.OUTCOME, lesson.signals, 0, 0.0)["loss/outcome"] for _ in range(150)]
+    losses = [
+        judge.learn(estimate_token_reward(), lesson.signals, 0, 0.0)["loss/outcome"] for _ in range(150)
+    ]
     assert losses[-1] < 0.2 * losses[0]
     scores = lesson.context.rows(
         lesson.signals, lambda out: out.heads["token_reward"][:, 0], policy=judge.policy
@@ -669,9 +693,9 @@ def test_a_lol_learns_from_the_start_and_its_value_from_a_frozen_trunk() -> None
     assert torch.equal(now["after"], fresh["after"])
     assert not torch.equal(now["heads.value"], fresh["heads.value"])
     critic.optimiser.param_groups[1]["base_lr"] = 0.1
-    own = [a_lol.answer(e) for g in groups for e in g.episodes]
+    own = [whole_answer(e) for g in groups for e in g.episodes]
     for _ in range(150):
-        critic.learn(a_lol.VALUE, own, 0, 0.0)
+        critic.learn(estimate_value(), own, 0, 0.0)
     values = where.rows(own, lambda out: out.heads["value"][:, 0], policy=critic.policy)
     mean = np.mean([e.reward for g in groups for e in g.episodes])  # the table cannot tell the prompts apart
     for signal, row in zip(own, values, strict=True):
@@ -781,12 +805,12 @@ def test_t_ppo_takes_the_last_value_for_what_is_not_there_yet() -> None:
     values, none = np.array([0.1, 0.5, 0.3]), np.zeros(3)
     deltas = np.array([0.9 * 0.5 - 0.1, 0.9 * 0.3 - 0.5, 0.9 * 0.3 - 0.3])
     wanted = [deltas[0] + 0.72 * (deltas[1] + 0.72 * deltas[2]), deltas[1] + 0.72 * deltas[2], deltas[2]]
-    np.testing.assert_allclose(t_ppo.egae(none, values, 0.9, 0.8, closed=False), wanted, rtol=1e-6)
-    closed = t_ppo.egae(none, values, 0.9, 0.8, closed=True)
+    np.testing.assert_allclose(egae(none, values, 0.9, 0.8, closed=False), wanted, rtol=1e-6)
+    closed = egae(none, values, 0.9, 0.8, closed=True)
     assert closed[-1] == pytest.approx(-0.3)
 
 
 def test_examples_are_what_they_say() -> None:
     assert credited(raw(), [0.5, 1.0], [0.0]) == [0.5, 1.0, 0.0]
-    assert t1.repeats(np.array([1, 2]), 3) == 0
-    assert [len(s) for s in ditto.sentences(np.arange(4), [0, 0, 0, 1])] == [4]
+    assert repeats(np.array([1, 2]), 3) == 0
+    assert [len(s) for s in sentences(np.arange(4), [0, 0, 0, 1])] == [4]

@@ -14,17 +14,17 @@ import test_laws as laws
 import toys
 import worlds_of_letters as letters
 from etude import seeds
-from etude.credit.imitate import tagged
-from etude.credit.tokens import drift, shown
+from etude.credit import example
+from etude.credit.imitate import shown, tagged
+from etude.credit.kl_penalty import drift
+from etude.credit.prefix import prefixed
 from etude.credit.weigh import gradient, scaled
 from etude.curriculum.hard_tokens import Scored, bins, spots
 from etude.curriculum.interleave import UNSOLVED, Interleave
-from etude.objective.contrast import embedded
+from etude.objective.contrast import contrasted, embedded
 from etude.objective.hybrid import imitation
 from etude.objective.policy import plain
 from etude.recipes import build, find
-from etude.recipes.sft_rl.carft import contrasted
-from etude.recipes.sft_rl.prefix_rft import prefixed
 from etude.rollout.table import Table
 from etude.train.batch import pack
 from etude.train.loop import train
@@ -161,6 +161,15 @@ def test_relift_imitates_what_waited() -> None:
     where = toys.context(policy)
     lesson = toys.Lesson(stages, where, stages["credit"](groups, where))
     assert same(toys.gradient(lesson), toys.gradient(toys.lesson("sft", tasks=1)))
+
+
+def test_what_failed_is_imitated_at_the_next_step_and_then_practised() -> None:
+    curriculum, imitations = Interleave(1), []
+    for failed in (True, False, False):
+        requests = curriculum.next(1, None)
+        imitations.append(sum(r.why == UNSOLVED for r in requests))
+        curriculum.observe([example.group([0.0, 0.0])] * failed, [])
+    assert imitations == [0, 1, 0]
 
 
 def test_tasks_wait_once_newest_first_and_survive_a_checkpoint() -> None:

@@ -70,3 +70,13 @@ def with_extra(signals: Sequence[Signal], **rows: float) -> list[Signal]:
         extras = {n: np.where(on, v, 0).astype(np.float32) for n, v in rows.items()}
         done.append(replace(signal, extras={**signal.extras, **extras}))
     return done
+
+
+def adopted(episode: Episode, where: Array, logp: Array) -> Episode:
+    """The episode as if the policy had sampled the spans at `where` (bool[T], whole spans), with f32[T] `logp`."""
+    starts = np.cumsum([0, *(len(s) for s in episode.spans)])
+    spans = [
+        replace(span, sampled=True, logp=logp[start:end]) if where[start:end].any() else span
+        for span, start, end in zip(episode.spans, starts, starts[1:], strict=False)
+    ]
+    return replace(episode, spans=tuple(spans))

@@ -6,6 +6,7 @@ Notation: r_i is the reward of episode i of a group of G; advantages are numbers
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,6 +20,13 @@ Credit = Callable[[Sequence[Group], Any], list[Signal]]
 def constant(episode: Episode, advantage: float) -> Signal:
     """The same advantage on every sampled token."""
     return Signal(episode, np.where(episode.sampled, np.float32(advantage), np.float32(0)))
+
+
+def laid(where: Array, values: Array | float) -> Array:
+    """f32[T]: `values` on the tokens `where` (bool[T]), 0 elsewhere."""
+    row = np.zeros(len(where), np.float32)
+    row[where] = values
+    return row
 
 
 def centred(rewards: Array) -> Array:
@@ -50,20 +58,30 @@ def each(advantages: Callable[[Array], Array]) -> Credit:
     return credit
 
 
-def whitened(signals: Sequence[Signal], centre: bool = True, epsilon: float = 1e-8) -> list[Signal]:
-    """Advantages minus their mean, over their standard deviation, across all trained tokens of the batch."""
-    flat = np.concatenate([s.advantage[s.episode.sampled] for s in signals]) if signals else np.zeros(0)
+def sampled(signal: Signal) -> Array:
+    """bool[T]: the tokens that the policy wrote."""
+    return signal.episode.sampled
+
+
+def whitened(
+    signals: Sequence[Signal],
+    centre: bool = True,
+    epsilon: float = 1e-8,
+    on: Callable[[Signal], Array] = sampled,
+) -> list[Signal]:
+    """Advantages minus their mean, over their standard deviation, across all tokens `on` of the batch; 0 elsewhere."""
+    masks = [on(s) for s in signals]
+    flat = (
+        np.concatenate([s.advantage[m] for s, m in zip(signals, masks, strict=True)])
+        if signals
+        else np.zeros(0)
+    )
     if not len(flat):
         return list(signals)
     mean, std = (flat.mean() if centre else 0.0), flat.std() + epsilon
     return [
-        Signal(
-            s.episode,
-            np.where(s.episode.sampled, (s.advantage - mean) / std, 0).astype(np.float32),
-            s.weights,
-            s.extras,
-        )
-        for s in signals
+        replace(s, advantage=np.where(m, (s.advantage - mean) / std, 0).astype(np.float32))
+        for s, m in zip(signals, masks, strict=True)
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -26,11 +27,22 @@ def tagged(episode: Episode, tag: str) -> Array:
     return np.concatenate([np.full(len(s), s.tag == tag) for s in episode.spans])
 
 
+def shown(groups: Sequence[Group], *blank: str) -> list[Signal]:
+    """The demonstrations, to be imitated; with extras `blank`, which the loss reads on attempts only."""
+    signals = [imitate(e, tagged(e, "demonstration")) for g in groups for e in g.demonstrations]
+    return [replace(s, extras=dict.fromkeys(blank, np.zeros_like(s.advantage))) for s in signals]
+
+
+def unattempted(groups: Sequence[Group]) -> list[Group]:
+    """The groups in which nothing but a demonstration was asked for."""
+    return [g for g in groups if not (g.episodes or g.failed)]
+
+
 def demonstrations():
     """The tokens of demonstrations (spans tagged so); attempts teach nothing."""
 
     def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return [imitate(e, tagged(e, "demonstration")) for g in groups for e in g.demonstrations]
+        return shown(groups)
 
     return credit
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
+from etude.settings import Setting
 from etude.types import Group
 
 Select = Callable[[Sequence[Group], Any], list[Group]]
@@ -28,5 +30,28 @@ def solved_only() -> Select:
 def _keep(wanted: Callable[[Group], bool]) -> Select:
     def select(groups: Sequence[Group], context: Any = None) -> list[Group]:
         return [g for g in groups if wanted(g)]
+
+    return select
+
+
+def shortened(one: Group, length: float) -> Group:
+    """The group with reward 0 for answers of more than `length` sampled tokens."""
+    cut = (e.with_scores({"reward": 0.0}) if e.sampled.sum() > length else e for e in one.episodes)
+    return replace(one, episodes=tuple(cut))
+
+
+def by_difficulty(
+    threshold: Annotated[float, Setting("mean reward above which a task is easy", low=0, high=1)] = 0.5,
+    short: Annotated[float, Setting("limit of easy tasks, in run.max_tokens", low=0, high=1)] = 0.5,
+) -> Select:
+    """Easy tasks are held to a shorter limit; then only groups of mixed reward are kept
+    (DA-DLER, arXiv 2510.15110)."""
+
+    def fair(one: Group) -> Group:
+        easy = one.rewards.mean() > threshold
+        return shortened(one, short * one.episodes[0].notes["limit"]) if easy else one
+
+    def select(groups: Sequence[Group], context: Any = None) -> list[Group]:
+        return mixed_only()([fair(g) for g in groups], context)
 
     return select

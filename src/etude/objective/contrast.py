@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from etude import seeds
+from etude.objective.hybrid import actor_critic_and_imitation
+from etude.objective.policy import High, Low, MeanOver, ValueClip, ValueWeight
 from etude.objective.terms import (
     Objective,
     Term,
@@ -17,6 +21,7 @@ from etude.objective.terms import (
     sum_per_sequence,
 )
 from etude.policy.outputs import Outputs
+from etude.settings import Setting
 from etude.train.batch import Batch
 
 
@@ -64,3 +69,19 @@ def contrast(coefficient: float, tau: float, top: float, size: int) -> Objective
 
     term = Term("contrast", loss, sum_per_sequence, weight="contrast", coefficient=coefficient)
     return objective(term, needs={"hidden"}, unit="batch", value=1, embed=size)
+
+
+def contrasted(
+    low: Low = 0.2,
+    high: High = 0.2,
+    value_clip: ValueClip = 0.2,
+    value_weight: ValueWeight = 0.1,
+    mean: MeanOver = "sequence",
+    coefficient: Annotated[float, Setting("weight of the contrastive loss", low=0)] = 0.1,
+    tau: Annotated[float, Setting("temperature of the contrast", low=0.01)] = 0.2,
+    top: Annotated[float, Setting("cosine above which nothing is pulled closer", low=-1, high=1)] = 0.9,
+    size: Annotated[int, Setting("width of the embedding", low=1)] = 64,
+) -> Objective:
+    """ReFT's loss and the contrast; without a coefficient ReFT's alone (CARFT, arXiv 2508.15868)."""
+    base = actor_critic_and_imitation(low, high, value_clip, value_weight, mean)
+    return base + contrast(coefficient, tau, top, size) if coefficient else base

@@ -8,17 +8,33 @@ from typing import Annotated
 
 from etude.objective.entropy import entropy_bonus
 from etude.objective.imitation import cross_entropy
-from etude.objective.policy import High, Low, MeanOver, clipped_with_value
-from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective, per_constant
+from etude.objective.policy import (
+    Dual,
+    High,
+    Length,
+    Low,
+    MeanOver,
+    ValueClip,
+    ValueWeight,
+    clipped,
+    clipped_with_value,
+)
+from etude.objective.terms import (
+    MEANS,
+    Objective,
+    Term,
+    TokenLoss,
+    averaged,
+    log_ratio,
+    objective,
+    per_constant,
+)
 from etude.policy.outputs import Outputs
 from etude.settings import Setting
 from etude.train.batch import Batch
 
-Length = Annotated[float, Setting("constant divisor of every episode", "tokens", low=1)]
 Entropy = Annotated[float, Setting("weight of the entropy bonus", "per nat", low=0)]
 Imitation = Annotated[float, Setting("weight of the imitation loss", low=0)]
-ValueClip = Annotated[float | None, Setting("how far a value may move per batch", low=0)]
-ValueWeight = Annotated[float, Setting("weight of the value loss", low=0)]
 
 
 def imitation(coefficient: float = 1.0) -> Objective:
@@ -62,3 +78,14 @@ def actor_critic_and_imitation(
     # The value term acts on every attempt, so none may be skipped for an advantage of 0.
     terms = (replace(t, mean=MEANS[mean], proportional=False) for t in ppo.terms)
     return replace(ppo, terms=tuple(terms)) + imitation()
+
+
+def dual_clipped(
+    low: Low = 0.2,
+    high: High = 0.2,
+    dual: Dual = 3.0,
+    length: Length = 64.0,
+    entropy: Entropy = 0.001,
+) -> Objective:
+    """The clipped surrogate, bounded for negative advantages, over a constant length; and an entropy bonus."""
+    return averaged(clipped(low, high, dual=dual), per_constant(length)) + entropy_bonus(entropy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -11,6 +12,7 @@ from etude.objective.terms import (
     Objective,
     Term,
     TokenLoss,
+    averaged,
     clipped_share,
     k3,
     log_ratio,
@@ -27,6 +29,10 @@ from etude.train.batch import Batch
 Low = Annotated[float, Setting("how far the ratio may fall below 1", low=0, high=1)]
 High = Annotated[float, Setting("how far the ratio may rise above 1", low=0)]
 MeanOver = Annotated[str, Setting("what the loss is averaged over", choices=("token", "sequence", "sum"))]
+Dual = Annotated[float | None, Setting("bound on the loss of negative advantages, in |A|", low=1)]
+Length = Annotated[float, Setting("constant divisor of every episode", "tokens", low=1)]
+ValueClip = Annotated[float | None, Setting("how far a value may move per batch", low=0)]
+ValueWeight = Annotated[float, Setting("weight of the value loss", low=0)]
 Beta = Annotated[float, Setting("weight of the KL to the starting policy", "nats", low=0)]
 
 
@@ -53,7 +59,7 @@ def clipped(
     low: Low = 0.2,
     high: High = 0.2,
     mean: MeanOver = "sequence",
-    dual: Annotated[float | None, Setting("bound on the loss of negative advantages, in |A|", low=1)] = None,
+    dual: Dual = None,
     beta: Beta = 0.0,
 ) -> Objective:
     """PPO's clipped surrogate, averaged as told, plus beta x KL to the starting policy."""
@@ -69,11 +75,10 @@ def clipped(
 def clipped_constant(
     low: Low = 0.2,
     high: High = 0.2,
-    length: Annotated[float, Setting("constant divisor of every episode", "tokens", low=1)] = 64.0,
+    length: Length = 64.0,
 ) -> Objective:
     """The clipped surrogate summed over tokens and divided by a constant, not by the answer's length."""
-    (term,) = clipped(low, high).terms
-    return objective(Term("policy", term.loss, per_constant(length), proportional=True))
+    return averaged(clipped(low, high), per_constant(length))
 
 
 def sequence_clipped(low: Low = 3e-4, high: High = 4e-4) -> Objective:
@@ -108,8 +113,8 @@ def truncated_weight(
 def clipped_with_value(
     low: Low = 0.2,
     high: High = 0.2,
-    value_clip: Annotated[float | None, Setting("how far a value may move per batch", low=0)] = 0.2,
-    value_weight: Annotated[float, Setting("weight of the value loss", low=0)] = 0.1,
+    value_clip: ValueClip = 0.2,
+    value_weight: ValueWeight = 0.1,
     beta: Beta = 0.0,
 ) -> Objective:
     """PPO: the clipped surrogate and half the (clipped) squared error of the value head, token means."""
@@ -124,3 +129,29 @@ def clipped_with_value(
         return 0.5 * error, {"value": value, "value_error": 0.5 * error}
 
     return base + objective(Term("value", value_loss, MEANS["token"], coefficient=value_weight), value=1)
+
+
+def two_sided(
+    negative: Annotated[float, Setting("weight of wrong answers", low=0)] = 0.5, beta: Beta = 0.01
+) -> Objective:
+    """-w_t A log pi_theta(y_t), a token mean over right answers plus `negative` times one over wrong answers, plus
+    beta x KL to the starting policy (OREAL, arXiv 2502.06781)."""
+
+    def loss(out: Outputs, batch: Batch) -> TokenLoss:
+        return -batch.extras["share"] * batch.advantage * out.logp
+
+    right = Term("right", loss, weight="right", proportional=True)
+    wrong = Term("wrong", loss, weight="wrong", coefficient=negative, proportional=True)
+    return objective(right, wrong) + kl_to_start(beta)
+
+
+def windowed_with_value(
+    low: Low = 0.2,
+    high: High = 0.28,
+    value_clip: ValueClip = 0.2,
+    value_weight: ValueWeight = 0.1,
+) -> Objective:
+    """PPO's objective, its value term on the tokens with a weight of their own (T-PPO, arXiv 2506.15050)."""
+    ppo = clipped_with_value(low, high, value_clip, value_weight)
+    terms = (replace(t, weight="value") if t.name == "value" else t for t in ppo.terms)
+    return replace(ppo, terms=tuple(terms))

@@ -10,7 +10,7 @@ on the whole step before it was cut into pieces.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -125,6 +125,11 @@ def objective(
     *terms: Term, needs: Iterable[str] = (), reads: Iterable[str] = (), unit: str = "episode", **heads: int
 ) -> Objective:
     return Objective(terms, frozenset(needs), frozenset(reads), heads, unit)
+
+
+def averaged(whole: Objective, mean: Mean) -> Objective:
+    """The same losses under another mean."""
+    return replace(whole, terms=tuple(replace(t, mean=mean) for t in whole.terms))
 
 
 # ---- the factors that losses are made of -------------------------------------------------------------

@@ -119,3 +119,22 @@ async def noting(
         return [episode] if episode.failure else await table.play(episode.index, noted)
 
     return [e for found in await asyncio.gather(*map(again, episodes)) for e in found]
+
+
+def valued_steps(
+    separator: Separator = "\n",
+    most: Most = 8,
+    probes: Annotated[int, Setting("continuations sampled after each step", low=1)] = 4,
+):
+    """Attempts, with the policy's chance of success after each step but the last (notes `cuts`, `q`)
+    (PAV, arXiv 2410.08146)."""
+
+    async def gather(table: Any) -> list[Episode]:
+        async def look(episode: Episode) -> dict[str, Any]:
+            cuts = step_cuts(table.voice.renderer.tokenizer, episode, separator, most)
+            q = await asyncio.gather(*(value(table, episode, cut, probes) for cut in cuts))
+            return {"cuts": cuts, "q": list(q)}
+
+        return await noting(table, await table.plays(range(table.samples)), look)
+
+    return gather

@@ -27,7 +27,8 @@ Reward = Callable[[Episode], "dict[str, float] | Awaitable[dict[str, float]]"]
 
 @dataclass
 class Table:
-    """One task, at which `samples` players sit down. `progress` in [0, 1] is how far the run has come."""
+    """One task, at which `samples` players sit down. `progress` in [0, 1] is how far the run has come. A gather stage
+    may put another task in its place before anyone plays, if `admits` says that it may be trained on."""
 
     task: Task
     request: Request
@@ -39,6 +40,7 @@ class Table:
     key: int
     progress: float = 0.0
     voices: dict[str, Voice] = field(default_factory=dict)  # companions that can speak
+    admits: Callable[[Task], bool] = lambda task: True  # whether a task is not held out for evaluation
 
     def player(self, index: int, task: Task | None = None, voice: Voice | None = None) -> Player:
         key = seeds.key(self.key, index)

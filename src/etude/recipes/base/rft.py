@@ -1,31 +1,12 @@
 """Rejection-sampling fine-tuning, also known as expert iteration: imitate your own right answers."""
 
-import numpy as np
-
+from etude.credit.example import group
 from etude.credit.imitate import right_answers
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import stage
-from etude.types import Episode, Group, Span, Task, Verdict
 
-
-def _kept(distinct: bool = True) -> list[bool]:
-    """Which of three answers (right, wrong, the first again) are trained on."""
-    task = Task((), lambda text: Verdict(0, False))
-    answers = [([1, 2], True), ([3], False), ([1, 2], True)]
-    episodes = [
-        Episode(
-            task,
-            (Span("assistant", np.array(tokens), True, np.zeros(len(tokens))),),
-            index=i,
-            verdicts=(Verdict(float(right), right),),
-        )
-        for i, (tokens, right) in enumerate(answers)
-    ]
-    signals = right_answers(distinct)([Group(task, tuple(episodes))])
-    return [any(s.episode is e for s in signals) for e in episodes]
-
-
+THREE = [group([1, 0, 1], [2, 1, 2])]  # right, wrong, and the first again
 RECIPE = Recipe(
     name="rft",
     paper=Paper(
@@ -41,7 +22,9 @@ RECIPE = Recipe(
     ),
     stages={"credit": stage(right_answers), "objective": stage(cross_entropy)},
     examples=(
-        ByHand("right, wrong, the same right again", _kept, [True, False, False]),
-        ByHand("repeats kept", lambda: _kept(distinct=False), [True, False, True]),
+        ByHand(
+            "right, wrong, the same again", lambda: [s.episode.index for s in right_answers()(THREE)], [0]
+        ),
+        ByHand("repeats kept", lambda: [s.episode.index for s in right_answers(False)(THREE)], [0, 2]),
     ),
 )

@@ -1,42 +1,13 @@
 """InT: the model corrects the first wrong step of its own failed attempt, and learns that one step."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Annotated, Any
-
-import numpy as np
-
-from etude.credit.group import each, standardised
-from etude.credit.imitate import imitate, tagged
+from etude.credit.hybrid import practise_and_correct
 from etude.objective.hybrid import Imitation, imitation
 from etude.objective.policy import High, Low, MeanOver, clipped
 from etude.objective.terms import Objective
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.recipes.base.grpo import RECIPE as GRPO
 from etude.rollout.intervene import first_departure, intervening, read_proposal
-from etude.settings import Setting, stage
-from etude.types import Array, Episode, Group, Signal
-
-
-def practise_and_correct(
-    prefix: Annotated[bool, Setting("imitate the steps before the intervention as well")] = True,
-    begin: Annotated[float, Setting("share of the run before attempts are reinforced", low=0, high=1)] = 0.0,
-):
-    """GRPO's advantages for attempts; imitation of interventions."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        practised = groups if context.progress >= begin else []
-        corrected = [e for g in groups for e in g.demonstrations]
-        return each(standardised)(practised, context) + [imitate(e, written(e, prefix)) for e in corrected]
-
-    return credit
-
-
-def written(episode: Episode, prefix: bool) -> Array:
-    """bool[T]: the tokens of an intervention, and of what the policy wrote before it."""
-    mine = np.repeat([s.role == "assistant" for s in episode.spans], [len(s) for s in episode.spans])
-    return mine if prefix else tagged(episode, "intervention") | tagged(episode, "probe")
+from etude.settings import stage
 
 
 def clipped_and_imitate(

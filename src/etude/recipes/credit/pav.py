@@ -1,66 +1,12 @@
 """PAV: a step is rewarded by how much it changes a prover's chance of success."""
 
-from __future__ import annotations
-
-import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Any
-
 import numpy as np
 
-from etude.credit.group import centred, constant
+from etude.credit.steps import prover_progress, with_progress
 from etude.objective.policy import plain
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.probe import Most, Separator, noting, step_cuts, step_index, value
-from etude.settings import Setting, stage
-from etude.types import Array, Episode, Group, Signal
-
-
-def valued_steps(
-    separator: Separator = "\n",
-    most: Most = 8,
-    probes: Annotated[int, Setting("continuations sampled after each step", low=1)] = 4,
-):
-    """Attempts, with the policy's chance of success after each step but the last (notes `cuts`, `q`)."""
-
-    async def gather(table: Any) -> list[Episode]:
-        async def look(episode: Episode) -> dict[str, Any]:
-            cuts = step_cuts(table.voice.renderer.tokenizer, episode, separator, most)
-            q = await asyncio.gather(*(value(table, episode, cut, probes) for cut in cuts))
-            return {"cuts": cuts, "q": list(q)}
-
-        return await noting(table, await table.plays(range(table.samples)), look)
-
-    return gather
-
-
-def prover_progress(q: Array, best_of: int) -> Array:
-    """A_mu(h) = Q_mu(h) - Q_mu(h - 1) from the base policy's values before the first and after each step (f[H + 1]),
-    for the prover best-of-K: Q_mu = 1 - (1 - Q_pi)^K."""
-    return np.diff(1 - (1 - np.asarray(q, float)) ** best_of)
-
-
-def with_progress(
-    alpha: Annotated[float, Setting("weight of progress beside the outcome", low=0)] = 3.0,
-    best_of: Annotated[int, Setting("attempts of which the prover keeps the best", low=1)] = 4,
-):
-    """A_t = r - mean r + alpha A_mu(step of t). The value before the first step is the group's mean reward,
-    after the last step the outcome."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for group in groups:
-            start = float(np.clip(group.rewards.mean(), 0, 1)) if group.episodes else 0.0
-            for episode, base in zip(group.episodes, centred(group.rewards), strict=True):
-                q = np.array([start, *episode.notes["q"], episode.reward])
-                progress = prover_progress(q, best_of)[step_index(episode, episode.notes["cuts"])]
-                signal = constant(episode, float(base))
-                signal.advantage[episode.sampled] += alpha * progress[episode.sampled]
-                signals.append(signal)
-        return signals
-
-    return credit
-
+from etude.rollout.probe import valued_steps
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="pav",

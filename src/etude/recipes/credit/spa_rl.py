@@ -1,104 +1,11 @@
 """SPA-RL: the outcome is handed out to the turns that brought it nearer."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
-
-import numpy as np
-from torch import Tensor
-
 from etude.credit.example import attempt
-from etude.credit.group import constant
-from etude.credit.tokens import Gamma, Lambda, drift, terminal, token_gae
-from etude.objective.outcome import sums_to_outcome
+from etude.credit.redistribution import executable, progress_rewards, turn_ends
 from etude.objective.policy import clipped_with_value
-from etude.objective.terms import Objective
-from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
-from etude.train.batch import Batch
+from etude.settings import stage
 from etude.train.step import Update
-from etude.types import Array, Episode, Group, Signal, Span
-
-
-def turn_ends(episode: Episode) -> Array:
-    """bool[T]: the last token of each of the policy's turns."""
-    ends = np.zeros(len(episode.tokens), bool)
-    stops = np.cumsum([len(s) for s in episode.spans])
-    ends[
-        [stop - 1 for span, stop in zip(episode.spans, stops, strict=True) if span.sampled and len(span)]
-    ] = True
-    return ends
-
-
-def executable(episode: Episode, refusal: str, decode: Any) -> Array:
-    """f64[turns]: 1 unless what was said to the policy next contains `refusal` (in any case)."""
-    found: list[float] = []
-    for span in episode.spans:
-        if span.sampled and len(span):
-            found.append(1.0)
-        elif found and span.role != "assistant" and refusal.lower() in decode(span.tokens).lower():
-            found[-1] = 0.0
-    return np.array(found)
-
-
-def estimate_progress() -> Objective:
-    """(sum over turns of c_t - R)^2, c_t the head "progress" where a turn's last token is chosen."""
-
-    def said(out: Outputs, batch: Batch) -> Tensor:
-        return out.heads["progress"][:, 0]
-
-    return sums_to_outcome(said, lambda total, outcome: (total - outcome) ** 2, progress=1)
-
-
-def progress_rewards(
-    alpha: Annotated[float, Setting("weight of a turn's progress", low=0)] = 1.0,
-    beta: Annotated[float, Setting("reward of a turn that the world could carry out", low=0)] = 0.5,
-    kl: Annotated[float, Setting("price of leaving the starting policy", "per nat", low=0)] = 0.01,
-    refusal: Annotated[str, Setting("what the world says of a turn it cannot carry out")] = "nothing happens",
-    learned: Annotated[bool, Setting("progress as estimated; else the outcome, at the last turn")] = True,
-    until: Annotated[
-        float, Setting("share of the run after which the estimator is frozen", low=0, high=1)
-    ] = 1.0,
-    gamma: Gamma = 1.0,
-    lam: Lambda = 0.95,
-):
-    """GAE of r_t = alpha c_t + beta g_t at the last token of turn t, minus kl (log pi_old - log pi_ref)."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        episodes = [e for g in groups for e in g.episodes]
-        progress = estimated(episodes, context) if learned else [terminal(e, e.reward) for e in episodes]
-        rewards = []
-        for episode, row, away in zip(episodes, progress, drift(episodes, context), strict=True):
-            reward = alpha * row - kl * away
-            reward[turn_ends(episode)] += beta * executable(episode, refusal, context.policy.renderer.decode)
-            rewards.append(reward)
-        return token_gae(episodes, rewards, context, gamma, lam)
-
-    def estimated(episodes: Sequence[Episode], context: Any) -> list[Array]:
-        model, ends = context.companions["progress"], [turn_ends(e) for e in episodes]
-        lessons = [
-            replace(
-                constant(e, 0.0),
-                weights={"policy": end.astype(np.float32)},
-                extras={"outcome": np.full(len(end), e.reward, np.float32)},
-            )
-            for e, end in zip(episodes, ends, strict=True)
-        ]
-        rows = context.rows(lessons, lambda out: out.heads["progress"][:, 0], policy=model.policy)
-        if context.progress < until:
-            model.learn(estimate_progress(), lessons, context.step, context.progress)
-        return [np.where(end, row, 0) for row, end in zip(rows, ends, strict=True)]
-
-    return credit
-
-
-def _two_turns(heard: str) -> Episode:
-    turn = Span("assistant", np.array([1, 2]), True, np.zeros(2))
-    return replace(attempt(1.0), spans=(turn, Span("user", np.frombuffer(heard.encode(), np.uint8)), turn))
-
 
 RECIPE = Recipe(
     name="spa_rl",
@@ -126,13 +33,9 @@ RECIPE = Recipe(
     },
     claim="On puzzles of several turns it learns faster than with the outcome at the end, the more so the longer they are.",
     examples=(
-        ByHand("where two turns of two tokens end", lambda: turn_ends(_two_turns("ok")), [0, 1, 0, 0, 0, 1]),
+        ByHand("the last of three tokens ends a turn", lambda: turn_ends(attempt(1.0, (1, 2, 3))), [0, 0, 1]),
         ByHand(
-            "a first turn that did nothing",
-            lambda: executable(
-                _two_turns("Nothing happens."), "nothing happens", lambda t: bytes(t).decode()
-            ),
-            [0.0, 1.0],
+            "a turn that nobody refused", lambda: executable(attempt(1.0), "nothing happens", None), [1.0]
         ),
         Reduction(
             "outcome at the last turn, nothing else: PPO",

@@ -1,70 +1,14 @@
 """SPAE: the potential of a step, from how sure and how right an answer forced after it would be."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Annotated, Any
-
 import numpy as np
 
-from etude.credit.early import accuracy
-from etude.credit.group import centred, constant, whitened
+from etude.credit.steps import damping, potential, step_potentials
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.recipes.base.dapo import RECIPE as DAPO
 from etude.rollout.early import answered_early
-from etude.rollout.probe import step_index
 from etude.rollout.table import verdict
-from etude.settings import Setting, stage
-from etude.types import Array, Group, Signal
-
-
-def potential(accurate: Array, sure: Array) -> Array:
-    """Phi = 1.5 Acc Conf + 0.5 Acc - Conf, in [-1, 1]: 1 sure and right, -1 sure and wrong, 0 unsure."""
-    return 1.5 * accurate * sure + 0.5 * accurate - sure
-
-
-def damping(phi: Array, alpha: float, saturated: float) -> Array:
-    """f_k = 1 - alpha (1 - exp(-C_k)), C_k the number of earlier steps with Phi above `saturated`."""
-    found = (phi > saturated).astype(float)
-    return 1 - alpha * (1 - np.exp(-(np.cumsum(found) - found)))
-
-
-def step_potentials(
-    xi: Annotated[float, Setting("weight of a step's gain in potential", low=0)] = 0.5,
-    alpha: Annotated[float, Setting("damping of steps after the solution was found", low=0, high=1)] = 0.5,
-    saturated: Annotated[
-        float, Setting("potential at which a solution counts as found", low=-1, high=1)
-    ] = 0.9,
-    whiten: Annotated[bool, Setting("whiten advantages over the batch")] = True,
-):
-    """A_t = (r - mean r) f_k + xi g_k in step k; g_k = exp(dPhi_k, scaled to [0, 1]) minus its mean. Words after
-    the last probed step have that step's f, and g = 0."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        episodes = [e for g in groups for e in g.episodes]
-        base = [a for g in groups for a in centred(g.rewards)]
-        phis = [
-            potential(a, np.array(e.notes.get("confidence", [])))
-            for e, a in zip(episodes, accuracy(episodes, context), strict=True)
-        ]
-        gains = [np.diff(phi, prepend=phi[:1]) for phi in phis]
-        flat = np.concatenate(gains) if gains else np.zeros(0)
-        low, high = (flat.min(), flat.max()) if len(flat) else (0.0, 0.0)
-        raised = [np.exp((gain - low) / (high - low or 1.0)) for gain in gains]
-        mean = float(np.concatenate(raised).mean()) if len(flat) else 0.0
-        signals = []
-        for episode, outcome, phi, up in zip(episodes, base, phis, raised, strict=True):
-            f = damping(phi, alpha, saturated)
-            f, g = np.append(f, f[-1] if len(f) else 1.0), np.append(up - mean, 0.0)
-            step = step_index(episode, episode.notes.get("cuts", []))
-            signal = constant(episode, 0.0)
-            signal.advantage[:] = np.where(episode.sampled, outcome * f[step] + xi * g[step], 0)
-            signals.append(signal)
-        return whitened(signals) if whiten else signals
-
-    return credit
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="spae",
@@ -72,8 +16,7 @@ RECIPE = Recipe(
     n=23,
     base=DAPO,
     paper=Paper(
-        "Step Potential Advantage Estimation: Harnessing Intermediate Confidence and Correctness for Efficient "
-        "Mathematical Reasoning",
+        "Step Potential Advantage Estimation: Harnessing Intermediate Confidence and Correctness for Efficient Mathematical Reasoning",
         "2601.03823",
         2026,
     ),

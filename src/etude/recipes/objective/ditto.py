@@ -1,92 +1,13 @@
 """DITTO: learn from made-up loops not to repeat oneself."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
-
 import numpy as np
 import torch
-from torch import Tensor
 
-from etude.credit.imitate import demonstrations
-from etude.objective.imitation import cross_entropy
-from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.policy.outputs import Outputs
+from etude.credit.solutions import loops
+from etude.objective.imitation import repetition, unlearn_loops
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.recipes.base.sft import RECIPE as SFT
-from etude.settings import Setting, stage
-from etude.train.batch import Batch
-from etude.types import Array, Group, Signal, Span
-
-
-def sentences(tokens: Array, ends: Sequence[bool | int]) -> list[Array]:
-    """The tokens cut after each one that `ends` a sentence."""
-    cuts = [i + 1 for i, end in enumerate(ends) if end and i + 1 < len(tokens)]
-    return [part for part in np.split(tokens, cuts) if len(part)]
-
-
-def looped(signal: Signal, before: Array, again: Array, length: int) -> Signal:
-    """The prompt, the sentence `before`, then copies of `again` up to `length` tokens. Weights: `loop` on all
-    copies but the first; `first` makes the first one's log-probabilities known. Extras: `period`."""
-    *prompt, _ = signal.episode.spans
-    copies = np.resize(again, max(length - len(before), 2 * len(again)))
-    spans = (*prompt, Span("assistant", before, tag="prefix"), Span("assistant", copies, tag="loop"))
-    start = sum(len(s) for s in spans) - len(copies)
-    place = np.arange(start + len(copies)) - start
-    later = place >= len(again)
-    rows = {"loop": later, "first": (place >= 0) & ~later}
-    return Signal(
-        replace(signal.episode, spans=spans),
-        np.zeros(len(place), np.float32),
-        {name: row.astype(np.float32) for name, row in rows.items()},
-        {"period": np.where(later, len(again), 0).astype(np.float32)},
-    )
-
-
-def loops(
-    share: Annotated[float, Setting("share of steps that train on loops", low=0, high=1)] = 0.5,
-    length: Annotated[int, Setting("length of a loop with its prefix", "tokens", low=2)] = 256,
-    ends: Annotated[str, Setting("characters that end a sentence")] = ".!?\n",
-):
-    """At each step, by the toss of a coin, imitation of the demonstrations, or of each a loop of one of its sentences. A
-    demonstration of fewer than three sentences is imitated in any case."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        toss, decode = context.rng("ditto").random() < share, context.policy.tokenizer.decode
-        signals = []
-        for signal in demonstrations()(groups, context):
-            words = signal.episode.spans[-1].tokens[:-1]
-            parts = sentences(words, [decode([t]).rstrip(" ")[-1:] in tuple(ends) for t in words])
-            if toss and len(parts) >= 3:
-                k = context.rng("ditto", signal.episode.task.key).integers(1, len(parts))
-                signals.append(looped(signal, parts[k - 1], parts[k], length))
-            else:
-                signals.append(replace(signal, extras={"period": np.zeros_like(signal.advantage)}))
-        return signals
-
-    return credit
-
-
-def repetition(p: Tensor, before: Tensor, decay: float, one_sided: bool = False) -> Tensor:
-    """-log(1 - |P_n - decay P_{n-1}|) per token of a copy."""
-    gap = p - decay * before
-    gap = gap.clamp(min=0) if one_sided else gap.abs()
-    return -(1 - gap).clamp(min=1e-20).log()
-
-
-def unlearn_loops(
-    decay: Annotated[float, Setting("what a copy may keep of the copy before", low=0, high=1)] = 0.5,
-    one_sided: Annotated[bool, Setting("punish only what exceeds the target")] = False,
-) -> Objective:
-    """Cross-entropy on demonstrations; on loops, `repetition` of each token against the copy before."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        p = out.logp.exp()
-        before = p.detach()[torch.arange(len(p)) - batch.extras["period"].long()]
-        return repetition(p, before, decay, one_sided), {"repeat_probability": p}
-
-    return cross_entropy() + objective(Term("loop", loss, weight="loop"))
-
+from etude.settings import stage
 
 P = torch.tensor([0.2, 0.4, 0.75])
 RECIPE = Recipe(

@@ -1,38 +1,11 @@
 """Lite PPO: two techniques are enough."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
-
 import numpy as np
 
-from etude.credit.group import Credit, centred, standardised
-from etude.credit.outcome import assigned
+from etude.credit.normalise import mixed_scale, over_batch
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
-from etude.types import Array, Group, Signal
-
-
-def scaled(groups: Sequence[Array], over: str, epsilon: float = 1e-4) -> list[Array]:
-    """(r_i - mean of the group) / (std + epsilon); std over all rewards, over the group's, or 1."""
-    if over == "off":
-        return [centred(r) for r in groups]
-    if over == "group":
-        return [standardised(r, epsilon) for r in groups]
-    std = np.concatenate(groups).std() if len(groups) else 0.0
-    return [centred(r) / (std + epsilon) for r in groups]
-
-
-def mixed_scale(
-    std: Annotated[str, Setting("whose spread divides", choices=("batch", "group", "off"))] = "batch",
-) -> Credit:
-    """GRPO's advantage with another spread."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return assigned(groups, scaled([g.rewards for g in groups], std))
-
-    return credit
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="lite_ppo",
@@ -50,7 +23,7 @@ RECIPE = Recipe(
     examples=(
         ByHand(
             "groups 1,0 and 1,1: std of 1,0,1,1",
-            lambda: scaled([np.array([1.0, 0]), np.ones(2)], "batch", 0.0),
+            lambda: over_batch([np.array([1.0, 0]), np.ones(2)], 0.0),
             [[3**-0.5 * 2, -(3**-0.5) * 2], [0, 0]],
         ),
         Reduction(

@@ -1,60 +1,10 @@
 """Masked thought: supervised fine-tuning on solutions with holes in them."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
-
-import numpy as np
-from torch import Tensor
-
-from etude.credit.imitate import demonstrations
-from etude.objective.imitation import cross_entropy
-from etude.objective.policy import MeanOver
-from etude.objective.terms import Objective
+from etude.credit.solutions import ramp, with_holes
+from etude.objective.imitation import cross_entropy_with_holes
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.recipes.base.sft import RECIPE as SFT
-from etude.settings import Setting, stage
-from etude.train.batch import Batch
-from etude.types import Group, Signal
-
-
-def ramp(progress: float, share: float, warmup: float) -> float:
-    """Rises linearly from 0 to `share` over the first `warmup` of the run."""
-    return share * min(1.0, progress / warmup) if warmup else share
-
-
-def with_holes(
-    share: Annotated[float, Setting("share of solution tokens that are replaced", low=0, high=1)] = 0.4,
-    warmup: Annotated[float, Setting("share of the run over which it rises from 0", low=0, high=1)] = 0.66,
-    random: Annotated[float, Setting("share replaced at random, not by the end token", low=0, high=1)] = 1.0,
-):
-    """Imitation of the demonstrations. Extras: `read`, the tokens that the model shall read, drawn anew at every
-    step; what it shall say stays as it is."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        tokenizer, p = context.policy.tokenizer, ramp(context.progress, share, warmup)
-        signals = []
-        for signal in demonstrations()(groups, context):
-            tokens = signal.episode.tokens
-            rng = context.rng("holes", signal.episode.task.key)
-            hole = (rng.random(len(tokens)) < p) & (signal.weights["imitation"] > 0)
-            noise = rng.integers(tokenizer.backend.get_vocab_size(), size=len(tokens))
-            filling = np.where(rng.random(len(tokens)) < random, noise, tokenizer.stops[0])
-            read = np.where(hole, filling, tokens).astype(np.float32)
-            signals.append(replace(signal, extras={"read": read}))
-        return signals
-
-    return credit
-
-
-def misread(batch: Batch) -> Tensor:
-    """int64[N]: what the credit stage has drawn, so that no cut of the batch can change it."""
-    return batch.extras["read"].long()
-
-
-def cross_entropy_with_holes(mean: MeanOver = "token") -> Objective:
-    return replace(cross_entropy(mean), corrupt=misread)
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="masked_thought",

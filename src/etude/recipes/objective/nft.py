@@ -1,82 +1,11 @@
 """NFT: learn from wrong answers by supervised learning."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Annotated, Any
-
-import numpy as np
-import torch
-
 from etude.credit.example import credited
-from etude.credit.group import Credit, constant
+from etude.credit.outcome import rated
 from etude.curriculum.gate import mixed_only
-from etude.objective.terms import (
-    Objective,
-    Term,
-    TokenLoss,
-    log_ratio,
-    objective,
-    per_constant,
-    per_sequence,
-    segment_sum,
-)
-from etude.policy.outputs import Outputs
+from etude.objective.off_policy import negative_aware
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
-from etude.train.batch import Batch
-from etude.types import Group, Signal
-
-WEIGHTS: dict[str, Callable[[float], float]] = {
-    "1": lambda r: 1.0,
-    "1-r": lambda r: 1 - r,
-    "odds": lambda r: ((1 - r) / r) ** 0.5,
-}
-
-
-def rated(
-    weight: Annotated[
-        str, Setting("w of a task of pass rate r; odds: root of (1-r)/r", choices=tuple(WEIGHTS))
-    ] = "1-r",
-    floor: Annotated[float, Setting("least distance of r from 0 and 1", low=1e-6, high=0.5)] = 0.02,
-) -> Credit:
-    """A = w for a right answer, -w r/(1-r) for a wrong one: what the loss amounts to at pi_theta = pi_old. Extras:
-    `rate`, the pass rate r of the group."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for group in groups:
-            r = float(np.clip(np.mean([e.correct for e in group.episodes]), floor, 1 - floor))
-            w = WEIGHTS[weight](r)
-            for e in group.episodes:
-                signal = constant(e, w if e.correct else -w * r / (1 - r))
-                signals.append(replace(signal, extras={"rate": np.full_like(signal.advantage, r)}))
-        return signals
-
-    return credit
-
-
-def negative_aware(
-    floor: Annotated[float, Setting("least value of N inside the logarithm", low=1e-6)] = 1.0,
-    negative: Annotated[float, Setting("weight of wrong answers", low=0)] = 1.0,
-    whole: Annotated[bool, Setting("one ratio per answer instead of one per token")] = False,
-    length: Annotated[float, Setting("constant divisor of every episode", "tokens", low=1)] = 64.0,
-) -> Objective:
-    """-w log R for right answers, -w log max(N, floor) for wrong ones, N = (1 - r R) / (1 - r): the ratio of the
-    negative policy implied by pi_old = r pi_+ + (1-r) pi_-. The maximum passes dN on unchanged."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        log_r, a, r = log_ratio(out, batch), batch.advantage, batch.extras["rate"]
-        if whole:
-            log_r = segment_sum(log_r, batch.episode)[batch.episode]
-        log_r = log_r.clamp(max=10)
-        n = (1 - r * log_r.exp()) / (1 - r)
-        held = n + (n.clamp(min=floor) - n).detach()
-        wrong = negative * a * (1 - r) / r * held.log()  # a (1-r)/r = -w
-        return torch.where(a > 0, -a * log_r, wrong), {"negative_ratio": n}
-
-    mean = per_sequence if whole else per_constant(length)
-    return objective(Term("policy", loss, mean, proportional=True))
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="nft",

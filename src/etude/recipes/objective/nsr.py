@@ -1,57 +1,15 @@
-"""Positive and negative reinforcement apart: PSR, NSR and W-REINFORCE."""
+"""NSR: negative reinforcement alone."""
 
 from dataclasses import replace
-from typing import Annotated
-
-import torch
 
 from etude.credit.example import credited
-from etude.credit.group import Credit
-from etude.credit.outcome import outcome
+from etude.credit.outcome import signed
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
+from etude.recipe import ByHand, Reduction
+from etude.recipes.objective.w_reinforce import RECIPE as W_REINFORCE
+from etude.settings import stage
 
-
-def signed(
-    right: Annotated[float, Setting("weight of right answers; 0 leaves them out", low=0)] = 1.0,
-    wrong: Annotated[float, Setting("weight of wrong answers; 0 leaves them out", low=0)] = 1.0,
-) -> Credit:
-    """+right for a right answer, -wrong for a wrong one."""
-    return outcome(right, -wrong)
-
-
-def push(p: tuple[float, ...], y: int) -> list[float]:
-    """d(-p_y)/dz of the softmax p of z: down by p_y (1 - p_y) at y, up by p_y p_v at every other v."""
-    z = torch.tensor(p, dtype=torch.float64).log().requires_grad_()
-    (-z.softmax(0)[y]).backward()
-    assert z.grad is not None
-    return z.grad.tolist()
-
-
-W_REINFORCE = Recipe(
-    name="w_reinforce",
-    family="objective",
-    n=134,
-    paper=Paper(
-        "The Surprising Effectiveness of Negative Reinforcement in LLM Reasoning", "2506.01347", 2025
-    ),
-    idea="A right answer pushes its own tokens up and everything else down; a wrong one pushes its tokens down and hands the mass to what the model believed in already. "
-    "The two are told apart, and right answers are given a tenth of the weight. No baseline, no normalisation.",
-    equation="A_i = lambda for right, -1 for wrong;  L = token mean of PPO's clip",
-    departures=("no entropy bonus (0.001 is the default of the paper's framework)",),
-    stages={"credit": stage(signed, right=0.1), "objective": stage(clipped, mean="token")},
-    claim="Pass@1 rises as with REINFORCE while pass@k at large k does not fall.",
-    examples=(
-        ByHand("right, wrong", lambda: credited(signed(0.1), [1, 0]), [0.1, -1.0]),
-        Reduction(
-            "lambda = 1, summed and on-policy: TOPR, that is REINFORCE with rewards +1 and -1",
-            "topr",
-            {"credit.right": 1.0, "objective.mean": "sum"},
-        ),
-    ),
-)
-NSR = replace(
+RECIPE = replace(
     W_REINFORCE,
     name="nsr",
     idea="Trains on wrong answers only, and makes them less likely. The mass that they lose goes to the other tokens in proportion to their probability. "
@@ -60,27 +18,7 @@ NSR = replace(
     stages={"credit": stage(signed, right=0.0), "objective": stage(clipped, mean="token")},
     claim="Pass@k at large k stays as high as at the start, because entropy does.",
     examples=(
-        ByHand(
-            "a gradient step: p = (.5, .3, .2), y = 0 was wrong",
-            lambda: push((0.5, 0.3, 0.2), 0),
-            [-0.25, 0.15, 0.10],
-        ),
+        ByHand("of right, wrong, right", lambda: credited(signed(0.0), [1, 0, 1]), [-1.0]),
         Reduction("W-REINFORCE with lambda = 0", "w_reinforce", to_settings={"credit.right": 0.0}),
     ),
 )
-PSR = replace(
-    W_REINFORCE,
-    name="psr",
-    idea="Trains on right answers only, and makes them likelier. That sharpens the distribution around what already worked. "
-    "It is the other half of REINFORCE.",
-    equation="L = - token mean over right answers of min(rho, 1+e)",
-    stages={"credit": stage(signed, wrong=0.0), "objective": stage(clipped, mean="token")},
-    claim="Pass@1 rises and pass@k at large k falls.",
-    examples=(
-        ByHand("of right, wrong, right", lambda: credited(signed(wrong=0.0), [1, 0, 1]), [1.0, 1.0]),
-        Reduction(
-            "on-policy it is rejection-sampling fine-tuning", "rft", to_settings={"credit.distinct": False}
-        ),
-    ),
-)
-RECIPES = [W_REINFORCE, NSR, PSR]

@@ -1,88 +1,16 @@
-"""Group-relative REINFORCE read as an off-policy method: REC, OPMD and AsymRE."""
+"""OPMD: REC with a quadratic pull in place of the mask."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from etude.objective.masked_ratio import relative
+from etude.recipe import Recipe, Reduction
+from etude.recipes.objective.rec import RECIPE as REC
+from etude.settings import stage
 
-import numpy as np
-import torch
-
-from etude.credit.example import credited
-from etude.credit.group import Credit, centred, constant
-from etude.curriculum.replay import Replay
-from etude.objective.masked_ratio import one_side, relative, ring
-from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
-from etude.types import Group, Signal
-
-
-def balanced_mean(
-    shift: Annotated[float, Setting("baseline minus the mean reward of the group", low=-1, high=1)] = 0.0,
-    balance: Annotated[bool, Setting("drop wrong answers at random till right ones are as many")] = False,
-) -> Credit:
-    """A_i = r_i - (mean of the kept + shift)."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for group in groups:
-            rewards, kept = group.rewards, np.arange(len(group.episodes))
-            if balance:
-                bad = rewards < rewards.mean()
-                drawn = context.rng("balance", context.drawn, group.task.key).permutation(kept[bad])
-                kept = np.sort(np.concatenate([kept[~bad], drawn[: sum(~bad)]]))
-            advantages = centred(rewards[kept]) - shift
-            signals += [constant(group.episodes[i], float(a)) for i, a in zip(kept, advantages, strict=True)]
-        return signals
-
-    return credit
-
-
-PAPER = Paper(
-    "Group-Relative REINFORCE Is Secretly an Off-Policy Algorithm: Demystifying Some Myths About GRPO and Its Friends",
-    "2509.24203",
-    2025,
-)
-UP, RHO = torch.ones(4), torch.tensor([0.5, 1.0, 1.5, 4.0])
-REC = Recipe(
-    name="rec",
-    family="objective",
-    n=112,
-    paper=PAPER,
-    idea="Group-relative REINFORCE is one step on the consistency of rewards and log-ratios within pairs of answers, whatever policy wrote them. "
-    "So stale data needs no importance weight; what keeps it stable is the clip, used as a mask. "
-    "Groups of the last twenty steps are replayed to show it.",
-    equation="L = - token mean of A_i M_t log pi(y_t), A_i = r_i - mean r, M_t = [A>=0, rho<=1+e] or [A<=0, rho>=1-e]",
-    departures=(
-        "staleness comes from replaying the last 20 steps evenly, where the paper synchronises the sampler every 20 steps",
-    ),
-    stages={
-        "select": stage(Replay, steps=20),
-        "credit": stage(balanced_mean),
-        "objective": stage(relative),
-    },
-    claim="On stale data clipping prevents collapse, and leaving the importance weight out changes little.",
-    examples=(
-        ByHand("praise acts up to 1.2", lambda: one_side(UP, RHO, (0.8, 1.2), (0.4, 3.0)), [1, 1, 0, 0]),
-        ByHand("blame acts from 0.8", lambda: one_side(-UP, RHO, (0.8, 1.2), (0.4, 3.0)), [0, 1, 1, 1]),
-        ByHand("ring: and blame far out", lambda: ring(-UP, RHO, (0.8, 1.2), (0.4, 3.0)), [0, 1, 0, 1]),
-        Reduction(
-            "with importance weights and on-policy: GRPO without std",
-            "grpo",
-            {"objective.importance": True},
-            {"credit.std": False, "objective.mean": "token"},
-        ),
-        Reduction(
-            "without a mask, summed and on-policy: REINFORCE",
-            "reinforce",
-            {"objective.mask": "off", "objective.mean": "sum"},
-        ),
-    ),
-)
-OPMD = Recipe(
+RECIPE = Recipe(
     name="opmd",
     base=REC,
     family="objective",
     n=112,
-    paper=PAPER,
+    paper=REC.paper,
     idea="Instead of a clip, a quadratic pull on the log-ratio keeps the policy near the one that wrote the data. "
     "Its strength is the temperature of the KL-regularised problem that the loss solves.",
     equation="L = - token mean of [A_i log pi(y_t) - tau (log pi(y_t) - log pi_old(y_t))^2]",
@@ -97,28 +25,3 @@ OPMD = Recipe(
         ),
     ),
 )
-ASYMRE = Recipe(
-    name="asymre",
-    base=REC,
-    family="objective",
-    n=112,
-    paper=Paper(
-        "Asymmetric REINFORCE for off-Policy Reinforcement Learning: Balancing positive and negative rewards",
-        "2506.20520",
-        2025,
-    ),
-    idea="A baseline a little below the group's mean praises every answer a little more. "
-    "Off-policy that favours what is good over what is bad, as imitation of all samples would. No ratio is needed.",
-    equation="A_i = r_i - (mean r + dV), dV = -0.1;  L = - token mean of A_i log pi(y_t)",
-    stages={"credit": stage(balanced_mean, shift=-0.1), "objective": stage(relative, mask="off")},
-    claim="On stale data a baseline below the mean is stable where one at or above the mean collapses.",
-    examples=(
-        ByHand("right, wrong", lambda: credited(balanced_mean(-0.1), [1, 0]), [0.6, -0.4]),
-        Reduction(
-            "dV = 0, summed and on-policy: REINFORCE",
-            "reinforce",
-            {"credit.shift": 0.0, "objective.mean": "sum"},
-        ),
-    ),
-)
-RECIPES = [REC, OPMD, ASYMRE]

@@ -1,100 +1,13 @@
 """OREAL: clone the best, push away the worst, and let a learned token reward say where."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
-
 import numpy as np
-import torch.nn.functional as F
 
-from etude.credit.group import Credit, leave_one_out
-from etude.objective.policy import Beta, kl_to_start
-from etude.objective.terms import (
-    Objective,
-    Term,
-    TokenLoss,
-    objective,
-    segment_mean,
-    spread,
-    sum_per_sequence,
-)
-from etude.policy.outputs import Outputs
+from etude.credit.redistribution import best_and_worst, shares
+from etude.objective.policy import two_sided
 from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
-from etude.train.batch import Batch
-from etude.types import Array, Episode, Group, Signal
+from etude.settings import stage
 
-JUDGE = "token_reward"
-
-
-def outcome_loss(out: Outputs, batch: Batch) -> TokenLoss:
-    """Binary cross-entropy of sigmoid(mean_t s_t) against whether the answer is right."""
-    active = batch.weight("policy") != 0
-    score = segment_mean(out.heads[JUDGE][:, 0], batch.episode, active)
-    right = segment_mean((batch.weight("right") != 0).to(score), batch.episode, active)
-    return spread(F.binary_cross_entropy_with_logits(score, right, reduction="none"), batch.episode, active)
-
-
-OUTCOME = objective(Term("outcome", outcome_loss, sum_per_sequence))
-
-
-def shares(scores: Array, right: bool) -> Array:
-    """w_t of one answer: with p_t = sigmoid(mean of s_1..s_t), clip(2 p_t - 1, 0, 1) where it is right and
-    clip(1 - 2 p_t, 0, 1) where it is wrong."""
-    p = 1 / (1 + np.exp(-np.cumsum(scores) / np.arange(1, len(scores) + 1)))
-    return np.clip(2 * p - 1 if right else 1 - 2 * p, 0, 1)
-
-
-def judged(episode: Episode, advantage: float, right: bool, share: Array) -> Signal:
-    on = episode.sampled.astype(np.float32)
-    rows = {"policy": on, "right": on * right, "wrong": on * (not right)}
-    weight = np.zeros(len(on), np.float32)
-    weight[episode.sampled] = share
-    return Signal(episode, advantage * on, rows, {"share": weight})
-
-
-def best_and_worst(
-    keep: Annotated[int, Setting("right and wrong answers kept per task, of each; 0: all", low=0)] = 1,
-    baseline: Annotated[bool, Setting("subtract the mean of the other answers from +1 and -1")] = True,
-    weigh: Annotated[bool, Setting("weigh tokens by the learned token reward")] = True,
-) -> Credit:
-    """Leave-one-out advantages of rewards +1 and -1 for the kept answers, and the share of each token in it by the
-    companion's scores, which learn from the same answers first."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        kept: list[tuple[Episode, float, bool]] = []
-        for group in groups:
-            rewards = 2 * group.rewards - 1
-            advantages = leave_one_out(rewards) if baseline else rewards
-            order = context.rng("oreal", context.drawn, group.task.key).permutation(len(rewards))
-            for right in (True, False):
-                mine = [i for i in order if (rewards[i] > 0) == right][: keep or None]
-                kept += [(group.episodes[i], advantages[i], right) for i in mine]
-        signals = [judged(*one, np.ones(1)) for one in kept]
-        if not weigh:
-            return signals
-        judge = context.companions[JUDGE]
-        judge.learn(OUTCOME, signals, context.step, context.progress)
-        scores = context.rows(signals, lambda out: out.heads[JUDGE][:, 0], policy=judge.policy)
-        return [
-            judged(e, a, right, shares(row[e.sampled], right))
-            for (e, a, right), row in zip(kept, scores, strict=True)
-        ]
-
-    return credit
-
-
-def two_sided(
-    negative: Annotated[float, Setting("weight of wrong answers", low=0)] = 0.5, beta: Beta = 0.01
-) -> Objective:
-    """-w_t A log pi_theta(y_t), a token mean over right answers plus `negative` times one over wrong answers, plus
-    beta x KL to the starting policy."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        return -batch.extras["share"] * batch.advantage * out.logp
-
-    right = Term("right", loss, weight="right", proportional=True)
-    wrong = Term("wrong", loss, weight="wrong", coefficient=negative, proportional=True)
-    return objective(right, wrong) + kl_to_start(beta)
+TOKEN_REWARD = "token_reward"
 
 
 RECIPE = Recipe(
@@ -113,7 +26,7 @@ RECIPE = Recipe(
         "the token reward learns from a step's answers before it weighs them",
     ),
     stages={"credit": stage(best_and_worst), "objective": stage(two_sided)},
-    companions={JUDGE: Companion("copy", lr=4.0, heads={JUDGE: 1})},
+    companions={TOKEN_REWARD: Companion("copy", lr=4.0, heads={TOKEN_REWARD: 1})},
     claim="The down-weighted wrong answers beat cloning the right ones alone.",
     examples=(
         ByHand("p = 3/4, then 1/2", lambda: shares(np.array([np.log(3), -np.log(3)]), True), [0.5, 0.0]),

@@ -1,73 +1,17 @@
 """T1: many hot samples, an entropy bonus, and an anchor that follows the policy."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import torch
 
-from etude.credit.group import Credit, leave_one_out, others_mean, whitened
-from etude.credit.tokens import drift
+from etude.credit.group import leave_one_out
+from etude.credit.kl_penalty import anchored
 from etude.objective.entropy import entropy_bonus
 from etude.objective.policy import MeanOver, plain
 from etude.objective.terms import Objective
 from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
-from etude.rollout.table import verdict
+from etude.reward.shaping import repeats, tidy
 from etude.settings import Setting, stage
-from etude.types import Array, Episode, Group, Signal
-
-
-def repeats(tokens: Array, size: int) -> int:
-    """How often the commonest run of `size` tokens occurs."""
-    runs = Counter(tuple(tokens[i : i + size].tolist()) for i in range(len(tokens) - size + 1))
-    return max(runs.values(), default=0)
-
-
-def tidy(
-    penalty: Annotated[float, Setting("punishment of repetition and of overlong answers", low=0)] = 1.0,
-    size: Annotated[int, Setting("length of a run that counts as repeated", "tokens", low=1)] = 8,
-    most: Annotated[int, Setting("times that a run may occur", low=1)] = 3,
-):
-    """The verdict's reward, minus the penalty for an answer that was cut off or repeats itself."""
-
-    def reward(episode: Episode) -> dict[str, float]:
-        untidy = episode.stop == "length" or repeats(episode.tokens[episode.sampled], size) > most
-        right = verdict()(episode)["reward"]
-        return {"reward": right - penalty * untidy, "verdict": right, "untidy": float(untidy)}
-
-    return reward
-
-
-@torch.no_grad()
-def follow(anchor: Any, policy: Any, momentum: float) -> None:
-    """theta_anchor <- momentum theta_anchor + (1 - momentum) theta."""
-    for (_, mine), (_, theirs) in zip(anchor.parameters(), policy.parameters(), strict=True):
-        mine.lerp_(theirs, 1 - momentum)
-    anchor.publish()
-
-
-def anchored(
-    beta: Annotated[float, Setting("weight of log pi - log anchor in the reward", "nats", low=0)] = 0.01,
-    momentum: Annotated[float, Setting("what the anchor keeps of itself per step", low=0, high=1)] = 0.99,
-    whiten: Annotated[bool, Setting("whiten the advantages over the batch")] = False,
-) -> Credit:
-    """A_it = r_i - mean of the others - beta (log pi_old(y_it) - log pi_anchor(y_it)). The anchor moves first, which is
-    the update after the step before."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        anchor = context.companions["reference"]
-        follow(getattr(anchor, "policy", anchor), context.policy, momentum)
-        plain = others_mean()(groups, context)
-        gaps = drift([s.episode for s in plain], context)
-        signals = [
-            replace(s, advantage=(s.advantage - beta * gap).astype(np.float32))
-            for s, gap in zip(plain, gaps, strict=True)
-        ]
-        return whitened(signals) if whiten else signals
-
-    return credit
 
 
 def exploring(

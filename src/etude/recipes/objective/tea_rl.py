@@ -1,62 +1,11 @@
 """TEA-RL (Light-IF): an entropy bonus at the tokens where entropy would collapse."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
-
 import numpy as np
 
-from etude.credit.group import Credit, group_mean
-from etude.objective.entropy import entropy_bonus
-from etude.objective.policy import Beta, High, Low, clipped
-from etude.objective.terms import Objective
+from etude.credit.entropy import bonuses, with_bonus
+from etude.objective.entropy import clipped_with_entropy
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
-from etude.types import Array, Group, Signal
-
-
-def bonuses(advantage: Sequence[Array], logp: Sequence[Array], alpha: float, most: float) -> list[Array]:
-    """clip(alpha softmax_t(cov_t), 0, most) per sequence; cov_t = (A_t - mean A)(log pi_t - mean log pi), means
-    over the tokens of all sequences."""
-    if not advantage:
-        return []
-    mean_a, mean_p = np.concatenate(advantage).mean(), np.concatenate(logp).mean()
-    covs = [(a - mean_a) * (p - mean_p) for a, p in zip(advantage, logp, strict=True)]
-    powers = [np.exp(c - c.max()) for c in covs]
-    return [np.clip(alpha * e / e.sum(), 0, most) for e in powers]
-
-
-def with_bonus(
-    alpha: Annotated[float, Setting("sum of a sequence's entropy weights before the bound", low=0)] = 0.1,
-    most: Annotated[float, Setting("bound on a token's entropy weight", low=0)] = 5.0,
-) -> Credit:
-    """GRPO's advantage. Extras: `bonus`, the weight of each token's entropy."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        plain = [s for s in group_mean(std=True)(groups, context) if s.episode.sampled.any()]
-        masks = [s.episode.sampled for s in plain]
-        advantages = [s.advantage[m] for s, m in zip(plain, masks, strict=True)]
-        logps = [s.episode.logp[m] for s, m in zip(plain, masks, strict=True)]
-        signals = []
-        for signal, mask, row in zip(plain, masks, bonuses(advantages, logps, alpha, most), strict=True):
-            bonus = np.zeros(len(mask), np.float32)
-            bonus[mask] = row
-            signals.append(replace(signal, extras={"bonus": bonus}))
-        return signals
-
-    return credit
-
-
-def clipped_with_entropy(
-    low: Low = 1.0,
-    high: High = 1.0,
-    dual: Annotated[float | None, Setting("bound on the loss of negative advantages, in |A|", low=1)] = 10.0,
-    beta: Beta = 0.0,
-    weight: Annotated[float, Setting("weight of the entropy term; 0: off", low=0)] = 1.0,
-) -> Objective:
-    """PPO's clip and -sg[bonus_t] H_t, token means."""
-    return clipped(low, high, "token", dual, beta) + entropy_bonus(weight, "bonus")
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="tea_rl",

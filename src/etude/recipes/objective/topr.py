@@ -2,42 +2,13 @@
 
 from typing import Annotated
 
-import torch
-
+from etude.credit.example import credited
 from etude.credit.group import Credit
 from etude.credit.outcome import outcome
 from etude.curriculum.replay import Replay
-from etude.objective.terms import (
-    Objective,
-    Term,
-    TokenLoss,
-    log_ratio,
-    objective,
-    segment_sum,
-    sum_per_sequence,
-)
-from etude.policy.outputs import Outputs
+from etude.objective.off_policy import tapered
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
-
-
-def tapered(
-    both: Annotated[bool, Setting("taper right answers too (truncated importance sampling)")] = False,
-    per_token: Annotated[bool, Setting("one ratio per token instead of one per answer")] = False,
-) -> Objective:
-    """-sg[w] A log pi_theta(y): w = 1 for A >= 0, min(1, pi_theta(y) / mu(y)) for A < 0."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        ratio = log_ratio(out, batch).detach()
-        if not per_token:
-            ratio = segment_sum(ratio, batch.episode)[batch.episode]
-        weight = ratio.clamp(max=0).exp()
-        if not both:
-            weight = torch.where(batch.advantage < 0, weight, 1.0)
-        return -weight * batch.advantage * out.logp, {"taper": weight}
-
-    return objective(Term("policy", loss, sum_per_sequence, proportional=True))
 
 
 def shifted(
@@ -45,11 +16,6 @@ def shifted(
 ) -> Credit:
     """1 - c for a right answer, -1 - c for a wrong one."""
     return outcome(1 - baseline, -1 - baseline)
-
-
-def effective_share(p: float, c: float) -> float:
-    """The share of positives that a baseline stands for: p~ = p (1 - c) / (1 + (1 - 2p) c)."""
-    return p * (1 - c) / (1 + (1 - 2 * p) * c)
 
 
 RECIPE = Recipe(
@@ -71,8 +37,8 @@ RECIPE = Recipe(
     stages={"select": stage(Replay), "credit": stage(shifted), "objective": stage(tapered)},
     claim="Over many passes on one fixed batch TOPR keeps improving while plain REINFORCE degenerates.",
     examples=(
-        ByHand("c = 0 changes nothing", lambda: effective_share(0.3, 0.0), 0.3),
-        ByHand("half right, c = 0.5: weights 0.5 and 1.5", lambda: effective_share(0.5, 0.5), 0.25),
+        ByHand("c = 0: plus and minus one", lambda: credited(shifted(), [1, 0]), [1.0, -1.0]),
+        ByHand("c = 0.5: weights 0.5 and 1.5", lambda: credited(shifted(0.5), [1, 0]), [0.5, -1.5]),
         Reduction(
             "c = -1 drops the wrong answers and doubles the right ones: RFT",
             "rft",

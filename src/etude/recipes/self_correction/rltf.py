@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from etude.credit.attempts import compared, distilled, on_parts, scores_of
+from etude.credit.attempts import adopted, compared, distilled, on_parts, scores_of
 from etude.credit.imitate import tagged
-from etude.credit.tokens import adopted
 from etude.objective.attempts import importance_weighted
 from etude.objective.hybrid import imitation
 from etude.objective.policy import MeanOver

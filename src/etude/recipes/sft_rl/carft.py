@@ -1,57 +1,13 @@
 """CARFT: ReFT, with right solutions drawn towards the annotated one in an embedding."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
-
-import numpy as np
 import torch
 
-from etude.credit.imitate import tagged
-from etude.objective.contrast import contrast, info_nce, pooled
-from etude.objective.hybrid import ValueClip, ValueWeight, actor_critic_and_imitation
-from etude.objective.policy import High, Low, MeanOver
-from etude.objective.terms import Objective
+from etude.credit.kl_penalty import Contrasted
+from etude.objective.contrast import contrasted, info_nce, pooled
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.recipes.sft_rl.reft import RECIPE as REFT
-from etude.recipes.sft_rl.reft import Regularised
 from etude.rollout.beside import beside
-from etude.settings import Setting, stage
-from etude.types import Group, Signal
-
-
-class Contrasted(Regularised):
-    """ReFT's credit; beside it, weight rows for the contrast: "contrast" on right attempts, and "anchor" on the
-    demonstration that stands beside attempts."""
-
-    def __call__(self, groups: Sequence[Group], context: Any) -> list[Signal]:
-        signals = []
-        for signal in super().__call__(groups, context):
-            row = np.float32(signal.episode.correct) * signal.episode.sampled.astype(np.float32)
-            signals.append(replace(signal, weights={**signal.weights, "contrast": row}))
-        for shown in (e for g in groups if g.episodes for e in g.demonstrations):
-            row = tagged(shown, "demonstration").astype(np.float32)
-            signals.append(Signal(shown, np.zeros_like(row), {"anchor": row}))
-        return signals
-
-
-def contrasted(
-    low: Low = 0.2,
-    high: High = 0.2,
-    value_clip: ValueClip = 0.2,
-    value_weight: ValueWeight = 0.1,
-    mean: MeanOver = "sequence",
-    coefficient: Annotated[float, Setting("weight of the contrastive loss", low=0)] = 0.1,
-    tau: Annotated[float, Setting("temperature of the contrast", low=0.01)] = 0.2,
-    top: Annotated[float, Setting("cosine above which nothing is pulled closer", low=-1, high=1)] = 0.9,
-    size: Annotated[int, Setting("width of the embedding", low=1)] = 64,
-) -> Objective:
-    """ReFT's loss and the contrast; without a coefficient ReFT's alone."""
-    base = actor_critic_and_imitation(low, high, value_clip, value_weight, mean)
-    return base + contrast(coefficient, tau, top, size) if coefficient else base
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="carft",
@@ -59,8 +15,7 @@ RECIPE = Recipe(
     n=97,
     base=REFT,
     paper=Paper(
-        "CARFT: Boosting LLM Reasoning via Contrastive Learning with Annotated Chain-of-Thought-based "
-        "Reinforced Fine-Tuning",
+        "CARFT: Boosting LLM Reasoning via Contrastive Learning with Annotated Chain-of-Thought-based Reinforced Fine-Tuning",
         "2508.15868",
         2025,
     ),

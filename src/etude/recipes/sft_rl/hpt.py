@@ -1,42 +1,10 @@
 """HPT: per task, practise what sometimes succeeds and imitate what never does."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Annotated, Any
-
-import numpy as np
-
-from etude.credit.group import centred, each
-from etude.credit.imitate import demonstrations
+from etude.credit.hybrid import gated, practised
 from etude.objective.hybrid import practise_and_imitate
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.beside import beside
-from etude.settings import Setting, stage
-from etude.types import Group, Signal
-
-
-def practised(right: Sequence[bool], gate: float) -> bool:
-    """Whether the share of right attempts lies above the gate."""
-    return float(np.mean(right)) > gate
-
-
-def gated(
-    gate: Annotated[
-        float, Setting("share of right attempts up to which a task is imitated", low=-1, high=1)
-    ] = 0.0,
-):
-    """A_i = r_i - mean r for tasks above the gate; the demonstration, and no attempt, for the others."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        sides: dict[bool, list[Group]] = {True: [], False: []}
-        for group in groups:
-            if group.episodes:
-                sides[practised([e.correct for e in group.episodes], gate)].append(group)
-        return each(centred)(sides[True], context) + demonstrations()(sides[False], context)
-
-    return credit
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="hpt",

@@ -1,74 +1,12 @@
 """OTR: every token of a demonstration as a one-step episode of its own."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
-
-import numpy as np
 import torch
-from torch import Tensor
 
-from etude import seeds
-from etude.credit.imitate import demonstrations
-from etude.objective.policy import MeanOver
-from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
-from etude.policy.outputs import Outputs
+from etude.credit.solutions import with_draws
+from etude.objective.imitation import one_token, picked
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.recipes.base.sft import RECIPE as SFT
-from etude.settings import Setting, stage
-from etude.train.batch import Batch
-from etude.types import Group, Signal
-
-
-def with_draws(samples: Annotated[int, Setting("tokens drawn per position; 0: exactly all", low=0)] = 256):
-    """Demonstrations to imitate, with the uniforms f32[T, K] that decide which tokens are drawn there."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        signals = demonstrations()(groups, context)
-        if not samples:
-            return signals
-        keys = [seeds.generator(context.seed, "otr", context.step, s.episode.task.key) for s in signals]
-        draws = [
-            k.random((len(s.advantage), samples), np.float32) for k, s in zip(keys, signals, strict=True)
-        ]
-        return [replace(s, extras={"draws": d}) for s, d in zip(signals, draws, strict=True)]
-
-    return credit
-
-
-def picked(p: Tensor, uniform: Tensor) -> Tensor:
-    """int64[M, K]: tokens drawn from f[M, V] probabilities `p` by inverse CDF at f32[M, K] `uniform`."""
-    found = torch.searchsorted(p.cumsum(-1), uniform.to(p.dtype))
-    return found.clamp(max=p.shape[1] - 1)
-
-
-def one_token(
-    beta: Annotated[float, Setting("reward of a token that is not the demonstration's", high=1)] = -0.1,
-    kappa: Annotated[float, Setting("temperature of the draws, times that of the run", low=1)] = 1.3,
-    mean: MeanOver = "sequence",
-) -> Objective:
-    """-(1/K) sum_j R(a_j) log pi(a_j | s_t), a_j ~ pi^(1/kappa): R = 1 for the demonstration's token, else beta."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        on = batch.weight("imitation") != 0
-        target = batch.tokens[on, None]
-        logits = out.logits(on) / batch.sampling.temperature
-        logp, p = torch.log_softmax(logits, -1), torch.softmax(logits.detach() / kappa, -1)
-        if "draws" in batch.extras:
-            drawn = picked(p, batch.extras["draws"][on])
-            hit = (drawn == target).to(p.dtype)
-            hits, misses = hit.mean(-1), ((1 - hit) * logp.gather(1, drawn)).mean(-1)
-        else:
-            hits = p.gather(1, target)[:, 0]
-            misses = (p * logp).sum(-1) - hits * logp.gather(1, target)[:, 0]
-        blank = torch.zeros_like(out.logp)
-        value = -(hits * out.logp[on] + beta * misses)
-        return blank.masked_scatter(on, value.to(blank)), {"hits": blank.masked_scatter(on, hits.to(blank))}
-
-    return objective(Term("one_token", loss, MEANS[mean], weight="imitation"), needs={"hidden"})
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="otr",

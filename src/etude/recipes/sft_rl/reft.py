@@ -1,63 +1,13 @@
 """ReFT: imitate for a while, then practise the same tasks with PPO."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Annotated, Any
-
 from etude.credit.example import attempt
-from etude.credit.tokens import Anchor, Gamma, Lambda, drift, shown, terminal, token_gae, unattempted
+from etude.credit.kl_penalty import Regularised
 from etude.objective.hybrid import actor_critic_and_imitation
 from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
+from etude.reward.shaping import partial_verdict
 from etude.rollout.beside import warmed_up
-from etude.settings import Setting, stage
+from etude.settings import stage
 from etude.train.step import Update
-from etude.types import Episode, Group, Signal
-
-
-def partial_verdict(
-    partial: Annotated[float, Setting("reward of a wrong answer that came to its end", low=0, high=1)] = 0.1,
-):
-    """The verdict's reward, at least `partial` where the answer was not cut off by the length limit."""
-
-    def reward(episode: Episode) -> dict[str, float]:
-        if episode.verdict is None:
-            raise ValueError("the rollout ended without a verdict, so there is nothing to reward")
-        right = episode.verdict.reward
-        return {"reward": max(right, partial if episode.stop == "end" else 0.0), "verdict": right}
-
-    return reward
-
-
-class Regularised:
-    """GAE of the outcome at the last token minus beta (log pi_old - log pi_ref) at every token; pi_ref is the
-    policy at the first step with attempts. Demonstrations that nobody attempted are imitated."""
-
-    def __init__(
-        self,
-        beta: Annotated[float, Setting("price of leaving the warmed-up policy", "per nat", low=0)] = 0.05,
-        gamma: Gamma = 1.0,
-        lam: Lambda = 0.95,
-        whiten: Annotated[bool, Setting("whiten advantages over the batch")] = True,
-    ) -> None:
-        self.beta, self.gamma, self.lam, self.whiten = beta, gamma, lam, whiten
-        self.anchor = Anchor()
-
-    def __call__(self, groups: Sequence[Group], context: Any) -> list[Signal]:
-        episodes = [e for g in groups for e in g.episodes]
-        if episodes:
-            self.anchor(context)
-        away = drift(episodes, context)
-        rewards = [terminal(e, e.reward) - self.beta * d for e, d in zip(episodes, away, strict=True)]
-        attempts = token_gae(episodes, rewards, context, self.gamma, self.lam, self.whiten)
-        return attempts + shown(unattempted(groups), "returns", "values")
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"anchored": self.anchor.down}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.anchor.down = state["anchored"]
-
 
 RECIPE = Recipe(
     name="reft",

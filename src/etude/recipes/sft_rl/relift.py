@@ -1,38 +1,11 @@
 """ReLIFT: reinforcement, interleaved with imitation of the tasks that no attempt solved."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
-
-from etude.credit.example import group
-from etude.credit.group import centred, each
-from etude.credit.tokens import shown
-from etude.curriculum.interleave import UNSOLVED, Interleave, demonstrated_if_unsolved
+from etude.credit.example import credited
+from etude.credit.hybrid import centred_or_imitated
+from etude.curriculum.interleave import Interleave, demonstrated_if_unsolved
 from etude.objective.hybrid import practise_and_imitate
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import stage
-from etude.types import Group, Signal
-
-
-def centred_or_imitated():
-    """r_i - mean r for attempts; imitation of demonstrations."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return each(centred)(groups, context) + shown(groups)
-
-    return credit
-
-
-def _imitations() -> list[int]:
-    """How many requests are imitations: at first, after a task failed, and once it was imitated."""
-    curriculum, counts = Interleave(1), []
-    for failed in (True, False, False):
-        requests = curriculum.next(1, None)
-        counts.append(sum(r.why == UNSOLVED for r in requests))
-        curriculum.observe([group([0.0, 0.0])] * failed, [])
-    return counts
-
 
 RECIPE = Recipe(
     name="relift",
@@ -61,7 +34,7 @@ RECIPE = Recipe(
     needs=("answer",),
     claim="The share of tasks never solved falls faster than with RL alone, with far fewer demonstrations than SFT uses.",
     examples=(
-        ByHand("practise, imitate what failed, practise", _imitations, [0, 1, 0]),
+        ByHand("attempts: r - mean r", lambda: credited(centred_or_imitated(), [1, 0]), [0.5, -0.5]),
         Reduction("while nothing waits: Dr. GRPO, on-policy", "dr_grpo", {"objective.entropy": 0.0}),
     ),
 )
