@@ -165,6 +165,7 @@ def reduced(claim: Claim, path: Path) -> dict[str, Any]:
         "wasted": 100
         - 100 * float(np.average([m["signal"] for m in metrics], weights=[m["groups"] for m in metrics])),
         "hardest": hardest(claim.tasks, last["per_problem"]),
+        "path": [m["curriculum"] for m in metrics if "curriculum" in m],
         "kinds": {kind: row["mean"] for kind, row in last["kinds"].items()},
     }
     late = [m for m in metrics[len(metrics) * 4 // 5 :] if "attempts/second" in m]

@@ -1,6 +1,6 @@
 """Forward and backward of completions: etude packs them, transformers pads them. In one run, taking turns.
 
-    python bench/forward_backward.py [--rounds 5] [--tasks 8] [--samples 8] [--tokens 64]
+    python bench/forward_backward.py [--rounds 3] [--tasks 8] [--samples 8] [--tokens 64]
 
 The completions are sampled from the model once and given to all. The loss is the same: the sum over completion tokens
 of -advantage x log-probability, divided by their number, with advantages of 1 and -1; losses and gradient norms must
@@ -30,7 +30,7 @@ VARIANTS = {"bf16": "transformers, bf16", "autocast": "transformers, fp32 under 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="with each peer")
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64, help="longest completion")
@@ -38,21 +38,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         job = {**vars(a), "model": str(directory()), "data": str(Path(place) / "completions.json")}
         mine = ours("forward_backward_etude.py", job)  # samples the completions
-        contestants = {"etude": mine}
-        for kind, name in VARIANTS.items():
-            script = "forward_backward_transformers.py"
-            contestants[name] = Contestant(name, peer_python("trl"), script, {**job, "kind": kind})
         peak = Peak(directory())
-        turns: dict[str, list[Any]] = {name: [] for name in contestants}
-        for number in range(a.rounds + 1):
-            print(f"round {number} of {a.rounds}" if number else "first passes, not counted", flush=True)
-            peak.turn()
-            for name in list(turns) if number % 2 else list(turns)[::-1]:
-                found = shown(name, contestants[name].turn())
-                if number:
-                    turns[name].append(found)
-        for contestant in contestants.values():
-            contestant.end()
+        turns: dict[str, list[Any]] = {"etude": [], **{name: [] for name in VARIANTS.values()}}
+        for kind, name in VARIANTS.items():  # one peer at a time: two would not fit into 24 GB
+            script = "forward_backward_transformers.py"
+            other = Contestant(name, peer_python("trl"), script, {**job, "kind": kind})
+            pair = {"etude": mine, name: other}
+            for number in range(a.rounds + 1):
+                print(f"round {number} of {a.rounds}" if number else "first passes, not counted", flush=True)
+                peak.turn()
+                for who in list(pair) if number % 2 else list(pair)[::-1]:
+                    found = shown(who, pair[who].turn())
+                    if number:
+                        turns[who].append(found)
+            other.end()
+        mine.end()
         sizes = json.loads(Path(job["data"]).read_text())
     _must_agree(turns)
     write_result("forward_backward", _summary(a, turns, sizes, peak.end()))

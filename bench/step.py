@@ -4,7 +4,7 @@
 
 The same model (the embedded SmolLM2-135M-Instruct), tasks in the same order, rule of reward, batch, optimiser (AdamW)
 and sampling settings. TRL accumulates gradients where the whole batch at once would not fit into memory. Each
-contestant's first step, which touches memory for the first time, is left out; how long it took is written down. TRL
+contestant's first two steps, which touch memory for the first time, are left out; how long they took is written down. TRL
 trains on every group. etude leaves out groups whose rewards are all equal (their advantage is 0 and so is their
 gradient), and takes turns with itself training on every group as well: `ratio` compares equal work, every group
 trained; `ratio_as_used` compares etude as a user gets it. Writes bench/results/NAME.json.
@@ -26,6 +26,7 @@ from work import Peak, forward_flops, read_shape, training_flops
 from etude.policy.embedded import directory
 from etude.policy.shape import Shape
 
+WARM_UP = 2
 TASKS = "chain_sum:max_terms=2,max_digits=2"
 Turns = dict[str, list[dict[str, Any]]]
 
@@ -46,20 +47,21 @@ def main() -> None:
     usual = (a.tasks, a.samples, a.tokens) == (8, 8, 64)
     name = a.name or ("step" if usual else f"step-{a.tasks}x{a.samples}x{a.tokens}")
     with tempfile.TemporaryDirectory() as place:
-        steps = 2 * (a.rounds + 2)
+        steps = 2 * (a.rounds + 1 + WARM_UP)
         job = {**vars(a), "place": place, "model": str(directory()), "spec": TASKS, "lr": 1e-6}
         job["prompts"] = write_prompts(Path(place), TASKS, steps * a.tasks)
         peak = Peak(directory())
         mine = ours("step_etude.py", job)
         theirs = Contestant("TRL 1.16", peer_python("trl"), "step_trl.py", job)
-        first = {"etude": mine.turn(every_group=True), "TRL 1.16": theirs.turn()}
-        for who, found in first.items():
-            shown(f"{who}, first step", found)
+        first: dict[str, list[float]] = {"etude": [], "TRL 1.16": []}
+        for number in range(WARM_UP):
+            for who, found in (("etude", mine.turn(every_group=True)), ("TRL 1.16", theirs.turn())):
+                first[who].append(shown(f"{who}, warm-up {number + 1}", found)["seconds"])
         turns = _rounds(a.rounds, mine, theirs, peak)
         for contestant in (mine, theirs):
             contestant.end()
     result = _summary(a, turns, read_shape(directory()), peak.end())
-    result["first_seconds"] = {n: t["seconds"] for n, t in first.items()}
+    result["first_seconds"] = first
     write_result(name, result)
 
 

@@ -261,7 +261,7 @@ def _other(parameter, value):
     if parameter.kind in (int, int | None) or isinstance(value, int):
         return int(low) if value != low else int(low) + 1
     if isinstance(value, str) or (value is None and parameter.kind is str):
-        return "other"
+        return "other=1"
     return low + (high - low) * 0.37
 
 

@@ -30,6 +30,7 @@ def words() -> TaskSet:
             (Message("user", word),),
             First(word[0]),
             kind="first",
+            difficulty=float(len(set(word))),
             answer=word[0],
             reference=word[0],
             hints=(word[0],),

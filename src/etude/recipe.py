@@ -93,6 +93,9 @@ class Recipe:
     departures: tuple[str, ...] = ()  # where this differs from the paper, and guesses made
     confidence: str = "source"  # of the description that it was built from: source | memory | guess
     base: Recipe | None = None
+    alone: Recipe | None = (
+        None  # fills the other stages where this is trained by itself; gives way in a composition
+    )
     needs: tuple[str, ...] = ()  # keys of NEEDS
     companions: Mapping[str, Companion] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)  # settings of the run itself: {"attempts": 1}
@@ -103,6 +106,10 @@ class Recipe:
         unknown = set(self.stages) - set(STAGES)
         if unknown:
             raise TypeError(f"recipe {self.name}: unknown stage {unknown}")
+        if self.base and self.base.alone:
+            raise TypeError(
+                f"recipe {self.name}: a base has no recipe of its own to be trained with (`alone`)"
+            )
 
     @property
     def replaces(self) -> tuple[str, ...]:
@@ -111,10 +118,12 @@ class Recipe:
         return tuple(s for s in STAGES if s in own)
 
     def resolved(self) -> dict[str, Stage]:
-        return {**(self.base.resolved() if self.base else {}), **self.stages}
+        under = [r.resolved() for r in (self.alone, self.base) if r]
+        return {n: s for stages in (*under, self.stages) for n, s in stages.items()}
 
     def _gathered(self, name: str) -> dict[str, Any]:
-        return {**(self.base._gathered(name) if self.base else {}), **getattr(self, name)}
+        under = [r._gathered(name) for r in (self.alone, self.base) if r]
+        return {k: v for known in (*under, getattr(self, name)) for k, v in known.items()}
 
     @property
     def all_companions(self) -> dict[str, Companion]:
@@ -131,7 +140,10 @@ class Recipe:
 
 def compose(recipes: Sequence[Recipe]) -> Recipe:
     """One recipe that replaces what each of `recipes` replaces. UserError where two replace the same stage."""
-    first, *rest = recipes
+    if len(recipes) == 1:
+        return recipes[0]
+    beside = _beside(recipes)
+    first, *rest = [replace(recipe, alone=None) for recipe in recipes]
     joined = first
     owner = dict.fromkeys(first.replaces, first.name)
     for recipe in rest:
@@ -153,7 +165,13 @@ def compose(recipes: Sequence[Recipe]) -> Recipe:
             companions={**joined.all_companions, **recipe.all_companions},
             defaults={**joined.all_defaults, **recipe.all_defaults},
         )
-    return joined
+    return replace(joined, alone=beside)
+
+
+def _beside(recipes: Sequence[Recipe]) -> Recipe | None:
+    """What fills the stages that nobody replaces: the `alone` of one of `recipes`, if all of its stages are free."""
+    taken = {name for recipe in recipes for name in recipe.replaces}
+    return next((r.alone for r in recipes if r.alone and not taken & set(r.alone.replaces)), None)
 
 
 def override(recipe: Recipe, changes: Mapping[str, str], base: Mapping[str, Stage]) -> Recipe:

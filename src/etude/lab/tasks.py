@@ -8,6 +8,7 @@ checked. A quarter of all problems, by a hash of their content, belongs to the m
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,18 +52,27 @@ def _totals(kind: str, items: list[str]) -> Problem:
 
 
 def _sort(rng: np.random.Generator, level: int) -> Problem:
-    items = [str(c) for c in rng.choice(list(LETTERS), ITEMS[level])]
+    return _sorted([str(c) for c in rng.choice(list(LETTERS), ITEMS[level])])
+
+
+def _sorted(items: list[str]) -> Problem:
     return f"sort {''.join(items)}", sorted(items), "".join(sorted(items))
 
 
 def _reverse(rng: np.random.Generator, level: int) -> Problem:
-    items = [str(c) for c in rng.choice(list(LETTERS), ITEMS[level])]
+    return _reversed([str(c) for c in rng.choice(list(LETTERS), ITEMS[level])])
+
+
+def _reversed(items: list[str]) -> Problem:
     return f"reverse {''.join(items)}", items[::-1], "".join(items[::-1])
 
 
 def _count(rng: np.random.Generator, level: int) -> Problem:
     items = [str(c) for c in rng.choice(list("abc"), ITEMS[level])]
-    which = str(rng.choice(list("abc")))
+    return _counted(str(rng.choice(list("abc"))), items)
+
+
+def _counted(which: str, items: list[str]) -> Problem:
     counts = np.cumsum([c == which for c in items])
     lines = [f"{c}{n}" for c, n in zip(items, counts, strict=True)]
     return f"count {which} in {''.join(items)}", lines, str(counts[-1])
@@ -74,6 +84,14 @@ KINDS: Mapping[str, tuple[str, Callable[[np.random.Generator, int], Problem]]] =
     "sort": ("puts letters in order", _sort),
     "reverse": ("turns a word around", _reverse),
     "count": ("counts a letter", _count),
+}
+
+WRITTEN: Mapping[str, Callable[[re.Match[str]], Problem]] = {
+    r"sum (\d+)": lambda m: _totals("sum", list(m[1])),
+    r"chain ((?:[+-][1-9])+)": lambda m: _totals("chain", re.findall("[+-].", m[1])),
+    rf"sort ([{LETTERS}]+)": lambda m: _sorted(list(m[1])),
+    rf"reverse ([{LETTERS}]+)": lambda m: _reversed(list(m[1])),
+    r"count ([abc]) in ([abc]+)": lambda m: _counted(m[1], list(m[2])),
 }
 
 PARAMS = (
@@ -101,6 +119,19 @@ class Worked(Exact):
         wrong = next((i for i, line in enumerate(self.lines, 1) if said[i - 1 : i] != [line]), 0)
         return replace(verdict, feedback=f"{UNARY} Line {wrong} is wrong." if wrong else UNARY)
 
+    def posed(self, task: Task, text: str) -> Task | None:
+        """The problem that the first line of `text` poses, worked out, if it is of the same kind as `task`; None
+        where it poses none, or one of the warm-up's."""
+        line = (text.strip().splitlines() or [""])[0].strip()
+        found = ((re.fullmatch(pattern, line), work) for pattern, work in WRITTEN.items())
+        problem = next((work(match) for match, work in found if match), None)
+        if problem is None or line.split()[0] != task.prompt[-1].content.split()[0] or warm(line):
+            return None
+        if not ITEMS[0] <= len(problem[1]) <= ITEMS[-1]:
+            return None
+        level = max(i for i, items in enumerate(ITEMS) if items <= len(problem[1]))
+        return _task(task.kind, level, problem, self.feedback)
+
 
 def lab_task(kind: str, level: int, seed: int, feedback: str = "unary", warm_up: bool = False) -> Task:
     """The task named by the arguments. `warm_up`: from the quarter of problems that the model has been taught on;
@@ -108,8 +139,18 @@ def lab_task(kind: str, level: int, seed: int, feedback: str = "unary", warm_up:
     for attempt in range(TRIES):
         rng = np.random.default_rng(item_seed("lab", kind, level, seed, attempt))
         said, lines, result = KINDS[kind][1](rng, level)
-        if (int(digest(said), 16) % 4 == 0) == warm_up:
+        if warm(said) == warm_up:
             break
+    return _task(kind, level, (said, lines, result), feedback)
+
+
+def warm(said: str) -> bool:
+    """Whether a problem belongs to the quarter that the model has been taught on."""
+    return int(digest(said), 16) % 4 == 0
+
+
+def _task(kind: str, level: int, problem: Problem, feedback: str) -> Task:
+    said, lines, result = problem
     return Task(
         prompt=(Message("user", said),),
         check=Worked(result, feedback=feedback, lines=tuple(lines)),
@@ -145,12 +186,12 @@ class LabSource:
         self._level = None if own["level"] is None else check_level(self.name, float(own["level"]), LEVELS)
 
     def levels(self, kind: str) -> tuple[float, ...]:
-        """All five, whatever the kind."""
-        return LEVELS
+        """All five, whatever the kind; the one level that the source was fixed to."""
+        return LEVELS if self._level is None else (self._level,)
 
     def draw(self, kind: str, difficulty: float | None, n: int, seed: int) -> list[Task]:
         """`n` tasks; see `etude.tasks.source.Source`."""
-        level = self._level if difficulty is None else check_level(kind, difficulty, LEVELS)
+        level = self._level if difficulty is None else check_level(kind, difficulty, self.levels(kind))
         tasks = []
         for i in range(n):
             here = level if level is not None else LEVELS[item_seed("level", kind, seed, i) % len(LEVELS)]

@@ -53,8 +53,8 @@ class Listed:
         self._order = lru_cache(maxsize=64)(self._ordered)
 
     def levels(self, kind: str) -> tuple[float, ...]:
-        """The difficulties that tasks of this kind have."""
-        return tuple(sorted({t.difficulty for part in self._parts.values() for t in part if t.kind == kind}))
+        """The difficulties of the training tasks of this kind; none where all of them are set aside."""
+        return tuple(sorted({t.difficulty for t in self._parts["train"] if t.kind == kind}))
 
     def tasks(self, part: str) -> list[Task]:
         """All tasks of the "train" or the "eval" part, in the list's order."""

@@ -92,10 +92,12 @@ class GymSource:
         self._config(None)  # refuses bad values now
         self._levels: tuple[float, ...] | None = None
         self.level = tuple(check_level(self.name, float(v), self.levels(self.name)) for v in own["level"])
+        self._levels = tuple(sorted(set(self.level))) or self._levels
         self._own = own
 
     def levels(self, kind: str) -> tuple[float, ...]:
-        """The curriculum levels whose configuration the generator accepts; (0.0,) where it has none."""
+        """The curriculum levels whose configuration the generator accepts, (0.0,) where it has none; those that the
+        source was fixed to."""
         if self._levels is None:
             self._levels = self._find_levels()
         return self._levels

@@ -8,8 +8,8 @@ import random
 import re
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from etude.errors import UserError, nearest
@@ -18,13 +18,16 @@ from etude.tasks.check import UNARY
 from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, out_of_range, told
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
-from etude.types import Verdict
+from etude.types import Message, Task, Verdict
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 _SHOWN = 120  # characters of a value that feedback shows
 SECONDS = 2.0
+LONGEST = 6  # things that one function does
+_ASKED = re.compile(r"takes a list of integers, (.+?), and returns (.+?)\.")
 
 Case = tuple[tuple[Any, ...], Any]  # arguments and result
+Step = tuple[str, str, int]  # what is said of it, its code, and the number in both
 
 
 class _Slow(BaseException):
@@ -85,6 +88,25 @@ class Program:
                 return f"{call} returned {_short(found)}; it should return {result!r}."
         return ""
 
+    def posed(self, task: Task, text: str) -> Task | None:
+        """The function that `text` asks for in the words of these tasks, with its calls worked out by running it;
+        None where it asks for none."""
+        found = _ASKED.search(text)
+        steps = [_step(said) for said in found[1].split(", then ")] if found else []
+        known = [step for step in steps if step is not None]
+        if found is None or found[2] not in ENDS or len(known) < len(steps) or len(steps) > LONGEST:
+            return None
+        draw = random.Random(item_seed("program", "written", found[0]))
+        made = _function(known, found[2], draw, len(self.cases), self.feedback)
+        assert made.check is not None
+        return replace(
+            task,
+            prompt=(*task.prompt[:-1], Message(task.prompt[-1].role, made.prompt)),
+            check=made.check,
+            answer=made.answer,
+            reference=made.reference,
+        )
+
 
 def _copy(value: Any) -> Any:
     """The arguments anew, so that a program that changes them does not change the case."""
@@ -141,18 +163,33 @@ ENDS = {"the list": "xs", "their sum": "sum(xs)", "how many there are": "len(xs)
 def _make(s: dict[str, Any], seed: int) -> Made:
     draw = random.Random(item_seed("program", seed))
     chosen = [(said, code, draw.randint(2, 5)) for said, code in draw.sample(list(STEPS.items()), s["steps"])]
-    said, end = draw.choice(list(ENDS.items()))
+    said, _ = draw.choice(list(ENDS.items()))
+    return _function(chosen, said, draw, s["cases"], s["feedback"])
+
+
+def _function(chosen: Sequence[Step], said: str, draw: random.Random, number: int, feedback: str) -> Made:
+    """The task of doing `chosen`, then returning what `said` names, with `number` calls worked out."""
+    end = ENDS[said]
     body = "".join(f"    {code.format(k=k)}\n" for _, code, k in chosen)
     gold = f"def f(xs):\n{body}    return {end}"
     place: dict[str, Any] = {}
     exec(gold, place)
     cases = []
-    for _ in range(s["cases"]):
+    for _ in range(number):
         xs = [draw.randint(-9, 9) for _ in range(draw.randint(0, 6))]
         cases.append(((xs,), place["f"](list(xs))))
     steps = ", then ".join(text.format(k=k) for text, _, k in chosen)
     prompt = f"Write a Python function f(xs) that takes a list of integers, {steps}, and returns {said}."
-    return Made(prompt, check=Program("f", tuple(cases), gold, s["feedback"]), answer=gold, reference=gold)
+    return Made(prompt, check=Program("f", tuple(cases), gold, feedback), answer=gold, reference=gold)
+
+
+def _step(said: str) -> Step | None:
+    """The step that these words name."""
+    for text, code in STEPS.items():
+        found = re.fullmatch(re.escape(text).replace(r"\{k\}", r"(\d{1,3})"), said)
+        if found:
+            return text, code, int(found[1]) if found.groups() else 0
+    return None
 
 
 KIND = Kind(
@@ -164,7 +201,7 @@ KIND = Kind(
         LEVEL,
     ),
     tuple({"steps": n} for n in (1, 2, 3, 4, 6)),
-    lambda s: out_of_range(s, steps=(1, 6), cases=(1, 50)),
+    lambda s: out_of_range(s, steps=(1, LONGEST), cases=(1, 50)),
     _make,
     "generator",
 )

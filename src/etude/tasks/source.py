@@ -76,7 +76,7 @@ class Source(Protocol):
     kinds: tuple[str, ...]
 
     def levels(self, kind: str) -> tuple[float, ...]:
-        """The difficulties that `draw` accepts for this kind, rising."""
+        """The difficulties that `draw` accepts for this kind, rising: those it was fixed to, if any."""
         ...
 
     def draw(self, kind: str, difficulty: float | None, n: int, seed: int) -> list[Task]:
@@ -170,13 +170,18 @@ class TaskSet:
         self._held = {**self._held, **found}
         return list(found.values())
 
+    def held(self, task: Task) -> bool:
+        """Whether `task`, or the task it was made from (`meta["parent"]`, a key), is held out for evaluation."""
+        return task.key in self._held or task.meta.get("parent") in self._held
+
     def draw(self, request: Request, index: int, seed: int) -> Task:
         """The training task number `index`: a pure function of its arguments and the held-out set.
 
-        Raises UserError for an unknown kind or difficulty, and where only held-out tasks are left.
+        Raises UserError for an unknown kind or difficulty, where only held-out tasks are left, and for a task that
+        is held out or was made from one that is.
         """
         if request.task is not None:
-            if request.task.key in self._held:
+            if self.held(request.task):
                 raise UserError(
                     f"task {request.task.key} is held out for evaluation; it cannot be trained on"
                 )

@@ -31,14 +31,20 @@ class WorldSource:
         self.world, self.name = name, called or name
         self.kinds: tuple[str, ...] = (self.name,)
         self.given = typed(f"task '{name}'", given or {}, self._kind.params)
-        self._level = check_level(self.name, float(self.given.pop("level", 0)), self.levels(self.name))
-        for level in self.levels(self.name):
+        fixed, distinct = self.given.pop("level", None), self._distinct()
+        self._level = check_level(self.name, float(fixed or 0), distinct)
+        self._levels = distinct if fixed is None else (self._level,)
+        for level in distinct:
             why = self._kind.refuse(self._settings(level))
             if why:
                 raise UserError(f"task '{name}': {why}")
 
     def levels(self, kind: str) -> tuple[float, ...]:
-        """0, 1, ...: each larger than the last; those that what was given makes alike are named once."""
+        """0, 1, ...: each larger than the last; the one level that the source was fixed to."""
+        return self._levels
+
+    def _distinct(self) -> tuple[float, ...]:
+        """All levels; those that what was given makes alike are named once."""
         distinct = {repr(self._settings(i)): float(i) for i in reversed(range(len(self._kind.levels)))}
         return tuple(sorted(distinct.values()))
 

@@ -60,7 +60,7 @@ def play(run: Run, requests: Sequence[Request], purpose: str = "train") -> list[
     tables = []
     for request in requests:
         index, context.drawn = context.drawn, context.drawn + 1
-        task = request.task or run.tasks.draw(request, index, context.seed)
+        task = run.tasks.draw(request, index, context.seed)
         tables.append(
             Table(
                 task=task,
@@ -73,6 +73,7 @@ def play(run: Run, requests: Sequence[Request], purpose: str = "train") -> list[
                 key=seeds.key(context.seed, purpose, context.step, index, task.key),
                 progress=context.progress,
                 voices=run.voices,
+                admits=lambda task: not run.tasks.held(task),
             )
         )
 

@@ -38,6 +38,7 @@ def start(plan: Plan, out: str | Path, tasks: Any = None, reward: Any = None, ov
     tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
+    prepare(stages, tasks)
     models = _models(plan, settings, recipe, stages)
     directory = RunDirectory.create(out, describe(plan, recipe, settings), card(), overwrite=overwrite)
     return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
@@ -62,6 +63,7 @@ def resume(out: str | Path, tasks: Any = None, reward: Any = None) -> tuple[Run,
         stages["reward"] = as_reward(reward)
     tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
+    prepare(stages, tasks)
     _, state, warnings = checkpoint.load(directory.path / "checkpoints")
     run = _assemble(
         plan, settings, recipe, stages, tasks, holdout, directory, _models(plan, settings, recipe, stages)
@@ -117,6 +119,13 @@ def missing(recipe: Recipe, settings: RunSettings, tasks: Any, seed: int) -> Non
     for need in recipe.all_needs:
         if not has[need]:
             raise Refused(f"recipe {recipe.name} needs {NEEDS[need]}, which is missing here")
+
+
+def prepare(stages: Mapping[str, Any], tasks: Any) -> None:
+    """Shows the task set to every stage that wants to see it before anything is sampled, and may refuse it."""
+    for part in stages.values():
+        if hasattr(part, "prepare"):
+            part.prepare(tasks)
 
 
 def as_reward(function: Any) -> Any:
