@@ -79,13 +79,15 @@ class Claim:
         )
 
 
-def load(path: Path = SETTINGS) -> list[Claim]:
-    """All claims, in the order of the file. UserError for a metric or direction that does not exist."""
+def load(path: Path = SETTINGS, only: str = "") -> list[Claim]:
+    """All claims, or those of the group `only`, in the order of the file. UserError for a metric or direction that
+    does not exist."""
     found = []
-    for on, group in tomllib.loads(path.read_text()).items():
-        common = {k: v for k, v in group.items() if k != "claim"}
-        for recipe, own in group["claim"].items():
-            claim = Claim(recipe, on, **{**common, **own})
+    for name, group in tomllib.loads(path.read_text()).items():
+        common = {"on": name, **{k: v for k, v in group.items() if k not in ("claim", "beside")}}
+        for recipe, own in group["claim"].items() if only in ("", name) else ():
+            claim = Claim(recipe, **{**common, **own})
+            on = claim.on
             if claim.metric not in METRICS or claim.better not in ("higher", "lower"):
                 raise UserError(f"claims.toml: {on}.{recipe} has metric '{claim.metric}', '{claim.better}'")
             found.append(claim)

@@ -1,10 +1,10 @@
-"""Does choosing what to practise next beat drawing evenly? Settings are fixed beforehand in bench/curricula.toml.
+"""Does choosing what to practise next beat drawing evenly? Settings: the group "curricula" of bench/claims.toml.
 
     python bench/curricula.py [--parallel 2] [--draw]
 
 Every arm against the base at equal compute: accuracy on all held-out problems and on the hardest level (`compare`'s
 statistics, Holm over the arms), the area under the held-out curve, the share of groups without signal and the spread
-between kinds (Welch's t over seeds). Runs are kept, reduced, in runs/claims: started again it goes on. Writes
+between kinds (Welch's t over seeds). Runs are shared with bench/claims.py: started again it goes on. Writes
 bench/results/curricula.json, docs/curricula.svg (effects) and docs/curriculum-paths.svg (levels drawn over time).
 """
 
@@ -14,26 +14,29 @@ import argparse
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claims import Claim, by_problem, facts_of, play
+from claims import SETTINGS, Claim, by_problem, facts_of, load, play
 from contestants import HERE, RESULTS, card, write_result
 from picture import document, text
 from scipy import stats
 
-SETTINGS = HERE / "curricula.toml"
 DOCS = HERE.parent / "docs"
+GROUP = "curricula"
 LEVELS = ("#cfe3f5", "#93c1e8", "#4f97d1", "#1f6aa8", "#0b3d6b")  # easy to hard
 Facts = Sequence[Mapping[str, Any]]
 
 
 def claims() -> dict[str, Claim]:
-    """Every arm against the base, as a claim that `bench/claims.py` can play."""
-    chosen = tomllib.loads(SETTINGS.read_text())
-    common = {k: chosen[k] for k in ("model", "tasks", "budget", "seeds", "changes", "base")}
-    return {name: Claim(name, "curricula", "", arm=arm, **common) for name, arm in chosen["arms"].items()}
+    """{arm: claim}: every claim on the common mixture, and the arms that stand beside them without a claim."""
+    of = {c.recipe: c for c in load(only=GROUP) if not c.untested}
+    group = tomllib.loads(SETTINGS.read_text())[GROUP]
+    of = {name: c for name, c in of.items() if (c.base, c.tasks) == (group["base"], group["tasks"])}
+    first = next(iter(of.values()))
+    return {**{n: replace(first, recipe=n, arm=arm) for n, arm in group["beside"].items()}, **of}
 
 
 def area(run: Mapping[str, Any]) -> float:
@@ -167,7 +170,7 @@ def main() -> None:
             paths[name] = shares(path).tolist()
         print(f"{name}: done", flush=True)
     base = next(iter(wanted.values())).base
-    chosen = tomllib.loads(SETTINGS.read_text())
+    chosen = tomllib.loads(SETTINGS.read_text())[GROUP]
     result = {"settings": chosen, "base": base, "arms": measured(runs, base), "paths": paths, "card": card()}
     write_result("curricula", result)
     draw(result)

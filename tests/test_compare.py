@@ -92,6 +92,8 @@ def test_settings_of_an_arm() -> None:
         "grpo+nsr",
         {"update.lr": "5e-6", "credit.std": "false"},
     )
+    (arm,) = parse_arms(["mixture:curriculum.weights=sum=4,sort=1,run.attempts=4"])
+    assert arm.changes == {"curriculum.weights": "sum=4,sort=1", "run.attempts": "4"}
 
 
 SOUND = {"signal_tokens": 0.5, "errors": 0.0, "gap": 0.0, "truncated": 0.1, "correct": 0.3}

@@ -12,6 +12,7 @@ from etude.train.config import parse_changes
 
 UNTRAINED = "untrained"
 LABEL = re.compile(r"(?:(?P<label>[\w.-]+)=)?(?P<recipe>[\w+]+)(?::(?P<settings>.*))?")
+SEPARATOR = re.compile(r",(?=[\w-]+\.[\w-]+=)")  # a value may hold commas of its own
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def _arm(word: str) -> Arm:
         raise UserError(
             f"an arm looks like RECIPE, NAME=RECIPE or NAME=RECIPE:stage.field=value; got '{word}'"
         )
-    changes = parse_changes(match["settings"].split(",")) if match["settings"] else {}
+    changes = parse_changes(SEPARATOR.split(match["settings"])) if match["settings"] else {}
     return Arm(match["label"] or match["recipe"], match["recipe"], changes)
 
 
