@@ -24,7 +24,7 @@ from picture import Panel, Series, panels
 AXES: dict[str, tuple[dict[str, Any], str, list[Any]]] = {
     "tasks": ({"samples": 4, "prompt": 64, "completion": 16}, "tasks", [4, 8, 16, 32, 64]),
     "samples": ({"tasks": 4, "prompt": 512, "completion": 16}, "samples", [2, 4, 8, 16, 32]),
-    "samples, a prompt each": (
+    "samples apart": (
         {"tasks": 4, "prompt": 512, "completion": 16, "share": False},
         "samples",
         [2, 4, 8],
@@ -80,7 +80,7 @@ def main() -> None:
 def _result(points: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"what": "seconds of one step, one axis varied at a time", "points": points}
     slopes = {}
-    for axis in ("samples", "samples, a prompt each"):
+    for axis in ("samples", "samples apart"):
         x, y = curve(points, axis)
         if len(x) > 1:
             slopes[axis] = float(np.polyfit(x, y, 1)[0])
@@ -112,7 +112,7 @@ def draw(points: dict[str, Any], path: Path) -> None:
     for axis, title in TITLES.items():
         lines = series(axis)
         if axis == "samples":
-            lines.append(Series("step, a prompt for every sample", *curve(points, "samples, a prompt each")))
+            lines.append(Series("step, a prompt for every sample", *curve(points, "samples apart")))
         if len(lines[0].x) > 1:
             wanted.append(Panel(title, [line for line in lines if line.x], "s"))
     path.write_text(panels("Seconds of one training step", wanted, columns=3))

@@ -2,8 +2,8 @@
 
     python bench/step.py [--rounds 3] [--tasks 8] [--samples 8] [--tokens 64]
 
-The same model (the embedded SmolLM2-135M-Instruct), tasks in the same order, rule of reward, batch, optimiser (AdamW)
-and sampling settings. TRL accumulates gradients where the whole batch at once would not fit into memory. Each
+The same model (the embedded SmolLM2-135M-Instruct), rule of reward, batch, optimiser (AdamW) and sampling settings; TRL's
+steps have the tasks of etude's steps that train on every group. TRL accumulates gradients where the whole batch at once would not fit into memory. Each
 contestant's first two steps, which touch memory for the first time, are left out; how long they took is written down. TRL
 trains on every group. etude leaves out groups whose rewards are all equal (their advantage is 0 and so is their
 gradient), and takes turns with itself training on every group as well: `ratio` compares equal work, every group
@@ -16,6 +16,7 @@ import argparse
 import json
 import statistics
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ def main() -> None:
     usual = (a.tasks, a.samples, a.tokens) == (8, 8, 64)
     name = a.name or ("step" if usual else f"step-{a.tasks}x{a.samples}x{a.tokens}")
     with tempfile.TemporaryDirectory() as place:
-        steps = 2 * (a.rounds + 1 + WARM_UP)
         job = {**vars(a), "place": place, "model": str(directory()), "spec": TASKS, "lr": 1e-6}
-        job["prompts"] = write_prompts(Path(place), TASKS, steps * a.tasks)
+        steps = [*range(WARM_UP), *(WARM_UP + 2 * r + r % 2 for r in range(a.rounds + 1))]  # on every group
+        job["prompts"] = write_prompts(
+            Path(place), TASKS, [step * a.tasks + i for step in steps for i in range(a.tasks)]
+        )
         peak = Peak(directory())
         mine = ours("step_etude.py", job)
         theirs = Contestant("TRL 1.16", peer_python("trl"), "step_trl.py", job)
@@ -65,12 +68,12 @@ def main() -> None:
     write_result(name, result)
 
 
-def write_prompts(place: Path, spec: str, n: int) -> str:
-    """The first n tasks that a run of seed 0 draws, for a peer that cannot draw them itself."""
+def write_prompts(place: Path, spec: str, which: Iterable[int]) -> str:
+    """These of the tasks that a run of seed 0 draws, for a peer that cannot draw them itself."""
     from etude.tasks import load
     from etude.types import Request
 
-    drawn = [load(spec).draw(Request(), i, 0) for i in range(n)]
+    drawn = [load(spec).draw(Request(), i, 0) for i in which]
     path = place / "prompts.json"
     path.write_text(json.dumps([{"prompt": t.prompt[0].content, "answer": t.answer} for t in drawn]))
     return str(path)

@@ -38,7 +38,7 @@ def main() -> None:
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         job = {**SHAPE, "place": place, "model": str(directory()), "spec": TASKS}
-        job["prompts"] = write_prompts(Path(place), TASKS, MOST_STEPS * SHAPE["tasks"])
+        job["prompts"] = write_prompts(Path(place), TASKS, range(MOST_STEPS * SHAPE["tasks"]))
         exam = {"spec": TASKS, "problems": a.problems, "attempts": a.attempts, "tokens": SHAPE["tokens"]}
         examiner = ours("examine.py", exam, "examiner")
         racers = [
