@@ -16,8 +16,8 @@ from etude.credit.attempts import compared, without_help
 from etude.errors import UserError
 from etude.evaluate.transitions import second_attempt, transitions
 from etude.recipes import build, find
-from etude.recipes.self_correction.lemma import FIX
 from etude.rollout.attempts import attempt_of
+from etude.rollout.corrections import FIX
 from etude.rollout.edits import close_enough, subtle_error
 from etude.rollout.player import Voice
 from etude.rollout.second import Reflect, between_tags
@@ -717,20 +717,6 @@ def test_show_marks_what_is_trained(tmp_path) -> None:
     assert chosen(tmp_path / "run", one["id"]) == [one, kept]
     assert etude(["show", str(tmp_path / "run"), "--json"]) == 0
     assert etude(["show", str(tmp_path / "run"), "7-0"]) == 2
-
-
-def test_the_example_runs_with_any_model(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    import runpy
-    from pathlib import Path
-
-    from etude.policy.tiny import tiny_directory
-
-    example = Path(__file__).parent.parent / "examples" / "second_attempt.py"
-    assert len(example.read_text().splitlines()) < 40
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["second_attempt.py", str(tiny_directory(tmp_path / "m")), "1"])
-    runpy.run_path(str(example), run_name="__main__")
-    assert "attempts/second" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Annotated, Any
 
 import numpy as np
 
 from etude.credit.group import centred, standardised
 from etude.credit.imitate import tagged
+from etude.rollout.guided import GUIDANCE
+from etude.settings import Setting
 from etude.types import Array, Episode, Group, Signal, Span
 
 
@@ -80,3 +83,23 @@ def adopted(episode: Episode, where: Array, logp: Array) -> Episode:
         for span, start, end in zip(episode.spans, starts, starts[1:], strict=False)
     ]
     return replace(episode, spans=tuple(spans))
+
+
+def both_voices(
+    bound: Annotated[float, Setting("bound on |A|", low=0.1)] = 4.0,
+):
+    """GRPO's advantage, bounded, on the student's tokens and on the teacher's. Extra `guidance`: 1 on the latter
+    (ThinkTuning, arXiv 2508.07616)."""
+
+    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+        signals = []
+        for group in groups:
+            for episode, a in zip(group.episodes, standardised(group.rewards), strict=True):
+                theirs = tagged(episode, GUIDANCE)
+                on = (episode.sampled | theirs).astype(np.float32)
+                row = on * np.float32(np.clip(a, -bound, bound))
+                extras = {GUIDANCE: theirs.astype(np.float32)}
+                signals.append(Signal(episode, row, {"policy": on}, extras))
+        return signals
+
+    return credit

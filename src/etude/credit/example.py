@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from etude.credit.group import Credit
+from etude.rollout.attempts import nth
 from etude.types import Episode, Group, Span, Task, Verdict
 
 
@@ -37,6 +38,18 @@ def group(rewards: Sequence[float], lengths: Sequence[int] | None = None) -> Gro
     sizes = lengths or [1] * len(rewards)
     made = (attempt(r, range(1, n + 1), i) for i, (r, n) in enumerate(zip(rewards, sizes, strict=True)))
     return Group(TASK, tuple(made))
+
+
+def tried(*attempts: tuple[Sequence[int], bool]) -> Episode:
+    """Attempts of these tokens, each right or wrong. The prompt is (1, 2); later attempts begin afresh after it, and
+    without their help it would have been (1,)."""
+    spans: list[Span] = []
+    for number, (tokens, _) in enumerate(attempts, 1):
+        words = Span("assistant", np.array(tokens), True, np.zeros(len(tokens)), tag=nth(number))
+        spans += [Span("user", np.array([1, 2]), tag="prompt", restart=number > 1), words]
+    plain = {nth(number): [1] for number in range(2, len(attempts) + 1)}
+    verdicts = tuple(Verdict(float(right), right) for _, right in attempts)
+    return Episode(TASK, tuple(spans), verdicts=verdicts, notes={"plain": plain})
 
 
 def credited(credit: Credit, *rewards: Sequence[float]) -> list[float]:

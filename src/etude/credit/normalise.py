@@ -122,3 +122,18 @@ def balanced_mean(
         return signals
 
     return credit
+
+
+def pool_mean() -> Credit:
+    """r_i - mean of the whole pool, for the attempts that are kept (notes `kept`); the others teach nothing and count
+    in no mean (Reinforce-Ada, arXiv 2510.04996)."""
+
+    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+        return [
+            constant(episode, float(advantage))
+            for group in groups
+            for episode, advantage in zip(group.episodes, centred(group.rewards), strict=True)
+            if episode.notes["kept"]
+        ]
+
+    return credit

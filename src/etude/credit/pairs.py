@@ -11,7 +11,7 @@ import numpy as np
 from etude import seeds
 from etude.credit.group import constant
 from etude.settings import Setting
-from etude.types import Array, Group, Message, Signal, Span
+from etude.types import Array, Episode, Group, Message, Signal, Span
 
 
 def preference_pairs(
@@ -88,3 +88,35 @@ def _under(how: str, signals: Sequence[Signal], context: Any) -> list[Array]:
     model = context.companions["reference"]
     rows = context.rows(asked, lambda out: out.logp, policy=model)
     return [np.append(np.zeros(old, np.float32), r[new:]) for r, (new, old) in zip(rows, sizes, strict=True)]
+
+
+def step_pair(episode: Episode, number: int) -> list[Signal]:
+    """The right step (+1) and its edit (-1) after what stood before them (notes `edit`); pair `number` of the group."""
+    edit = episode.notes["edit"]
+    right = episode.tokens[edit["start"] : edit["end"]]
+    before = Span("user", episode.tokens[: edit["start"]], tag="prefix")
+    signals = []
+    for tokens, sign in ((right, 1.0), (edit["tokens"], -1.0)):
+        step = Span("assistant", np.array(tokens, np.int32), tag="step")
+        on = np.append(np.zeros(len(before)), np.ones(len(step))).astype(np.float32)
+        pair = {"pair": np.full(len(on), number, np.float32)}
+        laid = replace(episode, spans=(before, step))
+        signals.append(Signal(laid, on * np.float32(sign), {"policy": on}, pair))
+    return signals
+
+
+def full_and_step_pairs():
+    """One pair of a right and a wrong answer per mixed group, and the pair of the edited step. Row "chosen": the
+    text that is preferred (RISE, arXiv 2410.06638)."""
+
+    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+        signals = preference_pairs(pairs=1)(groups, context)
+        for group in groups:
+            for episode in group.episodes:
+                signals += step_pair(episode, 2) if "edit" in episode.notes else []
+        rows = [s.weights["policy"] * (s.advantage > 0) for s in signals]
+        return [
+            replace(s, weights={**s.weights, "chosen": row}) for s, row in zip(signals, rows, strict=True)
+        ]
+
+    return credit

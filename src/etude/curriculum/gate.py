@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
+import numpy as np
+
 from etude.settings import Setting
 from etude.types import Group
 
@@ -30,6 +32,21 @@ def solved_only() -> Select:
 def _keep(wanted: Callable[[Group], bool]) -> Select:
     def select(groups: Sequence[Group], context: Any = None) -> list[Group]:
         return [g for g in groups if wanted(g)]
+
+    return select
+
+
+def most_varied(
+    share: Annotated[float, Setting("share of the drawn groups that is kept", low=0.01, high=1)] = 0.25,
+) -> Select:
+    """The groups whose rewards vary most (standard deviation), at least one; the loop draws others instead
+    (UFO, arXiv 2507.14295)."""
+
+    def select(groups: Sequence[Group], context: Any = None) -> list[Group]:
+        tried = [g for g in groups if g.episodes]
+        spread = np.array([g.rewards.std() for g in tried])
+        kept = np.argsort(-spread, kind="stable")[: max(1, round(share * len(tried)))]
+        return [tried[i] for i in sorted(kept)]
 
     return select
 

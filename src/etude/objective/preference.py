@@ -76,3 +76,16 @@ def regularised(
     base = dpo_loss(beta)
     extra = Term("regulariser", regulariser, sum_per_sequence, coefficient=alpha)
     return base + objective(extra, unit="group") if alpha else base
+
+
+def dpo_and_nll(
+    beta: Annotated[float, Setting("strength of the pull to the reference policy", low=0)] = 0.4,
+    nll: Annotated[float, Setting("weight of the chosen text's cross-entropy", low=0)] = 0.0,
+) -> Objective:
+    """DPO over all pairs, and nll x the token mean of -log pi(chosen) (RISE, arXiv 2410.06638)."""
+
+    def loss(out: Outputs, batch: Batch) -> TokenLoss:
+        return -out.logp
+
+    base = dpo_loss(beta)
+    return base + objective(Term("chosen", loss, weight="chosen", coefficient=nll)) if nll else base

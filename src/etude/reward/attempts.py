@@ -27,6 +27,47 @@ def rewards_of(episode: Episode) -> list[float]:
     return [v.reward for v in episode.verdicts]
 
 
+def less_form(episode: Episode, penalty: float) -> list[float]:
+    """The rewards of the attempts, each less `penalty` where no answer was found in it."""
+    rewards = rewards_of(episode)
+    answers = notes_of(episode, "answers") + [""] * len(rewards)  # what was overheard is not read
+    return [r - penalty * (a is None) for r, a in zip(rewards, answers, strict=False)]
+
+
+def formatted(
+    form: Annotated[float, Setting("taken off where no answer is found", low=0, high=1)] = 0.1,
+):
+    """The reward of each attempt (`first`, `second`), less `form` where no answer was found. `reward`: the last
+    (RLTF, arXiv 2602.02482)."""
+
+    def reward(episode: Episode) -> dict[str, float]:
+        rewards = less_form(episode, form)
+        return {"reward": rewards[-1], **dict(zip(("first", "second"), rewards, strict=False))}
+
+    return reward
+
+
+def verdict_if_any():
+    """The last verdict's reward; 1 for a text that nobody judged."""
+    return lambda episode: {"reward": episode.verdict.reward if episode.verdict else 1.0}
+
+
+def gain(new: float, old: float) -> float:
+    """max(0, new - old) / (1 - old): the share that was gained of what could be; 0 where nothing could be."""
+    return max(0.0, new - old) / (1 - old) if old < 1 else 0.0
+
+
+def improvement():
+    """The quality of a first answer, its last verdict's reward; of an answer that goes on from an earlier one, what
+    it gained (ExIt, arXiv 2509.04575)."""
+
+    def reward(episode: Episode) -> dict[str, float]:
+        old, new = episode.task.meta.get("quality"), rewards_of(episode)[-1]
+        return {"reward": new if old is None else gain(new, old), "quality": new}
+
+    return reward
+
+
 def progress_bonus(first: float, second: float, alpha: float) -> float:
     """r2 + alpha (r2 - r1): a second attempt is worth more where it mends, less where it spoils (SCoRe)."""
     return second + alpha * (second - first)

@@ -18,6 +18,7 @@ from etude.types import Array, Episode, Message, Task, Verdict
 
 WRONG = "That is not right."
 AGAIN = f"{WRONG} Try again."
+MARK = "[INCORRECT RATIONALE]"
 
 Share = Annotated[float, Setting("share of the attempts due for a second one that get it", low=0, high=1)]
 
@@ -61,6 +62,19 @@ async def attempt(
         text = "\n".join(replies)
         player.notes["answers"] = [*player.notes.get("answers", ()), answer_of(player.task, text)]
         return verdict, text
+
+
+def marked(
+    wrong: Annotated[str, Setting("what stands in the prompt of a wrong rationale")] = MARK,
+):
+    """An attempt. Notes `plain`: the prompt with the mark, for credit to lay wrong answers behind
+    (arXiv 2403.20046)."""
+
+    async def rollout(task: Task, player: Player) -> Episode:
+        await attempt(player, task.prompt, 1, plain=below(task.prompt, wrong))
+        return player.done()
+
+    return rollout
 
 
 def keep_plain(player: Player, tag: str, messages: Sequence[Message]) -> None:

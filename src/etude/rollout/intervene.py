@@ -6,13 +6,11 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 from typing import Annotated, Any
 
-import numpy as np
-
 from etude.rollout.player import Player
-from etude.rollout.probe import Separator, continued, room, said, step_cuts
+from etude.rollout.probe import Separator, continued, room, said, steps_of
 from etude.settings import Setting
 from etude.types import Episode, Task
 
@@ -69,10 +67,8 @@ def intervening(
         wrong = episodes[0]
 
         async def intervene(task: Task, player: Player) -> list[Episode]:
-            tokenizer, most = table.voice.renderer.tokenizer, 1 << 20
-            start = int(np.flatnonzero(wrong.sampled)[0])
-            cuts = [start, *step_cuts(tokenizer, wrong, separator, most), len(wrong.tokens)]
-            steps = [tokenizer.decode(wrong.tokens[a:b]) for a, b in pairwise(cuts)]
+            tokenizer = table.voice.renderer.tokenizer
+            cuts, steps = steps_of(tokenizer, wrong, separator)
             proposal = await propose(table, player, steps, proposer, separator)
             if proposal is None or reveals(proposal[1], task.answer):
                 return []

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Annotated, Any
 
 import numpy as np
@@ -56,6 +57,13 @@ def _cuts(tokenizer: Any, tokens: Array, separator: str) -> list[int]:
     ends, text = text_ends(tokenizer, tokens), tokenizer.decode(tokens)
     over = [m.end() for m in re.finditer(f"(?:{re.escape(separator)})+", text)]
     return sorted({int(np.searchsorted(ends, end)) + 1 for end in over if text[end:].strip()})
+
+
+def steps_of(tokenizer: Any, episode: Episode, separator: str) -> tuple[list[int], list[str]]:
+    """Where an answer begins, where each of its steps ends (numbers of tokens, K + 1 of them), and the K steps."""
+    start = int(np.flatnonzero(episode.sampled)[0])
+    cuts = [start, *step_cuts(tokenizer, episode, separator, 1 << 20), len(episode.tokens)]
+    return cuts, [tokenizer.decode(episode.tokens[a:b]) for a, b in pairwise(cuts)]
 
 
 def step_index(episode: Episode, cuts: Sequence[int]) -> Array:

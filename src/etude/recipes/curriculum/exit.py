@@ -1,67 +1,15 @@
 """ExIt: earlier answers become tasks of their own, and improving on them is what is rewarded."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
-from etude.credit.group import Credit, constant, standardised
-from etude.curriculum.starts import Starts, chances, quality, spread
+from etude.credit.diversity import distances, diverse
+from etude.curriculum.starts import Starts, chances, spread
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.recipes.base.grpo import RECIPE as GRPO
+from etude.reward.attempts import gain, improvement
 from etude.settings import stage
-from etude.types import Array, Episode, Group, Signal
 
 PAPER = Paper("Bootstrapping Task Spaces for Self-Improvement", "2509.04575", 2025)
-
-
-def gain(new: float, old: float) -> float:
-    """max(0, new - old) / (1 - old): the share that was gained of what could be; 0 where nothing could be."""
-    return max(0.0, new - old) / (1 - old) if old < 1 else 0.0
-
-
-def improvement():
-    """The quality of a first answer; of an answer that goes on from an earlier one, what it gained."""
-
-    def reward(episode: Episode) -> dict[str, float]:
-        if episode.verdict is None:
-            raise ValueError("the rollout ended without a verdict, so there is nothing to reward")
-        old, new = episode.task.meta.get("quality"), quality(episode)
-        return {"reward": new if old is None else gain(new, old), "quality": new}
-
-    return reward
-
-
-def apart(embeddings: Array) -> Array:
-    """d_i = |e_i - mean e| / (max_j - min_j of these distances), f64[G] of [G, D]; 1 where all are equally far."""
-    embeddings = np.asarray(embeddings, np.float64)
-    distance = np.linalg.norm(embeddings - embeddings.mean(0), axis=1)
-    width = np.ptp(distance)
-    return distance / width if width > 1e-5 * distance.max() else np.ones(len(distance))
-
-
-def diverse() -> Credit:
-    """GRPO's advantage times how far an answer lies from the others of its group, by the policy's own last hidden
-    states, averaged over the answer."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        everyone = [constant(e, 1.0) for g in groups for e in g.episodes]
-        rows = context.rows(everyone, lambda out: out.hidden, {"hidden"})
-        means = iter([_mean(row[s.episode.sampled]) for s, row in zip(everyone, rows, strict=True)])
-        signals = []
-        for group in groups:
-            advantages = standardised(group.rewards)
-            if len(advantages):
-                advantages = advantages * apart(np.stack([next(means) for _ in group.episodes]))
-            signals += [constant(e, float(a)) for e, a in zip(group.episodes, advantages, strict=True)]
-        return signals
-
-    return credit
-
-
-def _mean(rows: Array) -> Array:
-    return rows.mean(0) if len(rows) else np.zeros(rows.shape[1])
-
 
 DEPARTURES = (
     "GUESS: kappa = 4 (not given)",
@@ -121,7 +69,9 @@ DIVERSE = Recipe(
     needs=("text",),
     claim="The answers of a group stay more different than under ExIt at no loss of accuracy.",
     examples=(
-        ByHand("distances 1, 3, 2 from the mean", lambda: apart(np.array([[1.0], [-3], [2]])), [0.5, 1.5, 1]),
+        ByHand(
+            "distances 1, 3, 2 from the mean", lambda: distances(np.array([[1.0], [-3], [2]])), [0.5, 1.5, 1]
+        ),
     ),
 )
 

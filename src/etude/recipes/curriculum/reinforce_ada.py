@@ -1,35 +1,18 @@
 """Reinforce-Ada: as many attempts as a task needs until they can be told apart."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
-from etude.credit.group import Credit, centred, constant
+from etude.credit.group import centred
+from etude.credit.normalise import pool_mean
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.adaptive import Adaptive, chosen
 from etude.settings import stage
-from etude.types import Array, Group, Signal
 
 
-def pool_mean() -> Credit:
-    """r_i - mean of the whole pool, for the attempts that are kept; the others teach nothing and count in no mean."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return [
-            constant(episode, float(advantage))
-            for group in groups
-            for episode, advantage in zip(group.episodes, centred(group.rewards), strict=True)
-            if episode.notes["kept"]
-        ]
-
-    return credit
-
-
-def _kept(rewards: Sequence[float], n: int) -> Array:
-    pool = np.array(rewards, float)
-    return centred(pool)[chosen((pool > 0.7).tolist(), n)]
+def _kept(*pool: float) -> list[float]:
+    """The advantages of the four attempts of a pool that are kept."""
+    return centred(np.array(pool))[chosen([r > 0.7 for r in pool], 4)].tolist()
 
 
 RECIPE = Recipe(
@@ -57,10 +40,8 @@ RECIPE = Recipe(
     defaults={"attempts": 4},
     claim="The share of tasks without a gradient falls and accuracy rises faster than with four attempts at every task.",
     examples=(
-        ByHand("1 right of 8, four kept", lambda: _kept([0, 0, 0, 0, 0, 1, 0, 0], 4), [-0.125] * 3 + [0.875]),
-        ByHand(
-            "5 right of 8, four kept", lambda: _kept([1, 1, 1, 0, 0, 1, 0, 1], 4), [0.375] * 2 + [-0.625] * 2
-        ),
+        ByHand("1 right of 8, four kept", lambda: _kept(0, 0, 0, 0, 0, 1, 0, 0), [-0.125] * 3 + [0.875]),
+        ByHand("5 right of 8", lambda: _kept(1, 1, 1, 0, 0, 1, 0, 1), [0.375] * 2 + [-0.625] * 2),
         Reduction(
             "one round of n attempts: GRPO without std",
             "grpo",

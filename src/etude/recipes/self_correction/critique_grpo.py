@@ -1,80 +1,13 @@
 """Critique-GRPO: of the answers refined after a critique, one joins the group, under the bare question."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
-
-import numpy as np
 import torch
 
-from etude.credit.attempts import distilled, on_parts, scores_of, with_extra
-from etude.credit.group import centred
-from etude.objective.attempts import shaped
-from etude.objective.hybrid import Length
-from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, per_constant
-from etude.policy.outputs import Outputs
+from etude.credit.second import mixed_group, with_a_refinement
+from etude.objective.attempts import clipless_and_shaped, shaped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
-from etude.rollout.attempts import nth
 from etude.rollout.second import Refine
-from etude.settings import Setting, stage
-from etude.train.batch import Batch
-from etude.types import Group, Signal
-
-
-def chosen(refined: Sequence[float | None]) -> int | None:
-    """The first of the best refinements; None where there is none."""
-    known = [-1.0 if r is None else r for r in refined]
-    best = int(np.argmax(known)) if known else 0
-    return best if known and refined[best] is not None else None
-
-
-def mixed_group(first: Sequence[float], refined: Sequence[float | None]) -> tuple[list[float], float | None]:
-    """Advantages r - mean of the originals and of the chosen refinement, which takes the place of the last
-    original; that one gets 0."""
-    pick = chosen(refined)
-    if pick is None:
-        return centred(np.array(first)).tolist(), None
-    *advantages, last = centred(np.array([*first[:-1], refined[pick]])).tolist()
-    return [*advantages, 0.0], last
-
-
-def with_a_refinement():
-    """`mixed_group`; the refinement behind the bare question. Extra `refined`: 1 on its tokens."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for group in groups:
-            first = [r or 0.0 for r in scores_of(group, "first")]
-            refined = scores_of(group, "second")
-            advantages, extra = mixed_group(first, refined)
-            pick = chosen(refined)
-            mine = [on_parts(e, {nth(1): a}) for e, a in zip(group.episodes, advantages, strict=True)]
-            if pick is not None and extra is not None:
-                last = mine[-1]  # replaced: it counts in no denominator
-                mine[-1] = replace(last, weights={"policy": np.zeros_like(last.advantage)})
-                signals += with_extra(distilled(group.episodes[pick], nth(2), "policy", extra), refined=1.0)
-            signals += with_extra(mine, refined=0.0)
-        return signals
-
-    return credit
-
-
-def clipless_and_shaped(
-    length: Length = 64.0,
-    gamma: Annotated[float, Setting("constant of f(p) = p / (p + gamma) on refinements", low=0.001)] = 0.1,
-) -> Objective:
-    """-A rho on originals, -A f(pi) on the refinement; summed over tokens, over a constant length."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        own = log_ratio(out, batch).exp()
-        ratio = torch.where(batch.extras["refined"] > 0, shaped(out.logp.exp(), gamma), own)
-        return -batch.advantage * ratio
-
-    return objective(Term("policy", loss, per_constant(length), proportional=True))
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="critique_grpo",

@@ -1,60 +1,12 @@
 """ERL: attempt, reflect, try again, and keep in the weights what worked."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Annotated, Any
-
-from etude.credit.attempts import compared, distilled, on_parts, scores_of
-from etude.objective.attempts import Distil, praised
-from etude.objective.policy import Beta, High, Low, MeanOver, clipped
-from etude.objective.terms import Objective
+from etude.credit.attempts import compared
+from etude.credit.second import experience, kept
+from etude.objective.attempts import reinforce_and_keep
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
-from etude.rollout.attempts import nth
-from etude.rollout.second import REFLECTION, Reflect
-from etude.settings import Setting, stage
-from etude.types import Group, Signal
-
-
-def kept(rewards: Sequence[float | None]) -> list[float]:
-    """max(r_2, 0): how strongly each second attempt is learnt without its reflection; 0 where there was none."""
-    return [max(r or 0.0, 0.0) for r in rewards]
-
-
-def experience(
-    std: Annotated[bool, Setting("divide by the standard deviation of the part within the group")] = True,
-    reflections: Annotated[bool, Setting("train the reflections")] = True,
-    seconds: Annotated[bool, Setting("train second attempts with their reflection in view")] = True,
-):
-    """GRPO's advantage for first attempts among first attempts, for second among second, for reflections by the
-    reward of the attempt that they led to; and second attempts that succeeded, behind the bare question, with
-    advantage max(r_2, 0): row "distilled"."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for group in groups:
-            outcome = scores_of(group, "second")
-            first, second = compared(scores_of(group, "first"), std), compared(outcome, std)
-            praise = kept(outcome)
-            for i, episode in enumerate(group.episodes):
-                parts = {nth(1): first[i]}
-                parts |= {REFLECTION: second[i]} if reflections else {}
-                parts |= {nth(2): second[i]} if seconds else {}
-                signals.append(on_parts(episode, parts))
-                if praise[i]:
-                    signals += distilled(episode, nth(2), "distilled", praise[i])
-        return signals
-
-    return credit
-
-
-def reinforce_and_keep(
-    low: Low = 0.2, high: High = 0.28, mean: MeanOver = "sum", distil: Distil = 1.0, beta: Beta = 0.0
-) -> Objective:
-    """PPO's clip on what was said, and -max(r_2, 0) log pi(y_2 | x) on what worked."""
-    return clipped(low, high, mean, beta=beta) + praised(distil, mean)
-
+from etude.rollout.second import Reflect
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="erl",

@@ -1,61 +1,11 @@
 """Mistake tuning: right and wrong rationales side by side, told apart by a mark in the prompt."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Annotated, Any
-
-import numpy as np
-
-from etude.credit.attempts import distilled
-from etude.credit.imitate import demonstrations
+from etude.credit.mistakes import picked, right_and_wrong
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.attempts import attempt, below, nth
+from etude.rollout.attempts import marked
 from etude.rollout.beside import beside
-from etude.rollout.player import Player
-from etude.settings import Setting, stage
-from etude.types import Episode, Group, Signal, Task
-
-WRONG = "[INCORRECT RATIONALE]"
-
-
-def marked(
-    wrong: Annotated[str, Setting("what stands in the prompt of a wrong rationale")] = WRONG,
-):
-    """An attempt. Notes `plain`: the prompt with the mark, for credit to lay wrong answers behind."""
-
-    async def rollout(task: Task, player: Player) -> Episode:
-        await attempt(player, task.prompt, 1, plain=below(task.prompt, wrong))
-        return player.done()
-
-    return rollout
-
-
-def picked(answers: Sequence[tuple[bytes, bool]], most: int) -> list[int]:
-    """Which of the (answer, right) are wrong and differ: the first `most`."""
-    seen: dict[bytes, int] = {}
-    for i, (words, right) in enumerate(answers):
-        if not right:
-            seen.setdefault(words, i)
-    return list(seen.values())[:most]
-
-
-def right_and_wrong(
-    most: Annotated[int, Setting("wrong answers per task", low=0)] = 1,
-):
-    """The demonstration behind the bare prompt, and wrong answers behind the marked one."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = demonstrations()(groups, context)
-        for group in groups:
-            answers = [(e.tokens[e.sampled].tobytes(), e.correct) for e in group.episodes]
-            for i in picked(answers, most):
-                signals += distilled(group.episodes[i], nth(1), "imitation")
-        return signals
-
-    return credit
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="mistake_tuning",
@@ -88,7 +38,7 @@ RECIPE = Recipe(
         ByHand(
             "wrong a, right b, wrong a again, wrong c",
             lambda: picked([(b"a", False), (b"b", True), (b"a", False), (b"c", False)], 2),
-            np.array([0, 3]),
+            [0, 3],
         ),
         Reduction("no wrong ones: supervised fine-tuning", "sft", {"credit.most": 0}),
     ),

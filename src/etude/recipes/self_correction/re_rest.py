@@ -1,73 +1,19 @@
 """Re-ReST: failed samples are repaired by a reflector before self-training."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Any
-
-import numpy as np
-
-from etude.credit.attempts import distilled
-from etude.credit.example import TASK
-from etude.credit.imitate import imitate, tagged
+from etude.credit.example import TASK, tried
+from etude.credit.mistakes import repaired
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
-from etude.rollout.attempts import nth
 from etude.rollout.second import Refine
-from etude.settings import Setting, stage
-from etude.types import Episode, Group, Signal, Span, Verdict
-
-
-def repaired(
-    reflector: Annotated[
-        bool, Setting("also learn to repair: the right answer after a wrong one and its feedback")
-    ] = True,
-):
-    """Right first answers, and right second ones behind the bare question. With `reflector` also right second
-    ones behind the question, the wrong answer and its feedback; and, where no repair succeeded, the first right
-    answer of the same group in its place."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for group in groups:
-            right = [e for e in group.episodes if e.verdicts[0].correct]
-            signals += [imitate(e, tagged(e, nth(1))) for e in right]
-            for episode in group.episodes:
-                if len(episode.verdicts) < 2 or episode.verdicts[0].correct:
-                    continue
-                if episode.correct:
-                    signals += distilled(episode, nth(2), "imitation")
-                    signals += [imitate(episode, tagged(episode, nth(2)))] if reflector else []
-                elif right and reflector:
-                    signals.append(lesson(episode, right[0]))
-        return signals
-
-    return credit
-
-
-def lesson(wrong: Episode, right: Episode) -> Signal:
-    """The prompt of `wrong`'s second attempt, answered with the first attempt of `right`."""
-    last = max(i for i, s in enumerate(wrong.spans) if s.restart)
-    answer = [replace(s, sampled=False, logp=None) for s in right.spans if s.tag == nth(1)]
-    episode = replace(wrong, spans=(replace(wrong.spans[last], restart=False), *answer))
-    return imitate(episode, tagged(episode, nth(1)))
+from etude.settings import stage
+from etude.types import Group
 
 
 def _rows() -> list[float]:
     """Trained tokens per signal, of a right answer and of a wrong one that was repaired."""
-
-    def words(tag: str, *tokens: int) -> Span:
-        return Span("assistant", np.array(tokens), True, np.zeros(len(tokens)), tag=tag)
-
-    asked = Span("user", np.array([1, 2]), tag="prompt")
-    again = replace(asked, restart=True)
-    good, bad = Verdict(1.0, True), Verdict(0.0, False)
-    first = Episode(TASK, (asked, words(nth(1), 3)), verdicts=(good,))
-    parts = (asked, words(nth(1), 4, 5), again, words(nth(2), 6, 7, 8))
-    second = Episode(TASK, parts, verdicts=(bad, good), notes={"plain": {nth(2): [1]}})
-    return [float(s.weights["imitation"].sum()) for s in repaired()([Group(TASK, (first, second))])]
+    group = Group(TASK, (tried(([3], True)), tried(([4, 5], False), ([6, 7, 8], True))))
+    return [float(s.weights["imitation"].sum()) for s in repaired()([group])]
 
 
 RECIPE = Recipe(

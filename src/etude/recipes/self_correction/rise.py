@@ -1,97 +1,13 @@
 """RISE: sequences of one's own attempts that end in a better one are imitated."""
 
-from __future__ import annotations
-
-import asyncio
 import math
-from collections.abc import Sequence
-from typing import Annotated, Any
 
-from etude.credit.imitate import imitate, tagged
+from etude.credit.mistakes import KEEP, last_turn, reward_weight
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
-from etude.rollout.attempts import attempt, joined, notes_of, nth
-from etude.rollout.player import Player
-from etude.rollout.speakers import Address, Longest, Speaker, Who
-from etude.settings import Setting, stage
-from etude.types import Episode, Group, Signal, Task
-
-WRONG = "Your answer is not right. Try again."
-
-
-class Introspect:
-    """Attempts in one conversation until one is right. The last turn allowed is an improved one: the best of
-    several tries of the policy's own, or one answer of another speaker's."""
-
-    def __init__(
-        self,
-        turns: Annotated[int, Setting("attempts in all, the improved one among them", low=1, high=16)] = 2,
-        candidates: Annotated[int, Setting("tries of which the best is kept", low=1)] = 16,
-        improver: Who = "policy",
-        address: Address = "",
-        longest: Longest = None,
-    ) -> None:
-        self.speaker = Speaker(improver, address, longest)
-        self.reads, self.turns, self.candidates = self.speaker.reads, turns, candidates
-
-    async def __call__(self, task: Task, player: Player) -> Episode:
-        said = task.prompt
-        for number in range(1, self.turns):
-            verdict, _ = await attempt(player, said, number)
-            if verdict.correct:
-                return player.done()
-            said = joined(WRONG, task.prompt)
-        if self.speaker.who != "policy":
-            text = await self.speaker.words(player, [*player.messages, *said])
-            player.user(said)
-            player.overhear(text, nth(self.turns))
-            await player.check(text)
-            return player.done()
-        tries = [player, *(player.fork(k) for k in range(1, self.candidates))]
-        verdicts = await asyncio.gather(*(attempt(t, said, self.turns) for t in tries))
-        best = max(range(len(tries)), key=lambda k: (verdicts[k][0].reward, -k))
-        return tries[best].done()
-
-
-def worth(episode: Episode) -> list[float]:
-    """1 for a right attempt, 0 for a wrong one, -1 for one in which no answer was found."""
-    answers = notes_of(episode, "answers") + [""] * len(episode.verdicts)
-    return [v.reward - (a is None) for v, a in zip(episode.verdicts, answers, strict=False)]
-
-
-KEEP = {
-    "all": lambda rewards: True,
-    "success": lambda rewards: rewards[-1] == 1,
-    "better": lambda rewards: len(rewards) == 1 or rewards[-1] > rewards[-2],
-    "best": lambda rewards: rewards[-1] == max(rewards),
-}
-
-
-def weight(reward: float, tau: float) -> float:
-    """exp(r / tau)."""
-    return math.exp(reward / tau)
-
-
-def last_turn(
-    tau: Annotated[float, Setting("temperature of the weight exp(r / tau)", low=0.05)] = 0.4,
-    keep: Annotated[
-        str, Setting("which episodes are imitated, by their last reward", choices=tuple(KEEP))
-    ] = "better",
-):
-    """The last attempt of an episode, weighted; earlier ones are context."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for episode in (e for g in groups for e in g.episodes):
-            rewards = worth(episode)
-            if KEEP[keep](rewards):
-                last = tagged(episode, nth(len(episode.verdicts)))
-                signals.append(imitate(episode, last, weight(rewards[-1], tau)))
-        return signals
-
-    return credit
-
+from etude.rollout.introspect import Introspect
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="rise",
@@ -121,7 +37,7 @@ RECIPE = Recipe(
     examples=(
         ByHand(
             "right, wrong, unreadable at tau = 0.4",
-            lambda: [weight(r, 0.4) for r in (1, 0, -1)],
+            lambda: [reward_weight(r, 0.4) for r in (1, 0, -1)],
             [math.exp(2.5), 1, math.exp(-2.5)],
         ),
         ByHand(

@@ -1,129 +1,14 @@
 """RLTF: learning from what a judge says of a wrong answer, not only from its verdict."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Annotated, Any
-
-import numpy as np
 import torch
-from torch import Tensor
 
-from etude.credit.attempts import adopted, compared, distilled, on_parts, scores_of
-from etude.credit.imitate import tagged
-from etude.objective.attempts import importance_weighted
-from etude.objective.hybrid import imitation
-from etude.objective.policy import MeanOver
-from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective
-from etude.policy.outputs import Outputs
+from etude.credit.attempts import compared
+from etude.credit.second import discounted, feedback_modelled, self_distilled
+from etude.objective.attempts import weighted, with_feedback_model, with_self_distillation
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.reward.attempts import rewards_of
-from etude.rollout.attempts import notes_of, nth
-from etude.rollout.second import CRITIQUE, Refine
-from etude.settings import Setting, stage
-from etude.train.batch import Batch
-from etude.types import Episode, Group, Signal
-
-
-def formatted(
-    form: Annotated[float, Setting("taken off where no answer is found", low=0, high=1)] = 0.1,
-):
-    """The reward of each attempt (`first`, `second`), less `form` where no answer was found. `reward`: the last."""
-
-    def reward(episode: Episode) -> dict[str, float]:
-        answers = notes_of(episode, "answers")
-        rewards = [r - form * (a is None) for r, a in zip(rewards_of(episode), answers, strict=True)]
-        return {"reward": rewards[-1], **dict(zip(("first", "second"), rewards, strict=False))}
-
-    return reward
-
-
-def discounted(first: float, second: float | None, gamma: float) -> float:
-    """R_1 = r_1 + gamma r_2, or r_1 where there was no second attempt."""
-    return first + gamma * (second or 0.0)
-
-
-def two_turns(groups: Sequence[Group], gamma: float) -> list[Signal]:
-    """Both attempts, each turn's return against the mean of that turn's returns in the group."""
-    signals = []
-    for group in groups:
-        seconds = scores_of(group, "second")
-        firsts = zip(scores_of(group, "first"), seconds, strict=True)
-        first, second = compared([discounted(a or 0.0, b, gamma) for a, b in firsts]), compared(seconds)
-        for episode, a, b in zip(group.episodes, first, second, strict=True):
-            signals.append(on_parts(episode, {nth(1): a, nth(2): b}))
-    return signals
-
-
-Gamma = Annotated[float, Setting("what the second turn's reward counts for the first", low=0, high=1)]
-
-
-def self_distilled(
-    gamma: Gamma = 0.1,
-    floor: Annotated[
-        float, Setting("log-probability without the critique below which a token is left out", "nats", high=0)
-    ] = -5.0,
-):
-    """`two_turns`, and the second attempt under the prompt without the critique, with r_2 - mean r_1: row
-    "distilled". Its old log-probabilities are those of that prompt."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        helped = []
-        for group in groups:
-            baseline = float(np.mean([s or 0.0 for s in scores_of(group, "first")] or [0.0]))
-            for episode in group.episodes:
-                gain = episode.scores.get("second", 0.0) - baseline
-                helped += distilled(episode, nth(2), "distilled", gain)
-        old = context.rows(helped, lambda out: out.logp)
-        return two_turns(groups, gamma) + [
-            _known(s, logp, floor) for s, logp in zip(helped, old, strict=True)
-        ]
-
-    return credit
-
-
-def _known(signal: Signal, logp: Any, floor: float) -> Signal:
-    where = tagged(signal.episode, nth(2))
-    weights = {"distilled": (where & (logp >= floor)).astype(np.float32)}
-    return Signal(adopted(signal.episode, where, logp), signal.advantage, weights)
-
-
-def feedback_modelled(gamma: Gamma = 0.1):
-    """`two_turns`, and the critique under the prompt that shows question and answer only: row "imitation"."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        said = [distilled(e, CRITIQUE, "imitation") for g in groups for e in g.episodes]
-        return two_turns(groups, gamma) + [s for signals in said for s in signals]
-
-    return credit
-
-
-def distil_ratio(ratio: Tensor, advantage: Tensor) -> Tensor:
-    """-A_i rho_t(y_2 | x)."""
-    return -advantage * ratio
-
-
-def with_self_distillation(
-    distil: Annotated[float, Setting("weight of the self-distillation", low=0)] = 0.1, mean: MeanOver = "sum"
-) -> Objective:
-    """Importance-weighted policy gradient of both turns, and `distil` x that of the second attempt without help."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        return distil_ratio(log_ratio(out, batch).exp(), batch.advantage)
-
-    base = importance_weighted(mean)
-    return (
-        base + objective(Term("distilled", loss, MEANS[mean], "distilled", distil, True)) if distil else base
-    )
-
-
-def with_feedback_model(
-    feedback: Annotated[float, Setting("weight of predicting the critique", low=0)] = 0.1,
-    mean: MeanOver = "sum",
-) -> Objective:
-    """Importance-weighted policy gradient of both turns, and cross-entropy on the critique."""
-    return importance_weighted(mean) + imitation(feedback)
-
+from etude.reward.attempts import formatted
+from etude.rollout.second import Refine
+from etude.settings import stage
 
 PAPER = Paper("Expanding the Capabilities of Reinforcement Learning via Text Feedback", "2602.02482", 2026)
 SAME = (
@@ -164,7 +49,7 @@ RLTF_SD = Recipe(
         ),
         ByHand(
             "right second, a quarter of the first right, half as likely as before",
-            lambda: distil_ratio(torch.tensor(0.5), torch.tensor(1 - 0.25)),
+            lambda: weighted(torch.tensor(0.5), torch.tensor(1 - 0.25)),
             -0.375,
         ),
         ALONE,

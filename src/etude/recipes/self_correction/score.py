@@ -1,72 +1,11 @@
 """SCoRe: learning to correct oneself, in two stages and with a bonus for progress."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Annotated, Any
-
-import numpy as np
-
-from etude.credit.attempts import compared, on_parts, scores_of
-from etude.credit.imitate import tagged
-from etude.objective.attempts import weighted_kl
-from etude.objective.policy import MeanOver, plain
-from etude.objective.terms import Objective
+from etude.credit.second import two_stages
+from etude.objective.attempts import reinforce_near_start
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt, progress_bonus
-from etude.rollout.attempts import nth
 from etude.rollout.second import reconsider
-from etude.settings import Setting, stage
-from etude.types import Array, Episode, Group, Signal
-
-
-def kl_row(episode: Episode, first: float, others: float) -> Array:
-    """f32[T]: the weight of the KL on each token of attempt 1, and on those of attempt 2."""
-    return (first * tagged(episode, nth(1)) + others * tagged(episode, nth(2))).astype(np.float32)
-
-
-def two_stages(
-    first_stage: Annotated[
-        float, Setting("share of the run in which only the second attempt is rewarded", low=0, high=1)
-    ] = 0.5,
-    alpha: Annotated[float, Setting("bonus for progress from the first to the second attempt", low=0)] = 10.0,
-    beta1: Annotated[
-        float, Setting("weight of the KL to the start, everywhere and always", "nats", low=0)
-    ] = 0.01,
-    beta2: Annotated[
-        float, Setting("weight added to it on first attempts in the first stage", "nats", low=0)
-    ] = 0.1,
-    baseline: Annotated[bool, Setting("subtract the group's mean from each attempt's reward")] = True,
-):
-    """Stage I: r_2 for the second attempt, a strong KL (and no reward) for the first. Stage II: r_1 for the first,
-    r_2 + alpha (r_2 - r_1) for the second. No attempt is credited with the reward of the other."""
-
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        early = context.progress < first_stage
-        signals = []
-        for group in groups:
-            first = [r or 0.0 for r in scores_of(group, "first")]
-            second = scores_of(group, "second")
-            if not early:
-                second = [
-                    None if b is None else progress_bonus(a, b, alpha)
-                    for a, b in zip(first, second, strict=True)
-                ]
-            a, b = ((compared(r) if baseline else [x or 0.0 for x in r]) for r in (first, second))
-            for i, episode in enumerate(group.episodes):
-                parts = {nth(2): b[i]} if early else {nth(1): a[i], nth(2): b[i]}
-                kl = kl_row(episode, beta1 + beta2 * early, beta1)
-                signal = on_parts(episode, parts)
-                signals.append(Signal(episode, signal.advantage, {**signal.weights, "kl": kl}))
-        return signals
-
-    return credit
-
-
-def reinforce_near_start(mean: MeanOver = "sum") -> Objective:
-    """-A log pi, and the KL to the start under the weights that credit gave it."""
-    return plain(mean) + weighted_kl(mean)
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="score",

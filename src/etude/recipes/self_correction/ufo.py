@@ -1,36 +1,14 @@
 """UFO: "try again" is all that a wrong answer hears, and later success is worth less."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Annotated, Any
-
-import numpy as np
-
 from etude.credit.baseline import value_baseline
 from etude.credit.example import group
+from etude.curriculum.gate import most_varied
 from etude.objective.policy import clipped_with_value
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.recipes.base.ppo import RECIPE as PPO
 from etude.reward.attempts import decayed, repeated, turn_decay
 from etude.rollout.basic import retry
-from etude.settings import Setting, stage
-from etude.types import Group
-
-
-def most_varied(
-    share: Annotated[float, Setting("share of the drawn groups that is kept", low=0.01, high=1)] = 0.25,
-):
-    """The groups whose rewards vary most (standard deviation), at least one; the loop draws others instead."""
-
-    def select(groups: Sequence[Group], context: Any = None) -> list[Group]:
-        tried = [g for g in groups if g.episodes]
-        spread = np.array([g.rewards.std() for g in tried])
-        kept = np.argsort(-spread, kind="stable")[: max(1, round(share * len(tried)))]
-        return [tried[i] for i in sorted(kept)]
-
-    return select
-
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="ufo",
@@ -66,10 +44,8 @@ RECIPE = Recipe(
         ),
         ByHand(
             "a quarter of four groups: the one with the widest spread",
-            lambda: (
-                most_varied(0.25)([group([0, 0]), group([0, 1]), group([1, 1]), group([0, 0.5])])[0].rewards
-            ),
-            [0, 1],
+            lambda: most_varied(0.25)([group([r, 1 - r]) for r in (0.5, 1, 0.6, 0.4)], None)[0].rewards,
+            [1, 0],
         ),
         Reduction(
             "one turn, nothing punished, every group: PPO",
