@@ -28,6 +28,7 @@ from etude.policy.embedded import directory
 from etude.policy.shape import Shape
 
 WARM_UP = 2
+RATE = 1e-9  # a step costs the same at any; at this one all go on sampling from one policy, so lengths agree
 TASKS = "chain_sum:max_terms=2,max_digits=2"
 Turns = dict[str, list[dict[str, Any]]]
 
@@ -48,7 +49,7 @@ def main() -> None:
     usual = (a.tasks, a.samples, a.tokens) == (8, 8, 64)
     name = a.name or ("step" if usual else f"step-{a.tasks}x{a.samples}x{a.tokens}")
     with tempfile.TemporaryDirectory() as place:
-        job = {**vars(a), "place": place, "model": str(directory()), "spec": TASKS, "lr": 1e-6}
+        job = {**vars(a), "place": place, "model": str(directory()), "spec": TASKS, "lr": RATE}
         steps = [*range(WARM_UP), *(WARM_UP + 2 * r + r % 2 for r in range(a.rounds + 1))]  # on every group
         job["prompts"] = write_prompts(
             Path(place), TASKS, [step * a.tasks + i for step in steps for i in range(a.tasks)]

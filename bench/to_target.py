@@ -25,6 +25,7 @@ from step import TASKS, write_prompts
 from etude.policy.embedded import directory
 
 SHAPE: dict[str, Any] = {"tasks": 16, "samples": 8, "tokens": 12, "lr": 1e-5}
+PEER_ROWS = 32  # TRL trains on at once: 128 take 17 GB, too much beside the others on a machine of 24
 MOST_STEPS = 400
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=4, help="per held-out problem")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        job = {**SHAPE, "place": place, "model": str(directory()), "spec": TASKS}
+        job = {**SHAPE, "peer_rows": PEER_ROWS, "place": place, "model": str(directory()), "spec": TASKS}
         job["prompts"] = write_prompts(Path(place), TASKS, range(MOST_STEPS * SHAPE["tasks"]))
         exam = {"spec": TASKS, "problems": a.problems, "attempts": a.attempts, "tokens": SHAPE["tokens"]}
         examiner = ours("examine.py", exam, "examiner")

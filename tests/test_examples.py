@@ -1,13 +1,19 @@
-"""The programs of `examples/` run with any model, and stay short enough to start from."""
+"""The programs of `examples/` run with any model, and stay short enough to start from; so does what the pages show."""
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 
+import worlds_of_letters as letters
+from etude import recipes
 from etude.policy.tiny import tiny_directory
+from etude.train.loop import train
+from etude.train.setup import start
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+PAGE = Path(__file__).parent.parent / "docs" / "curricula.md"
 
 
 @pytest.mark.parametrize(
@@ -24,3 +30,16 @@ def test_it_runs(name: str, said: str, tmp_path: Path, monkeypatch, capsys) -> N
 
 def test_every_program_is_run_here() -> None:
     assert {p.stem for p in EXAMPLES.glob("*.py")} == {"second_attempt", "curriculum"}
+
+
+def test_the_curriculum_of_the_page_trains(tmp_path: Path, monkeypatch) -> None:
+    (block,) = (b for b in re.findall(r"(?:^    .*\n|^\n)+", PAGE.read_text(), re.M) if "class Halfway" in b)
+    found: dict = {}
+    exec(compile("\n".join(line[4:] for line in block.splitlines()), "page", "exec"), found)
+    known = recipes.catalogue()
+    monkeypatch.setattr(recipes, "catalogue", lambda: {**known, "halfway": found["RECIPE"]})
+    run = start(letters.plan(tmp_path, "rloo+halfway", 2), tmp_path / "run", letters.words())
+    train(run)
+    rates = run.curriculum.state_dict()["rate"]
+    assert any(rate != 0.5 for rate in rates)
+    run.close()

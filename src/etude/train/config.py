@@ -25,7 +25,7 @@ class RunSettings:
     top_p: Annotated[float, Setting("nucleus kept when sampling; 1 is off", low=0.01, high=1)] = 1.0
     top_k: Annotated[int, Setting("tokens kept when sampling; 0 is off", low=0)] = 0
     context: Annotated[int, Setting("longest conversation", "tokens", low=8)] = 4096
-    micro_tokens: Annotated[int, Setting("tokens per micro-batch", "tokens", low=16)] = 8192
+    micro_tokens: Annotated[int, Setting("tokens per micro-batch", "tokens", low=16)] = 4096
     rows: Annotated[int, Setting("episodes decoded at once", "episodes", low=1)] = 128
     precision: Precision = "bf16"
     backbone: Annotated[str, Setting("engine", choices=("auto", "native", "transformers"))] = "auto"

@@ -52,7 +52,7 @@ class Learner:
     update: Update
     name: str = "policy"
     seed: int = 0
-    micro_tokens: int = 8192
+    micro_tokens: int = 4096
     sampling: SamplingParams = field(default_factory=SamplingParams)
 
     def __post_init__(self) -> None:
