@@ -5,7 +5,8 @@
 Every arm against the base at equal compute: accuracy on all held-out problems and on the hardest level (`compare`'s
 statistics, Holm over the arms), the area under the held-out curve, the share of groups without signal and the spread
 between kinds (Welch's t over seeds). Runs are shared with bench/claims.py: started again it goes on. Writes
-bench/results/curricula.json, docs/curricula.svg (effects) and docs/curriculum-paths.svg (levels drawn over time).
+bench/results/curricula.json, the table of docs/curricula.md, docs/curricula.svg (effects) and docs/curriculum-paths.svg
+(levels drawn over time).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from scipy import stats
 
 DOCS = HERE.parent / "docs"
 GROUP = "curricula"
+BEGIN, END = "<!-- curricula -->", "<!-- /curricula -->"  # of docs/curricula.md
 LEVELS = ("#cfe3f5", "#93c1e8", "#4f97d1", "#1f6aa8", "#0b3d6b")  # easy to hard
 Facts = Sequence[Mapping[str, Any]]
 
@@ -145,7 +147,29 @@ def effects_picture(found: Mapping[str, Any], base: str) -> str:
     return document(left + 3 * (wide + 40), 96 + step * len(arms), parts)
 
 
+def table(result: Mapping[str, Any]) -> str:
+    """The results in Markdown: means of the base, differences of the others; bold where the interval excludes zero."""
+    columns = {"hardest": "hardest level, %", "accuracy": "all, %", "area": "area under the curve, %"}
+    columns |= {"wasted": "groups without signal, %", "spread": "SD between kinds, points"}
+    lines = ["| | " + " | ".join(columns.values()) + " | steps |", "|---" * (len(columns) + 2) + "|"]
+    for name, found in result["arms"].items():
+        cells = []
+        for measure in columns:
+            r = found[measure]
+            if "effect" not in r:
+                cells.append(f"{r['mean']:.1f}")
+                continue
+            cell = f"{r['effect']:+.1f} [{r['low']:+.1f}, {r['high']:+.1f}]"
+            cells.append(cell if r["low"] <= 0 <= r["high"] else f"**{cell}**")
+        lines.append(f"| `{name}` | " + " | ".join(cells) + f" | {found['steps']:.0f} |")
+    return "\n".join(lines)
+
+
 def draw(result: Mapping[str, Any]) -> None:
+    page = DOCS / "curricula.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text(f"{before}{BEGIN}\n{table(result)}\n{END}{after}")
     (DOCS / "curricula.svg").write_text(effects_picture(result["arms"], result["base"]))
     paths = {name: np.array(table) for name, table in result["paths"].items()}
     (DOCS / "curriculum-paths.svg").write_text(paths_picture(paths))

@@ -11,6 +11,7 @@ import pytest
 from etude.policy.shape import shape_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+import curricula
 import growth
 import table
 from contestants import middle
@@ -47,7 +48,7 @@ def test_a_turn_that_is_three_times_as_long_does_not_move_the_median():
 
 def test_slopes_of_shared_and_separate_prompts():
     points = {}
-    for axis, cost in (("samples", 0.5), ("samples, a prompt each", 3.0)):
+    for axis, cost in (("samples", 0.5), ("samples apart", 3.0)):
         for n in (8, 2, 4):
             facts = {"axis": axis, "value": n, "seconds": 1 + cost * n, "rollout_seconds": 1.0}
             points[f"{axis} = {n}"] = {**facts, "parameters": 1.0}
@@ -94,3 +95,23 @@ def test_table_is_written_between_the_markers_only(tmp_path, monkeypatch):
     assert text.endswith(f"{table.END}\nafter\n")
     assert "7.10 s" in text
     assert "old" not in text
+
+
+def test_differences_that_exclude_zero_are_bold() -> None:
+    def row(low: float) -> dict[str, dict[str, float]]:
+        return {
+            m: {"mean": 3, "effect": 2, "low": low, "high": 4}
+            for m in ("hardest", "accuracy", *curricula.SCALARS)
+        }
+
+    base = {m: {"mean": 30.04} for m in ("hardest", "accuracy", *curricula.SCALARS)}
+    arms = {"grpo": base, "a": row(1), "b": row(-1)}
+    found = curricula.table({"arms": {name: {**r, "steps": 7.6} for name, r in arms.items()}}).splitlines()
+    assert found[2] == "| `grpo` | 30.0 | 30.0 | 30.0 | 30.0 | 30.0 | 8 |"
+    assert found[3].count("**+2.0 [+1.0, +4.0]**") == 5
+    assert found[4].count("| +2.0 [-1.0, +4.0] ") == 5
+
+
+def test_a_path_adds_up_over_kinds() -> None:
+    path = [{"sum/0": 0.1, "sum/1": 0.2, "sort/0": 0.3, "sort/1": 0.4, "cap": 9.0}]
+    assert curricula.shares(path).tolist() == [pytest.approx([0.4, 0.6])]
