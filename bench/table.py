@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,8 @@ def _step(r: dict[str, Any], size: str) -> list[Row]:
     share = f"{every['share_of_peak']:.0%} of peak"
     name = f"GRPO step ({size} tokens)"
     memory = [f"{max(f['peak_mb'] for f in fs) / 1024:.1f} GB" for fs in ((every, used), (peer,))]
+    if at_once := re.search(r"--peer-rows (\d+)", r["command"]):
+        memory[1] += f", {at_once[1]} completions at a time"
     return [
         Row(f"{name}, every group trained", f"{_s(every)} ({share})", f"TRL {_s(peer)}", r["ratio"], 10.0),
         Row(f"{name}, as used", _s(used), f"TRL {_s(peer)}", r["ratio_as_used"], 10.0),
