@@ -30,6 +30,8 @@ def test_runs_end_to_end(name, tmp_path):
     tasks = "chain_sum:max_terms=2,max_digits=1"
     if {"hints", "reference", "feedback", "steps"} & set(recipe.all_needs):
         tasks = "lab:kind=sum,level=0,feedback=hint"
+    if recipe.family == "curriculum":
+        tasks = "lab:kind=sum+reverse,feedback=hint"  # something to choose from
     plan = Plan(name, "smollm2", tasks, Budget(3, "steps"), 0, {**CHANGES, **OWN.get(name, {})})
     run = start(plan, tmp_path / "run")
     try:
