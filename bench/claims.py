@@ -18,8 +18,10 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from etude.evaluate.arms import parse_arms
 from etude.evaluate.paired import compare
 from etude.evaluate.passk import pass_at
 from etude.evaluate.schedule import Job, run_all
+from etude.evaluate.transitions import WAYS, outcomes, transitions
+from etude.evaluate.variance import contrast
 from etude.recipes.claims import FILE, read
 from etude.report.run import RunDirectory
 from etude.train.config import Budget, Plan
@@ -41,6 +45,7 @@ SETTINGS = HERE / "claims.toml"
 WORK = HERE.parent / "runs" / "claims"
 K = 8  # attempts of pass@k
 FEW = 40  # solutions of the tasks "few"
+TWICE = ("erl", "score", "ufo", "rise", "rltf_sd", "critique_grpo", "re_rest")  # methods that try again
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def facts_of(claim: Claim, arm: str) -> Path:
 
 def _else(claim: Claim) -> str:
     asked = f"{claim.metric}{claim.elsewhere}" if claim.metric in LATER else ""
+    asked += claim.arm if claim.recipe in TWICE else ""
     return f"-{hashlib.blake2b(asked.encode(), digest_size=3).hexdigest()}" if asked else ""
 
 
@@ -137,15 +143,16 @@ def play(claim: Claim, parallel: int) -> dict[str, str]:
         for arm in (claim.arm, claim.base):
             if (facts_of(claim, arm) / f"{seed}.json").exists():
                 continue
-            plan = claim.plan(arm, seed)
-            job = Job(arm, seed, plan.to_dict(), WORK / "arms" / name_of(plan) / f"seed-{seed}")
+            plan, keep = claim.plan(arm, seed), bool(_else(claim))
+            job = Job(arm, seed, plan.to_dict(), WORK / "arms" / name_of(plan) / f"seed-{seed}", keep)
             jobs.append(job)
             owners[job.path] = arm
     failed = run_all(jobs, parallel, lambda text: print(f"  {text}", flush=True))
-    for job in jobs:
-        if job.path not in failed:
-            facts = reduced(claim, job.path)
-            _write(facts_of(claim, owners[job.path]) / f"{job.seed}.json", facts)
+    done = [job for job in jobs if job.path not in failed]
+    with ProcessPoolExecutor(parallel, get_context("spawn")) as pool:
+        reducing = [pool.submit(reduced, claim, job.path) for job in done]
+        for job, facts in zip(done, reducing, strict=True):
+            _write(facts_of(claim, owners[job.path]) / f"{job.seed}.json", facts.result())
             shutil.rmtree(job.path)
     return {owners[path]: why for path, why in failed.items()}
 
@@ -182,7 +189,24 @@ def reduced(claim: Claim, path: Path) -> dict[str, Any]:
         facts["elsewhere"] = [
             [g.task.key, sum(e.correct for e in g.episodes), len(g.episodes)] for g in groups
         ]
+    if claim.recipe in TWICE:  # both arms meet the problems as the method would play them
+        _, _, stages = resolve(claim.plan(claim.arm, 0))
+        facts["twice"] = twice(examined(path, claim.tasks, stages["rollout"]))
     return facts
+
+
+def twice(groups: Sequence[Any]) -> dict[str, Any]:
+    """Held-out problems with second attempts: accuracies, the four ways between them, sampled tokens an episode, and
+    [problem, right at the first, right at the last, attempts]."""
+    episodes = [e for g in groups for e in g.episodes]
+    return {
+        **transitions(groups),
+        "tokens": float(np.mean([e.sampled.sum() for e in episodes])),
+        "per_problem": [
+            [g.task.key, *map(int, np.sum([outcomes(e) for e in g.episodes], axis=0)), len(g.episodes)]
+            for g in groups
+        ],
+    }
 
 
 def hardest(tasks: str, found: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
@@ -199,8 +223,8 @@ def held_out(tasks: str, number: int) -> Sequence[Any]:
     return exam_tasks(few() if tasks == "few" else tasks, None, number)[1]
 
 
-def examined(path: Path, tasks: str) -> Sequence[Any]:
-    """Attempts of a finished run's policy at 200 held-out problems of `tasks`."""
+def examined(path: Path, tasks: str, rollout: Any = None) -> Sequence[Any]:
+    """Attempts of a finished run's policy at held-out problems of `tasks`; single ones without a `rollout`."""
     import asyncio
 
     from etude.evaluate.run import attempt, load_policy, run_defaults
@@ -215,7 +239,9 @@ def examined(path: Path, tasks: str) -> Sequence[Any]:
     held = held_out(tasks, settings.eval_problems)
     voice = Voice(sampler, policy.renderer, settings.sampling, "policy", settings.context)
     with Pool(seconds=10) as pool:
-        return asyncio.run(attempt(voice, judge_with(pool, sampler, {}), held, settings.eval_samples, 0))
+        return asyncio.run(
+            attempt(voice, judge_with(pool, sampler, {}), held, settings.eval_samples, 0, rollout)
+        )
 
 
 # ---- outcomes ------------------------------------------------------------------------------------------------------
@@ -256,6 +282,31 @@ def difference(
     return {"effect": effect, "low": float(interval.low), "high": float(interval.high)}
 
 
+def two_attempts(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds of what `twice` measured, in percent or tokens, and the gain of the last attempt over the
+    first with its 95 % interval over problems and seeds."""
+    found = [run["twice"] for run in runs]
+    tables = {
+        name: by_problem("rows")(
+            [{"rows": [[r[0], r[at], r[3]] for r in f["per_problem"]]} for f in found], 1
+        )
+        for name, at in (("first", 1), ("last", 2))
+    }
+    shares = {k: 100 * float(np.mean([f.get(k, 0.0) for f in found])) for k in ("first", "second", *WAYS)}
+    gains = tables["last"] - tables["first"]
+    gain = contrast(gains, np.zeros((1, gains.shape[1])), fixed=(False, True))
+    low, high = gain.limits(0.95)
+    tokens = float(np.mean([f["tokens"] for f in found]))
+    return {
+        **shares,
+        "gain": 100 * float(gain.effect),
+        "interval": [100 * float(low), 100 * float(high)],
+        "tokens": tokens,
+        "problems": gain.size,
+        "samples": found[0]["per_problem"][0][3],
+    }
+
+
 def outcome(claim: Claim, found: Mapping[str, float], guard: Mapping[str, float] | None) -> str:
     """held | not held | not resolved, by the rule at the top of claims.toml."""
     sign = 1 if claim.better == "higher" else -1
@@ -293,6 +344,8 @@ def concluded(claim: Claim, failed: Mapping[str, str]) -> dict[str, Any]:
         }
         for side, some in (("arm", mine), ("base", other))
     }
+    if claim.recipe in TWICE:
+        about["twice"] = {side: two_attempts(some) for side, some in (("arm", mine), ("base", other))}
     return {
         **about,
         "state": outcome(claim, found, guard),

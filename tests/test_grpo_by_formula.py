@@ -45,7 +45,8 @@ def test_gradient_is_that_of_the_formula(tmp_path: Path) -> None:
     model.model.embed_tokens.padding_idx = None  # transformers gives the padding token's row no gradient
     theirs = grpo_gradient(model, groups)
     signals = run.credit(groups, run.context)
-    run.learner.accumulate(run.objective, pack(signals, run.settings.sampling))
+    found = run.learner.accumulate(run.objective, pack(signals, run.settings.sampling))
+    assert found["loss/policy"][1] == sum(len(g.episodes) for g in groups), "also those that were left out"
     mine = dict(run.learner.policy.parameters())
     flat = torch.cat([p.grad.flatten() for p in mine.values() if p.grad is not None])
     run.close()

@@ -145,6 +145,21 @@ def test_what_worked_gets_likelier_by_its_reward() -> None:
     assert batch.weight("distilled").sum() == 2
 
 
+@pytest.mark.parametrize("name", ["erl", "rltf_sd"])
+def test_what_is_distilled_counts_as_one_among_all(name: str) -> None:
+    """One mended attempt of four weighs as much as one of them, not as much as all four."""
+    replies = {"erl": ["7", "7", "7", "5", "r", "7"], "rltf_sd": ["7", "7", "7", "5", "c", "7"]}[name]
+    _, signals, _, stages = play(name, replies, samples=4)
+    assert len(signals) == 5
+    batch = pack(signals)
+    counts = {
+        t.weight: t.count(batch) for t in stages["objective"].terms if t.weight in ("policy", "distilled")
+    }
+    assert counts == {"policy": 4.0, "distilled": 4.0}
+    alone = pack([s for s in signals if "distilled" in s.weights])  # a mini-batch may hold nothing else
+    assert {t.count(alone) for t in stages["objective"].terms if t.weight == "distilled"} == {1.0}
+
+
 def test_erl_parts_can_be_left_untrained() -> None:
     settings = {"credit.reflections": False, "credit.seconds": False}
     _, (whole, _), _, _ = play("erl", ["5", "r", "7"], settings)

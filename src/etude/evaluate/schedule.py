@@ -24,12 +24,14 @@ WORKER = "import sys; from etude.evaluate.schedule import work; sys.exit(work(sy
 
 @dataclass(frozen=True)
 class Job:
-    """One training run of one arm. `plan` as `Plan.to_dict`; `path` is where it runs."""
+    """One training run of one arm. `plan` as `Plan.to_dict`; `path` is where it runs; `keep`: the trained model is saved
+    there."""
 
     arm: str
     seed: int
     plan: Mapping[str, Any]
     path: Path
+    keep: bool = False
 
     @property
     def done(self) -> bool:
@@ -48,7 +50,7 @@ def work(job_file: str) -> int:
     begun = is_run(path) and bool(checkpoint.steps(path / "checkpoints"))
     try:
         run = resume(path)[0] if begun else start(Plan.from_dict(job["plan"]), path, overwrite=True)
-        summary = conduct(run, fresh=not begun, force=True, quiet=True, keep_model=False)
+        summary = conduct(run, fresh=not begun, force=True, quiet=True, keep_model=job["keep"])
     except UserError as error:
         print(f"etude: {error}", file=sys.stderr)
         (path.parent / f"{path.name}.failed").write_text(str(error))
@@ -133,7 +135,8 @@ def _stepped(job: Job) -> bool:
 def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes]:
     job.path.parent.mkdir(parents=True, exist_ok=True)
     file = job.path.parent / f"{job.path.name}.job.json"
-    file.write_text(json.dumps({"path": str(job.path), "plan": dict(job.plan), "alone": alone}))
+    told = {"path": str(job.path), "plan": dict(job.plan), "alone": alone, "keep": job.keep}
+    file.write_text(json.dumps(told))
     (job.path.parent / f"{job.path.name}.failed").unlink(missing_ok=True)
     log = open(job.path.parent / f"{job.path.name}.log", "ab")  # noqa: SIM115 - the child keeps it
     with log:

@@ -14,6 +14,7 @@ from etude.objective.terms import (
     Objective,
     Term,
     TokenLoss,
+    beside,
     k3,
     log_ratio,
     objective,
@@ -43,14 +44,15 @@ def importance_weighted(mean: MeanOver = "sum") -> Objective:
 
 
 def praised(coefficient: float, mean: MeanOver = "sum", row: str = "distilled") -> Objective:
-    """coefficient x -A_t log pi_theta on the weight row `row`: imitation weighted by a reward."""
+    """coefficient x -A_t log pi_theta on the weight row `row`: imitation weighted by a reward, divided as the policy's
+    term is."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         return -batch.advantage * out.logp
 
     if not coefficient:
         return objective()
-    return objective(Term(row, loss, MEANS[mean], row, coefficient, proportional=True))
+    return objective(Term(row, loss, beside(MEANS[mean]), row, coefficient, proportional=True))
 
 
 def weighted_kl(mean: MeanOver = "sum") -> Objective:
@@ -100,7 +102,9 @@ def with_self_distillation(
 
     base = importance_weighted(mean)
     return (
-        base + objective(Term("distilled", loss, MEANS[mean], "distilled", distil, True)) if distil else base
+        base + objective(Term("distilled", loss, beside(MEANS[mean]), "distilled", distil, True))
+        if distil
+        else base
     )
 
 

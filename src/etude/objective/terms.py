@@ -63,6 +63,16 @@ def per_constant(length: float) -> Mean:
     )
 
 
+def beside(mean: Mean, weight: str = "policy") -> Mean:
+    """`mean`, divided by what a term on the row `weight` is divided by: a few sequences laid beside many count as
+    members of one batch, not as a mean of their own."""
+
+    def count(batch: Batch, active: Tensor) -> float:
+        return max(1.0, mean.count(batch, batch.weight(weight) != 0))
+
+    return Mean(f"{mean.name} beside {weight}", mean.share, count)
+
+
 MEANS = {"token": per_token, "sequence": per_sequence, "sum": sum_per_sequence}
 
 

@@ -122,6 +122,9 @@ class Learner:
         work = without_dead_weight(batch, objective)
         for piece in work.split(self.micro_tokens, objective.unit) if len(work) else ():
             self._backward(objective, piece, counts, step, found, first)
+        for name, count in counts.items():
+            if f"loss/{name}" in found:  # over all that was counted, as it is in the gradient
+                found[f"loss/{name}"][1] = count
         return found
 
     def _step(
@@ -183,7 +186,7 @@ class Learner:
             if not active:
                 continue
             loss = loss + term.coefficient * total / counts[term.name]
-            sums[f"loss/{term.name}"] = (float(total.detach()), term.count(piece))
+            sums[f"loss/{term.name}"] = (float(total.detach()), 0.0)
             sums |= {name: (float(value), active) for name, value in metrics.items()}
         loss.backward()
         self.policy.grad_accumulate()

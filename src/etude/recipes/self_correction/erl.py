@@ -20,7 +20,8 @@ RECIPE = Recipe(
         "the KL of the released settings (0.001) is off, so that no reference model is kept (--set objective.beta=0.001)",
         "the memory changes between steps, not within one",
         "the reflection stands above the question in the user's message, since many templates have no system role",
-        "losses are averaged over episodes, whose parts are summed, where the paper counts each part as a sequence: a factor only",
+        "all terms are divided by the number of episodes, whose parts are summed, where the paper counts each part as a sequence: "
+        "a factor only",
         "one second attempt per reflection",
     ),
     stages={
