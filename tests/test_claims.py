@@ -132,3 +132,26 @@ def test_a_page_says_what_was_found_and_what_was_not():
     assert drawn.index(">topr<") < drawn.index(">nft<")
     # the scale runs from -6 to 7 over 520 units from 170: topr's 4 lies at 170 + 520 * 10 / 13
     assert f'cx="{170 + 520 * 10 / 13:.1f}"' in drawn
+
+
+def test_two_attempts_are_summed_up_and_drawn_as_a_table():
+    """Two seeds, two problems of four attempts: first right 4 + 0 and 2 + 2 of 8, last 4 + 2 and 4 + 2."""
+
+    def run(rows, ways):
+        shares = {"first": 0.5, "second": 0.75, **dict(zip(claims.WAYS, ways, strict=True))}
+        return {"twice": {**shares, "tokens": 20.0, "per_problem": rows}}
+
+    runs = [
+        run([["a", 4, 4, 4], ["b", 0, 2, 4]], (0.5, 0.0, 0.25, 0.25)),
+        run([["a", 2, 4, 4], ["b", 2, 2, 4]], (0.5, 0.0, 0.25, 0.25)),
+    ]
+    found = claims.two_attempts(runs)
+    assert found["gain"] == pytest.approx(100 * (6 / 8 - 4 / 8))
+    assert found["interval"][0] < found["gain"] < found["interval"][1]
+    assert (found["first"], found["second"], found["wrong_right"]) == (50.0, 75.0, 25.0)
+    assert (found["problems"], found["samples"], found["tokens"]) == (2, 4, 20.0)
+    told = {"state": "held", "says": "", "arm": "erl", "base": "grpo", "seeds": 2, "twice": {"arm": found}}
+    page = claims_page({"erl": {"lab": told}})
+    assert "| erl | lab | erl | 50.0 | 75.0 | +25.0 [" in page
+    assert "| 50.0 | 0.0 | 25.0 | 25.0 | 20 | 2 x 4 x 2 |" in page
+    assert "First and second attempts" not in claims_page({"erl": {"lab": {**told, "twice": {}}}})
