@@ -79,7 +79,7 @@ def claims_page(results: Results) -> str:
 def twice_section(results: Results) -> list[str]:
     """What second attempts change, of every claim about a method that tries again."""
     head = ("recipe", "on", "trained with", "first", "last", "gain", "right -> right", "right -> wrong")
-    head = (*head, "wrong -> right", "wrong -> wrong", "tokens", "problems x attempts x seeds")
+    more = ("wrong -> right", "wrong -> wrong", "tokens", "problems x attempts x seeds")
     table = [
         (
             name,
@@ -101,8 +101,8 @@ def twice_section(results: Results) -> list[str]:
         "with an empty memory; the tokens are those sampled for an episode with all of its parts. The gain has a 95 % interval",
         "over seeds and problems.",
         "",
-        _row(head),
-        _row(["---"] * len(head)),
+        _row(head + more),
+        _row(["---"] * len(head + more)),
         *map(_row, table),
         "",
     ]
