@@ -144,7 +144,11 @@ def play(claim: Claim, parallel: int) -> dict[str, str]:
             if (facts_of(claim, arm) / f"{seed}.json").exists():
                 continue
             plan, keep = claim.plan(arm, seed), bool(_else(claim))
-            job = Job(arm, seed, plan.to_dict(), WORK / "arms" / name_of(plan) / f"seed-{seed}", keep)
+            path = WORK / "arms" / name_of(plan) / f"seed-{seed}"
+            before = (
+                claim.on == "lab"
+            )  # half a minute each for a language model, which is the same one every time
+            job = Job(arm, seed, plan.to_dict(), path, keep, before)
             jobs.append(job)
             owners[job.path] = arm
     failed = run_all(jobs, parallel, lambda text: print(f"  {text}", flush=True))

@@ -154,6 +154,16 @@ def test_hpt_does_not_imitate_where_every_attempt_broke() -> None:
     assert stages["credit"]([broken], None) == []
 
 
+@pytest.mark.parametrize("gate", [-1.0, 0.0])
+def test_hpt_imitates_what_nobody_attempted(gate: float) -> None:
+    """As while it warms up (gather.warmup)."""
+    stages, _, groups = groups_of("hpt", {"credit.gate": gate, "gather.warmup": 0.5}, tasks=[toys.task(0)])
+    assert [len(groups[0].episodes), len(groups[0].demonstrations)] == [0, 1]
+    (signal,) = stages["credit"](groups, None)
+    assert signal.episode.demonstration
+    assert signal.weights["imitation"].any()
+
+
 def test_relift_imitates_what_waited() -> None:
     _, stages = build(find("relift"), {"objective.entropy": 0.0})
     policy = toys.TablePolicy()

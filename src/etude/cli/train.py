@@ -120,6 +120,7 @@ def conduct(
     quiet: bool = False,
     log: str = "",
     keep_model: bool = True,
+    before: bool = True,
 ) -> dict[str, Any]:
     """Pre-flight, evaluation, training, evaluation, model: what `train`, `resume` and `demo` have in common.
     The run is left resumable whatever happens."""
@@ -143,7 +144,7 @@ def conduct(
             if found.cause and not (force or run.settings.skip_preflight):
                 raise Refused(f"nothing can be learned: {found.sentence} (--force trains all the same)")
             run.checkpoint()
-            if run.holdout:
+            if run.holdout and before:
                 run.evaluate("before")
         begin = time.perf_counter()
         run.times["begin"] = begin

@@ -32,14 +32,15 @@ def gated(
         float, Setting("share of right attempts up to which a task is imitated", low=-1, high=1)
     ] = 0.0,
 ):
-    """A_i = r_i - mean r for tasks above the gate; the demonstration, and no attempt, for the others
-    (HPT, arXiv 2509.04419)."""
+    """A_i = r_i - mean r for tasks above the gate; the demonstration, and no attempt, for the others and for those
+    that nobody attempted (HPT, arXiv 2509.04419)."""
 
     def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
         sides: dict[bool, list[Group]] = {True: [], False: []}
         for group in groups:
-            if group.episodes:
-                sides[practised([e.correct for e in group.episodes], gate)].append(group)
+            right = [e.correct for e in group.episodes]
+            if right or not group.failed:  # where every attempt broke, nothing is known of the task
+                sides[bool(right) and practised(right, gate)].append(group)
         return each(centred)(sides[True], context) + shown(sides[False])
 
     return credit

@@ -25,13 +25,14 @@ WORKER = "import sys; from etude.evaluate.schedule import work; sys.exit(work(sy
 @dataclass(frozen=True)
 class Job:
     """One training run of one arm. `plan` as `Plan.to_dict`; `path` is where it runs; `keep`: the trained model is saved
-    there."""
+    there; `before`: the untrained one is evaluated as well."""
 
     arm: str
     seed: int
     plan: Mapping[str, Any]
     path: Path
     keep: bool = False
+    before: bool = True
 
     @property
     def done(self) -> bool:
@@ -50,7 +51,8 @@ def work(job_file: str) -> int:
     begun = is_run(path) and bool(checkpoint.steps(path / "checkpoints"))
     try:
         run = resume(path)[0] if begun else start(Plan.from_dict(job["plan"]), path, overwrite=True)
-        summary = conduct(run, fresh=not begun, force=True, quiet=True, keep_model=job["keep"])
+        wanted = {"keep_model": job["keep"], "before": job["before"]}
+        summary = conduct(run, fresh=not begun, force=True, quiet=True, **wanted)
     except UserError as error:
         print(f"etude: {error}", file=sys.stderr)
         (path.parent / f"{path.name}.failed").write_text(str(error))
@@ -135,7 +137,13 @@ def _stepped(job: Job) -> bool:
 def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes]:
     job.path.parent.mkdir(parents=True, exist_ok=True)
     file = job.path.parent / f"{job.path.name}.job.json"
-    told = {"path": str(job.path), "plan": dict(job.plan), "alone": alone, "keep": job.keep}
+    told = {
+        "path": str(job.path),
+        "plan": dict(job.plan),
+        "alone": alone,
+        "keep": job.keep,
+        "before": job.before,
+    }
     file.write_text(json.dumps(told))
     (job.path.parent / f"{job.path.name}.failed").unlink(missing_ok=True)
     log = open(job.path.parent / f"{job.path.name}.log", "ab")  # noqa: SIM115 - the child keeps it

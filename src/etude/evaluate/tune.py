@@ -38,6 +38,7 @@ def tuned(contest: Contest, say: Callable[[str], None]) -> dict[str, dict[str, f
                     TUNING,
                     base.but(changes=changes).to_dict(),
                     contest.out / "tuning" / arm.name / name,
+                    before=False,
                 )
             )
         failed = run_all(jobs, contest.parallel, say)
