@@ -18,7 +18,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -32,9 +32,10 @@ from etude.errors import UserError
 from etude.evaluate.arms import parse_arms
 from etude.evaluate.paired import compare
 from etude.evaluate.passk import pass_at
-from etude.evaluate.schedule import Job, run_all
+from etude.evaluate.schedule import Job, perform
 from etude.evaluate.transitions import WAYS, outcomes, transitions
 from etude.evaluate.variance import contrast
+from etude.launch import environment
 from etude.recipes.claims import FILE, read
 from etude.report.run import RunDirectory
 from etude.train.config import Budget, Plan
@@ -136,29 +137,36 @@ def _else(claim: Claim) -> str:
     return f"-{hashlib.blake2b(asked.encode(), digest_size=3).hexdigest()}" if asked else ""
 
 
-def play(claim: Claim, parallel: int) -> dict[str, str]:
+def play(claim: Claim, pool: Executor) -> dict[str, str]:
     """Runs what is missing of both arms. Returns {arm: why it failed}."""
-    jobs, owners = [], {}
+    jobs = {}
     for seed in range(claim.seeds):
         for arm in (claim.arm, claim.base):
-            if (facts_of(claim, arm) / f"{seed}.json").exists():
-                continue
-            plan, keep = claim.plan(arm, seed), bool(_else(claim))
-            path = WORK / "arms" / name_of(plan) / f"seed-{seed}"
-            before = (
-                claim.on == "lab"
-            )  # half a minute each for a language model, which is the same one every time
-            job = Job(arm, seed, plan.to_dict(), path, keep, before)
-            jobs.append(job)
-            owners[job.path] = arm
-    failed = run_all(jobs, parallel, lambda text: print(f"  {text}", flush=True))
-    done = [job for job in jobs if job.path not in failed]
-    with ProcessPoolExecutor(parallel, get_context("spawn")) as pool:
-        reducing = [pool.submit(reduced, claim, job.path) for job in done]
-        for job, facts in zip(done, reducing, strict=True):
-            _write(facts_of(claim, owners[job.path]) / f"{job.seed}.json", facts.result())
-            shutil.rmtree(job.path)
-    return {owners[path]: why for path, why in failed.items()}
+            if not (facts_of(claim, arm) / f"{seed}.json").exists():
+                jobs[pool.submit(played, claim, arm, seed)] = (arm, seed)
+    failed = {}
+    for done in as_completed(jobs):
+        arm, seed = jobs[done]
+        try:
+            _write(facts_of(claim, arm) / f"{seed}.json", done.result())
+        except UserError as error:
+            failed[arm] = str(error)
+        print(f"  {arm}, seed {seed}: {failed.get(arm, 'done')}", flush=True)
+    return failed
+
+
+def played(claim: Claim, arm: str, seed: int) -> dict[str, Any]:
+    """One run in a worker, whole or what is left of it, and what is kept of it."""
+    plan = claim.plan(arm, seed)
+    path = WORK / "arms" / name_of(plan) / f"seed-{seed}"
+    # Half a minute each for a language model, which is the same one every time.
+    before = claim.on == "lab"
+    job = Job(arm, seed, plan.to_dict(), path, keep=bool(_else(claim)), before=before)
+    if not job.done:
+        perform(job)
+    facts = reduced(claim, path)
+    shutil.rmtree(path)
+    return facts
 
 
 def reduced(claim: Claim, path: Path) -> dict[str, Any]:
@@ -392,12 +400,17 @@ def main() -> int:
         for arm in (claim.arm, claim.base) if not claim.untested else ():
             resolve(claim.plan(arm, 0))
     print(f"{len(claims)} claims on {a.on}: {len(runs)} arms, {len(runs) * claims[0].seeds} runs", flush=True)
-    for number, claim in enumerate(claims if not a.plan else (), 1):
+    if a.plan:
+        return 0
+    os.environ.update({**environment(), "OMP_NUM_THREADS": "1"})
+    for number, claim in enumerate(claims, 1):
         known = read().get(claim.recipe, {}).get(claim.on, {})
         if known.get("settings") == claim.digest and known["state"] != "failed":
             continue
         begin = time.perf_counter()
-        result = concluded(claim, {} if claim.untested else play(claim, a.parallel))
+        # Workers live for one claim: that saves imports, and what they remember of models goes with them.
+        with ProcessPoolExecutor(a.parallel, get_context("spawn")) as pool:
+            result = concluded(claim, {} if claim.untested else play(claim, pool))
         everything = read()
         everything.setdefault(claim.recipe, {})[claim.on] = result
         _write(FILE, dict(sorted(everything.items())))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ WORKER = "import sys; from etude.evaluate.schedule import work; sys.exit(work(sy
 @dataclass(frozen=True)
 class Job:
     """One training run of one arm. `plan` as `Plan.to_dict`; `path` is where it runs; `keep`: the trained model is saved
-    there; `before`: the untrained one is evaluated as well."""
+    there; `before`: the untrained one is evaluated as well; `alone`: nothing else runs beside it."""
 
     arm: str
     seed: int
@@ -33,6 +33,7 @@ class Job:
     path: Path
     keep: bool = False
     before: bool = True
+    alone: bool = False
 
     @property
     def done(self) -> bool:
@@ -40,28 +41,39 @@ class Job:
 
 
 def work(job_file: str) -> int:
-    """A child's whole life: start or resume its run, train, evaluate, say that it is done."""
+    """A child's whole life: does its job and notes why it could not."""
+    told = json.loads(Path(job_file).read_text())
+    job = Job(**{**told, "path": Path(told["path"])})
+    try:
+        perform(job)
+    except UserError as error:
+        print(f"etude: {error}", file=sys.stderr)
+        (job.path.parent / f"{job.path.name}.failed").write_text(str(error))
+        return 2
+    return 0
+
+
+def perform(job: Job) -> None:
+    """Starts or resumes a job's run, trains, evaluates, and notes that it is done. Raises UserError where it cannot
+    be run."""
     from etude.cli.train import conduct
     from etude.train import checkpoint
     from etude.train.config import Plan
     from etude.train.setup import resume, start
 
-    job = json.loads(Path(job_file).read_text())
-    path = Path(job["path"])
+    path = job.path
     begun = is_run(path) and bool(checkpoint.steps(path / "checkpoints"))
+    run = resume(path)[0] if begun else start(Plan.from_dict(dict(job.plan)), path, overwrite=True)
     try:
-        run = resume(path)[0] if begun else start(Plan.from_dict(job["plan"]), path, overwrite=True)
-        wanted = {"keep_model": job["keep"], "before": job["before"]}
-        summary = conduct(run, fresh=not begun, force=True, quiet=True, **wanted)
-    except UserError as error:
-        print(f"etude: {error}", file=sys.stderr)
-        (path.parent / f"{path.name}.failed").write_text(str(error))
-        return 2
+        summary = conduct(
+            run, fresh=not begun, force=True, quiet=True, keep_model=job.keep, before=job.before
+        )
+    finally:
+        run.close()
     beside = path / "done.json.tmp"
-    beside.write_text(json.dumps({"ended": summary["ended"], "alone": job["alone"]}))
+    beside.write_text(json.dumps({"ended": summary["ended"], "alone": job.alone}))
     os.replace(beside, path / "done.json")
     shutil.rmtree(path / "checkpoints", ignore_errors=True)  # gigabytes that nothing will read again
-    return 0
 
 
 def run_all(
@@ -137,13 +149,7 @@ def _stepped(job: Job) -> bool:
 def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes]:
     job.path.parent.mkdir(parents=True, exist_ok=True)
     file = job.path.parent / f"{job.path.name}.job.json"
-    told = {
-        "path": str(job.path),
-        "plan": dict(job.plan),
-        "alone": alone,
-        "keep": job.keep,
-        "before": job.before,
-    }
+    told = {**asdict(replace(job, alone=alone)), "path": str(job.path), "plan": dict(job.plan)}
     file.write_text(json.dumps(told))
     (job.path.parent / f"{job.path.name}.failed").unlink(missing_ok=True)
     log = open(job.path.parent / f"{job.path.name}.log", "ab")  # noqa: SIM115 - the child keeps it
