@@ -123,6 +123,8 @@ def test_a_page_says_what_was_found_and_what_was_not():
     assert sentence(found) == "held: +4.0 [+1.0, +7.0] points"
     assert sentence(other) == "not held: -2.0 [-6.0, +1.0] points"
     assert sentence({**found, "metric": "entropy"}) == "held: +4.000 [+1.000, +7.000] nats/token"
+    guarded = {**found, "state": "not held", "guard": {"effect": -5.0, "low": -7.0, "high": -3.0}}
+    assert sentence(guarded) == "not held: +4.0 [+1.0, +7.0] points; accuracy -5.0 [-7.0, -3.0]"
     page = claims_page({"topr": {"lab": found}, "nft": {"lab": other}})
     assert "1 held (topr); 1 not held (nft); 0 not resolved." in page
     assert "claims-lab.svg" in page

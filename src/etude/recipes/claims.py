@@ -29,4 +29,8 @@ def sentence(found: dict[str, Any]) -> str:
     low, high = found["interval"]
     unit = UNITS.get(found["metric"], "points")
     digits = 3 if found["metric"] == "entropy" else 1
-    return f"{found['state']}: {found['effect']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}] {unit}"
+    said = f"{found['state']}: {found['effect']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}] {unit}"
+    guard = found.get("guard")
+    if not guard:
+        return said
+    return f"{said}; accuracy {guard['effect']:+.1f} [{guard['low']:+.1f}, {guard['high']:+.1f}]"
