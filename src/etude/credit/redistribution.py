@@ -34,7 +34,7 @@ def process_advantages(rewards: Sequence[Array], released: bool) -> list[Array]:
 def implicit_rewards(
     beta: Annotated[float, Setting("scale of the implicit reward", low=0)] = 0.05,
     process: Annotated[float, Setting("weight of the process part", low=0)] = 5.0,
-    outcome: Annotated[float, Setting("weight of the outcome part", low=0)] = 1.0,
+    outcome: Annotated[float, Setting("weight of the outcome part", low=0)] = 5.0,
     unit: Annotated[str, Setting("what one implicit reward is for", choices=("token", "whole"))] = "token",
     judged: Annotated[
         str, Setting("by the reward model before or after its own step", choices=("before", "after"))

@@ -17,10 +17,9 @@ RECIPE = Recipe(
     "That log-ratio, token by token, is a process reward that nobody had to label. "
     "It is added to the outcome, and learned anew on every step's attempts.",
     equation="q_t = beta (log pi_phi(y_t) - log pi_ref(y_t));  L_phi = BCE(sigmoid(sum_t q_t), R);  "
-    "A_t = 5 sum_{s >= t} (q_s - mean of the others' mean q) / max |sum q| + r - mean of the others' r, whitened",
+    "A_t = 5 sum_{s >= t} (q_s - mean of the others' mean q) / max |sum q| + 5 (r - mean of the others' r), whitened",
     departures=(
         "the reward model's learning rate is twice the policy's, as the paper's 1e-6 is twice its 5e-7",
-        "guess: the outcome has weight 1 beside the process part's 5",
     ),
     stages={
         "select": stage(within),
@@ -45,6 +44,7 @@ RECIPE = Recipe(
             "rloo",
             {
                 "credit.process": 0,
+                "credit.outcome": 1,
                 "credit.whiten": False,
                 "objective.mean": "sum",
                 "select.low": 0,
