@@ -286,7 +286,7 @@ def test_confidence_is_read_from_the_probe() -> None:
 
 
 def test_an_untrained_reward_model_says_nothing() -> None:
-    stages, where, groups = setting("prime", {"credit.whiten": False})
+    stages, where, groups = setting("prime", {"credit.whiten": False, "credit.outcome": 1})
     where.companions["reference"] = toys.TablePolicy(0)
     signals = stages["credit"](groups, where)
     from etude.credit.group import others_mean
