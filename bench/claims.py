@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import repetition
 from scipy import stats
 
 from etude.errors import UserError
@@ -79,10 +80,8 @@ class Claim:
     def plan(self, arm: str, seed: int) -> Plan:
         """The run of one of the two arms."""
         (one,) = parse_arms([arm])
-        tasks = few() if self.tasks == "few" else self.tasks
-        return Plan(
-            one.recipe, self.model, tasks, Budget.parse(self.budget), seed, {**self.changes, **one.changes}
-        )
+        changes = {**self.changes, **one.changes}
+        return Plan(one.recipe, self.model, source(self.tasks), Budget.parse(self.budget), seed, changes)
 
 
 def load(path: Path = SETTINGS, only: str = "") -> list[Claim]:
@@ -98,6 +97,19 @@ def load(path: Path = SETTINGS, only: str = "") -> list[Claim]:
                 raise UserError(f"claims.toml: {on}.{recipe} has metric '{claim.metric}', '{claim.better}'")
             found.append(claim)
     return found
+
+
+def source(tasks: str) -> str:
+    """A task source: one of the two files that are made here, or what `etude` itself knows by that name."""
+    return FILES[tasks]() if tasks in FILES else tasks
+
+
+def text() -> str:
+    """A file of running text, a third of it to be examined on; written anew when missing."""
+    place = WORK / "text.jsonl"
+    if not place.exists():
+        repetition.write(place)
+    return f"{place}:check=exact,eval_share=0.33"
 
 
 def few() -> str:
@@ -116,6 +128,9 @@ def few() -> str:
                 break
         place.write_text("\n".join(rows.values()))
     return f"{place}:extract=tag,check=exact,eval_share={200 / (200 + FEW):.6f}"
+
+
+FILES = {"few": few, "text": text}
 
 
 # ---- runs ----------------------------------------------------------------------------------------------------------
@@ -194,13 +209,16 @@ def reduced(claim: Claim, path: Path) -> dict[str, Any]:
         ways = [k for k in late[0] if k.startswith("attempts/")]
         facts |= {k: float(np.mean([m[k] for m in late])) for k in ways}
         facts["gain"] = 100 * (facts["attempts/second"] - facts["attempts/first"])
-    if claim.metric in LATER:
+    if claim.metric in ("entropy", "elsewhere"):
         groups = examined(path, claim.elsewhere or claim.tasks)
         words = np.concatenate([e.logp[e.sampled] for g in groups for e in g.episodes])
         facts["entropy"] = float(-words.mean())  # of the sampled tokens: an unbiased reading
         facts["elsewhere"] = [
             [g.task.key, sum(e.correct for e in g.episodes), len(g.episodes)] for g in groups
         ]
+    if claim.metric == "repeated":
+        policy, settings = finished(path)
+        facts |= repetition.measured(policy, settings, held_out(claim.tasks, settings.eval_problems))
     if claim.recipe in TWICE:  # both arms meet the problems as the method would play them
         _, _, stages = resolve(claim.plan(claim.arm, 0))
         facts["twice"] = twice(examined(path, claim.tasks, stages["rollout"]))
@@ -232,21 +250,19 @@ def held_out(tasks: str, number: int) -> Sequence[Any]:
     """The problems that a run on `tasks` is examined on."""
     from etude.evaluate.run import exam_tasks
 
-    return exam_tasks(few() if tasks == "few" else tasks, None, number)[1]
+    return exam_tasks(source(tasks), None, number)[1]
 
 
 def examined(path: Path, tasks: str, rollout: Any = None) -> Sequence[Any]:
     """Attempts of a finished run's policy at held-out problems of `tasks`; single ones without a `rollout`."""
     import asyncio
 
-    from etude.evaluate.run import attempt, load_policy, run_defaults
+    from etude.evaluate.run import attempt
     from etude.rollout.player import Voice
     from etude.rollout.table import judge_with
     from etude.tasks.isolate import Pool
-    from etude.train.config import run_settings
 
-    settings = run_settings(run_defaults(str(path)), {})
-    policy = load_policy(str(path), settings.precision)
+    policy, settings = finished(path)
     sampler = policy.sampler(settings.rows)
     held = held_out(tasks, settings.eval_problems)
     voice = Voice(sampler, policy.renderer, settings.sampling, "policy", settings.context)
@@ -254,6 +270,15 @@ def examined(path: Path, tasks: str, rollout: Any = None) -> Sequence[Any]:
         return asyncio.run(
             attempt(voice, judge_with(pool, sampler, {}), held, settings.eval_samples, 0, rollout)
         )
+
+
+def finished(path: Path) -> tuple[Any, Any]:
+    """The policy of a finished run, and its settings."""
+    from etude.evaluate.run import load_policy, run_defaults
+    from etude.train.config import run_settings
+
+    settings = run_settings(run_defaults(str(path)), {})
+    return load_policy(str(path), settings.precision), settings
 
 
 # ---- outcomes ------------------------------------------------------------------------------------------------------
@@ -274,9 +299,9 @@ TABLES = {
     "elsewhere": (by_problem("elsewhere"), 1),
     "hardest": (by_problem("hardest"), 1),
 }
-SCALARS = ("entropy", "length", "grad_norm_cv", "gain", "wasted")
+SCALARS = ("entropy", "length", "grad_norm_cv", "gain", "wasted", "repeated")
 METRICS = (*TABLES, *SCALARS)
-LATER = ("entropy", "elsewhere")  # measured on the finished policy
+LATER = ("entropy", "elsewhere", "repeated")  # measured on the finished policy
 
 
 def difference(
@@ -352,7 +377,11 @@ def concluded(claim: Claim, failed: Mapping[str, str]) -> dict[str, Any]:
     means = {
         side: {
             "accuracy": 100 * float(by_problem("per_problem")(some, 1).mean()),
-            **{k: float(np.mean([r[k] for r in some])) for k in ("steps", "flops", "seconds", "length")},
+            **{
+                k: float(np.mean([r[k] for r in some]))
+                for k in ("steps", "flops", "seconds", "length", "nats")
+                if k in some[0]
+            },
         }
         for side, some in (("arm", mine), ("base", other))
     }

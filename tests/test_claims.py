@@ -157,3 +157,18 @@ def test_two_attempts_are_summed_up_and_drawn_as_a_table():
     assert "| erl | lab | erl | 50.0 | 75.0 | +25.0 [" in page
     assert "| 50.0 | 0.0 | 25.0 | 25.0 | 20 | 2 x 4 x 2 |" in page
     assert "First and second attempts" not in claims_page({"erl": {"lab": {**told, "twice": {}}}})
+
+
+def test_repetition_counts_four_grams_that_were_there_before():
+    repetition = claims.repetition
+    assert repetition.repeated([1, 2, 3, 4, 5, 6]) == 0
+    assert repetition.repeated([1, 2, 3]) == 0
+    # 1 2 1 2 1 2 1 2: five 4-grams, two different ones
+    assert repetition.repeated([1, 2] * 4) == pytest.approx(3 / 5)
+
+
+def test_the_running_text_has_no_passage_twice():
+    found = claims.repetition.passages()
+    assert len(found) > 100
+    assert len({begun for begun, _ in found}) == len(found)
+    assert not {rest for _, rest in found} & {begun for begun, _ in found}

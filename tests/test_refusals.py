@@ -185,6 +185,10 @@ BAD = {
     "bad budget": ((*TRAIN[:8], "--budget", "ten"), "a budget looks like"),
     "both ends": ((*TRAIN, "--budget", "1m"), "not both"),
     "needs a teacher": (("train", "distill", *TRAIN[2:]), "needs a second model"),
+    "a setting that does not count": (
+        ("eval", "{model}", "--tasks", "{good}", "--set", "run.eval_problems=4"),
+        "does not count when a model is examined",
+    ),
     "no such run": (("resume", "/nowhere/run"), "/nowhere/run"),
     "no such command": (("trian",), "trian"),
 }

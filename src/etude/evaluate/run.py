@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,9 @@ async def strictly(groups: Sequence[Group], renderer: Any, pool: Any) -> float |
     return passed / asked if asked else None
 
 
+# Settings of a run that also shape an evaluation.
+COUNTS = {"max_tokens", "temperature", "top_p", "top_k", "context", "rows"}
+COUNTS |= {"precision", "backbone", "check_seconds"}
 EVAL_SAMPLING = 0  # evaluations of all runs and seeds meet the problems with the same random numbers
 
 
@@ -149,6 +152,11 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     """`etude eval`: a model by name, directory or run."""
     from etude.tasks.isolate import Pool
 
+    if idle := set(exam.changes) & {s.name for s in fields(RunSettings)} - COUNTS:
+        raise UserError(
+            f"run.{min(idle)} does not count when a model is examined; what counts: {', '.join(sorted(COUNTS))}, and "
+            "--problems, -k, --greedy and --seed"
+        )
     settings: RunSettings = run_settings(run_defaults(where), exam.changes)
     policy = load_policy(where, settings.precision, settings.backbone)
     params = replace(settings.sampling, greedy=exam.greedy)

@@ -8,7 +8,13 @@ from typing import Any
 
 FILE = Path(__file__).with_name("claims.json")
 NOT_RUN: dict[str, Any] = {"state": "not run", "effect": None, "interval": None}
-UNITS = {"entropy": "nats/token", "length": "tokens", "grad_norm_cv": "% of mean", "wasted": "% of groups"}
+UNITS = {
+    "entropy": "nats/token",
+    "length": "tokens",
+    "grad_norm_cv": "% of mean",
+    "wasted": "% of groups",
+    "repeated": "% of 4-grams",
+}
 
 
 def read(file: Path = FILE) -> dict[str, dict[str, dict[str, Any]]]:

@@ -1,0 +1,83 @@
+"""Running text for DITTO's claim, and what a policy makes of it: how much greedy decoding repeats itself, and how
+well the policy predicts text that it has not seen.
+
+The text is what Python carries with it about its own language (`pydoc_data.topics`), so it differs a little from one
+version of Python to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHOWN, TOLD = 2, 5  # sentences of a passage that are its prompt; sentences that follow
+CONTINUED = 128  # tokens of a greedy continuation
+GRAM = 4
+
+
+def passages() -> list[tuple[str, str]]:
+    """(beginning, continuation) of passages of seven sentences of prose that do not overlap."""
+    from pydoc_data.topics import topics
+
+    found = []
+    for text in topics.values():
+        prose = [p for p in re.split(r"\n\s*\n", re.sub(r"[*`]+", "", text)) if re.search(r"\w[.:]\s*$", p)]
+        whole = " ".join(" ".join(p.split()) for p in prose if not p.startswith("  "))
+        said = [s for s in re.split(r"(?<=[.!?]) (?=[A-Z])", whole) if len(s) > 20]
+        for at in range(0, len(said) - SHOWN - TOLD + 1, SHOWN + TOLD):
+            parts = said[at : at + SHOWN], said[at + SHOWN : at + SHOWN + TOLD]
+            found.append((" ".join(parts[0]), " ".join(parts[1])))
+    return list(dict(found).items())
+
+
+def write(place: Path) -> int:
+    """The passages as a task file; how many there are."""
+    rows = [
+        {"prompt": f"Go on with this text.\n\n{begun}", "answer": rest, "reference": rest}
+        for begun, rest in passages()
+    ]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("\n".join(map(json.dumps, rows)))
+    return len(rows)
+
+
+def repeated(tokens: Sequence[int]) -> float:
+    """The share of a text's 4-grams that were in it before (seq-rep-4, arXiv 1908.04319)."""
+    grams = [tuple(tokens[i : i + GRAM]) for i in range(len(tokens) - GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float]:
+    """`repeated` of greedy continuations, in percent, and nats per token of the true ones."""
+    from etude.credit.imitate import demonstrations
+    from etude.evaluate.run import attempt
+    from etude.rollout.demonstrate import demonstrate
+    from etude.rollout.player import Player, Voice
+    from etude.train.batch import pack, unpack
+    from etude.types import Group, Request, Verdict
+
+    async def nobody_asks(*_: Any) -> Verdict:
+        return Verdict(0.0, False)
+
+    params = replace(settings.sampling, greedy=True, max_tokens=CONTINUED)
+    voice = Voice(policy.sampler(settings.rows), policy.renderer, params, "policy", settings.context)
+    groups = asyncio.run(attempt(voice, nobody_asks, held, 1, 0))
+    written = [e.spans[-1].tokens.tolist() for g in groups for e in g.episodes]
+
+    true = [demonstrate(task, Player(task, voice, nobody_asks, 0, 0)) for task in held]
+    shown = [Group(t, (), Request(t), (), (e,)) for t, e in zip(held, true, strict=True)]
+    signals = demonstrations()(shown, None)
+    batch = pack(signals, settings.sampling)
+    logp = unpack(policy.score(batch, frozenset()).logp, batch, signals)
+    said = [row[s.weights["imitation"] > 0] for row, s in zip(logp, signals, strict=True)]
+    return {
+        "repeated": 100 * float(np.mean([repeated(w) for w in written])),
+        "nats": -float(np.concatenate(said).mean()),
+    }
