@@ -172,3 +172,13 @@ def test_the_running_text_has_no_passage_twice():
     assert len(found) > 100
     assert len({begun for begun, _ in found}) == len(found)
     assert not {rest for _, rest in found} & {begun for begun, _ in found}
+
+
+def test_the_prose_takes_its_figures_from_the_results():
+    from etude.recipes.docs import learned
+
+    found = {"rec": {"lab": {"effect": 4.0, "interval": [1.0, 7.0]}}}
+    said = learned(found)
+    assert "clipping on one side gains +4.0 [+1.0, +7.0]" in said
+    assert "(not run)" in said, "what has no result says so"
+    assert "(not run)" not in learned(read()), "learned.md names a claim that has no result"

@@ -5,6 +5,7 @@ python -m etude.recipes.docs [FOLDER]        writes recipes.md, claims.md and cl
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -18,6 +19,7 @@ from etude.recipes.page import HEADER, facts, rows
 HELD, NOT_HELD, OPEN = "held", "not held", "not resolved"
 COLOURS = {HELD: "#1a7f4b", NOT_HELD: "#b3261e", OPEN: "#6b7280"}
 PLACES = {"lab": "the laboratory", "smollm2": "SmolLM2-135M"}
+LEARNED = Path(__file__).with_name("learned.md")
 Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -50,6 +52,7 @@ def claims_page(results: Results) -> str:
         "*Not held*: an effect of that size is excluded. At 95 % each, one claim in forty is held by luck alone.",
         "A claim that does not hold for a model of 0.7 million weights may hold for a large one.",
         "",
+        learned(results),
     ]
     claimed = [f for f in facts() if f["claimed"]]
     for on, place in PLACES.items():
@@ -74,6 +77,19 @@ def claims_page(results: Results) -> str:
     if silent:
         lines += ["## Not run", "", ", ".join(silent), ""]
     return "\n".join(lines)
+
+
+def learned(results: Results) -> str:
+    """The prose of learned.md, where `{recipe}` or `{recipe on place}` stands for an effect and its interval."""
+
+    def effect(named: re.Match[str]) -> str:
+        found = results.get(named[1], {}).get(named[2] or "lab", {})
+        if found.get("effect") is None:
+            return "(not run)"
+        low, high = found["interval"]
+        return f"{found['effect']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+    return re.sub(r"\{(\w+)(?: on (\w+))?\}", effect, LEARNED.read_text())
 
 
 def twice_section(results: Results) -> list[str]:
