@@ -415,7 +415,12 @@ def main() -> int:
     )
     parser.add_argument("--on", choices=("lab", "smollm2"), default="lab")
     parser.add_argument("--only", default="", help="recipes, separated by commas")
-    parser.add_argument("--parallel", type=int, default=2, help="runs at once, one thread each")
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=2,
+        help="runs at once, one thread each (of ERL on SmolLM2 each takes 13 GB)",
+    )
     parser.add_argument(
         "--plan", action="store_true", help="say what would run, and check that it can be built"
     )
