@@ -730,6 +730,10 @@ def test_show_marks_what_is_trained(tmp_path) -> None:
     assert said.count("verdict: ") == 2
     assert "made of it by credit, 1 of 1" in said
     assert chosen(tmp_path / "run", one["id"]) == [one, kept]
+    alone = chosen(tmp_path / "run", kept["id"])
+    assert alone == [kept], "what credit made is not made of itself"
+    assert screen(alone).count("verdict: ") == 1
+    assert "verdict: right" in screen(alone), "its first attempt is the second"
     assert etude(["show", str(tmp_path / "run"), "--json"]) == 0
     assert etude(["show", str(tmp_path / "run"), "7-0"]) == 2
 

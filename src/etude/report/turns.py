@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def chosen(path: str | Path, episode: str) -> list[Row]:
         wanted = [r for r in rows if (r["id"] == episode if episode else _mended(r))]
         if wanted:
             one = wanted[0]
-            mine = [r for r in rows if r["origin"] == "signal" and _twin(r, one)]
+            mine = [r for r in rows if r["origin"] == "signal" and _twin(r, one) and r["id"] != one["id"]]
             return [one, *mine]
     what = f"no episode '{episode}'" if episode else "no episode that failed first and succeeded then"
     raise UserError(f"there is {what} in '{path}'; episodes are called STEP-ROW, such as 3-0")
@@ -71,12 +72,16 @@ def screen(rows: Sequence[Row]) -> str:
     one, *made = rows
     scores = ", ".join(f"{name} {value:g}" for name, value in json.loads(one["scores"] or "{}").items())
     lines = [f"episode {one['id']}, {one['kind']}: {scores}"]
-    verdicts = iter(json.loads(one["verdicts"] or "[]"))
+    verdicts = json.loads(one["verdicts"] or "[]")
+    said = 0  # verdicts shown; a sequence that credit made may begin with the second attempt
     spans = turns(one)
     for i, turn in enumerate(spans):
         lines += ["", *_turn(turn)]
         over = not any(t["tag"] == turn["tag"] and t["sampled"] for t in spans[i + 1 :])
-        if turn["tag"].startswith(("attempt", "move")) and over and (verdict := next(verdicts, None)):
+        numbered = re.fullmatch(r"attempt (\d+)", turn["tag"])
+        at = int(numbered[1]) - 1 if numbered else said
+        if turn["tag"].startswith(("attempt", "move")) and over and at < len(verdicts):
+            verdict, said = verdicts[at], at + 1
             lines.append(
                 f"    verdict: {'right' if verdict['correct'] else 'wrong'}. {clean(verdict['feedback'])}".rstrip()
             )
