@@ -106,7 +106,7 @@ def source(tasks: str) -> str:
 
 def text() -> str:
     """A file of running text, a third of it to be examined on; written anew when missing."""
-    place = WORK / "text.jsonl"
+    place = WORK / "passages.jsonl"
     if not place.exists():
         repetition.write(place)
     return f"{place}:check=exact,eval_share=0.33"

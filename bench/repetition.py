@@ -22,30 +22,35 @@ CONTINUED = 128  # tokens of a greedy continuation
 GRAM = 4
 
 
+def sentences(prose: str) -> list[str]:
+    return [s for s in re.split(r"(?<=[.!?]) (?=[A-Z])", prose) if len(s) > 20]
+
+
 def passages() -> list[tuple[str, str]]:
-    """(beginning, continuation) of passages of seven sentences of prose that do not overlap."""
+    """(beginning, continuation) of passages of seven sentences of prose. No sentence is used twice: topics contain one
+    another, and what is examined may not have been trained on."""
     from pydoc_data.topics import topics
 
-    found = []
+    found, used = [], set[str]()
     for text in topics.values():
         prose = [p for p in re.split(r"\n\s*\n", re.sub(r"[*`]+", "", text)) if re.search(r"\w[.:]\s*$", p)]
         whole = " ".join(" ".join(p.split()) for p in prose if not p.startswith("  "))
-        said = [s for s in re.split(r"(?<=[.!?]) (?=[A-Z])", whole) if len(s) > 20]
+        said = [s for s in dict.fromkeys(sentences(whole)) if s not in used]
+        used.update(said)
         for at in range(0, len(said) - SHOWN - TOLD + 1, SHOWN + TOLD):
             parts = said[at : at + SHOWN], said[at + SHOWN : at + SHOWN + TOLD]
             found.append((" ".join(parts[0]), " ".join(parts[1])))
-    return list(dict(found).items())
+    return found
 
 
-def write(place: Path) -> int:
-    """The passages as a task file; how many there are."""
+def write(place: Path) -> None:
+    """The passages as a task file."""
     rows = [
         {"prompt": f"Go on with this text.\n\n{begun}", "answer": rest, "reference": rest}
         for begun, rest in passages()
     ]
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("\n".join(map(json.dumps, rows)))
-    return len(rows)
 
 
 def repeated(tokens: Sequence[int]) -> float:
