@@ -216,7 +216,7 @@ def reduced(claim: Claim, path: Path) -> dict[str, Any]:
         facts["elsewhere"] = [
             [g.task.key, sum(e.correct for e in g.episodes), len(g.episodes)] for g in groups
         ]
-    if claim.metric == "repeated":
+    if claim.metric in ("repeated", "predicted"):
         policy, settings = finished(path)
         facts |= repetition.measured(policy, settings, held_out(claim.tasks, settings.eval_problems))
     if claim.recipe in TWICE:  # both arms meet the problems as the method would play them
@@ -299,9 +299,9 @@ TABLES = {
     "elsewhere": (by_problem("elsewhere"), 1),
     "hardest": (by_problem("hardest"), 1),
 }
-SCALARS = ("entropy", "length", "grad_norm_cv", "gain", "wasted", "repeated")
+SCALARS = ("entropy", "length", "grad_norm_cv", "gain", "wasted", "repeated", "predicted")
 METRICS = (*TABLES, *SCALARS)
-LATER = ("entropy", "elsewhere", "repeated")  # measured on the finished policy
+LATER = ("entropy", "elsewhere", "repeated", "predicted")  # measured on the finished policy
 
 
 def difference(

@@ -60,7 +60,8 @@ def repeated(tokens: Sequence[int]) -> float:
 
 
 def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float]:
-    """`repeated` of greedy continuations, in percent, and nats per token of the true ones."""
+    """`repeated` of greedy continuations, in percent; nats per token of the true ones, and the share of their tokens
+    that are the likeliest one, in percent (`predicted`)."""
     from etude.credit.imitate import demonstrations
     from etude.evaluate.run import attempt
     from etude.rollout.demonstrate import demonstrate
@@ -80,9 +81,16 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
     shown = [Group(t, (), Request(t), (), (e,)) for t, e in zip(held, true, strict=True)]
     signals = demonstrations()(shown, None)
     batch = pack(signals, settings.sampling)
-    logp = unpack(policy.score(batch, frozenset()).logp, batch, signals)
-    said = [row[s.weights["imitation"] > 0] for row, s in zip(logp, signals, strict=True)]
+    out = policy.score(batch, frozenset({"hidden"}))
+    likeliest = (out.logits(batch.needed).argmax(-1) == batch.tokens[batch.needed]).float()
+    hits = out.logp.new_zeros(len(out.logp)).masked_scatter(batch.needed, likeliest)
+
+    def said(values: Any) -> np.ndarray:
+        rows = zip(unpack(values, batch, signals), signals, strict=True)
+        return np.concatenate([row[s.weights["imitation"] > 0] for row, s in rows])
+
     return {
         "repeated": 100 * float(np.mean([repeated(w) for w in written])),
-        "nats": -float(np.concatenate(said).mean()),
+        "nats": -float(said(out.logp).mean()),
+        "predicted": 100 * float(said(hits).mean()),
     }

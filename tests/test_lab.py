@@ -91,6 +91,48 @@ def test_three_parts_share_nothing():
     assert not (held | drawn) & taught
 
 
+def test_several_problems_are_won_together_or_lost():
+    """A series poses one problem a turn, says nothing before its end, and is lost by one wrong reply."""
+    tasks = load("lab:kind=chain,level=1,turns=3,feedback=hint")
+    task = tasks.draw(Request(), 0, 0)
+    self_test(task)
+    make = pickle.loads(pickle.dumps(task.world))
+    parts = make.problems
+    assert len({p.key for p in parts}) == 3
+    assert task.prompt == parts[0].prompt
+    assert {p.difficulty for p in parts} == {1.0}
+
+    def played(wrong):
+        world = make(luck=7)
+        assert world.observe() == ""
+        heard = [world.act("<answer>?</answer>" if i in wrong else p.reference) for i, p in enumerate(parts)]
+        with pytest.raises(RuntimeError, match="over"):
+            world.act("once more")
+        assert [said for said, _ in heard[:2]] == [p.prompt[0].content for p in parts[1:]]
+        assert [verdict for _, verdict in heard[:2]] == [None, None]
+        return heard[2][1]
+
+    assert (played(()).reward, played(()).correct) == (1.0, True)
+    for wrong, named in (((0,), "1"), ((2,), "3"), ((0, 1), "1, 2")):
+        verdict = played(wrong)
+        assert (verdict.reward, verdict.correct) == (0.0, False)
+        assert verdict.feedback == f"That is not right. Wrong: {named} of 3."
+
+
+def test_series_are_told_apart_by_all_of_their_problems():
+    one, two = load("lab:kind=sum,level=0"), load("lab:kind=sum,level=0,turns=2")
+    assert one.fingerprint() != two.fingerprint()
+    first, second = ({t.draw(Request(), i, 0).key for i in range(50)} for t in (one, two))
+    assert not first & second
+    again = load("lab:kind=sum,level=0,turns=2")
+    assert second == {again.draw(Request(), i, 0).key for i in range(50)}
+    held = {t.key for t in two.holdout(50, 0)}
+    assert not held & {two.draw(Request(), i, 5).key for i in range(200)}
+    for turns in (0, 9):
+        with pytest.raises(UserError, match=f"turns={turns} is out of range; it must be from 1 to 8"):
+            load(f"lab:turns={turns}")
+
+
 class Once:
     """Draws that make the second line slip by +1, and no other."""
 

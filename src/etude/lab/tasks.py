@@ -4,6 +4,7 @@
 
 Six kinds, levels 0 to 4. A level adds an item, hence a line; every line is an intermediate result that can be
 checked. A quarter of all problems, by a hash of their content, belongs to the model's warm-up and is never drawn.
+With `turns` above 1 a task is a world: as many problems of one kind and level, one a turn, won with all of them right.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from etude.errors import UserError, nearest
-from etude.tasks.check import UNARY, Exact
+from etude.tasks.check import UNARY, Exact, NoText
+from etude.tasks.kind import told
 from etude.tasks.source import Info, check_level, digest, item_seed
 from etude.tasks.spec import Param, typed
 from etude.types import Message, Task, Verdict
@@ -100,7 +102,9 @@ PARAMS = (
     Param(
         "feedback", typing.Literal["none", "unary", "hint", "full"], "unary", "what a wrong answer is told"
     ),
+    Param("turns", int, 1, "1 to 8: problems, one a turn, of which all must be right"),
 )
+MOST_TURNS = 8
 
 
 @dataclass(frozen=True)
@@ -168,11 +172,71 @@ def solution(lines: Sequence[str], result: str) -> str:
     return "\n".join([*lines, f"{OPEN}{result}{CLOSE}"])
 
 
+@dataclass(frozen=True)
+class Series:
+    """Makes a fresh series: `problems` posed one a turn. Nothing tells before the end whether one was right."""
+
+    problems: tuple[Task, ...]
+    feedback: str = "unary"
+
+    def __call__(self, luck: int = 0) -> Sitting:
+        """A new episode; nothing in it is left to chance."""
+        return Sitting(self)
+
+
+class Sitting:
+    """One way through a series: `etude.types.World`. The first problem is the task's prompt."""
+
+    def __init__(self, series: Series) -> None:
+        self._series = series
+        self._wrong: list[int] = []  # counted from 1
+        self._done = 0
+
+    def observe(self) -> str:
+        """Nothing more than the prompt says."""
+        return ""
+
+    def act(self, text: str) -> tuple[str, Verdict | None]:
+        """Judges the reply in silence and poses the next problem. Raises RuntimeError after the end."""
+        problems = self._series.problems
+        if self._done == len(problems):
+            raise RuntimeError("the series is over: open task.world() for a new one")
+        right = problems[self._done].check(text).correct
+        self._done += 1
+        if not right:
+            self._wrong.append(self._done)
+        if self._done < len(problems):
+            return problems[self._done].prompt[0].content, None
+        if not self._wrong:
+            return "All of it is right.", Verdict(1.0, True)
+        hint = f"{UNARY} Wrong: {', '.join(map(str, self._wrong))} of {len(problems)}."
+        answers = ", ".join(p.answer or "" for p in problems)
+        said = told(self._series.feedback, UNARY, hint, f"{hint} The right answers are {answers}.")
+        return "Not all of it is right.", Verdict(0.0, False, said)
+
+    def solve(self) -> list[str]:
+        """The worked solutions, a reply each."""
+        return [p.reference or "" for p in self._series.problems]
+
+
+def series(problems: Sequence[Task], feedback: str) -> Task:
+    """The task of solving all `problems` in turn. It carries no `reference`: a worked solution has several lines, and
+    that of a world has a line a turn."""
+    return Task(
+        prompt=problems[0].prompt,
+        check=NoText("lab"),
+        kind=problems[0].kind,
+        difficulty=problems[0].difficulty,
+        world=Series(tuple(problems), feedback),
+        meta={"source": "lab", "feedback": feedback, "world_key": [p.prompt[0].content for p in problems]},
+    )
+
+
 class LabSource:
     """The tasks as a source (`etude.tasks.source.Source`). Raises UserError for settings that do not exist."""
 
     def __init__(self, name: str, given: Mapping[str, Any] | None = None, called: str | None = None) -> None:
-        own = {"kind": "all", "level": None, "feedback": "unary", **typed("task 'lab'", given or {}, PARAMS)}
+        own = {p.name: p.default for p in PARAMS} | typed("task 'lab'", given or {}, PARAMS)
         chosen = list(KINDS) if own["kind"] == "all" else own["kind"].split("+")
         for kind in chosen:
             if kind not in KINDS:
@@ -182,7 +246,11 @@ class LabSource:
         self.name = called or name
         self._own = {called or kind: kind for kind in chosen}
         self.kinds = tuple(self._own)
-        self.feedback = own["feedback"]
+        if not 1 <= own["turns"] <= MOST_TURNS:
+            raise UserError(
+                f"task 'lab': turns={own['turns']} is out of range; it must be from 1 to {MOST_TURNS}"
+            )
+        self.feedback, self.turns = own["feedback"], own["turns"]
         self._level = None if own["level"] is None else check_level(self.name, float(own["level"]), LEVELS)
 
     def levels(self, kind: str) -> tuple[float, ...]:
@@ -195,7 +263,10 @@ class LabSource:
         tasks = []
         for i in range(n):
             here = level if level is not None else LEVELS[item_seed("level", kind, seed, i) % len(LEVELS)]
-            task = lab_task(self._own[kind], int(here), item_seed("task", seed, i), self.feedback)
+            drawn = [item_seed("task", seed, i)]
+            drawn += [item_seed("task", seed, i, turn) for turn in range(1, self.turns)]
+            parts = [lab_task(self._own[kind], int(here), one, self.feedback) for one in drawn]
+            task = parts[0] if self.turns == 1 else series(parts, self.feedback)
             tasks.append(replace(task, kind=kind))
         return tasks
 
@@ -205,7 +276,7 @@ class LabSource:
 
     def fingerprint(self) -> str:
         """Changes with the parameters."""
-        return digest(["lab", self._own, self._level, self.feedback])
+        return digest(["lab", self._own, self._level, self.feedback, self.turns])
 
 
 def info() -> Info:
