@@ -2,7 +2,7 @@
 
     sort cabd   ->   a\nb\nc\nd\n<answer>abcd</answer>
 
-Six kinds, levels 0 to 4. A level adds an item, hence a line; every line is an intermediate result that can be
+Five kinds, levels 0 to 4. A level adds an item, hence a line; every line is an intermediate result that can be
 checked. A quarter of all problems, by a hash of their content, belongs to the model's warm-up and is never drawn.
 With `turns` above 1 a task is a world: as many problems of one kind and level, one a turn, won with all of them right.
 """
