@@ -64,8 +64,8 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
     that are the likeliest one, in percent (`predicted`)."""
     from etude.credit.imitate import demonstrations
     from etude.evaluate.run import attempt
-    from etude.rollout.demonstrate import demonstrate
-    from etude.rollout.player import Player, Voice
+    from etude.rollout.demonstrate import solution
+    from etude.rollout.player import Voice
     from etude.train.batch import pack, unpack
     from etude.types import Group, Request, Verdict
 
@@ -77,7 +77,7 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
     groups = asyncio.run(attempt(voice, nobody_asks, held, 1, 0))
     written = [e.spans[-1].tokens.tolist() for g in groups for e in g.episodes]
 
-    true = [demonstrate(task, Player(task, voice, nobody_asks, 0, 0)) for task in held]
+    true = [solution(task, policy.renderer) for task in held]
     shown = [Group(t, (), Request(t), (), (e,)) for t, e in zip(held, true, strict=True)]
     signals = demonstrations()(shown, None)
     batch = pack(signals, settings.sampling)

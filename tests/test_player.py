@@ -215,3 +215,36 @@ def test_a_world_is_played_to_its_end() -> None:
     assert episode.correct
     assert sum(s.sampled for s in episode.spans) == len(moves)
     assert [s.tag for s in episode.spans if s.sampled] == ["move"] * len(moves)
+
+
+def test_a_world_is_demonstrated_turn_by_turn() -> None:
+    """The tokens are those of a player who gives the winning replies; only nobody sampled them."""
+    from etude.rollout.demonstrate import solution
+    from etude.tasks import load
+
+    task = load("number_guess:highest=20").draw(Request(), 4, 0)
+    moves = task.world().solve()
+    assert len(moves) > 2
+    sampler = toys.ScriptedSampler(replies=list(moves))
+    voice = toys.voice(sampler.policy, sampler)
+    played = asyncio.run(single()(task, Player(task, voice, wrong, key=1)))
+    shown = solution(task, voice.renderer)
+    assert played.correct
+    assert shown.tokens.tolist() == played.tokens.tolist()
+    assert not shown.sampled.any()
+    tagged = np.concatenate([np.full(len(s), s.tag == "demonstration") for s in shown.spans])
+    assert (tagged == played.sampled).all()
+
+    without = replace(task, world=Played(task.world))
+    assert solution(without, voice.renderer).tokens.tolist() == shown.tokens.tolist()
+
+
+class Played:
+    """A world that does not know its solution: the reference has it, a reply a line."""
+
+    def __init__(self, make) -> None:
+        self.make = make
+
+    def __call__(self, luck: int = 0):
+        world = self.make(luck)
+        return type("World", (), {"observe": world.observe, "act": world.act})

@@ -12,11 +12,11 @@ import toys
 import worlds_of_letters as letters
 from etude import cli, seeds
 from etude.errors import Refused, UserError
-from etude.recipes import build, find
+from etude.recipes import build, catalogue, find
 from etude.tasks import TaskSet
 from etude.train.batch import pack
 from etude.train.config import Budget, Plan, run_settings
-from etude.train.loop import collect
+from etude.train.loop import collect, train
 from etude.train.setup import start
 from etude.types import Message, Task, Verdict
 
@@ -87,6 +87,22 @@ def test_below_it_errors_are_counted(tmp_path: Path) -> None:
     run.close()
 
 
+@pytest.mark.parametrize("recipe", list(catalogue()))
+def test_every_recipe_plays_worlds_or_refuses_them(recipe: str, tmp_path: Path) -> None:
+    """No recipe falls over a task that is played turn by turn, nor takes one for a task that is answered in words."""
+    needs = catalogue()[recipe].all_needs
+    more = {"run__teacher": letters.model(tmp_path / "teacher", seed=2)} if "teacher" in needs else {}
+    changes = {"run__tasks_per_step": 2, "run__attempts": 4, **more}
+    if {"text", "hints"} & set(needs):
+        with pytest.raises(Refused, match="which is missing here"):
+            run_with(tmp_path, letters.pairs(), recipe, **changes)
+        return
+    run = run_with(tmp_path, letters.pairs(), recipe, **changes)
+    train(run)
+    assert all(m["errors"] == 0 for m in run.directory.metrics())
+    run.close()
+
+
 def test_constant_reward_is_refused(tmp_path: Path) -> None:
     run = run_with(tmp_path, letters.words(), reward=lambda episode: 0.5)
     found = run.preflight()
@@ -118,8 +134,6 @@ def test_nothing_is_refused_where_something_can_be_learned(tmp_path: Path) -> No
 
 
 def test_steps_without_signal_end_the_run(tmp_path: Path) -> None:
-    from etude.train.loop import train
-
     run = run_with(tmp_path, letters.words(), reward=lambda episode: 1.0, run__patience=2)
     with pytest.raises(Refused, match="no signal for 2 steps"):
         train(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from etude.lab.tasks import series
 from etude.policy.tiny import tiny_directory
 from etude.tasks import TaskSet
 from etude.train.config import Budget, Plan
@@ -38,6 +39,13 @@ def words() -> TaskSet:
         for word in map("".join, itertools.product(LETTERS, repeat=4))
     ]
     return TaskSet.of(tasks)
+
+
+def pairs() -> TaskSet:
+    """Worlds of two turns: a word each, to be answered as above, and won with both."""
+    source = words().sources[0]
+    rows = [source.tasks(part) for part in ("train", "eval")]
+    return TaskSet.of([series(pair, "hint") for row in rows for pair in itertools.pairwise(row)])
 
 
 def model(place: Path, **more) -> str:

@@ -11,9 +11,9 @@ import numpy as np
 from etude.credit.imitate import imitate, tagged
 from etude.curriculum.arms import Arms, By, ByArm, Every, Tally, softmax
 from etude.errors import UserError
-from etude.rollout.demonstrate import answer_tokens
+from etude.rollout.demonstrate import solution
 from etude.settings import Setting
-from etude.types import Array, Episode, Group, Signal, Span, Task
+from etude.types import Array, Group
 
 
 def skills(arms: Arms, graph: str, edge: float) -> Array:
@@ -140,19 +140,9 @@ def solution_losses(arms: Arms, probes: int, context: Any) -> Array:
                 raise UserError(
                     f"curriculum.loss is 'nll', but a task of '{arm.name}' has neither reference nor answer"
                 )
-            signals.append(solution(task, context))
+            shown = solution(task, context.policy.renderer)
+            signals.append(imitate(shown, tagged(shown, "demonstration")))
             owner.append(k)
     rows = context.rows(signals, lambda out: out.logp)
     means = [-float(row[s.weights["imitation"] != 0].mean()) for row, s in zip(rows, signals, strict=True)]
     return np.bincount(owner, means) / probes
-
-
-def solution(task: Task, context: Any) -> Signal:
-    """A task's own solution, to be scored."""
-    renderer = context.policy.renderer
-    spans = (
-        Span("user", renderer.prompt(task.prompt)),
-        Span("assistant", answer_tokens(renderer, task.reference or task.answer or ""), tag="demonstration"),
-    )
-    episode = Episode(task, spans)
-    return imitate(episode, tagged(episode, "demonstration"))

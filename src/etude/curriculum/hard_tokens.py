@@ -9,8 +9,8 @@ import numpy as np
 
 from etude.credit.imitate import imitate, tagged
 from etude.curriculum.sampler import Uniform
-from etude.rollout.demonstrate import answer_tokens
-from etude.types import Array, Episode, Request, Span
+from etude.rollout.demonstrate import solution
+from etude.types import Array, Request
 
 
 class Scored(Uniform):
@@ -19,17 +19,8 @@ class Scored(Uniform):
 
     def next(self, n: int, context: Any) -> list[Request]:
         tasks = [context.tasks.draw(Request(), context.drawn + i, context.seed) for i in range(n)]
-        renderer = context.policy.renderer
-        signals = []
-        for task in tasks:
-            spans = (
-                Span("user", renderer.prompt(task.prompt)),
-                Span(
-                    "assistant", answer_tokens(renderer, task.reference or task.answer), tag="demonstration"
-                ),
-            )
-            episode = Episode(task, spans)
-            signals.append(imitate(episode, tagged(episode, "demonstration")))
+        shown = [solution(task, context.policy.renderer) for task in tasks]
+        signals = [imitate(e, tagged(e, "demonstration")) for e in shown]
         model = context.companions["reference"]
         rows = context.rows(signals, lambda out: out.entropy, {"entropy"}, policy=model)
         found = [row[s.weights["imitation"] != 0] for row, s in zip(rows, signals, strict=True)]

@@ -220,14 +220,15 @@ class Sitting:
 
 
 def series(problems: Sequence[Task], feedback: str) -> Task:
-    """The task of solving all `problems` in turn. It carries no `reference`: a worked solution has several lines, and
-    that of a world has a line a turn."""
+    """The task of solving all `problems` in turn. Its `reference` has several lines a turn."""
+    make = Series(tuple(problems), feedback)
     return Task(
         prompt=problems[0].prompt,
         check=NoText("lab"),
         kind=problems[0].kind,
         difficulty=problems[0].difficulty,
-        world=Series(tuple(problems), feedback),
+        reference="\n".join(make().solve()),
+        world=make,
         meta={"source": "lab", "feedback": feedback, "world_key": [p.prompt[0].content for p in problems]},
     )
 
@@ -272,7 +273,7 @@ class LabSource:
 
     def describe(self) -> Info:
         """For the catalogue."""
-        return info()
+        return info() if self.turns == 1 else replace(info(), carries=("reference", "feedback", "world"))
 
     def fingerprint(self) -> str:
         """Changes with the parameters."""

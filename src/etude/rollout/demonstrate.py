@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from etude.rollout.player import Player
-from etude.types import Array, Episode, Task
+from etude.rollout.attempts import below
+from etude.rollout.player import Player, Voice
+from etude.types import Array, Episode, SamplingParams, Task, Verdict, World
+
+SHOWN = "demonstration"  # the tag of its spans, and who plays it
 
 
 def shown_only():
@@ -21,13 +24,37 @@ def shown_only():
 
 
 def demonstrate(task: Task, player: Player) -> Episode:
-    """The worked solution (`reference`), or the gold answer where there is none, as tokens nobody sampled."""
+    """The worked solution (`reference`), or the gold answer where there is none, as tokens nobody sampled. Of a world,
+    the replies that win under luck 0, each after what it answers to."""
     words = task.reference or task.answer
     if words is None:
         raise ValueError("the task has neither a reference nor an answer to demonstrate")
-    player.user(task.prompt)
-    player.prefill(answer_tokens(player.voice.renderer, words), tag="demonstration")
-    return replace(player.done(), player="demonstration")
+    if task.world is not None:
+        _through(task.world(0), words, task, player)
+    else:
+        player.user(task.prompt)
+        player.overhear(words, SHOWN)
+    return replace(player.done(), player=SHOWN)
+
+
+def _through(world: World, words: str, task: Task, player: Player) -> None:
+    player.user(below(task.prompt, world.observe()))
+    solve = getattr(world, "solve", words.splitlines)
+    for reply in solve():
+        player.overhear(reply, SHOWN)
+        said, verdict = world.act(reply)
+        if verdict is None:
+            player.user(said)
+
+
+def solution(task: Task, renderer: Any) -> Episode:
+    """The same with a renderer alone, where nobody plays."""
+    silent = Voice(None, renderer, SamplingParams(), SHOWN)
+    return demonstrate(task, Player(task, silent, _nobody, 0))
+
+
+async def _nobody(task: Task, answer: str) -> Verdict:
+    raise RuntimeError("a demonstration is not judged")
 
 
 def answer_tokens(renderer: Any, words: str) -> Array:

@@ -26,6 +26,7 @@ RECIPE = Recipe(
     equation="L = - mean_t log(1 - |P_n,t - lambda sg[P_n-1,t]|) over the copies n >= 2 of a sentence",
     departures=("sentences come from the tasks' own solutions, after their prompt, instead of running text",),
     stages={"credit": stage(loops), "objective": stage(unlearn_loops)},
+    needs=("text",),
     claim="Greedy decoding falls into loops far less often while the perplexity hardly changes.",
     examples=(
         ByHand("0.2 after 0.4 is on target", lambda: repetition(P[0], P[1], 0.5), 0.0),

@@ -33,6 +33,7 @@ RECIPE = Recipe(
         "credit": stage(extended),
         "objective": stage(windowed_with_value),
     },
+    needs=("text",),
     confidence="memory",
     claim="Fewer generated-token steps to a target reward than PPO at equal final accuracy.",
     examples=(
