@@ -442,8 +442,10 @@ def main() -> int:
         if known.get("settings") == claim.digest and known["state"] != "failed":
             continue
         begin = time.perf_counter()
-        # Workers live for one claim: that saves imports, and what they remember of models goes with them.
-        with ProcessPoolExecutor(a.parallel, get_context("spawn")) as pool:
+        # Workers live for one claim, which saves imports; those of a language model for one run, since a worker gives
+        # no memory back and two of them may not fit.
+        runs_each = None if a.on == "lab" else 1
+        with ProcessPoolExecutor(a.parallel, get_context("spawn"), max_tasks_per_child=runs_each) as pool:
             result = concluded(claim, {} if claim.untested else play(claim, pool))
         everything = read()
         everything.setdefault(claim.recipe, {})[claim.on] = result
