@@ -25,6 +25,7 @@ BENCHES: dict[str, tuple[str, list[str], list[str]]] = {
     "sampling": ("sampling.py", [], [*ONE, "--batches", "1,16"]),
     "forward_backward": ("forward_backward.py", [], ONE),
     "long_tail": ("long_tail.py", [], [*ONE, "--short", "64", "--long", "256"]),
+    "turns": ("turns.py", [], ONE),
     "step": ("step.py", [], ONE),
     "step-16x16x64": ("step.py", ["--tasks", "16", "--samples", "16", "--rounds", "2"], ONE),
     "step-8x8x256": ("step.py", ["--tokens", "256", "--rounds", "2"], ONE),

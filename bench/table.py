@@ -67,6 +67,8 @@ def rows(results: dict[str, Any]) -> list[Row]:
     if r := results.get("long_tail"):
         what = f"{r['what']} (rows refilled)"
         out.append(Row(what, _s(r["etude"]), f"waiting for the longest {_s(r['peer'])}", r["ratio"]))
+    if r := results.get("turns"):
+        out.append(Row(r["what"], _s(r["etude"]), f"every turn from its beginning {_s(r['peer'])}", r["ratio"]))
     if r := results.get("soak"):
         grown = f"{r['growth']:+.1%} after {r['warm_up']} steps"
         out.append(Row("peak memory over 500 steps", grown, "", None, goal="2 %"))
@@ -151,7 +153,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     a = parser.parse_args()
     results = {p.stem: json.loads(p.read_text()) for p in sorted((HERE / "results").glob("*.json"))}
-    known = {*STEPS, "sampling", "forward_backward", "to_target", "startup", "long_tail", "soak"}
+    known = {*STEPS, "sampling", "forward_backward", "to_target", "startup", "long_tail", "turns", "soak"}
     results = {name: r for name, r in results.items() if name in known}
     if not results:
         raise SystemExit("bench/results holds no result of a speed bench yet; run `make bench`")

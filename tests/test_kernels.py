@@ -210,6 +210,84 @@ def test_pages_are_shared_copied_and_given_back(length: int) -> None:
 
 
 @needed
+@pytest.mark.parametrize("family", ["llama", "qwen3", "mistral"])
+def test_what_goes_on_from_an_earlier_request_is_not_computed_again(family: str) -> None:
+    """Three turns of several conversations: the same tokens and log-probabilities, to the last bit, as when every turn
+    is computed from its beginning, and the cost of what is new, by the page."""
+    window = 24 if family == "mistral" else None
+
+    def talk(forget: bool) -> tuple[list[tuple[list[int], list[float]]], list[int]]:
+        policy = tiny(precision="bf16", seed=4, family=family, sliding_window=window)
+        said, cost, lengths = [], [], []
+
+        async def work() -> None:
+            sampler = policy.sampler(max_rows=3)
+            tokens = [np.arange(n, dtype=np.int32) % 50 + i for i, n in enumerate((5, 16, 33, 70))]
+            for turn in range(3):
+                if forget:
+                    policy.forget()
+                before = policy.meter.prefilled
+                lengths.append([len(t) for t in tokens])
+                params = SamplingParams(max_tokens=9 + turn)
+                replies = await asyncio.gather(
+                    *(sampler.sample(t, params, 10 * turn + i) for i, t in enumerate(tokens))
+                )
+                cost.append(policy.meter.prefilled - before)
+                said.extend((r.tokens.tolist(), r.logp.tolist()) for r in replies)
+                new = np.array([40, 41, 42], np.int32)
+                tokens = [np.concatenate([t, r.tokens, new]) for t, r in zip(tokens, replies, strict=True)]
+            await sampler.close()
+
+        asyncio.run(work())
+        if forget:
+            assert cost == [sum(row) for row in lengths]
+        else:  # of the turn before, all but its last token and what does not fill a page is known
+            ends = [[n - 3 - 1 for n in row] for row in lengths[1:]]
+            assert cost[0] == sum(lengths[0])
+            assert cost[1:] == [
+                sum(n - e // 16 * 16 for n, e in zip(row, end, strict=True))
+                for row, end in zip(lengths[1:], ends, strict=True)
+            ]
+        return said, cost
+
+    assert talk(False)[0] == talk(True)[0]
+
+
+@needed
+def test_what_is_kept_is_bounded_and_ends_with_the_weights() -> None:
+    policy = tiny(precision="bf16", seed=4)
+    weights = policy.body.native()
+    assert weights is not None
+    token = PagedEngine(weights).bytes_per_token()
+    prompts = [np.arange(50, dtype=np.int32) + i for i in range(5)]
+
+    async def ask(sampler: NativeSampler, prompt: np.ndarray) -> int:
+        before = policy.meter.prefilled
+        await sampler.sample(prompt, SamplingParams(max_tokens=1), 0)
+        return policy.meter.prefilled - before
+
+    async def work() -> None:
+        sampler = NativeSampler(policy, memory=4 * 7 * 16 * token)  # of which a quarter, seven pages, is kept
+        engine = sampler.engine
+        assert isinstance(engine, PagedEngine)
+        for prompt in prompts:
+            assert await ask(sampler, prompt) == 50
+        assert len(engine.kept) == 7
+        assert len(engine.users) - len(engine.free) == 7
+        assert await ask(sampler, prompts[4]) == 2
+        assert await ask(sampler, prompts[2]) == 50 - 16  # one page is left of it: its beginning
+        for change in (policy.publish, policy.forget):
+            change()
+            assert await ask(sampler, prompts[4]) == 50
+            assert await ask(sampler, prompts[4]) == 2
+        with policy.recording():
+            assert await ask(sampler, prompts[4]) == 50
+        await sampler.close()
+
+    asyncio.run(work())
+
+
+@needed
 def test_the_number_of_threads_changes_no_bit() -> None:
     from test_policy import some_batch
 

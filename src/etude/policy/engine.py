@@ -73,6 +73,10 @@ class Engine:
         ends = torch.tensor(lengths, device=device).cumsum(0) - 1
         return held, hidden[rows.row_of[ends]]
 
+    def unknown(self, prompt: Array) -> int:
+        """How many tokens of a prompt would have to be computed now."""
+        return len(prompt)
+
     def join(self, prompt: Tensor, token: int) -> None:
         """A new row after a prompt's keys and values [layers, 2, K, n, hd], which is fed `token` next."""
         n = prompt.shape[3]

@@ -117,6 +117,7 @@ class Policy:
     def recording(self, wanted: bool = True) -> Iterator[None]:
         """What is sampled inside is kept for the gradient (`policy.tape`), where the native kernels sample. The tape
         lasts until `publish`."""
+        self.forget()
         weights = self.body.native()
         if weights is None or not wanted or not native(weights) or weights.shape.qk_norm:
             yield
@@ -126,6 +127,12 @@ class Policy:
             yield
         finally:
             weights.recording = False
+
+    def forget(self) -> None:
+        """Samplers compute anew what they keep of earlier prompts: what a phase costs then depends on itself alone."""
+        weights = self.body.native()
+        if weights is not None:
+            weights.era = object()
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Names and float32 parameters for the optimiser; empty for a frozen policy."""

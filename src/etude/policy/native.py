@@ -1,5 +1,6 @@
 """The native sampler: continuous batching over `policy.engine`. One step serves all rows; finished rows leave
-at once, waiting requests join at any step, identical prompts waiting together are computed once.
+at once, waiting requests join at any step, identical prompts waiting together are computed once, and so are prompts
+that go on from an earlier request.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from etude.policy.model import Policy
 
 PREFILL = 2048  # prompt tokens computed at once
+KEPT = 4  # a part of the memory in so many is for what earlier requests have computed
 
 
 class NativeSampler(Pumped):
@@ -40,7 +42,9 @@ class NativeSampler(Pumped):
         return weights
 
     def _reset(self) -> None:
-        self.engine: Engine | PagedEngine = (PagedEngine if native(self.weights) else Engine)(self.weights)
+        self.engine: Engine | PagedEngine = (
+            PagedEngine(self.weights, self.memory // KEPT) if native(self.weights) else Engine(self.weights)
+        )
 
     def _choose(self, state: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
         return self.engine.draw(state, params, uniform)
@@ -59,7 +63,7 @@ class NativeSampler(Pumped):
             while self.waiting and len(self.live) + len(chosen) < self.max_rows:
                 request = self.waiting[0]
                 name = request.prompt.tobytes()
-                more = 0 if name in prompts else len(request.prompt)
+                more = 0 if name in prompts else self.engine.unknown(request.prompt)
                 if chosen and (size + more > PREFILL or not self._fits([*self.live, *chosen, request])):
                     break
                 if not chosen and self.live and not self._fits([*self.live, request]):

@@ -1,12 +1,15 @@
 """The decoding engine of the native kernels: keys and values lie in pages of 16 positions, each with all layers of
 them. The full pages of a prompt are shared by its replies; a page that is not full is copied when a reply begins in
-it. The same interface as `policy.engine`, which is the reference.
+it. Full pages are kept for prompts that begin with the same tokens, the next turn of a conversation above all, until
+the weights change. The same interface as `policy.engine`, which is the reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -33,6 +36,7 @@ class Row:
     last: int  # the token that is fed next
     pages: list[int]
     places: list[int]  # on the tape, of every token whose keys are stored
+    era: object  # of the weights that computed them
 
 
 @dataclass
@@ -42,15 +46,21 @@ class Prompt:
     length: int
     pages: list[int]
     places: list[int]
+    era: object
 
 
 class PagedEngine:
-    """`rows` are live; a finished row's place is taken by the last one."""
+    """`rows` are live; a finished row's place is taken by the last one. At most `keep` bytes of keys and values that
+    no row needs are kept for prompts that begin with their tokens."""
 
     unit = PAGE
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, keep: int = 0) -> None:
         self.weights, shape = weights, weights.shape
+        self.kept: dict[
+            bytes, tuple[int, list[int]]
+        ] = {}  # name of a beginning -> its last page; oldest first
+        self.era = weights.era
         self.rows: list[Row] = []
         self.layer = shape.kv_heads * 2 * PAGE * shape.head_dim  # elements of a page that belong to one layer
         self.sizes = shape.heads, shape.kv_heads, shape.head_dim
@@ -59,6 +69,7 @@ class PagedEngine:
         self.users: list[int] = []
         self.free: list[int] = []
         self.table = np.zeros((0, 0), np.int64)  # addresses of the pages of every row
+        self.most = keep // (PAGE * self.bytes_per_token())
 
     def bytes_per_token(self) -> int:
         """Of keys and values, in all layers."""
@@ -67,11 +78,31 @@ class PagedEngine:
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Array]) -> tuple[list[Prompt], Tensor]:
         """The prompts (int32[n] each, n >= 1) in pages, and the f32[P, D] hidden states at their last tokens."""
+        held = [self._begun(p) for p in prompts]
+        starts = [len(h.pages) * PAGE for h in held]
+        for h in held:
+            h.pages += [self._take() for _ in range(-(-h.length // PAGE) - len(h.pages))]
+        last = torch.empty(len(prompts), self.weights.shape.width)
+        for group, compute in (
+            ([i for i, at in enumerate(starts) if not at], self._whole),
+            ([i for i, at in enumerate(starts) if at], self._rest),
+        ):
+            if group:
+                last[group] = compute([prompts[i][starts[i] :] for i in group], [held[i] for i in group])
+        for p, h in zip(prompts, held, strict=True):
+            self._keep(p, h)
+        return held, last
+
+    def unknown(self, prompt: Array) -> int:
+        """How many tokens of a prompt would have to be computed now."""
+        return len(prompt) - PAGE * len(self._known(prompt))
+
+    def _whole(self, prompts: Sequence[Array], held: Sequence[Prompt]) -> Tensor:
+        """Computes prompts of which nothing is known; f32[P, D]."""
         lengths = [len(p) for p in prompts]
         tokens = torch.from_numpy(np.concatenate(prompts).astype(np.int64))
         number = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(lengths))
         rows = layout(tokens, number, self.unit)
-        held = [Prompt(n, [self._take() for _ in range(-(-n // PAGE))], []) for n in lengths]
         page = torch.tensor([self.address[p.pages[i // PAGE]] for p in held for i in range(p.length)])
         place = torch.cat([torch.arange(n, dtype=torch.int32) for n in lengths])
 
@@ -82,7 +113,51 @@ class PagedEngine:
         hidden, first = self._forward(rows.tokens, rows.positions, attend, self.weights.layers)
         for prompt, where in zip(held, rows.row_of.split(lengths), strict=True):
             prompt.places = [] if first is None else (where + first).tolist()
-        return held, hidden[rows.row_of[torch.tensor(lengths).cumsum(0) - 1]]
+        return hidden[rows.row_of[torch.tensor(lengths).cumsum(0) - 1]]
+
+    def _rest(self, tails: Sequence[Array], held: Sequence[Prompt]) -> Tensor:
+        """Computes what follows the known pages of prompts, every token as if it were a reply's; f32[P, D]."""
+        lengths = [len(t) for t in tails]
+        tokens = torch.from_numpy(np.concatenate(tails).astype(np.int64))
+        place = torch.cat(
+            [
+                torch.arange(h.length - n, h.length, dtype=torch.int32)
+                for h, n in zip(held, lengths, strict=True)
+            ]
+        )
+        table = np.zeros((len(held), max(len(h.pages) for h in held)), np.int64)
+        for row, h in zip(table, held, strict=True):
+            row[: len(h.pages)] = [self.address[page] for page in h.pages]
+        hidden, first = self._paged(
+            tokens, place, torch.from_numpy(table.repeat(lengths, axis=0)), self.weights.layers
+        )
+        ends = np.cumsum(lengths)
+        for h, n, end in zip(held, lengths, ends, strict=True):
+            h.places += [] if first is None else range(first + end - n, first + end)
+        return hidden[torch.from_numpy(ends - 1)]
+
+    def _paged(
+        self, tokens: Tensor, place: Tensor, table: Tensor, layers: Sequence[Layer]
+    ) -> tuple[Tensor, int | None]:
+        """One token for each of n rows, int32[n] `place` of it, addresses int64[n, wide] of its pages: stores its keys and
+        attends to all up to it. As `_forward`."""
+        n = len(tokens)
+        full = rounded(n)
+        page = table[torch.arange(n), place // PAGE]
+        windows = self.weights.shape.windows
+
+        def attend(i: int, z: Tensor) -> tuple[Tensor, Tensor]:
+            self._store(i, z, None, page, place)
+            heads, kv, width = self.sizes
+            out, total = z.new_zeros(full, heads * width), z.new_zeros(full, heads, dtype=torch.float32)
+            where = n, i * self.layer, heads, kv, width, windows[i]
+            kernels.call("attention_paged", z, table, table.shape[1], place, out, total, *where)
+            return out, total
+
+        spare = 0, full - n
+        pad = torch.nn.functional.pad
+        hidden, first = self._forward(pad(tokens, spare), pad(place.long(), spare), attend, layers)
+        return hidden[:n], first
 
     def _forward(
         self,
@@ -117,7 +192,7 @@ class PagedEngine:
         if prompt.length % PAGE:
             pages.append(self._take())
             self._page(pages[-1]).copy_(self._page(prompt.pages[full]))
-        self.rows.append(Row(prompt.length, token, pages, list(prompt.places)))
+        self.rows.append(Row(prompt.length, token, pages, list(prompt.places), prompt.era))
         self._write(len(self.rows) - 1)
 
     def forget(self, prompts: Sequence[Prompt]) -> None:
@@ -131,7 +206,9 @@ class PagedEngine:
             row.last = token
 
     def remember(self, tokens: Array, held: Prompt | Row) -> None:
-        """Notes on the tape that int32[n] `tokens` are what was forwarded for a prompt or a row."""
+        """Notes that int32[n] `tokens` are what was forwarded for a prompt or a row: on the tape, and for prompts that
+        begin with them."""
+        self._keep(tokens, held)
         tape = self.weights.tape if self.weights.recording else None
         if tape is not None and len(held.places) == len(tokens):
             tape.know(tokens, np.array(held.places))
@@ -152,32 +229,57 @@ class PagedEngine:
                 row.pages.append(self._take())
                 self._write(i)
             row.length += 1
-        n = len(self.rows)
-        full = rounded(n)
         place = torch.tensor([row.length - 1 for row in self.rows], dtype=torch.int32)
-        table = torch.from_numpy(self.table[:n])
-        page = table[torch.arange(n), place // PAGE]
-        windows = self.weights.shape.windows
-
-        def attend(i: int, z: Tensor) -> tuple[Tensor, Tensor]:
-            self._store(i, z, None, page, place)
-            heads, kv, width = self.sizes
-            out, total = z.new_zeros(full, heads * width), z.new_zeros(full, heads, dtype=torch.float32)
-            where = n, i * self.layer, heads, kv, width, windows[i]
-            kernels.call("attention_paged", z, table, table.shape[1], place, out, total, *where)
-            return out, total
-
-        tokens = torch.tensor([row.last for row in self.rows] + [0] * (full - n))
-        positions = torch.nn.functional.pad(place.long(), (0, full - n))
-        hidden, first = self._forward(tokens, positions, attend, self.weights.packed()[0])
+        tokens = torch.tensor([row.last for row in self.rows])
+        table = torch.from_numpy(self.table[: len(self.rows)])
+        hidden, first = self._paged(tokens, place, table, self.weights.packed()[0])
         if first is not None:
             for i, row in enumerate(self.rows):
                 row.places.append(first + i)
-        return hidden[:n]
+        return hidden
 
     def draw(self, hidden: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens int64[n] and their log-probabilities f32[n] at f32[n, D] hidden states."""
         return draw(hidden, self.weights.head, params, uniform, self.weights.packed()[1])
+
+    def _begun(self, prompt: Array) -> Prompt:
+        """A prompt with the pages that are known of it; its last token is never one of them."""
+        if self.era is not self.weights.era:
+            self._drop(len(self.kept))
+            self.era = self.weights.era
+        found = self._known(prompt)
+        for name in reversed(found):  # used last: the beginning stays longest
+            self.kept[name] = self.kept.pop(name)
+        known = [self.kept[name] for name in found]
+        for page, _ in known:
+            self.users[page] += 1
+        return Prompt(
+            len(prompt), [page for page, _ in known], [i for _, places in known for i in places], self.era
+        )
+
+    def _known(self, prompt: Array) -> list[bytes]:
+        if self.era is not self.weights.era:
+            return []
+        found = []
+        for name in islice(_names(prompt), (len(prompt) - 1) // PAGE):
+            if name not in self.kept:
+                break
+            found.append(name)
+        return found
+
+    def _keep(self, tokens: Array, held: Prompt | Row) -> None:
+        """Keeps the full pages of a sequence; drops the oldest ones that are too many."""
+        if not self.most or held.era is not self.weights.era:
+            return
+        for k, name in reversed(list(enumerate(_names(tokens)))):
+            if name not in self.kept:
+                self.kept[name] = held.pages[k], held.places[k * PAGE : (k + 1) * PAGE]
+                self.users[held.pages[k]] += 1
+        self._drop(len(self.kept) - self.most)
+
+    def _drop(self, number: int) -> None:
+        for name in list(islice(self.kept, max(number, 0))):
+            self._give_back([self.kept.pop(name)[0]])
 
     def _store(self, i: int, z: Tensor, rows: Tensor | None, page: Tensor, place: Tensor) -> None:
         kernels.call("store_pages", z, rows, page, place, len(place), i * self.layer, *self.sizes)
@@ -213,3 +315,11 @@ class PagedEngine:
             grown[:have, :wide] = self.table
             self.table = grown
         self.table[number, : len(pages)] = [self.address[page] for page in pages]
+
+
+def _names(tokens: Array) -> Iterator[bytes]:
+    """A name for every beginning of int32[n] `tokens` that fills its pages."""
+    name = b""
+    for at in range(0, len(tokens) - PAGE + 1, PAGE):
+        name = hashlib.blake2b(name + tokens[at : at + PAGE].tobytes(), digest_size=16).digest()
+        yield name

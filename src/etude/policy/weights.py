@@ -132,6 +132,7 @@ class Weights:
         self._packed: tuple[list[Layer], Tensor] | None = None
         self.tape: Tape | None = None
         self.recording = False
+        self.era = object()  # what was computed in another one is out of date
 
     def _layer(self, i: int) -> Layer:
         names = ("norm1", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "norm2", "gate_up", "down")
@@ -178,6 +179,7 @@ class Weights:
     def refresh(self) -> None:
         """Rounds the master into the working copy (nothing to do where they are the same tensor)."""
         self._packed = self.tape = None
+        self.era = object()
         if self.precision == "bf16" and not self.frozen:
             self.low.copy_(self.flat[: self.matrices])
             self.small.copy_(self.flat[self.matrices :])
