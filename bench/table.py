@@ -68,7 +68,9 @@ def rows(results: dict[str, Any]) -> list[Row]:
         what = f"{r['what']} (rows refilled)"
         out.append(Row(what, _s(r["etude"]), f"waiting for the longest {_s(r['peer'])}", r["ratio"]))
     if r := results.get("turns"):
-        out.append(Row(r["what"], _s(r["etude"]), f"every turn from its beginning {_s(r['peer'])}", r["ratio"]))
+        out.append(
+            Row(r["what"], _s(r["etude"]), f"every turn from its beginning {_s(r['peer'])}", r["ratio"])
+        )
     if r := results.get("soak"):
         grown = f"{r['growth']:+.1%} after {r['warm_up']} steps"
         out.append(Row("peak memory over 500 steps", grown, "", None, goal="2 %"))
