@@ -1,5 +1,7 @@
-"""Running text for DITTO's claim, and what a policy makes of it: how much greedy decoding repeats itself, and how
-well the policy predicts text that it has not seen.
+"""Running text for the claims of DITTO and RMT, and what a policy makes of it: how much greedy decoding repeats itself,
+and how well the policy predicts text that it has not seen.
+
+    python bench/repetition.py [MODEL]     # of a model or a run, by default smollm2, on the claims' held-out passages
 
 The text is what Python carries with it about its own language (`pydoc_data.topics`), so it differs a little from one
 version of Python to the next.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +23,7 @@ import numpy as np
 SHOWN, TOLD = 2, 5  # sentences of a passage that are its prompt; sentences that follow
 CONTINUED = 128  # tokens of a greedy continuation
 GRAM = 4
+HELD = 40  # passages to be examined on
 
 
 def sentences(prose: str) -> list[str]:
@@ -94,3 +98,17 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
         "nats": -float(said(out.logp).mean()),
         "predicted": 100 * float(said(hits).mean()),
     }
+
+
+def main(where: str = "smollm2") -> None:
+    import claims
+
+    from etude.evaluate.run import load_policy, run_defaults
+    from etude.train.config import run_settings
+
+    settings = run_settings(run_defaults(where), {})
+    print(measured(load_policy(where, settings.precision), settings, claims.held_out("text", HELD)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

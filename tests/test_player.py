@@ -232,6 +232,7 @@ def test_a_world_is_demonstrated_turn_by_turn() -> None:
     assert played.correct
     assert shown.tokens.tolist() == played.tokens.tolist()
     assert not shown.sampled.any()
+    assert shown.verdicts == played.verdicts
     tagged = np.concatenate([np.full(len(s), s.tag == "demonstration") for s in shown.spans])
     assert (tagged == played.sampled).all()
 

@@ -6,10 +6,8 @@ the weights change. The same interface as `policy.engine`, which is the referenc
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from etude.policy.head import draw
 from etude.policy.kernels import PAGE
 from etude.policy.layout import layout, rounded
 from etude.policy.llama import blocks, embedded, finished
+from etude.policy.prefixes import Prefixes
 from etude.policy.tape import Rows
 from etude.policy.weights import Layer, Weights
 from etude.types import Array, SamplingParams
@@ -57,10 +56,6 @@ class PagedEngine:
 
     def __init__(self, weights: Weights, keep: int = 0) -> None:
         self.weights, shape = weights, weights.shape
-        self.kept: dict[
-            bytes, tuple[int, list[int]]
-        ] = {}  # name of a beginning -> its last page; oldest first
-        self.era = weights.era
         self.rows: list[Row] = []
         self.layer = shape.kv_heads * 2 * PAGE * shape.head_dim  # elements of a page that belong to one layer
         self.sizes = shape.heads, shape.kv_heads, shape.head_dim
@@ -69,7 +64,7 @@ class PagedEngine:
         self.users: list[int] = []
         self.free: list[int] = []
         self.table = np.zeros((0, 0), np.int64)  # addresses of the pages of every row
-        self.most = keep // (PAGE * self.bytes_per_token())
+        self.kept, self.era = Prefixes(keep // (PAGE * self.bytes_per_token())), weights.era
 
     def bytes_per_token(self) -> int:
         """Of keys and values, in all layers."""
@@ -95,7 +90,7 @@ class PagedEngine:
 
     def unknown(self, prompt: Array) -> int:
         """How many tokens of a prompt would have to be computed now."""
-        return len(prompt) - PAGE * len(self._known(prompt))
+        return len(prompt) - PAGE * (self.kept.known(prompt) if self.era is self.weights.era else 0)
 
     def _whole(self, prompts: Sequence[Array], held: Sequence[Prompt]) -> Tensor:
         """Computes prompts of which nothing is known; f32[P, D]."""
@@ -243,43 +238,21 @@ class PagedEngine:
         return draw(hidden, self.weights.head, params, uniform, self.weights.packed()[1])
 
     def _begun(self, prompt: Array) -> Prompt:
-        """A prompt with the pages that are known of it; its last token is never one of them."""
+        """A prompt with the pages that are known of it."""
         if self.era is not self.weights.era:
-            self._drop(len(self.kept))
+            self._give_back(self.kept.clear())
             self.era = self.weights.era
-        found = self._known(prompt)
-        for name in reversed(found):  # used last: the beginning stays longest
-            self.kept[name] = self.kept.pop(name)
-        known = [self.kept[name] for name in found]
-        for page, _ in known:
+        pages, places = self.kept.use(prompt)
+        for page in pages:
             self.users[page] += 1
-        return Prompt(
-            len(prompt), [page for page, _ in known], [i for _, places in known for i in places], self.era
-        )
-
-    def _known(self, prompt: Array) -> list[bytes]:
-        if self.era is not self.weights.era:
-            return []
-        found = []
-        for name in islice(_names(prompt), (len(prompt) - 1) // PAGE):
-            if name not in self.kept:
-                break
-            found.append(name)
-        return found
+        return Prompt(len(prompt), pages, places, self.era)
 
     def _keep(self, tokens: Array, held: Prompt | Row) -> None:
-        """Keeps the full pages of a sequence; drops the oldest ones that are too many."""
-        if not self.most or held.era is not self.weights.era:
-            return
-        for k, name in reversed(list(enumerate(_names(tokens)))):
-            if name not in self.kept:
-                self.kept[name] = held.pages[k], held.places[k * PAGE : (k + 1) * PAGE]
-                self.users[held.pages[k]] += 1
-        self._drop(len(self.kept) - self.most)
-
-    def _drop(self, number: int) -> None:
-        for name in list(islice(self.kept, max(number, 0))):
-            self._give_back([self.kept.pop(name)[0]])
+        """Keeps the full pages of a sequence, unless the weights have changed since."""
+        if held.era is self.weights.era:
+            for page in self.kept.add(tokens, held.pages, held.places):
+                self.users[page] += 1
+            self._give_back(self.kept.excess())
 
     def _store(self, i: int, z: Tensor, rows: Tensor | None, page: Tensor, place: Tensor) -> None:
         kernels.call("store_pages", z, rows, page, place, len(place), i * self.layer, *self.sizes)
@@ -315,11 +288,3 @@ class PagedEngine:
             grown[:have, :wide] = self.table
             self.table = grown
         self.table[number, : len(pages)] = [self.address[page] for page in pages]
-
-
-def _names(tokens: Array) -> Iterator[bytes]:
-    """A name for every beginning of int32[n] `tokens` that fills its pages."""
-    name = b""
-    for at in range(0, len(tokens) - PAGE + 1, PAGE):
-        name = hashlib.blake2b(name + tokens[at : at + PAGE].tobytes(), digest_size=16).digest()
-        yield name

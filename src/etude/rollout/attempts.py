@@ -97,9 +97,9 @@ def due(player: Player, share: float) -> bool:
 
 def below(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
     """`text`, if there is any, joins the last message: two user turns in a row break many templates."""
-    *before, last = messages
     if not text:
         return tuple(messages)
+    *before, last = messages
     return (*before, Message(last.role, f"{last.content}\n\n{text}"))
 
 

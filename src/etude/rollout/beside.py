@@ -9,7 +9,7 @@ from etude.rollout.demonstrate import demonstrate
 from etude.rollout.player import Player
 from etude.rollout.table import DEMONSTRATION, Gather, Table
 from etude.settings import Setting
-from etude.types import Episode, Task, Verdict
+from etude.types import Episode, Task
 
 Warmup = Annotated[float, Setting("share of the run that imitates before the first attempt", low=0, high=1)]
 
@@ -38,11 +38,9 @@ def beside(warmup: Warmup = 0.0):
 
 
 async def judged_solution(task: Task, player: Player) -> Episode:
-    """The task's own solution, judged like any other; that of a world wins."""
+    """The task's own solution, judged like any other; in a world, by the world."""
     if task.world is None:
         await player.check(task.reference or task.answer or "")
-    else:
-        player.verdict(Verdict(1.0, True))
     return demonstrate(task, player)
 
 

@@ -30,21 +30,24 @@ def demonstrate(task: Task, player: Player) -> Episode:
     if words is None:
         raise ValueError("the task has neither a reference nor an answer to demonstrate")
     if task.world is not None:
-        _through(task.world(0), words, task, player)
+        _through(task, task.world(0), words.splitlines(), player)
     else:
         player.user(task.prompt)
         player.overhear(words, SHOWN)
     return replace(player.done(), player=SHOWN)
 
 
-def _through(world: World, words: str, task: Task, player: Player) -> None:
+def _through(task: Task, world: World, lines: list[str], player: Player) -> None:
+    """Replies as the world itself knows them, else the `lines` of the reference; its verdict is the player's."""
     player.user(below(task.prompt, world.observe()))
-    solve = getattr(world, "solve", words.splitlines)
-    for reply in solve():
+    replies = world.solve() if hasattr(world, "solve") else lines
+    for reply in replies:
         player.overhear(reply, SHOWN)
         said, verdict = world.act(reply)
-        if verdict is None:
-            player.user(said)
+        if verdict is not None:
+            player.verdict(verdict)
+            return
+        player.user(said)
 
 
 def solution(task: Task, renderer: Any) -> Episode:

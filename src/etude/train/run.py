@@ -84,8 +84,8 @@ class Run:
     def recording(self) -> AbstractContextManager[None]:
         """Sampling is kept for the gradient, but for one step in `AUDIT`: there, sampler and trainer are compared. Nothing
         that was sampled before is at hand, so that a run that was resumed here costs the same."""
-        for policy in self.policies:
-            policy.forget()
+        for companion in self.policies[1:]:
+            companion.forget()
         kept: AbstractContextManager[None] = self.learner.policy.recording(self.context.step % AUDIT != 0)
         return kept
 
