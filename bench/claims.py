@@ -4,7 +4,7 @@
 
 Every claim is a method against its baseline: equal compute, the same problems, several seeds, `compare`'s statistics.
 Runs are shared between claims and kept, reduced to a few numbers, in runs/claims: started again it goes on. Results
-are written claim by claim to src/etude/recipes/claims.json, where `etude recipes` reads them.
+are written claim by claim to src/etude/methods/claims.json, where `etude recipes` reads them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from etude.evaluate.schedule import Job, perform
 from etude.evaluate.transitions import WAYS, outcomes, transitions
 from etude.evaluate.variance import contrast
 from etude.launch import environment
-from etude.recipes.claims import FILE, read
+from etude.report.claims import FILE, read
 from etude.report.run import RunDirectory
 from etude.train.config import Budget, Plan
 from etude.train.setup import card, resolve

@@ -22,13 +22,13 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import conftest  # noqa: F401  (one thread)
 import numpy as np
+
+import conftest  # noqa: F401  (one thread)
 import toys
 import worlds_of_letters as letters
-
 from etude.errors import Refused, UserError
-from etude.recipes import catalogue
+from etude.methods import catalogue
 from etude.report.run import RunDirectory
 from etude.train import checkpoint
 from etude.train.loop import train
@@ -85,7 +85,9 @@ def of_run(name: str, place: Path) -> dict[str, str]:
     weights = checkpoint.load(place / "run" / "checkpoints")[1]["learner"]
     return {
         "metrics": digest(metrics),
-        "metric values": digest(sorted(str(v) for m in metrics for v in m.values() if not isinstance(v, dict))),
+        "metric values": digest(
+            sorted(str(v) for m in metrics for v in m.values() if not isinstance(v, dict))
+        ),
         "episodes": digest(written.episodes(columns=columns).to_pylist()),
         "weights": digest(*(t.float().numpy() for t in _tensors(weights))),
     }

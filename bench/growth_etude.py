@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from contestants import serve
 
+from etude.methods import build, find
 from etude.policy.body import NativeBody
 from etude.policy.embedded import directory
 from etude.policy.load import read_config
@@ -19,7 +20,6 @@ from etude.policy.model import Policy
 from etude.policy.shape import shape_of
 from etude.policy.tokenizer import read
 from etude.policy.weights import Weights
-from etude.recipes import build, find
 from etude.train.step import Learner
 from etude.types import Episode, Message, SamplingParams, Signal, Span, Task, Verdict
 

@@ -12,13 +12,12 @@ import torch
 import toys
 import worlds_of_letters as letters
 from etude import seeds
-from etude.curriculum.ability import ability, rasch
-from etude.curriculum.align import alignments, head_gradients, strength
 from etude.curriculum.arms import Arms
-from etude.curriculum.bandit import exp3
-from etude.curriculum.graph import skills, solution_losses
 from etude.errors import UserError
-from etude.recipes import build, find
+from etude.methods import build, find
+from etude.methods.sampling_and_curricula.flad import alignments, exp3, head_gradients, strength
+from etude.methods.sampling_and_curricula.pudf import ability, rasch
+from etude.methods.sampling_and_curricula.skill_it import skills, solution_losses
 from etude.tasks import TaskSet, load
 from etude.train.batch import pack
 from etude.train.loop import train

@@ -12,12 +12,12 @@ import torch
 import toys
 import worlds_of_letters as letters
 from etude import seeds
-from etude.curriculum.starts import DIVERGE, IMPROVE, Start, Starts
-from etude.curriculum.weakness import WHY, Weakness
 from etude.errors import UserError
+from etude.methods import build, find
+from etude.methods.sampling_and_curricula.exit import DIVERGE, IMPROVE, Start, Starts
+from etude.methods.sampling_and_curricula.reinforce_ada import chosen, enough
+from etude.methods.sampling_and_curricula.sws import WHY, Weakness
 from etude.recipe import Recipe
-from etude.recipes import build, find
-from etude.rollout.adaptive import chosen, enough
 from etude.rollout.table import Table
 from etude.tasks import TaskSet, load
 from etude.tasks.check import Number
@@ -259,7 +259,7 @@ def test_the_laws_hold_where_somebody_is_helped(way: str) -> None:
 
 
 def test_evaluation_never_sees_a_hint(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from etude.rollout import scaffold
+    from etude.methods.hints import scaf_grpo as scaffold
 
     hinted = []
     real = scaffold.with_hint

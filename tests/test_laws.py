@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import toys
+from etude.methods import build, catalogue
 from etude.recipe import ByHand, Reduction
-from etude.recipes import build, catalogue
 from etude.train.batch import pack
 
 NAMES = list(catalogue())

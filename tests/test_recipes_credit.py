@@ -14,24 +14,25 @@ import test_resume as resumed
 import toys
 import worlds_of_letters as letters
 from etude import seeds
-from etude.credit.example import attempt
-from etude.credit.group import batch_whitened, constant
-from etude.credit.pairs import contrasted_pairs
-from etude.credit.redistribution import executable, process_advantages, to_go, turn_ends
-from etude.credit.steps import accuracy, potential, prover_progress
-from etude.objective.outcome import estimate_progress, implicit_outcome
-from etude.objective.preference import implicit_rewards, pairs_of, regularised
+from etude.credit.group import constant
+from etude.methods import build, catalogue, find
+from etude.methods.preference.t_reg import contrasted_pairs, regularised
+from etude.methods.process_credit.pav import prover_progress, value
+from etude.methods.process_credit.prime import implicit_outcome, process_advantages, to_go
+from etude.methods.process_credit.spa_rl import estimate_progress, executable, turn_ends
+from etude.methods.process_credit.spae import accuracy, potential
+from etude.methods.process_credit.text2grad import against_reference, read_critique, token_marks
+from etude.methods.reward_shaping.dler import batch_whitened
+from etude.objective.preference import implicit_rewards, pairs_of
 from etude.policy import tokenizer as tokenizers
 from etude.policy.tiny import tiny_directory
 from etude.recipe import Companion
-from etude.recipes import build, catalogue, find
-from etude.reward.spans import token_marks
 from etude.rollout.basic import retry
-from etude.rollout.criticise import against_reference, read_critique
 from etude.rollout.intervene import first_departure, read_proposal
-from etude.rollout.probe import step_cuts, step_index, text_ends, value
+from etude.rollout.probe import step_cuts, step_index, text_ends
 from etude.rollout.table import Table
 from etude.tasks import TaskSet
+from etude.testing.examples import example_episode
 from etude.train.batch import pack
 from etude.train.step import Learner, Update
 from etude.types import Episode, Group, Message, Request, Signal, Span, Task, Verdict
@@ -363,7 +364,9 @@ def test_only_tasks_in_the_band_are_trained_on() -> None:
 
 def two_turns(heard: str) -> Episode:
     turn = Span("assistant", np.array([1, 2]), True, np.zeros(2))
-    return replace(attempt(1.0), spans=(turn, Span("user", np.frombuffer(heard.encode(), np.uint8)), turn))
+    return replace(
+        example_episode(1.0), spans=(turn, Span("user", np.frombuffer(heard.encode(), np.uint8)), turn)
+    )
 
 
 def test_turns_end_with_their_last_token_and_may_do_nothing() -> None:

@@ -11,22 +11,23 @@ import torch
 
 import toys
 from etude import seeds
-from etude.credit.aspects import Influence, hypervolume
-from etude.credit.baseline import egae, whole_answer
-from etude.credit.example import credited, group
-from etude.credit.group import constant, others_mean, raw, standardised
-from etude.credit.normalise import beta_density, beta_normalised
-from etude.credit.solutions import sentences
+from etude.credit.group import constant, others_mean, standardised
 from etude.curriculum.replay import Replay
 from etude.errors import UserError
-from etude.objective.outcome import estimate_token_reward, estimate_value
+from etude.methods import build, find
+from etude.methods.imitation.ditto import sentences
+from etude.methods.off_policy.a_lol import estimate_value, whole_answer
+from etude.methods.off_policy.topr import shifted
+from etude.methods.policy_gradient.bnpo import beta_density, beta_normalised
+from etude.methods.policy_gradient.reinforce_pp import raw
+from etude.methods.policy_gradient.t1 import repeats
+from etude.methods.policy_gradient.t_ppo import OPEN, RUNNING, Unfinished, egae
+from etude.methods.process_credit.oreal import estimate_token_reward
+from etude.methods.reward_shaping.dynamic_rewards import Influence, hypervolume
 from etude.policy.outputs import Outputs
 from etude.recipe import Companion
-from etude.recipes import build, find
-from etude.recipes.objective.topr import shifted
-from etude.reward.shaping import repeats
 from etude.rollout.table import Table
-from etude.rollout.window import OPEN, RUNNING, Unfinished
+from etude.testing.examples import example_advantages, example_group
 from etude.train.batch import pack
 from etude.train.step import Learner, Update
 from etude.types import Request, Verdict
@@ -223,7 +224,7 @@ def test_topr_forgets_wrong_answers_that_the_policy_would_not_give() -> None:
 def test_topr_baseline_stands_for_a_share_of_right_answers() -> None:
     """p~ = p (1 - c) / (1 + (1 - 2p) c): half right at c = 0.5 weighs like a quarter, c = 0 changes nothing."""
     for p, c, share in ((0.5, 0.5, 0.25), (0.3, 0.0, 0.3)):
-        right, wrong = credited(shifted(c), [1, 0])
+        right, wrong = example_advantages(shifted(c), [1, 0])
         assert p * right / (p * right - (1 - p) * wrong) == pytest.approx(share)
 
 
@@ -329,7 +330,7 @@ def test_bnpo_with_alpha_and_beta_three_halves_is_grpo_up_to_a_constant() -> Non
 
 def test_bnpo_fits_each_score_apart() -> None:
     def two(a: float, b: float):
-        own = group([a, 1 - a, a, b])
+        own = example_group([a, 1 - a, a, b])
         return replace(own, episodes=tuple(e.with_scores({"style": b * e.reward}) for e in own.episodes))
 
     groups = [two(1.0, 0.5), two(0.0, 0.25)]
@@ -567,12 +568,12 @@ def test_t1_without_memory_has_no_pull() -> None:
 def test_t1_punishes_repetition_and_what_does_not_end() -> None:
     _, stages = build(find("t1"), {"reward.size": 2, "reward.most": 2})
     scored = {
-        name: stages["reward"](replace(group([1.0], [n]).episodes[0], stop=stop))["reward"]
+        name: stages["reward"](replace(example_group([1.0], [n]).episodes[0], stop=stop))["reward"]
         for name, n, stop in (("fine", 6, "end"), ("cut off", 6, "length"))
     }
     assert scored == {"fine": 1.0, "cut off": 0.0}
-    span = replace(group([1.0]).episodes[0].spans[0], tokens=np.array([1, 2] * 3), logp=np.zeros(6))
-    assert stages["reward"](replace(group([1.0]).episodes[0], spans=(span,)))["reward"] == 0.0
+    span = replace(example_group([1.0]).episodes[0].spans[0], tokens=np.array([1, 2] * 3), logp=np.zeros(6))
+    assert stages["reward"](replace(example_group([1.0]).episodes[0], spans=(span,)))["reward"] == 0.0
 
 
 # ---- several rewards --------------------------------------------------------------------------------------------------
@@ -811,6 +812,6 @@ def test_t_ppo_takes_the_last_value_for_what_is_not_there_yet() -> None:
 
 
 def test_examples_are_what_they_say() -> None:
-    assert credited(raw(), [0.5, 1.0], [0.0]) == [0.5, 1.0, 0.0]
+    assert example_advantages(raw(), [0.5, 1.0], [0.0]) == [0.5, 1.0, 0.0]
     assert repeats(np.array([1, 2]), 3) == 0
     assert [len(s) for s in sentences(np.arange(4), [0, 0, 0, 1])] == [4]

@@ -15,10 +15,11 @@ from etude import seeds
 from etude.credit.attempts import compared, without_help
 from etude.errors import UserError
 from etude.evaluate.transitions import second_attempt, transitions
-from etude.recipes import build, find
+from etude.methods import build, find
+from etude.methods.self_correction.lemma import FIX
+from etude.methods.self_correction.rise_editing import close_enough
 from etude.rollout.attempts import attempt_of
-from etude.rollout.corrections import FIX
-from etude.rollout.edits import close_enough, subtle_error
+from etude.rollout.edits import subtle_error
 from etude.rollout.player import Voice
 from etude.rollout.second import Reflect, between_tags
 from etude.rollout.speakers import Remote, Speaker

@@ -17,14 +17,15 @@ from etude import seeds
 from etude.credit import example
 from etude.credit.imitate import shown, tagged
 from etude.credit.kl_penalty import drift
-from etude.credit.prefix import prefixed
-from etude.credit.weigh import gradient, scaled
-from etude.curriculum.hard_tokens import Scored, bins, spots
-from etude.curriculum.interleave import UNSOLVED, Interleave
-from etude.objective.contrast import contrasted, embedded
+from etude.credit.weigh import gradient
+from etude.methods import build, find
+from etude.methods.imitation_and_rl.amft import scaled
+from etude.methods.imitation_and_rl.carft import contrasted, embedded
+from etude.methods.imitation_and_rl.prefix_rft import prefixed
+from etude.methods.imitation_and_rl.relift import UNSOLVED, Interleave
+from etude.methods.imitation_and_rl.rmt import Scored, bins, spots
 from etude.objective.hybrid import imitation
 from etude.objective.policy import plain
-from etude.recipes import build, find
 from etude.rollout.table import Table
 from etude.train.batch import pack
 from etude.train.loop import train

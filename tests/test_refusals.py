@@ -12,7 +12,7 @@ import toys
 import worlds_of_letters as letters
 from etude import cli, seeds
 from etude.errors import Refused, UserError
-from etude.recipes import build, catalogue, find
+from etude.methods import build, catalogue, find
 from etude.tasks import TaskSet
 from etude.train.batch import pack
 from etude.train.config import Budget, Plan, run_settings
@@ -253,7 +253,7 @@ def test_facts_as_json(capsys) -> None:
 
 
 def test_every_setting_of_every_recipe_changes_the_plan() -> None:
-    from etude.recipes import catalogue, resolved_stages
+    from etude.methods import catalogue, resolved_stages
     from etude.train.setup import describe
 
     for name, recipe in catalogue().items():

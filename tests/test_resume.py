@@ -14,7 +14,7 @@ import torch
 
 import worlds_of_letters as letters
 from etude.errors import UserError
-from etude.recipes import catalogue
+from etude.methods import catalogue
 from etude.train import checkpoint
 from etude.train.loop import train
 from etude.train.setup import resume, start

@@ -15,12 +15,12 @@ import torch
 
 from etude import seeds
 from etude.doctor import cpu_flags
+from etude.methods import build, find
 from etude.policy import tiny as tiny_models
 from etude.policy import tokenizer as tokenizers
 from etude.policy.outputs import Outputs
 from etude.policy.render import Renderer
 from etude.policy.sampler import Sample, Uniforms
-from etude.recipes import build, find
 from etude.rollout.player import Voice
 from etude.rollout.table import Table
 from etude.train.context import Context

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from etude.recipes import catalogue
+from etude.methods import catalogue
 from etude.train.config import Budget, Plan
 from etude.train.loop import train
 from etude.train.setup import start

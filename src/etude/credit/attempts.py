@@ -5,14 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
 
 import numpy as np
 
 from etude.credit.group import centred, standardised
 from etude.credit.imitate import tagged
-from etude.rollout.guided import GUIDANCE
-from etude.settings import Setting
 from etude.types import Array, Episode, Group, Signal, Span
 
 
@@ -65,16 +62,6 @@ def distilled(episode: Episode, tag: str, weight: str, advantage: float = 0.0) -
     return [Signal(plain, on * np.float32(advantage), {weight: on})]
 
 
-def with_extra(signals: Sequence[Signal], **rows: float) -> list[Signal]:
-    """The signals with constant extra rows on the tokens that have any weight."""
-    done = []
-    for signal in signals:
-        on: Array = sum((w != 0 for w in signal.weights.values()), np.zeros(len(signal.advantage), bool))
-        extras = {n: np.where(on, v, 0).astype(np.float32) for n, v in rows.items()}
-        done.append(replace(signal, extras={**signal.extras, **extras}))
-    return done
-
-
 def adopted(episode: Episode, where: Array, logp: Array) -> Episode:
     """The episode as if the policy had sampled the spans at `where` (bool[T], whole spans), with f32[T] `logp`."""
     starts = np.cumsum([0, *(len(s) for s in episode.spans)])
@@ -83,23 +70,3 @@ def adopted(episode: Episode, where: Array, logp: Array) -> Episode:
         for span, start, end in zip(episode.spans, starts, starts[1:], strict=False)
     ]
     return replace(episode, spans=tuple(spans))
-
-
-def both_voices(
-    bound: Annotated[float, Setting("bound on |A|", low=0.1)] = 4.0,
-):
-    """GRPO's advantage, bounded, on the student's tokens and on the teacher's. Extra `guidance`: 1 on the latter
-    (ThinkTuning, arXiv 2508.07616)."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for group in groups:
-            for episode, a in zip(group.episodes, standardised(group.rewards), strict=True):
-                theirs = tagged(episode, GUIDANCE)
-                on = (episode.sampled | theirs).astype(np.float32)
-                row = on * np.float32(np.clip(a, -bound, bound))
-                extras = {GUIDANCE: theirs.astype(np.float32)}
-                signals.append(Signal(episode, row, {"policy": on}, extras))
-        return signals
-
-    return credit

@@ -94,31 +94,3 @@ def group_mean(std: Annotated[bool, Setting("divide by the group's standard devi
 
 def others_mean() -> Credit:
     return each(leave_one_out)
-
-
-def batch_whitened() -> Credit:
-    """r - mean of the group, then whitened over all tokens of the batch."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return whitened(each(centred)(groups, context))
-
-    return credit
-
-
-def normalise(values: Array, epsilon: float = 1e-8) -> Array:
-    """(x - mean) / (std + epsilon)."""
-    return (values - values.mean()) / (values.std() + epsilon)
-
-
-def batch_normalised() -> Credit:
-    """The reward itself, whitened over all tokens of the batch."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return whitened(raw()(groups, context))
-
-    return credit
-
-
-def raw(shift: Annotated[float, Setting("subtracted from every reward")] = 0.0) -> Credit:
-    """The reward itself."""
-    return each(lambda rewards: rewards - shift)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
-from etude.credit.group import constant
-from etude.settings import Setting
 from etude.types import Array, Episode, Group, Signal
 
 
@@ -43,35 +41,5 @@ def demonstrations():
 
     def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
         return shown(groups)
-
-    return credit
-
-
-def right_answers(
-    distinct: Annotated[bool, Setting("train on each different answer to a task once")] = True,
-    most: Annotated[int, Setting("most answers per task", "answers", low=1)] = 64,
-):
-    """The sampled tokens of correct episodes."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for group in groups:
-            seen: set[bytes] = set()
-            for episode in group.episodes:
-                words = episode.tokens[episode.sampled].tobytes()
-                if not episode.correct or len(seen) >= most or (distinct and words in seen):
-                    continue
-                seen.add(words if distinct else words + bytes([len(seen) % 256]))
-                signals.append(imitate(episode, episode.sampled))
-        return signals
-
-    return credit
-
-
-def unjudged():
-    """Every sampled token, without an advantage: for losses that need no verdict."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return [constant(e, 0.0) for g in groups for e in g.episodes]
 
     return credit

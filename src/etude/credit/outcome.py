@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,14 +26,6 @@ def outcome(right: float, wrong: float) -> Credit:
     return credit
 
 
-def signed(
-    right: Annotated[float, Setting("weight of right answers; 0 leaves them out", low=0)] = 1.0,
-    wrong: Annotated[float, Setting("weight of wrong answers; 0 leaves them out", low=0)] = 1.0,
-) -> Credit:
-    """+right for a right answer, -wrong for a wrong one (arXiv 2506.01347)."""
-    return outcome(right, -wrong)
-
-
 def assigned(groups: Sequence[Group], advantages: Sequence[Array]) -> list[Signal]:
     """One advantage per episode, f64[G] for each group, on all of its sampled tokens."""
     return [
@@ -51,32 +42,3 @@ def scores(groups: Sequence[Group], names: str) -> list[Array]:
         if missing := [n for n in wanted if n not in known]:
             raise UserError(f"no score is called '{missing[0]}'{nearest(missing[0], known)}")
     return [np.array([[e.scores[n] for e in g.episodes] for n in wanted]) for g in groups]
-
-
-BY_PASS_RATE: dict[str, Callable[[float], float]] = {
-    "1": lambda r: 1.0,
-    "1-r": lambda r: 1 - r,
-    "odds": lambda r: ((1 - r) / r) ** 0.5,
-}
-
-
-def rated(
-    weight: Annotated[
-        str, Setting("w of a task of pass rate r; odds: root of (1-r)/r", choices=tuple(BY_PASS_RATE))
-    ] = "1-r",
-    floor: Annotated[float, Setting("least distance of r from 0 and 1", low=1e-6, high=0.5)] = 0.02,
-) -> Credit:
-    """A = w for a right answer, -w r/(1-r) for a wrong one: what the loss amounts to at pi_theta = pi_old. Extras:
-    `rate`, the pass rate r of the group (NFT, arXiv 2505.18116)."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = []
-        for group in groups:
-            r = float(np.clip(np.mean([e.correct for e in group.episodes]), floor, 1 - floor))
-            w = BY_PASS_RATE[weight](r)
-            for e in group.episodes:
-                signal = constant(e, w if e.correct else -w * r / (1 - r))
-                signals.append(replace(signal, extras={"rate": np.full_like(signal.advantage, r)}))
-        return signals
-
-    return credit

@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from etude.types import Group, Request
-
-
-class Curriculum(Protocol):
-    def next(self, n: int, context: Any) -> list[Request]: ...
-
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None: ...
-
-    def report(self) -> dict[str, float]:
-        """Its state in numbers, for the page: {arm: share}."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Uniform:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from etude.objective.policy import Beta, Dual, High, Low, clipped
 from etude.objective.terms import Objective, Term, TokenLoss, objective
 from etude.policy.outputs import Outputs
-from etude.settings import Setting
 from etude.train.batch import Batch
 
 
@@ -20,14 +16,3 @@ def entropy_bonus(weight: float, share: str | None = None) -> Objective:
         return -own * out.entropy, {"exact_entropy": out.entropy}
 
     return objective(Term("entropy", loss, coefficient=weight), needs={"entropy"}) if weight else objective()
-
-
-def clipped_with_entropy(
-    low: Low = 1.0,
-    high: High = 1.0,
-    dual: Dual = 10.0,
-    beta: Beta = 0.0,
-    weight: Annotated[float, Setting("weight of the entropy term; 0: off", low=0)] = 1.0,
-) -> Objective:
-    """PPO's clip and -sg[bonus_t] H_t, token means."""
-    return clipped(low, high, "token", dual, beta) + entropy_bonus(weight, "bonus")

@@ -9,14 +9,12 @@ from typing import Annotated
 from etude.objective.entropy import entropy_bonus
 from etude.objective.imitation import cross_entropy
 from etude.objective.policy import (
-    Dual,
     High,
     Length,
     Low,
     MeanOver,
     ValueClip,
     ValueWeight,
-    clipped,
     clipped_with_value,
 )
 from etude.objective.terms import (
@@ -24,7 +22,6 @@ from etude.objective.terms import (
     Objective,
     Term,
     TokenLoss,
-    averaged,
     log_ratio,
     objective,
     per_constant,
@@ -78,14 +75,3 @@ def actor_critic_and_imitation(
     # The value term acts on every attempt, so none may be skipped for an advantage of 0.
     terms = (replace(t, mean=MEANS[mean], proportional=False) for t in ppo.terms)
     return replace(ppo, terms=tuple(terms)) + imitation()
-
-
-def dual_clipped(
-    low: Low = 0.2,
-    high: High = 0.2,
-    dual: Dual = 3.0,
-    length: Length = 64.0,
-    entropy: Entropy = 0.001,
-) -> Objective:
-    """The clipped surrogate, bounded for negative advantages, over a constant length; and an entropy bonus."""
-    return averaged(clipped(low, high, dual=dual), per_constant(length)) + entropy_bonus(entropy)

@@ -21,8 +21,6 @@ from etude.objective.terms import (
 from etude.policy.outputs import Outputs
 from etude.train.batch import Batch
 
-TOKEN_REWARD = "token_reward"  # OREAL's companion and its head
-
 Said = Callable[[Outputs, Batch], Tensor]
 
 
@@ -52,38 +50,3 @@ def to_outcome(
 def binary_cross_entropy(score: Tensor, outcome: Tensor) -> Tensor:
     """f32[B]: binary cross-entropy of sigmoid(score) against the outcome."""
     return F.binary_cross_entropy_with_logits(score, outcome, reduction="none")
-
-
-def implicit_outcome(beta: float) -> Objective:
-    """Binary cross-entropy between sigmoid(beta sum_t (log pi_phi - log pi_ref)) and the outcome R (PRIME)."""
-    return to_outcome(
-        lambda out, batch: beta * (out.logp - batch.extras["reference"]),
-        binary_cross_entropy,
-        reads={"reference"},
-    )
-
-
-def estimate_progress() -> Objective:
-    """(sum over turns of c_t - R)^2, c_t the head "progress" where a turn's last token is chosen (SPA-RL)."""
-    return to_outcome(
-        lambda out, batch: out.heads["progress"][:, 0], lambda total, right: (total - right) ** 2, progress=1
-    )
-
-
-def estimate_token_reward() -> Objective:
-    """Binary cross-entropy of sigmoid(mean_t s_t) against whether the answer is right, s_t the head (OREAL)."""
-    return to_outcome(
-        lambda out, batch: out.heads[TOKEN_REWARD][:, 0],
-        binary_cross_entropy,
-        lambda batch: batch.weight("right") != 0,
-        mean=True,
-    )
-
-
-def estimate_value() -> Objective:
-    """(V(x) - R)^2 / 2, V the head "value" at an answer's first token (A-LoL)."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        return 0.5 * (out.heads["value"][:, 0] - batch.extras["reward"]) ** 2
-
-    return objective(Term("value", loss, weight="first"))

@@ -54,38 +54,3 @@ def dpo_loss(
         return spread(per_episode, batch.episode, active), {"preferred": right[batch.episode]}
 
     return objective(Term("preference", loss, sum_per_sequence), reads={"reference"}, unit="group")
-
-
-def regularised(
-    beta: Annotated[float, Setting("strength of the pull to the reference policy", low=0)] = 0.1,
-    alpha: Annotated[float, Setting("weight of the token-level regulariser", low=0)] = 0.25,
-    detach: Annotated[bool, Setting("hold DPO's weight of a pair fixed")] = True,
-) -> Objective:
-    """L_DPO + alpha w (L_REG(y+) + L_REG(y-)), L_REG = -sum_t beta r_t log pi(y_t), w = sigmoid(beta (d- - d+))
-    (T-REG, arXiv 2412.02685)."""
-
-    def regulariser(out: Outputs, batch: Batch) -> TokenLoss:
-        d = implicit_rewards(out, batch)
-        chosen, rejected = pairs_of(batch)
-        w = torch.sigmoid(beta * (d[rejected] - d[chosen]))
-        weight = torch.zeros_like(d).index_add(0, torch.cat([chosen, rejected]), w.repeat(2))
-        weight = (weight.detach() if detach else weight)[batch.episode]
-        # the mean is over episodes, two to a pair
-        return -2 * weight * beta * batch.extras["token_reward"] * out.logp
-
-    base = dpo_loss(beta)
-    extra = Term("regulariser", regulariser, sum_per_sequence, coefficient=alpha)
-    return base + objective(extra, unit="group") if alpha else base
-
-
-def dpo_and_nll(
-    beta: Annotated[float, Setting("strength of the pull to the reference policy", low=0)] = 0.4,
-    nll: Annotated[float, Setting("weight of the chosen text's cross-entropy", low=0)] = 0.0,
-) -> Objective:
-    """DPO over all pairs, and nll x the token mean of -log pi(chosen) (RISE, arXiv 2410.06638)."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        return -out.logp
-
-    base = dpo_loss(beta)
-    return base + objective(Term("chosen", loss, weight="chosen", coefficient=nll)) if nll else base

@@ -50,8 +50,6 @@ per_token = Mean("token", lambda b, a: torch.ones_like(b.behaviour), lambda b, a
 per_sequence = Mean("sequence", lambda b, a: 1 / _length(b, a), lambda b, a: _units(b.episode, a))
 # sum over the tokens of an episode, mean over episodes (REINFORCE)
 sum_per_sequence = Mean("sum", lambda b, a: torch.ones_like(b.behaviour), lambda b, a: _units(b.episode, a))
-# mean over groups; for losses that tie the episodes of a task together (DPO)
-per_group = Mean("group", lambda b, a: 1 / _length(b, a), lambda b, a: _units(b.group, a))
 
 
 def per_constant(length: float) -> Mean:

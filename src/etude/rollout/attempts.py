@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import numpy as np
-
 from etude import seeds
 from etude.rollout.player import Player
 from etude.settings import Setting
 from etude.tasks.extract import extract
-from etude.types import Array, Episode, Message, Task, Verdict
+from etude.types import Episode, Message, Task, Verdict
 
 WRONG = "That is not right."
 AGAIN = f"{WRONG} Try again."
-MARK = "[INCORRECT RATIONALE]"
 
 Share = Annotated[float, Setting("share of the attempts due for a second one that get it", low=0, high=1)]
 
@@ -64,19 +61,6 @@ async def attempt(
         return verdict, text
 
 
-def marked(
-    wrong: Annotated[str, Setting("what stands in the prompt of a wrong rationale")] = MARK,
-):
-    """An attempt. Notes `plain`: the prompt with the mark, for credit to lay wrong answers behind
-    (arXiv 2403.20046)."""
-
-    async def rollout(task: Task, player: Player) -> Episode:
-        await attempt(player, task.prompt, 1, plain=below(task.prompt, wrong))
-        return player.done()
-
-    return rollout
-
-
 def keep_plain(player: Player, tag: str, messages: Sequence[Message]) -> None:
     """Keeps the tokens of the prompt under which the part `tag` is to be known without help."""
     tokens = player.voice.renderer.prompt(messages).tolist()
@@ -111,16 +95,6 @@ def joined(text: str, messages: Sequence[Message]) -> tuple[Message, ...]:
 def reworded(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
     """The prompt with `text` in place of its last message."""
     return (*messages[:-1], Message(messages[-1].role, text))
-
-
-def attempt_of(episode: Episode) -> Array:
-    """int64[T]: the number of the attempt that each token belongs to as the policy's own word; 0 elsewhere."""
-    rows = []
-    for span in episode.spans:
-        name, _, number = span.tag.partition(" ")
-        mine = name == "attempt" and number.isdigit()
-        rows.append(np.full(len(span), int(number) if mine else 0))
-    return np.concatenate(rows) if rows else np.zeros(0, np.int64)
 
 
 def notes_of(episode: Episode, name: str) -> list[Any]:

@@ -14,15 +14,6 @@ from etude.types import Array, Episode, SamplingParams, Task, Verdict, World
 SHOWN = "demonstration"  # the tag of its spans, and who plays it
 
 
-def shown_only():
-    """Nobody plays: the demonstration is all there is."""
-
-    async def gather(table: Any) -> list[Episode]:
-        return [table.demonstrate()]
-
-    return gather
-
-
 def demonstrate(task: Task, player: Player) -> Episode:
     """The worked solution (`reference`), or the gold answer where there is none, as tokens nobody sampled. Of a world,
     the replies that win under luck 0, each after what it answers to."""

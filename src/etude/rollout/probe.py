@@ -107,13 +107,6 @@ def room(table: Any, episode: Episode, cut: int) -> int:
     return max(1, table.voice.params.max_tokens - written)
 
 
-async def value(table: Any, episode: Episode, cut: int, number: int) -> float:
-    """The mean reward of `number` continuations after the first `cut` tokens: a Monte-Carlo value of that prefix."""
-    players = await branches(table, episode, cut, number, max_tokens=room(table, episode, cut))
-    verdicts = await asyncio.gather(*(p.check(said(p)) for p in players))
-    return float(np.mean([v.reward for v in verdicts]))
-
-
 async def noting(
     table: Any, episodes: Sequence[Episode], look: Callable[[Episode], Awaitable[Mapping[str, Any]]]
 ) -> list[Episode]:
@@ -127,22 +120,3 @@ async def noting(
         return [episode] if episode.failure else await table.play(episode.index, noted)
 
     return [e for found in await asyncio.gather(*map(again, episodes)) for e in found]
-
-
-def valued_steps(
-    separator: Separator = "\n",
-    most: Most = 8,
-    probes: Annotated[int, Setting("continuations sampled after each step", low=1)] = 4,
-):
-    """Attempts, with the policy's chance of success after each step but the last (notes `cuts`, `q`)
-    (PAV, arXiv 2410.08146)."""
-
-    async def gather(table: Any) -> list[Episode]:
-        async def look(episode: Episode) -> dict[str, Any]:
-            cuts = step_cuts(table.voice.renderer.tokenizer, episode, separator, most)
-            q = await asyncio.gather(*(value(table, episode, cut, probes) for cut in cuts))
-            return {"cuts": cuts, "q": list(q)}
-
-        return await noting(table, await table.plays(range(table.samples)), look)
-
-    return gather

@@ -14,8 +14,8 @@ from typing import Any
 
 from etude import __version__
 from etude.errors import Refused, UserError
+from etude.methods import build, find, resolved_stages
 from etude.recipe import NEEDS, STANDARD, Companion, Recipe
-from etude.recipes import build, find, resolved_stages
 from etude.report.run import RunDirectory
 from etude.rollout.player import Voice
 from etude.rollout.table import judge_with

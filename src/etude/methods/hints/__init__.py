@@ -1,0 +1,1 @@
+"""Help for tasks that no attempt solves."""

@@ -1,0 +1,134 @@
+"""Scaf-GRPO: where all attempts fail, the least hint that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+
+from etude.credit.group import standardised
+from etude.methods.policy_gradient.grpo import RECIPE as GRPO
+from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.settings import Setting, stage
+from etude.types import Array, Episode, Group, Message, Span, Task
+
+
+def with_hint(task: Task, level: int) -> Task:
+    """The task with hint `level` (from 1, the vaguest) below its question."""
+    *before, last = task.prompt
+    hinted = Message(last.role, f"{last.content}\n\nHint: {task.hints[level - 1]}")
+    return replace(task, prompt=(*before, hinted))
+
+
+def behind(episode: Episode, prompt: Array) -> Episode:
+    """The episode as it was sampled, with its first prompt hidden from training and `prompt`, int32[n], in its place."""
+    first, *rest = episode.spans
+    instead = Span(first.role, prompt, unseen=True, tag=first.tag)
+    return replace(episode, spans=(replace(first, hidden=True), instead, *rest))
+
+
+class Scaffold:
+    """Every player on its own; where all of them fail, one attempt per hint, from the vaguest, until one is right: it
+    takes the place of a failed one. Notes `hint`: which hint it had."""
+
+    def __init__(
+        self,
+        begin: Annotated[
+            float, Setting("share of the budget before which nobody is helped", low=0, high=1)
+        ] = 0.1,
+        prompt: Annotated[
+            str,
+            Setting(
+                "what a helped attempt is trained behind; both: it takes two places",
+                choices=("hinted", "plain", "both"),
+            ),
+        ] = "hinted",
+    ) -> None:
+        self.begin, self.prompt = begin, prompt
+        self.seen: dict[str, float] = {}
+
+    async def __call__(self, table: Any) -> list[Episode]:
+        first = await table.plays(range(table.samples))
+        failed = [i for i, e in enumerate(first) if e.failure is None and not e.correct]
+        solved = any(e.correct for e in first)
+        if solved or not failed or table.progress < self.begin:
+            return first
+        tried = await self._climb(table)
+        found = next((e for e in tried if e.correct), None)
+        if found is not None:
+            ways = self._ways(found, table.voice.renderer.prompt(table.task.prompt))
+            for place, way in zip(failed[::-1], ways, strict=False):
+                first[place] = replace(way, index=first[place].index)
+        return first + [e for e in tried if e.failure is not None]
+
+    async def _climb(self, table: Any) -> list[Episode]:
+        """One attempt per hint until one is right; each has a seat of its own, whatever came before."""
+        tried: list[Episode] = []
+        for level in range(1, len(table.task.hints) + 1):
+            fresh = await table.play(table.samples + level - 1, task=with_hint(table.task, level))
+            tried += [replace(e, task=table.task, notes={**e.notes, "hint": level}) for e in fresh]
+            if any(e.correct for e in fresh):
+                break
+        return tried
+
+    def _ways(self, episode: Episode, plain: Array) -> list[Episode]:
+        ways = {"hinted": episode, "plain": behind(episode, plain)}
+        return list(ways.values()) if self.prompt == "both" else [ways[self.prompt]]
+
+    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
+        """Remembers whom the last step helped."""
+        played = [g.episodes for g in groups if g.episodes]
+        self.seen = {}
+        if not played:
+            return
+        helped = [[e.notes["hint"] for e in group if "hint" in e.notes] for group in played]
+        alone = [[e.correct and "hint" not in e.notes for e in group] for group in played]
+        levels = [levels[0] for levels in helped if levels]
+        self.seen = {
+            "unhinted": float(np.mean([right for group in alone for right in group])),
+            "failed": float(np.mean([not any(group) for group in alone])),
+            "rescued": len(levels) / len(played),
+            "level": float(np.mean(levels)) if levels else 0.0,
+        }
+
+    def report(self) -> dict[str, float]:
+        """Of the last step: the pass rate without hints, the shares of tasks that all failed without and that a hint
+        rescued, and the hint that did it, on average."""
+        return self.seen
+
+
+RECIPE = Recipe(
+    name="scaf_grpo",
+    family="curriculum",
+    n=181,
+    paper=Paper(
+        "Scaf-GRPO: Scaffolded Group Relative Policy Optimization for Enhancing LLM Reasoning",
+        "2510.19807",
+        2025,
+    ),
+    idea="A task that no attempt solves gives no signal. Once the policy had time to learn by itself, such a task is tried with "
+    "hints, from vague to telling. The first hinted attempt that is right takes the place of a failed one in its group.",
+    equation="if r_1 = ... = r_G = 0:  y_G <- y ~ pi(. | x, h_l) with the least l that solves x;  then GRPO, with h_l in view for y_G",
+    departures=(
+        "levels are the task's own hints, where the paper has three tiers of four parts, written by a stronger model",
+        "levels are tried one after another and the first that solves is kept: the paper's outcome for fewer tokens",
+        "the first W steps are a share of the budget: gather.begin (guess: 0.1; 1 never helps)",
+        "the run's reward counts attempts with hints; gather/unhinted is the pass rate without",
+        "with gather.prompt=plain a rollout that states the question more than once is trained without the hint only in the first",
+        "alone it is trained as GRPO; `topr+scaf_grpo` and the like take credit and loss from the other",
+    ),
+    stages={"gather": stage(Scaffold)},
+    alone=GRPO,
+    needs=("hints", "text"),
+    claim="On tasks that eight attempts do not solve, hints lift the accuracy without hints where GRPO stays flat.",
+    examples=(
+        ByHand(
+            "a group of 8 of which a hint rescued one",
+            lambda: standardised(np.eye(8)[7], 0.0),
+            [*[-(7**-0.5)] * 7, 7**0.5],
+        ),
+        Reduction("nobody is helped: GRPO", "grpo", {"gather.begin": 1.0}),
+    ),
+)

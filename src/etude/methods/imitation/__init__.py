@@ -1,0 +1,1 @@
+"""Cross-entropy on solutions, given or one's own, and on another model's distribution."""

@@ -1,0 +1,1 @@
+"""Learning from attempts of an older or another policy."""

@@ -1,0 +1,177 @@
+"""T-PPO: do not wait for long answers; learn from the part that is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+
+from etude.credit.baseline import Gamma, gae
+from etude.credit.group import constant, laid, whitened
+from etude.methods.policy_gradient.ppo import RECIPE as PPO
+from etude.objective.policy import High, Low, ValueClip, ValueWeight, clipped_with_value
+from etude.objective.terms import Objective
+from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.rollout.player import Player
+from etude.rollout.table import Gather, Table, optional_verdict
+from etude.settings import Setting, stage
+from etude.types import Array, Episode, Group, Request, Signal, Task
+
+OPEN = "window"
+
+
+RUNNING = "running"
+
+
+class Unfinished:
+    """Tasks with open answers first, then the source's own mixture."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Task, tuple[Episode, ...]]] = []
+
+    def next(self, n: int, context: Any) -> list[Request]:
+        now, self.waiting = self.waiting[:n], self.waiting[n:]
+        again = [
+            Request(
+                task=replace(task, meta={**task.meta, RUNNING: running}), samples=len(running), why="goes on"
+            )
+            for task, running in now
+        ]
+        return again + [Request()] * (n - len(again))
+
+    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
+        for group in groups:
+            task = replace(group.task, meta={k: v for k, v in group.task.meta.items() if k != RUNNING})
+            if running := tuple(replace(e, task=task) for e in group.episodes if e.stop == OPEN):
+                self.waiting.append((task, running))
+
+    def report(self) -> dict[str, float]:
+        return {"open": float(sum(len(running) for _, running in self.waiting))}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"waiting": list(self.waiting)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.waiting = list(state["waiting"])
+
+
+def stretch(share: float, before: Episode | None) -> Callable[[Task, Player], Awaitable[Episode]]:
+    """The next `share` of the length limit of one answer, judged once it has ended or reached the limit.
+    notes["window"]: how many tokens this step wrote."""
+
+    async def rollout(task: Task, player: Player) -> Episode:
+        limit = player.voice.params.max_tokens
+        if before is None:
+            player.user(task.prompt)
+        else:
+            player.spans = list(before.spans)
+        done = sum(len(s) for s in player.spans if s.sampled)
+        await player.reply(max_tokens=min(max(1, round(share * limit)), limit - done))
+        words = np.concatenate([np.zeros(0, np.int32), *(s.tokens for s in player.spans if s.sampled)])
+        if player.stop == "length" and done < len(words) < limit:
+            player.stop = OPEN
+        else:
+            await player.check(player.voice.renderer.decode(words))
+        return player.done(window=len(words) - done)
+
+    return rollout
+
+
+def windowed(
+    window: Annotated[float, Setting("share of run.max_tokens written per step", low=0.01, high=1)] = 0.5,
+) -> Gather:
+    """Goes on with the task's open answers, or begins new ones."""
+
+    async def gather(table: Table) -> list[Episode]:
+        running = {e.index: e for e in table.task.meta.get(RUNNING, ())}
+        seats = list(running) or range(table.samples)
+        found = await asyncio.gather(*(table.play(i, stretch(window, running.get(i))) for i in seats))
+        return [e for episodes in found for e in episodes]
+
+    return gather
+
+
+def egae(reward: Array, value: Array, gamma: float, lam: float, closed: bool) -> Array:
+    """GAE with V = 0 after the end of a closed answer, and V(s_n) := V(s_{n-1}) after the last token of an open one."""
+    return gae(reward, value, gamma, lam, last=0.0 if closed else float(value[-1]))[0]
+
+
+def extended(
+    gamma: Gamma = 1.0,
+    lam: Annotated[float, Setting("GAE lambda of the policy", low=0, high=1)] = 0.95,
+    whiten: Annotated[bool, Setting("whiten advantages over the batch")] = True,
+):
+    """The policy learns the tokens of this window by EGAE; the value learns closed answers whole, by their returns
+    (T-PPO, arXiv 2506.15050)."""
+
+    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+        plain = [constant(e, 0.0) for g in groups for e in g.episodes if e.sampled.any()]
+        signals = []
+        for s, value in zip(plain, context.rows(plain, lambda out: out.heads["value"][:, 0]), strict=True):
+            mask, closed = s.episode.sampled, s.episode.stop != OPEN
+            fresh = np.arange(len(mask)) >= len(mask) - s.episode.notes["window"]
+            reward, v = np.zeros(int(mask.sum())), value[mask]
+            reward[-1] = s.episode.reward
+            advantage = laid(mask, egae(reward, v, gamma, lam, closed))
+            returns = laid(mask, gae(reward, v, gamma, 1.0)[1])
+            weights = {"policy": fresh.astype(np.float32), "value": (mask & closed).astype(np.float32)}
+            extras = {"returns": returns, "values": value}
+            signals.append(Signal(s.episode, advantage * fresh, weights, extras))
+        return whitened(signals, on=lambda s: s.weights["policy"] > 0) if whiten else signals
+
+    return credit
+
+
+def windowed_with_value(
+    low: Low = 0.2,
+    high: High = 0.28,
+    value_clip: ValueClip = 0.2,
+    value_weight: ValueWeight = 0.1,
+) -> Objective:
+    """PPO's objective, its value term on the tokens with a weight of their own (T-PPO, arXiv 2506.15050)."""
+    ppo = clipped_with_value(low, high, value_clip, value_weight)
+    terms = (replace(t, weight="value") if t.name == "value" else t for t in ppo.terms)
+    return replace(ppo, terms=tuple(terms))
+
+
+SEEN, NONE, LAST = np.array([0.2, 0.4]), np.zeros(2), np.array([0.0, 1])  # values and rewards of two tokens
+RECIPE = Recipe(
+    name="t_ppo",
+    base=PPO,
+    family="objective",
+    n=255,
+    paper=Paper("Truncated Proximal Policy Optimization", "2506.15050", 2025),
+    idea="Each step writes only a window of every answer; what is not finished goes on at the next step, under the newer policy. "
+    "The tokens of the window are trained at once, with an advantage that takes the value to stay as it was last seen. "
+    "The value itself learns only from answers that have ended.",
+    equation="delta_t = r_t + gamma V_{t+1} - V_t, V_n := V_{n-1} if open, 0 if closed;  A_t = sum_k (gamma lambda)^k delta_{t+k}",
+    departures=(
+        "GUESS: a window of half the longest answer, clip 0.2 / 0.28",
+        "open answers are reported with reward 0",
+        "a task's attempts go on together: their number falls until all of them are closed, then a new task takes the place",
+    ),
+    stages={
+        "curriculum": stage(Unfinished),
+        "gather": stage(windowed),
+        "reward": stage(optional_verdict),
+        "credit": stage(extended),
+        "objective": stage(windowed_with_value),
+    },
+    needs=("text",),
+    confidence="memory",
+    claim="Fewer generated-token steps to a target reward than PPO at equal final accuracy.",
+    examples=(
+        ByHand("open: the last delta is 0", lambda: egae(NONE, SEEN, 1.0, 1.0, False), [0.2, 0]),
+        ByHand("closed with reward 1", lambda: egae(LAST, SEEN, 1.0, 1.0, True), [0.8, 0.6]),
+        ByHand("lambda = 0: delta_t only", lambda: egae(NONE, SEEN, 0.5, 0.0, False), [0, -0.2]),
+        Reduction(
+            "a window as long as the answer is PPO",
+            "ppo",
+            {"gather.window": 1.0, "credit.lam": 1.0, "objective.high": 0.2},
+            {"credit.lam": 1.0},
+        ),
+    ),
+)

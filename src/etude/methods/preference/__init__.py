@@ -1,0 +1,1 @@
+"""Learning from pairs of which one is preferred."""

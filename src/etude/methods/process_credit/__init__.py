@@ -1,0 +1,1 @@
+"""Credit finer than the whole answer: steps, turns, spans, tokens."""

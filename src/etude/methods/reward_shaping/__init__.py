@@ -1,0 +1,1 @@
+"""Several rewards at once, and rewards for length."""

@@ -1,0 +1,1 @@
+"""Learning from a second attempt, from mistakes, and from what is said of them."""

@@ -1,1 +1,0 @@
-"""The recipes that everyone has."""

@@ -1,1 +1,0 @@
-"""Which words deserve the praise: credit finer than the whole answer."""

@@ -1,1 +1,0 @@
-"""Methods that learn from a second attempt, from mistakes and from what is said of them."""

@@ -1,0 +1,113 @@
+"""What is known of every recipe: the table, and one recipe's own page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from etude.methods import catalogue, find, resolved_stages
+from etude.recipe import STAGES, Recipe
+from etude.report.claims import read, result, sentence
+
+
+def facts(name: str | None = None) -> list[dict[str, Any]]:
+    """One object per recipe, as `etude recipes --json` prints it. UserError for an unknown name."""
+    chosen = [find(name)] if name else list(catalogue().values())
+    return [_facts(recipe) for recipe in chosen]
+
+
+def _facts(recipe: Recipe) -> dict[str, Any]:
+    paper = recipe.paper
+    return {
+        "name": recipe.name,
+        "n": recipe.n,
+        "family": recipe.family,
+        "year": paper.year if paper else None,
+        "paper": paper.title if paper else None,
+        "url": paper.url if paper else None,
+        "replaces": list(recipe.replaces),
+        "confidence": recipe.confidence,
+        "needs": list(recipe.all_needs),
+        "idea": recipe.idea,
+        "equation": recipe.equation,
+        "departures": list(recipe.departures),
+        "tests": len(recipe.examples),
+        "claimed": recipe.claim,
+        "claim": result(recipe.name),
+        "claims": read().get(recipe.name, {}),
+        "settings": _settings(recipe),
+        "defaults": recipe.all_defaults,
+    }
+
+
+def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    found = {}
+    for name, part in resolved_stages(recipe).items():
+        for parameter, value in part:
+            known = parameter.setting
+            found[f"{name}.{parameter.name}"] = {
+                "value": value,
+                "meaning": known.meaning,
+                "unit": known.unit,
+                "range": known.range,
+            }
+    return found
+
+
+HEADER = ("recipe", "family", "n", "year", "replaces", "confidence", "tests", "claim")
+
+
+def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The table's cells, one tuple per recipe, in the order of `HEADER`."""
+    cells = []
+    for one in found:
+        number = one["n"] if not isinstance(one["n"], list | tuple) else ",".join(map(str, one["n"]))
+        claim = sentence(one["claim"]) if one["claimed"] else "-"
+        known = (number or "-", one["year"] or "-", " ".join(one["replaces"]) or "-", one["confidence"])
+        cells.append((one["name"], one["family"], *map(str, known), str(one["tests"]), claim))
+    return cells
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    lines = [HEADER, *rows(found)]
+    widths = [max(len(row[i]) for row in lines) for i in range(len(HEADER))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in lines
+    )
+
+
+def one(recipe: dict[str, Any]) -> str:
+    lines = [recipe["name"], "", recipe["idea"], ""]
+    if recipe["equation"]:
+        lines += ["  " + recipe["equation"], ""]
+    if recipe["paper"]:
+        lines += [f"Paper: {recipe['paper']} ({recipe['year']}) {recipe['url'] or ''}".rstrip()]
+    lines += [f"Replaces: {', '.join(f'{s} ({STAGES[s]})' for s in recipe['replaces'])}"]
+    if recipe["needs"]:
+        lines += [f"Needs: {', '.join(recipe['needs'])}"]
+    lines += [f"Departs from the paper: {d}" for d in recipe["departures"]]
+    lines += _claimed(recipe)
+    lines += ["", "Settings (--set NAME=VALUE):"]
+    own = set(recipe["replaces"]) | {"update"}
+    for name, s in recipe["settings"].items():
+        if name.split(".")[0] in own:
+            detail = ", ".join(x for x in (s["unit"], s["range"]) if x)
+            lines.append(f"  {name} = {s['value']}  {s['meaning']}" + (f" ({detail})" if detail else ""))
+    return "\n".join(lines)
+
+
+def _claimed(recipe: dict[str, Any]) -> list[str]:
+    """The claim, and each result with what was tested and the command that made it."""
+    if not recipe["claimed"]:
+        return []
+    lines = [f"Claim: {recipe['claimed']}"]
+    for on, found in recipe["claims"].items():
+        lines.append(f"  on {on}, {sentence(found)}")
+        lines.append(f"    tested: {found['says']}")
+        if "why" in found:
+            lines.append(f"    because: {found['why']}")
+        if "command" in found:
+            lines.append(
+                f"    {found['arm']} against {found['base']}, {found['seeds']} seeds, {found['budget']}"
+            )
+            lines.append(f"    {found['command']}")
+    return lines if recipe["claims"] else [*lines, "  not run"]
