@@ -29,13 +29,13 @@ import numpy as np
 import repetition
 from scipy import stats
 
+from etude.compare.arms import parse_arms
+from etude.compare.paired import compare
+from etude.compare.schedule import Job, perform
+from etude.compare.variance import contrast
 from etude.errors import UserError
-from etude.evaluate.arms import parse_arms
-from etude.evaluate.paired import compare
 from etude.evaluate.passk import pass_at
-from etude.evaluate.schedule import Job, perform
 from etude.evaluate.transitions import WAYS, outcomes, transitions
-from etude.evaluate.variance import contrast
 from etude.launch import environment
 from etude.report.claims import FILE, read
 from etude.report.run import RunDirectory
@@ -196,7 +196,7 @@ def reduced(claim: Claim, path: Path) -> dict[str, Any]:
         "steps": len(metrics),
         "flops": metrics[-1]["flops"],
         "seconds": metrics[-1]["seconds"],
-        "attempts": sum(m["groups"] for m in metrics) * run.config["settings"]["attempts"],
+        "attempts": sum(m["groups"] for m in metrics) * run.config["settings"]["group_size"],
         "curve": [[e["flops"], e["mean"]] for e in run.evals()],
         "wasted": 100
         - 100 * float(np.average([m["signal"] for m in metrics], weights=[m["groups"] for m in metrics])),
@@ -258,17 +258,17 @@ def examined(path: Path, tasks: str, rollout: Any = None) -> Sequence[Any]:
     import asyncio
 
     from etude.evaluate.run import attempt
-    from etude.rollout.player import Voice
-    from etude.rollout.table import judge_with
+    from etude.rollout.conversation import Generator
+    from etude.rollout.group_rollout import checks_in
     from etude.tasks.isolate import Pool
 
     policy, settings = finished(path)
     sampler = policy.sampler(settings.rows)
     held = held_out(tasks, settings.eval_problems)
-    voice = Voice(sampler, policy.renderer, settings.sampling, "policy", settings.context)
+    generator = Generator(sampler, policy.renderer, settings.sampling, "policy", settings.context)
     with Pool(seconds=10) as pool:
         return asyncio.run(
-            attempt(voice, judge_with(pool, sampler, {}), held, settings.eval_samples, 0, rollout)
+            attempt(generator, checks_in(pool, sampler, {}), held, settings.eval_samples, 0, rollout)
         )
 
 

@@ -57,7 +57,7 @@ SCALARS = {"area": area, "wasted": lambda run: float(run["wasted"]), "spread": s
 
 def measured(arms: Mapping[str, Facts], base: str) -> dict[str, Any]:
     """{arm: {measure: {mean, effect, low, high, p}}}; effects against `base`, p after Holm where problems are paired."""
-    from etude.evaluate.paired import compare
+    from etude.compare.paired import compare
 
     out: dict[str, Any] = {name: {} for name in arms}
     for measure, rows in (("accuracy", "per_problem"), ("hardest", "hardest")):

@@ -72,7 +72,7 @@ def of_run(name: str, place: Path) -> dict[str, str]:
     brisk |= {"curriculum__crowd": 1} if name == "pudf" else {}
     if "teacher" in catalogue()[name].all_needs:
         brisk["run__teacher"] = letters.model(place / "teacher", seed=2)
-    settings = {"run__tasks_per_step": 4, "run__oversample": 2, "run__attempts": 4, "run__eval_problems": 0}
+    settings = {"run__tasks_per_step": 4, "run__oversample": 2, "run__group_size": 4, "run__eval_problems": 0}
     try:
         run = start(letters.plan(place, name, 4, **settings, **brisk), place / "run", letters.words())
         train(run)

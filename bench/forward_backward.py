@@ -23,7 +23,7 @@ from contestants import Contestant, middle, ours, shown, write_result
 from peers import peer_python
 from work import Peak, read_shape, training_flops
 
-from etude.policy.embedded import directory
+from etude.models.embedded import directory
 
 VARIANTS = {"bf16": "transformers, bf16", "autocast": "transformers, fp32 under autocast"}
 

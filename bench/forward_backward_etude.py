@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from contestants import serve
 
-from etude.policy.model import Policy
+from etude.batch import pack
+from etude.models.policy import Policy
 from etude.tasks import load
-from etude.train.batch import pack
 from etude.types import Episode, Request, SamplingParams, Signal, Span
 
 job = json.loads(sys.argv[1])

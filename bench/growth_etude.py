@@ -13,13 +13,13 @@ import numpy as np
 from contestants import serve
 
 from etude.methods import build, find
-from etude.policy.body import NativeBody
-from etude.policy.embedded import directory
-from etude.policy.load import read_config
-from etude.policy.model import Policy
-from etude.policy.shape import shape_of
-from etude.policy.tokenizer import read
-from etude.policy.weights import Weights
+from etude.models.backbone import NativeBackbone
+from etude.models.config import shape_of
+from etude.models.embedded import directory
+from etude.models.load import read_config
+from etude.models.policy import Policy
+from etude.models.weights import Weights
+from etude.text.tokenizer import read
 from etude.train.step import Learner
 from etude.types import Episode, Message, SamplingParams, Signal, Span, Task, Verdict
 
@@ -49,7 +49,7 @@ def learner(model: str) -> tuple[Learner, Any]:
     )  # fmt: skip
     weights = Weights(shape, {}, "bf16")
     weights.initialise(0)
-    policy = Policy(NativeBody(weights), read(directory()), config)
+    policy = Policy(NativeBackbone(weights), read(directory()), config)
     sampler: Any = policy.sampler(128)
     sampler.stops = frozenset()
     one = Learner(policy, build(find("grpo"), {"update.lr": "1e-6"})[1]["update"])

@@ -18,7 +18,7 @@ from typing import Any
 
 from contestants import middle, ours, shown, write_result
 
-from etude.policy.embedded import directory
+from etude.models.embedded import directory
 
 KINDS = ("with", "without", "batches")
 

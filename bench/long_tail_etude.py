@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from contestants import serve
 
-from etude.policy.model import Policy
+from etude.models.policy import Policy
 from etude.tasks import load
 from etude.types import Request, SamplingParams
 

@@ -66,19 +66,19 @@ def repeated(tokens: Sequence[int]) -> float:
 def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float]:
     """`repeated` of greedy continuations, in percent; nats per token of the true ones, and the share of their tokens
     that are the likeliest one, in percent (`predicted`)."""
+    from etude.batch import pack, unpack
     from etude.credit.imitate import demonstrations
     from etude.evaluate.run import attempt
+    from etude.rollout.conversation import Generator
     from etude.rollout.demonstrate import solution
-    from etude.rollout.player import Voice
-    from etude.train.batch import pack, unpack
     from etude.types import Group, Request, Verdict
 
     async def nobody_asks(*_: Any) -> Verdict:
         return Verdict(0.0, False)
 
     params = replace(settings.sampling, greedy=True, max_tokens=CONTINUED)
-    voice = Voice(policy.sampler(settings.rows), policy.renderer, params, "policy", settings.context)
-    groups = asyncio.run(attempt(voice, nobody_asks, held, 1, 0))
+    generator = Generator(policy.sampler(settings.rows), policy.renderer, params, "policy", settings.context)
+    groups = asyncio.run(attempt(generator, nobody_asks, held, 1, 0))
     written = [e.spans[-1].tokens.tolist() for g in groups for e in g.episodes]
 
     true = [solution(task, policy.renderer) for task in held]

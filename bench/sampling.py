@@ -22,7 +22,7 @@ from contestants import Contestant, middle, ours, shown, write_result
 from peers import peer_python
 from work import Peak, forward_flops, read_shape
 
-from etude.policy.embedded import directory
+from etude.models.embedded import directory
 
 ROOM = Path(__file__).parent / ".peers" / "vllm"
 
@@ -66,9 +66,9 @@ class Prompts:
     """Token ids of arithmetic tasks, never the same twice."""
 
     def __init__(self) -> None:
-        from etude.policy.render import Renderer
-        from etude.policy.tokenizer import read
         from etude.tasks import load
+        from etude.text.chat_template import Renderer
+        from etude.text.tokenizer import read
 
         self.render = Renderer(read(directory()))
         self.tasks = load("chain_sum:max_terms=4,max_digits=3")

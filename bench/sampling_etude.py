@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from contestants import serve
 
-from etude.policy.model import Policy
-from etude.policy.sampler import Sample
+from etude.models.policy import Policy
+from etude.sampling.protocol import Sample
 from etude.types import SamplingParams
 
 job = json.loads(sys.argv[1])

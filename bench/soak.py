@@ -19,8 +19,8 @@ from pathlib import Path
 from contestants import ours, write_result
 
 ALLOWED = 0.02
-SUMS = {"run.tasks_per_step": "4", "run.attempts": "4", "run.max_tokens": "12", "update.lr": "1e-6"}
-WORDS = {"run.tasks_per_step": "8", "run.attempts": "8", "run.max_tokens": "8", "update.lr": "1e-4"}
+SUMS = {"run.tasks_per_step": "4", "run.group_size": "4", "run.max_tokens": "12", "update.lr": "1e-6"}
+WORDS = {"run.tasks_per_step": "8", "run.group_size": "8", "run.max_tokens": "8", "update.lr": "1e-4"}
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 
 def _words(place: Path) -> dict[str, str]:
     """A tiny model, and the task of answering with a word's first letter."""
-    from etude.policy.tiny import tiny_directory
+    from etude.models.tiny import tiny_directory
 
     tiny_directory(place / "model", "abcd")
     rows = [{"prompt": "".join(w), "answer": w[0]} for w in itertools.product("abcd", repeat=4)]

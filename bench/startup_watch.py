@@ -34,18 +34,18 @@ def main() -> None:
     watch(setup, "hold_out", "held-out problems")
     watch(setup, "missing", "check of needs")
     watch(setup, "card", "card")
-    import etude.policy.load as load
+    import etude.models.load as load
 
     mark("import of the policy")
     for name in ("locate", "read"):
         watch(load, name, "finding the model" if name == "locate" else "tokenizer")
     watch(load.Weights, "load", "weights read")
     watch(load.Weights, "__init__", "weights allocated")
-    import etude.policy.pump as pump
+    import etude.sampling.scheduler as pump
 
-    watch(pump.Pumped, "__init__", "import and making of the sampler")
-    watch(pump.Pumped, "sample", "prompts rendered (template)", before=True)
-    draw = pump.Pumped._draw
+    watch(pump.Scheduler, "__init__", "import and making of the sampler")
+    watch(pump.Scheduler, "sample", "prompts rendered (template)", before=True)
+    draw = pump.Scheduler._draw
 
     def first(*args: object) -> None:
         draw(*args)
@@ -54,7 +54,7 @@ def main() -> None:
             file.write("\n".join(MARKS))
         os._exit(0)
 
-    pump.Pumped._draw = first
+    pump.Scheduler._draw = first
     del torch
     sys.exit(etude.cli.run(sys.argv[1:]))
 

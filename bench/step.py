@@ -24,8 +24,8 @@ from contestants import Contestant, middle, ours, shown, write_result
 from peers import peer_python
 from work import Peak, forward_flops, read_shape, training_flops
 
-from etude.policy.embedded import directory
-from etude.policy.shape import Shape
+from etude.models.config import ModelConfig
+from etude.models.embedded import directory
 
 WARM_UP = 2
 RATE = 1e-9  # a step costs the same at any; at this one all go on sampling from one policy, so lengths agree
@@ -95,7 +95,7 @@ def _rounds(rounds: int, mine: Contestant, theirs: Contestant, peak: Peak) -> Tu
     return turns
 
 
-def _gflops(shape: Shape, t: dict[str, Any], counted: bool) -> float:
+def _gflops(shape: ModelConfig, t: dict[str, Any], counted: bool) -> float:
     """The rate of a step's useful work; `counted`: less what was replayed from sampling."""
     replayed = t.get("replayed", 0.0) / max(1.0, t.get("passes", 0.0)) if counted else 0.0
     flops = forward_flops(shape, t["prompt"], t["tokens"], t["samples"])
@@ -103,7 +103,7 @@ def _gflops(shape: Shape, t: dict[str, Any], counted: bool) -> float:
     return (flops + training_flops(shape, prompt, tokens, samples, replayed)) / t["seconds"] / 1e9
 
 
-def _summary(a: argparse.Namespace, turns: Turns, shape: Shape, peak: dict[str, Any]) -> dict[str, Any]:
+def _summary(a: argparse.Namespace, turns: Turns, shape: ModelConfig, peak: dict[str, Any]) -> dict[str, Any]:
     def of(name: str) -> dict[str, Any]:
         mine = turns[name]
         rate, full = (

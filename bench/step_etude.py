@@ -22,7 +22,7 @@ from etude.types import Group
 job = json.loads(sys.argv[1])
 changes = {
     "run.tasks_per_step": job["tasks"],
-    "run.attempts": job["samples"],
+    "run.group_size": job["samples"],
     "run.max_tokens": job["tokens"],
     "run.eval_problems": 0,
     "run.patience": 1_000_000,

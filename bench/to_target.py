@@ -22,7 +22,7 @@ from contestants import Contestant, ours, shown, write_result
 from peers import peer_python
 from step import TASKS, write_prompts
 
-from etude.policy.embedded import directory
+from etude.models.embedded import directory
 
 SHAPE: dict[str, Any] = {"tasks": 16, "samples": 8, "tokens": 12, "lr": 1e-5}
 PEER_ROWS = 32  # TRL trains on at once: 128 take 17 GB, too much beside the others on a machine of 24

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from etude.compare.paired import probability_best
+from etude.compare.variance import contrast, holm
 from etude.evaluate.intervals import limits
-from etude.evaluate.paired import probability_best
-from etude.evaluate.variance import contrast, holm
 from etude.seeds import generator
 
 Array = np.ndarray

@@ -111,7 +111,7 @@ def play(jobs: Sequence[Job], processes: int) -> np.ndarray:
 
 def pilot(count: int, processes: int) -> None:
     """Prints what the runs gain, how far seeds differ, and the power to be expected for several numbers of seeds."""
-    from etude.evaluate.variance import contrast
+    from etude.compare.variance import contrast
 
     variants = ("plain", *HANDICAPS)
     jobs = [(v, PILOT + count * i + s) for i, v in enumerate(variants) for s in range(count)]
@@ -179,7 +179,7 @@ def main() -> None:
 
 def found(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """What `compare` says of each pair of arms float[C, S, P]: first minus second."""
-    from etude.evaluate.paired import compare
+    from etude.compare.paired import compare
 
     pairs = zip(first, second, strict=True)
     rows = [compare({"second": y, "first": x}).differences[0].to_dict() for x, y in pairs]

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 from contestants import serve
 
-from etude.policy.model import Policy
+from etude.models.policy import Policy
 from etude.tasks import load
 from etude.types import Array, Request, SamplingParams
 

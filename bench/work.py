@@ -26,35 +26,35 @@ import torch
 from contestants import Contestant, ours, serve
 from torch import Tensor
 
-from etude.policy.shape import Shape, shape_of
+from etude.models.config import ModelConfig, shape_of
 
 ROWS = 2048
 FORMULA = "2 FLOPs/parameter/token sampled or prefilled, 6/token trained, a prompt once a group; no attention"
 
 
-def read_shape(directory: str | Path) -> Shape:
+def read_shape(directory: str | Path) -> ModelConfig:
     return shape_of(json.loads((Path(directory) / "config.json").read_text()))
 
 
-def products(shape: Shape) -> list[tuple[int, int]]:
+def products(shape: ModelConfig) -> list[tuple[int, int]]:
     """(outputs, inputs) of one layer's matrices."""
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     d, inner = shape.width, shape.inner
     return [(q + 2 * kv, d), (d, q), (2 * inner, d), (d, inner)]
 
 
-def blocks(shape: Shape) -> int:
+def blocks(shape: ModelConfig) -> int:
     return shape.layers * sum(a * b for a, b in products(shape))
 
 
-def forward_flops(shape: Shape, prompt: float, completion: float, samples: float) -> float:
+def forward_flops(shape: ModelConfig, prompt: float, completion: float, samples: float) -> float:
     """Of `prompt` tokens (each group's once) and `completion` tokens in all, in `samples` completions."""
     rows = prompt + completion - samples
     return 2 * (blocks(shape) * rows + shape.vocabulary * shape.width * completion)
 
 
 def training_flops(
-    shape: Shape, prompt: float, completion: float, samples: float, replayed: float = 0.0
+    shape: ModelConfig, prompt: float, completion: float, samples: float, replayed: float = 0.0
 ) -> float:
     """`replayed`: the share of forward passes through the blocks that sampling had computed already."""
     spared = replayed * 2 * blocks(shape) * (prompt + completion - samples)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.policy.shape import shape_of
+from etude.models.config import shape_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import curricula

@@ -84,10 +84,8 @@ def test_settings_can_be_built_and_name_every_recipe_of_the_families():
         if claim.arm:
             assert claims.name_of(claim.plan(claim.arm, 0)) != claims.name_of(claim.plan(claim.base, 0))
     named = {c.recipe for c in known if c.on == "lab"}
-    numbers = {catalogue()[name].n for name in named}
-    wanted = {r.n for r in catalogue().values() if r.family in ("objective", "sft_rl", "credit")}
-    assert numbers >= wanted
-    assert len(wanted) == 31
+    wanted = {n for n, r in catalogue().items() if r.n is not None and r.claim}
+    assert named >= wanted, "every published method with a claim has settings for it, or says why not"
 
 
 def test_equal_plans_share_their_runs():

@@ -9,11 +9,11 @@ import pytest
 
 import worlds_of_letters as letters
 from etude import cli
+from etude.compare import schedule
+from etude.compare.arms import parse_arms
+from etude.compare.gate import Gate
 from etude.errors import UserError
-from etude.evaluate import schedule
-from etude.evaluate.arms import parse_arms
-from etude.evaluate.gate import Gate
-from etude.policy.tiny import tiny_directory
+from etude.models.tiny import tiny_directory
 from etude.report.run import RunDirectory
 
 
@@ -92,8 +92,8 @@ def test_settings_of_an_arm() -> None:
         "grpo+nsr",
         {"update.lr": "5e-6", "credit.std": "false"},
     )
-    (arm,) = parse_arms(["mixture:curriculum.weights=sum=4,sort=1,run.attempts=4"])
-    assert arm.changes == {"curriculum.weights": "sum=4,sort=1", "run.attempts": "4"}
+    (arm,) = parse_arms(["mixture:curriculum.weights=sum=4,sort=1,run.group_size=4"])
+    assert arm.changes == {"curriculum.weights": "sum=4,sort=1", "run.group_size": "4"}
 
 
 SOUND = {"signal_tokens": 0.5, "errors": 0.0, "gap": 0.0, "truncated": 0.1, "correct": 0.3}

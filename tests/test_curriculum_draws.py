@@ -12,6 +12,7 @@ import torch
 import toys
 import worlds_of_letters as letters
 from etude import seeds
+from etude.batch import pack
 from etude.curriculum.arms import Arms
 from etude.errors import UserError
 from etude.methods import build, find
@@ -19,7 +20,6 @@ from etude.methods.sampling_and_curricula.flad import alignments, exp3, head_gra
 from etude.methods.sampling_and_curricula.pudf import ability, rasch
 from etude.methods.sampling_and_curricula.skill_it import skills, solution_losses
 from etude.tasks import TaskSet, load
-from etude.train.batch import pack
 from etude.train.loop import train
 from etude.train.setup import start
 from etude.types import Episode, Group, Message, Task, Verdict
@@ -444,7 +444,7 @@ def test_ucb1_measures_every_arm_and_returns_to_the_best() -> None:
 
 @pytest.mark.parametrize("name", ["topr+sec", "sft+exp3_flad"])
 def test_composes_and_says_why(name: str, tmp_path) -> None:
-    more = {"run__tasks_per_step": 6, "run__attempts": 4, "run__eval_problems": 0}
+    more = {"run__tasks_per_step": 6, "run__group_size": 4, "run__eval_problems": 0}
     if "flad" in name:
         more |= {"curriculum__target": "first/2", "curriculum__every": 1}
     run = start(letters.plan(tmp_path, name, 3, **more), tmp_path / "run", letters.words())

@@ -12,17 +12,17 @@ import torch
 import toys
 import worlds_of_letters as letters
 from etude import seeds
+from etude.batch import pack
 from etude.errors import UserError
 from etude.methods import build, find
 from etude.methods.sampling_and_curricula.exit import DIVERGE, IMPROVE, Start, Starts
 from etude.methods.sampling_and_curricula.reinforce_ada import chosen, enough
 from etude.methods.sampling_and_curricula.sws import WHY, Weakness
 from etude.recipe import Recipe
-from etude.rollout.table import Table
+from etude.rollout.group_rollout import GroupRollout
 from etude.tasks import TaskSet, load
 from etude.tasks.check import Number
 from etude.tasks.posed import worked_out
-from etude.train.batch import pack
 from etude.train.loop import play, train
 from etude.train.setup import resume, start
 from etude.types import Episode, Failure, Group, Message, Request, Span, Verdict
@@ -38,18 +38,18 @@ def sit(name, replies, settings=None, samples=4, progress=0.5, task=None, check=
     """One group of a recipe whose policy says `replies`, player after player: (group, signals, sampler, stages)."""
     _, stages = build(find(name), settings or {})
     sampler = toys.ScriptedSampler(replies=list(replies))
-    table = Table(
+    rollouts = GroupRollout(
         task or toys.task(check=check),
         Request(),
         samples,
-        toys.voice(sampler.policy, sampler),
-        toys.judge,
+        toys.generator(sampler.policy, sampler),
+        toys.check_runner,
         stages["rollout"],
         stages["reward"],
         seeds.key("toy"),
         progress=progress,
     )
-    group = asyncio.run(table.group(stages["gather"]))
+    group = asyncio.run(rollouts.group(stages["group_rollout"]))
     return group, stages["credit"]([group], toys.context(sampler.policy)), sampler, stages
 
 
@@ -73,7 +73,7 @@ def trained_rows(signals) -> list[str]:
 
 def same_run(tmp_path, one: str, other: str, changes: dict, others: dict, tasks=letters.words) -> None:
     """Two recipes with these settings make the same run, bit for bit."""
-    plain = {"run__eval_problems": 0, "run__tasks_per_step": 4, "run__attempts": 4}
+    plain = {"run__eval_problems": 0, "run__tasks_per_step": 4, "run__group_size": 4}
     for place, name, more in (("one", one, changes), ("other", other, others)):
         run = start(letters.plan(tmp_path, name, 3, **plain, **more), tmp_path / place, tasks())
         train(run)
@@ -84,7 +84,12 @@ def same_run(tmp_path, one: str, other: str, changes: dict, others: dict, tasks=
 
 def two_and_two(tmp_path, name: str, **changes):
     """Stopped after three steps and resumed from two, a run is the one that was not stopped; returns the last."""
-    more = {"run__checkpoint_every": 2, "run__tasks_per_step": 4, "run__attempts": 4, "run__eval_problems": 0}
+    more = {
+        "run__checkpoint_every": 2,
+        "run__tasks_per_step": 4,
+        "run__group_size": 4,
+        "run__eval_problems": 0,
+    }
     more |= changes
 
     def stop(step: int, metrics: dict) -> None:
@@ -133,7 +138,7 @@ def test_what_is_enough() -> None:
 
 def test_rounds_go_on_until_an_attempt_is_right() -> None:
     """Three rounds of two: the pool is six, four are kept, and the baseline is the mean of all six."""
-    settings = {"gather.size": 2}
+    settings = {"group_rollout.size": 2}
     group, signals, sampler, _ = sit("reinforce_ada", ["1", "2", "3", "4", "5", "7", "never"], settings)
     assert len(sampler.asked) == 6
     assert len(group.episodes) == 6, "the whole pool counts in what the run reports"
@@ -144,21 +149,23 @@ def test_rounds_go_on_until_an_attempt_is_right() -> None:
 
 
 def test_rounds_go_on_until_both_sides_are_there() -> None:
-    settings = {"gather.size": 2, "gather.rule": "balance", "gather.rounds": 3}
+    settings = {"group_rollout.size": 2, "group_rollout.rule": "balance", "group_rollout.rounds": 3}
     group, signals, sampler, stages = sit("reinforce_ada", ["7", "7", "7", "1", "7", "2"], settings)
     assert len(sampler.asked) == 6
     assert [s.episode.index for s in signals] == [0, 1, 3, 5]
     assert advantages(signals) == [round(1 / 3, 4)] * 2 + [round(-2 / 3, 4)] * 2
-    stages["gather"].observe([group], [])
-    assert stages["gather"].report() == {"first_round": 1.0, "rounds": 3.0, "resolved": 1.0}
+    stages["group_rollout"].observe([group], [])
+    assert stages["group_rollout"].report() == {"first_round": 1.0, "rounds": 3.0, "resolved": 1.0}
 
 
 def test_a_task_that_stays_unsolved_is_given_up() -> None:
-    group, signals, sampler, stages = sit("reinforce_ada", ["1"] * 4, {"gather.size": 2, "gather.rounds": 2})
+    group, signals, sampler, stages = sit(
+        "reinforce_ada", ["1"] * 4, {"group_rollout.size": 2, "group_rollout.rounds": 2}
+    )
     assert len(sampler.asked) == len(group.episodes) == 4
     assert advantages(signals) == [0.0] * 4
-    stages["gather"].observe([group], [])
-    assert stages["gather"].report() == {"first_round": 0.0, "rounds": 2.0, "resolved": 0.0}
+    stages["group_rollout"].observe([group], [])
+    assert stages["group_rollout"].report() == {"first_round": 0.0, "rounds": 2.0, "resolved": 0.0}
 
 
 def test_errors_are_in_no_pool() -> None:
@@ -167,14 +174,16 @@ def test_errors_are_in_no_pool() -> None:
             raise ValueError("no")
         return seven(answer)
 
-    group, signals, _, _ = sit("reinforce_ada", ["x", "1", "7", "2"], {"gather.size": 4}, 2, check=check)
+    group, signals, _, _ = sit(
+        "reinforce_ada", ["x", "1", "7", "2"], {"group_rollout.size": 4}, 2, check=check
+    )
     assert len(group.failed) == 1
     assert [s.episode.index for s in signals] == [1, 2]
     assert advantages(signals) == [round(-1 / 3, 4), round(2 / 3, 4)]
 
 
 def test_tokens_of_all_rounds_are_paid_for_and_rows_say_which_are_trained(tmp_path) -> None:
-    more = {"run__eval_problems": 0, "run__tasks_per_step": 4, "run__attempts": 4, "gather__size": 4}
+    more = {"run__eval_problems": 0, "run__tasks_per_step": 4, "run__group_size": 4, "group_rollout__size": 4}
     run = start(letters.plan(tmp_path, "reinforce_ada", 2, **more), tmp_path / "run", letters.words())
     train(run)
     rows = run.directory.episodes(columns=["step", "sampled", "advantage", "reward"]).to_pylist()
@@ -184,7 +193,7 @@ def test_tokens_of_all_rounds_are_paid_for_and_rows_say_which_are_trained(tmp_pa
     first = [r for r in rows if r["step"] == 1]
     assert sum(r["advantage"] is not None for r in first) == 16
     assert metrics[0]["groups"] == 4
-    assert len(first) == 16 * metrics[0]["gather"]["rounds"]
+    assert len(first) == 16 * metrics[0]["group_rollout"]["rounds"]
     assert metrics[0]["reward"] == pytest.approx(np.mean([r["reward"] for r in first]))
 
 
@@ -203,8 +212,8 @@ def test_the_least_hint_that_helps_takes_the_place_of_a_failure() -> None:
     assert {e.task.key for e in group.episodes} == {group.task.key}
     assert advantages(signals) == [round(v / (3**0.5 / 4 + 1e-4), 4) for v in (-0.25, -0.25, -0.25, 0.75)]
     assert trained_rows(signals)[3] == prompt("q0\n\nHint: 3+4") + "7"
-    stages["gather"].observe([group], [])
-    assert stages["gather"].report() == {"unhinted": 0.0, "failed": 1.0, "rescued": 1.0, "level": 2.0}
+    stages["group_rollout"].observe([group], [])
+    assert stages["group_rollout"].report() == {"unhinted": 0.0, "failed": 1.0, "rescued": 1.0, "level": 2.0}
 
 
 def test_the_ladder_is_left_at_the_first_hint_that_helps() -> None:
@@ -215,7 +224,7 @@ def test_the_ladder_is_left_at_the_first_hint_that_helps() -> None:
 
 def test_a_hint_may_be_absent_when_training() -> None:
     """Behind the bare question, with the log-probability under the hint as what the ratio divides by; or both."""
-    group, signals, _, _ = sit("scaf_grpo", [*FAILED, "7"], {"gather.prompt": "plain"})
+    group, signals, _, _ = sit("scaf_grpo", [*FAILED, "7"], {"group_rollout.prompt": "plain"})
     bare = trained_rows(signals)
     assert bare == [prompt("q0") + answer for answer in ("1", "2", "3", "7")]
     batch = pack(signals)
@@ -225,7 +234,7 @@ def test_a_hint_may_be_absent_when_training() -> None:
         (False, True),
         (False, False),
     ]
-    group, signals, _, _ = sit("scaf_grpo", [*FAILED, "7"], {"gather.prompt": "both"})
+    group, signals, _, _ = sit("scaf_grpo", [*FAILED, "7"], {"group_rollout.prompt": "both"})
     assert group.rewards.tolist() == [0, 0, 1, 1]
     assert sorted(trained_rows(signals)[2:]) == sorted([prompt("q0") + "7", prompt("q0\n\nHint: add") + "7"])
 
@@ -235,7 +244,7 @@ def test_a_hint_may_be_absent_when_training() -> None:
     [
         (["1", "2", "7", "3"], 0.5, {}),  # somebody solved it
         (FAILED, 0.05, {}),  # too early
-        (FAILED, 0.99, {"gather.begin": 1.0}),  # never
+        (FAILED, 0.99, {"group_rollout.begin": 1.0}),  # never
         ([*FAILED, "5", "6"], 0.5, {}),  # no hint helps
     ],
 )
@@ -248,7 +257,9 @@ def test_groups_that_are_left_as_they_are(replies: list[str], progress: float, s
 
 @pytest.mark.parametrize("way", ["hinted", "plain", "both"])
 def test_the_laws_hold_where_somebody_is_helped(way: str) -> None:
-    lesson = toys.lesson("scaf_grpo", {"gather.begin": 0.0, "gather.prompt": way}, tasks=24, samples=3)
+    lesson = toys.lesson(
+        "scaf_grpo", {"group_rollout.begin": 0.0, "group_rollout.prompt": way}, tasks=24, samples=3
+    )
     helped = [s for s in lesson.signals if "hint" in s.episode.notes]
     assert helped
     whole = toys.gradient(lesson)
@@ -266,7 +277,7 @@ def test_evaluation_never_sees_a_hint(tmp_path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         scaffold, "with_hint", lambda task, level: hinted.append(task.key) or real(task, level)
     )
-    more = {"run__tasks_per_step": 4, "run__attempts": 2, "gather__begin": 0.0}
+    more = {"run__tasks_per_step": 4, "run__group_size": 2, "group_rollout__begin": 0.0}
     run = start(letters.plan(tmp_path, "scaf_grpo", 2, **more), tmp_path / "run", letters.words())
     train(run)
     assert hinted, "two attempts at a letter out of four fail more often than not"
@@ -362,11 +373,11 @@ def test_starts_are_drawn_by_their_scores() -> None:
 
 
 def test_a_start_state_of_a_held_out_task_cannot_be_trained(tmp_path) -> None:
-    more = {"run__tasks_per_step": 4, "run__attempts": 2}
+    more = {"run__tasks_per_step": 4, "run__group_size": 2}
     run = start(letters.plan(tmp_path, "exit", 2, **more), tmp_path / "run", letters.words())
     held, free = run.holdout[0], run.tasks.draw(Request(), 0, 0)
     for task, allowed in ((free, True), (held, False)):
-        asked = Start(task, np.array([1], np.int32), 0.0, 0, 1.0).asked(run.voice.renderer, IMPROVE)
+        asked = Start(task, np.array([1], np.int32), 0.0, 0, 1.0).asked(run.generator.renderer, IMPROVE)
         assert run.tasks.held(asked) is not allowed
         if allowed:
             assert play(run, [Request(task=asked)])[0].task == asked
@@ -471,8 +482,8 @@ def test_nothing_weak_changes_nothing() -> None:
 def test_the_band_is_for_the_second_phase() -> None:
     _, stages = build(find("sws"))
     groups = [group_of(toys.task(), *[("x", 1.0)] * right, *[("x", 0.0)] * (8 - right)) for right in range(9)]
-    assert stages["select"](groups, later(0.49)) == groups
-    assert stages["select"](groups, later(0.5)) == groups[1:8]
+    assert stages["filter"](groups, later(0.49)) == groups
+    assert stages["filter"](groups, later(0.5)) == groups[1:8]
 
 
 def test_sws_asks_for_what_is_weak_and_resumes(tmp_path) -> None:
@@ -480,7 +491,7 @@ def test_sws_asks_for_what_is_weak_and_resumes(tmp_path) -> None:
         "curriculum__first": 0.3,
         "curriculum__parts": 1,
         "curriculum__share": 1.0,
-        "select__begin": 0.3,
+        "filter__begin": 0.3,
     }
     run = two_and_two(tmp_path, "sws", **changes)
     weak = {level for (_, level), failing in run.curriculum.weak().items() if failing}
@@ -491,7 +502,7 @@ def test_sws_asks_for_what_is_weak_and_resumes(tmp_path) -> None:
 
 
 def test_without_new_tasks_and_without_the_band_sws_is_grpo(tmp_path) -> None:
-    same_run(tmp_path, "sws", "grpo", {"curriculum__share": 0.0, "select__low": 0.0, "select__high": 1.0}, {})
+    same_run(tmp_path, "sws", "grpo", {"curriculum__share": 0.0, "filter__low": 0.0, "filter__high": 1.0}, {})
 
 
 # ---- problems that a model writes --------------------------------------------------------------------
@@ -507,22 +518,22 @@ def ask(replies: list[str], task=None, settings=None, admits=lambda task: True):
     """A group asked for because its kind is weak, of a writer and a policy that both say `replies`, in order."""
     _, stages = build(find("sws_written"), settings or {})
     sampler = toys.ScriptedSampler(replies=list(replies))
-    speaker = toys.voice(sampler.policy, sampler)
+    speaker = toys.generator(sampler.policy, sampler)
     request = Request("kind0", 0.0, why=WHY)
-    table = Table(
+    rollouts = GroupRollout(
         task or example(),
         request,
         2,
         speaker,
-        toys.judge,
+        toys.check_runner,
         stages["rollout"],
         stages["reward"],
         1,
         admits=admits,
     )
-    group = asyncio.run(table.group(stages["gather"]))
-    stages["gather"].observe([group], [])
-    return group, sampler, stages["gather"].report()
+    group = asyncio.run(rollouts.group(stages["group_rollout"]))
+    stages["group_rollout"].observe([group], [])
+    return group, sampler, stages["group_rollout"].report()
 
 
 def test_a_written_problem_is_worked_out_and_played() -> None:
@@ -541,7 +552,7 @@ def test_a_written_problem_is_worked_out_and_played() -> None:
 
 @pytest.mark.parametrize("said", ["3 + 4", "no idea", "1/0 + 2", "5 / 2", "42"])
 def test_where_nothing_usable_is_written_the_example_is_played(said: str) -> None:
-    group, sampler, report = ask([said, "7", "1"], settings={"gather.votes": 0})
+    group, sampler, report = ask([said, "7", "1"], settings={"group_rollout.votes": 0})
     assert group.task == example()
     assert len(sampler.asked) == 3
     assert report == {"written": 0.0}
@@ -602,9 +613,14 @@ def test_programs_are_read_and_their_calls_worked_out() -> None:
 
 
 def test_a_run_with_a_writer_resumes(tmp_path) -> None:
-    changes = {"curriculum__first": 0.3, "curriculum__parts": 1, "curriculum__share": 1.0, "gather__votes": 2}
-    run = two_and_two(tmp_path, "sws_written", **changes, gather__least=1)
-    assert run.directory.metrics()[-1]["gather"] == {"written": 0.0}, (
+    changes = {
+        "curriculum__first": 0.3,
+        "curriculum__parts": 1,
+        "curriculum__share": 1.0,
+        "group_rollout__votes": 2,
+    }
+    run = two_and_two(tmp_path, "sws_written", **changes, group_rollout__least=1)
+    assert run.directory.metrics()[-1]["group_rollout"] == {"written": 0.0}, (
         "a checker without a rule for answers cannot vote"
     )
 
@@ -627,7 +643,7 @@ def test_alone_they_are_trained_as_grpo_and_with_another_as_that(name: str, othe
 
 def test_two_of_them_are_still_trained_as_grpo() -> None:
     both = find("scaf_grpo+sws")
-    assert both.replaces == ("curriculum", "gather", "select")
+    assert both.replaces == ("curriculum", "group_rollout", "filter")
     assert both.resolved()["objective"] == find("grpo").resolved()["objective"]
     assert find("rloo+scaf_grpo+sws").resolved()["credit"] == find("rloo").resolved()["credit"]
 
@@ -635,13 +651,19 @@ def test_two_of_them_are_still_trained_as_grpo() -> None:
 def test_what_cannot_be_combined_is_refused() -> None:
     for pair, shared in (
         ("reinforce_ada+topr", "credit"),
-        ("reinforce_ada+scaf_grpo", "gather"),
+        ("reinforce_ada+scaf_grpo", "group_rollout"),
         ("exit+sws", "curriculum"),
-        ("topr+sws", "select"),
+        ("topr+sws", "filter"),
     ):
         with pytest.raises(UserError, match=f"both replace the stage '{shared}'"):
             find(pair)
-    assert find("reinforce_ada+sws").replaces == ("curriculum", "gather", "select", "credit", "objective")
+    assert find("reinforce_ada+sws").replaces == (
+        "curriculum",
+        "group_rollout",
+        "filter",
+        "credit",
+        "objective",
+    )
     with pytest.raises(TypeError, match="a base has no recipe of its own"):
         Recipe("x", {}, base=find("exit"))
 

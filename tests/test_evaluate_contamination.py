@@ -11,11 +11,11 @@ def never(text):
     return Verdict(0.0, False)
 
 
-def task(text, kind="sum", answer="7", system=None, world=None):
+def task(text, kind="sum", answer="7", system=None, environment=None):
     prompt = (
         (Message("user", text),) if system is None else (Message("system", system), Message("user", text))
     )
-    return Task(prompt, never, kind, answer=answer, world=world)
+    return Task(prompt, never, kind, answer=answer, environment=environment)
 
 
 def test_the_same_task_is_found_by_content():
@@ -49,8 +49,8 @@ def test_numbers_apart_stay_apart():
 
 
 def test_worlds_with_the_same_first_words_are_told_apart_by_content():
-    a = Task((Message("user", "You stand on ice."),), never, world=dict, meta={"world_key": "a"})
-    b = Task((Message("user", "You stand on ice."),), never, world=dict, meta={"world_key": "b"})
+    a = Task((Message("user", "You stand on ice."),), never, environment=dict, meta={"world_key": "a"})
+    b = Task((Message("user", "You stand on ice."),), never, environment=dict, meta={"world_key": "b"})
     assert offenders([a], [b]) == []
     assert offenders([task("You stand on ice.")], [a]) == []
     assert len(offenders([a], [a])) == 1

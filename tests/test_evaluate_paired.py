@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from etude.evaluate.paired import area, compare, differ, probability_best
-from etude.evaluate.variance import Contrast, contrast, floor, holm, needed, seed_parts
+from etude.compare.paired import area, compare, differ, probability_best
+from etude.compare.variance import Contrast, contrast, floor, holm, needed, seed_parts
 from etude.seeds import generator
 
 

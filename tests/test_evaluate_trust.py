@@ -13,8 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import trust_draws as draws
 
+from etude.compare.variance import contrast
 from etude.evaluate.intervals import limits
-from etude.evaluate.variance import contrast
 from etude.seeds import generator
 
 SOME = [

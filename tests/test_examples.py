@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import worlds_of_letters as letters
-from etude import recipes
-from etude.policy.tiny import tiny_directory
+from etude import methods
+from etude.models.tiny import tiny_directory
 from etude.train.loop import train
 from etude.train.setup import start
 
@@ -36,8 +36,8 @@ def test_the_curriculum_of_the_page_trains(tmp_path: Path, monkeypatch) -> None:
     (block,) = (b for b in re.findall(r"(?:^    .*\n|^\n)+", PAGE.read_text(), re.M) if "class Halfway" in b)
     found: dict = {}
     exec(compile("\n".join(line[4:] for line in block.splitlines()), "page", "exec"), found)
-    known = recipes.catalogue()
-    monkeypatch.setattr(recipes, "catalogue", lambda: {**known, "halfway": found["RECIPE"]})
+    known = methods.catalogue()
+    monkeypatch.setattr(methods, "catalogue", lambda: {**known, "halfway": found["RECIPE"]})
     run = start(letters.plan(tmp_path, "rloo+halfway", 2), tmp_path / "run", letters.words())
     train(run)
     rates = run.curriculum.state_dict()["rate"]

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 import worlds_of_letters as letters
-from etude.train.batch import pack
+from etude.batch import pack
 from etude.train.loop import collect
 from etude.train.setup import start
 
 
 def groups_of(tmp_path: Path):
-    plan = letters.plan(tmp_path, "grpo", 1, run__eval_problems=0, run__attempts=6, run__tasks_per_step=5)
+    plan = letters.plan(tmp_path, "grpo", 1, run__eval_problems=0, run__group_size=6, run__tasks_per_step=5)
     run = start(plan, tmp_path / "run", letters.words())
     kept, _ = collect(run)
     return run, kept
@@ -54,7 +54,7 @@ def test_gradient_is_that_of_the_formula(tmp_path: Path) -> None:
     assert norm > 0.1
     assert abs(float(flat.norm()) - float(norm)) < 1e-4 * float(norm)
     # Element by element, through the names under which the model is saved.
-    from etude.policy.model import Policy
+    from etude.models.policy import Policy
 
     policy: Policy = run.learner.policy
     with torch.no_grad():

@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.policy import attention, head, kernels, llama
-from etude.policy.attention import attender
-from etude.policy.layout import layout
-from etude.policy.model import Policy
-from etude.policy.native import NativeSampler
-from etude.policy.pages import PagedEngine
-from etude.policy.tiny import tiny
-from etude.policy.weights import Weights
+from etude.models import attention, head, kernels
+from etude.models import forward as llama
+from etude.models.attention import attender
+from etude.models.layout import layout
+from etude.models.policy import Policy
+from etude.models.tiny import tiny
+from etude.models.weights import Weights
+from etude.sampling.native import NativeSampler
+from etude.sampling.paged import PagedEngine
 from etude.types import SamplingParams
 
 needed = pytest.mark.skipif(kernels.library() is None, reason="no native kernels on this machine")
@@ -335,7 +336,7 @@ def test_a_sampler_without_kernels_says_the_same(without: Change) -> None:
 )
 def test_nobody_needs_them(setting: str, words: str, tmp_path: Path) -> None:
     """Switched off, or with a compiler that fails, the same program runs and says so at most once."""
-    code = "from etude.policy import kernels; print(kernels.library(), kernels.library())"
+    code = "from etude.models import kernels; print(kernels.library(), kernels.library())"
     value = "off" if setting == "ETUDE_KERNELS" else "/bin/false"
     env = {"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path), setting: value}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)

@@ -96,18 +96,20 @@ def test_several_problems_are_won_together_or_lost():
     tasks = load("lab:kind=chain,level=1,turns=3,feedback=hint")
     task = tasks.draw(Request(), 0, 0)
     self_test(task)
-    make = pickle.loads(pickle.dumps(task.world))
+    make = pickle.loads(pickle.dumps(task.environment))
     parts = make.problems
     assert len({p.key for p in parts}) == 3
     assert task.prompt == parts[0].prompt
     assert {p.difficulty for p in parts} == {1.0}
 
     def played(wrong):
-        world = make(luck=7)
-        assert world.observe() == ""
-        heard = [world.act("<answer>?</answer>" if i in wrong else p.reference) for i, p in enumerate(parts)]
+        environment = make(seed=7)
+        assert environment.observe() == ""
+        heard = [
+            environment.act("<answer>?</answer>" if i in wrong else p.reference) for i, p in enumerate(parts)
+        ]
         with pytest.raises(RuntimeError, match="over"):
-            world.act("once more")
+            environment.act("once more")
         assert [said for said, _ in heard[:2]] == [p.prompt[0].content for p in parts[1:]]
         assert [verdict for _, verdict in heard[:2]] == [None, None]
         return heard[2][1]
@@ -200,9 +202,9 @@ def test_the_key_knows_what_decides():
 
 
 def test_answers_fit_into_the_limit():
-    from etude.policy.render import Renderer
-    from etude.policy.tiny import _characters
-    from etude.policy.tokenizer import Tokenizer
+    from etude.models.tiny import _characters
+    from etude.text.chat_template import Renderer
+    from etude.text.tokenizer import Tokenizer
 
     backend = _characters(_words())
     renderer = Renderer(Tokenizer(backend, {}, None, (backend.token_to_id("<end>"),), {}))
@@ -222,7 +224,7 @@ def _words():
 
 
 def test_lessons_teach_answers_alone(tmp_path):
-    from etude.policy.model import Policy
+    from etude.models.policy import Policy
 
     policy = Policy.load(str(directory(SMALL, tmp_path)))
     for signal in lesson(policy.renderer, 20, 0, 0):

@@ -1,16 +1,22 @@
 """What holds for every recipe: the laws of a step, the numbers worked by hand, the reductions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import toys
-from etude.methods import build, catalogue
-from etude.recipe import ByHand, Reduction
-from etude.train.batch import pack
+from etude.batch import pack
+from etude.channels import agree, undeclared, written
+from etude.methods import build, catalogue, resolved_stages
+from etude.recipe import ByHand, Credited, OffPolicy, Reduction
+from etude.testing import rows
 
 NAMES = list(catalogue())
 HAND = [(n, e) for n, r in catalogue().items() for e in r.examples if isinstance(e, ByHand)]
+OFF = [(n, e) for n, r in catalogue().items() for e in r.examples if isinstance(e, OffPolicy)]
+CREDITED = [(n, e) for n, r in catalogue().items() for e in r.examples if isinstance(e, Credited)]
 REDUCED = [(n, e) for n, r in catalogue().items() for e in r.examples if isinstance(e, Reduction)]
 
 
@@ -33,6 +39,21 @@ def test_number_by_hand(name: str, example: ByHand) -> None:
     np.testing.assert_allclose(
         np.asarray(example.compute(), float), np.asarray(example.equals, float), atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("name", "example"), OFF, ids=[f"{n}: {e.says}" for n, e in OFF])
+def test_off_policy_by_hand(name: str, example: OffPolicy) -> None:
+    loss, gradient = rows.off_policy(catalogue()[name], example)
+    np.testing.assert_allclose(loss, example.loss, atol=1e-5)
+    np.testing.assert_allclose(gradient, example.gradient, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "example"), CREDITED, ids=[f"{n}: {e.says}" for n, e in CREDITED])
+def test_credit_by_hand(name: str, example: Credited) -> None:
+    found = rows.credited(catalogue()[name], example)
+    assert [len(g) for g in found] == [len(g) for g in example.advantages]
+    for mine, wanted in zip(found, example.advantages, strict=True):
+        np.testing.assert_allclose(mine, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "example"), REDUCED, ids=[f"{n}: {e.says}" for n, e in REDUCED])
@@ -62,8 +83,6 @@ def test_no_gradient_off_the_mask(name: str) -> None:
     batch = pack(lesson.signals)
     out = lesson.policy.outputs(batch, lesson.objective.needs)
     logp = out.logp.detach().requires_grad_()
-    from dataclasses import replace
-
     total = sum(t.total(replace(out, logp=logp), batch)[0] for t in lesson.objective.terms)
     if not isinstance(total, torch.Tensor) or not total.requires_grad:
         pytest.skip("this objective acts through other outputs than the log-probability")
@@ -110,3 +129,15 @@ def test_a_step_goes_the_right_way(name: str) -> None:
             parameter -= 1e-3 * whole[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
     assert good() > before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_credit_and_objective_agree_on_their_rows(name: str) -> None:
+    recipe, stages = build(catalogue()[name])
+    credit = resolved_stages(recipe)["credit"]
+    agree(credit, stages["objective"], name)
+    assert undeclared(credit, [replace(s, extras={}) for s in toys.lesson(name).signals]) is None
+    assert (
+        written(credit).extras
+        >= {n for s in toys.lesson(name).signals for n in s.extras} - stages["objective"].reads
+    )

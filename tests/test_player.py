@@ -9,16 +9,16 @@ import numpy as np
 import torch
 
 import toys
+from etude.batch import pack, unpack
 from etude.credit.group import constant
-from etude.policy import tiny as tiny_models
-from etude.policy import tokenizer as tokenizers
-from etude.policy.render import Renderer
-from etude.policy.sampler import Sample
+from etude.models import tiny as tiny_models
 from etude.rollout.basic import retry, single
+from etude.rollout.conversation import Conversation, Generator
 from etude.rollout.demonstrate import demonstrate
-from etude.rollout.player import Player, Voice
-from etude.rollout.table import Table
-from etude.train.batch import pack, unpack
+from etude.rollout.group_rollout import GroupRollout
+from etude.sampling.protocol import Sample
+from etude.text import tokenizer as tokenizers
+from etude.text.chat_template import Renderer
 from etude.types import Message, Request, SamplingParams, Verdict
 
 
@@ -48,9 +48,9 @@ def test_trained_tokens_are_the_sampled_ones_over_five_turns() -> None:
     known = tokenizer_where_two_are_not_one()
     sampler = Stubborn(known)
     assert known.encode("hello").tolist() != sampler.tokens[:2], "the trap is set"
-    voice = Voice(sampler, Renderer(known), SamplingParams())
-    player = Player(toys.task(), voice, wrong, key=1)
-    episode = asyncio.run(retry(attempts=5)(toys.task(), player))
+    generator = Generator(sampler, Renderer(known), SamplingParams())
+    conversation = Conversation(toys.task(), generator, wrong, key=1)
+    episode = asyncio.run(retry(attempts=5)(toys.task(), conversation))
     sampled = episode.tokens[episode.sampled]
     assert sampled.tolist() == sampler.tokens * 5
     batch = pack([constant(episode, 1.0)])
@@ -61,15 +61,15 @@ def test_trained_tokens_are_the_sampled_ones_over_five_turns() -> None:
     assert episode.policy_version == 7
 
 
-def conversation(rollout, replies, task=None, **more):
+def play(rollout, replies, task=None, **more):
     sampler = toys.ScriptedSampler(replies=list(replies), **more)
     task = task or toys.task()
 
-    async def judge(task, answer):
+    async def check_runner(task, answer):
         return Verdict(float(answer == "7"), answer == "7", "too low")
 
-    player = Player(task, toys.voice(sampler.policy, sampler), judge, key=1)
-    return asyncio.run(rollout(task, player)), sampler
+    conversation = Conversation(task, toys.generator(sampler.policy, sampler), check_runner, key=1)
+    return asyncio.run(rollout(task, conversation)), sampler
 
 
 def rows(episode) -> list[tuple[str, bool, str]]:
@@ -78,7 +78,7 @@ def rows(episode) -> list[tuple[str, bool, str]]:
 
 
 def test_retry_as_token_rows() -> None:
-    episode, sampler = conversation(retry(3), ["5", "7"])
+    episode, sampler = play(retry(3), ["5", "7"])
     assert rows(episode) == [
         ("user", False, "q0"),
         ("assistant", True, "5"),
@@ -92,7 +92,7 @@ def test_retry_as_token_rows() -> None:
 
 
 def test_a_reply_cut_by_length_is_closed_before_the_next_turn() -> None:
-    episode, _ = conversation(retry(2), ["5", "7"], ends=False)
+    episode, _ = play(retry(2), ["5", "7"], ends=False)
     stop = toys.tokenizer().stops[0]
     between = episode.spans[2].tokens
     assert stop in between.tolist(), "the template closes the turn that the policy did not"
@@ -100,13 +100,13 @@ def test_a_reply_cut_by_length_is_closed_before_the_next_turn() -> None:
 
 
 def test_hints_are_there_when_sampling_and_absent_when_training() -> None:
-    async def hinted(task, player):
-        player.user("q hint", instead="q")
-        await player.check(await player.reply())
-        return player.done()
+    async def hinted(task, conversation):
+        conversation.user("q hint", instead="q")
+        await conversation.check(await conversation.reply())
+        return conversation.done()
 
-    episode, sampler = conversation(hinted, ["7"])
-    render = toys.voice(sampler.policy).renderer
+    episode, sampler = play(hinted, ["7"])
+    render = toys.generator(sampler.policy).renderer
     assert sampler.asked[0].tolist() == render.prompt([Message("user", "q hint")]).tolist()
     batch = pack([constant(episode, 1.0)])
     trained = batch.tokens.tolist()
@@ -116,42 +116,42 @@ def test_hints_are_there_when_sampling_and_absent_when_training() -> None:
 
 
 def test_rewritten_history_starts_a_sequence_of_the_same_episode() -> None:
-    episode, _ = conversation(retry(2), ["5", "7"])
+    episode, _ = play(retry(2), ["5", "7"])
     spans = list(episode.spans)
     spans[2] = replace(spans[2], restart=True)
     cut = replace(episode, spans=tuple(spans))
     batch = pack([constant(cut, 0.5)])
     assert batch.sequences == 2
     assert int(batch.episode.max()) == 0
-    from etude.objective.terms import per_sequence
+    from etude.objective.terms import per_episode
 
     active = batch.weight("policy") != 0
-    assert per_sequence.count(batch, active) == 1, "counted once"
+    assert per_episode.count(batch, active) == 1, "counted once"
     whole = pack([constant(episode, 0.5)])
     assert float(whole.advantage.sum()) == float(batch.advantage.sum())
 
 
 def test_fork_shares_what_was_said_and_nothing_after() -> None:
-    async def forked(task, player):
-        player.user(task.prompt)
-        await player.reply()
-        branches = [player.fork(i) for i in range(2)]
+    async def forked(task, conversation):
+        conversation.user(task.prompt)
+        await conversation.reply()
+        branches = [conversation.fork(i) for i in range(2)]
         for branch in branches:
             branch.user("again")
             await branch.check(await branch.reply())
         return [b.done() for b in branches]
 
-    episodes, _ = conversation(forked, ["5", "6", "7"])
+    episodes, _ = play(forked, ["5", "6", "7"])
     a, b = (rows(e) for e in episodes)
     assert a[:2] == b[:2]
     assert (a[-1][2], b[-1][2]) == ("6", "7")
 
 
 def test_demonstration_is_not_sampled_and_ends_like_a_reply() -> None:
-    async def shown(task, player):
-        return demonstrate(task, player)
+    async def shown(task, conversation):
+        return demonstrate(task, conversation)
 
-    episode, sampler = conversation(shown, [])
+    episode, sampler = play(shown, [])
     assert episode.demonstration
     assert not episode.sampled.any()
     assert sampler.asked == []
@@ -160,12 +160,12 @@ def test_demonstration_is_not_sampled_and_ends_like_a_reply() -> None:
 
 
 def test_single_counts_one_verdict() -> None:
-    episode, _ = conversation(single(), ["7"])
+    episode, _ = play(single(), ["7"])
     assert (len(episode.verdicts), episode.correct, episode.stop) == (1, True, "end")
 
 
 def test_unpack_undoes_pack() -> None:
-    episode, _ = conversation(retry(3), ["5", "6", "7"])
+    episode, _ = play(retry(3), ["5", "6", "7"])
     other = replace(episode, task=toys.task(1))
     signals = [constant(e, float(i + 1)) for i, e in enumerate((episode, other, episode))]
     batch = pack(signals)
@@ -175,28 +175,28 @@ def test_unpack_undoes_pack() -> None:
 
 
 def test_taking_up_an_episode_in_the_middle() -> None:
-    episode, _ = conversation(retry(2), ["54", "7"])
+    episode, _ = play(retry(2), ["54", "7"])
     first = len(episode.spans[0])
     sampler = toys.ScriptedSampler(replies=["7"])
 
-    async def judge(task, answer):
+    async def check_runner(task, answer):
         return Verdict(1.0, True)
 
-    table = Table(
+    rollouts = GroupRollout(
         toys.task(),
         Request(),
         1,
-        toys.voice(sampler.policy, sampler),
-        judge,
+        toys.generator(sampler.policy, sampler),
+        check_runner,
         single(),
         lambda e: {"reward": 1.0},
         key=3,
     )
-    player = table.take_up(episode, first + 1, index=0)
-    text = asyncio.run(player.reply())
+    conversation = rollouts.resume_from(episode, first + 1, index=0)
+    text = asyncio.run(conversation.reply())
     assert text == "57", "the reply continues the kept part"
     assert sampler.asked[0].tolist() == episode.tokens[: first + 1].tolist()
-    assert player.done().sampled.tolist() == [False] * (first + 1) + [True, True]
+    assert conversation.done().sampled.tolist() == [False] * (first + 1) + [True, True]
 
 
 def test_a_world_is_played_to_its_end() -> None:
@@ -204,14 +204,14 @@ def test_a_world_is_played_to_its_end() -> None:
     from etude.tasks import load
 
     task = load("frozen_lake:size=3").draw(Request(), 0, 0)
-    moves = task.world().solve()
+    moves = task.environment().solve()
     sampler = toys.ScriptedSampler(replies=list(moves))
 
     async def never(task, answer):
         raise AssertionError("a world judges itself")
 
-    player = Player(task, toys.voice(sampler.policy, sampler), never, key=1)
-    episode = asyncio.run(single()(task, player))
+    conversation = Conversation(task, toys.generator(sampler.policy, sampler), never, key=1)
+    episode = asyncio.run(single()(task, conversation))
     assert episode.correct
     assert sum(s.sampled for s in episode.spans) == len(moves)
     assert [s.tag for s in episode.spans if s.sampled] == ["move"] * len(moves)
@@ -223,12 +223,12 @@ def test_a_world_is_demonstrated_turn_by_turn() -> None:
     from etude.tasks import load
 
     task = load("number_guess:highest=20").draw(Request(), 4, 0)
-    moves = task.world().solve()
+    moves = task.environment().solve()
     assert len(moves) > 2
     sampler = toys.ScriptedSampler(replies=list(moves))
-    voice = toys.voice(sampler.policy, sampler)
-    played = asyncio.run(single()(task, Player(task, voice, wrong, key=1)))
-    shown = solution(task, voice.renderer)
+    generator = toys.generator(sampler.policy, sampler)
+    played = asyncio.run(single()(task, Conversation(task, generator, wrong, key=1)))
+    shown = solution(task, generator.renderer)
     assert played.correct
     assert shown.tokens.tolist() == played.tokens.tolist()
     assert not shown.sampled.any()
@@ -236,8 +236,8 @@ def test_a_world_is_demonstrated_turn_by_turn() -> None:
     tagged = np.concatenate([np.full(len(s), s.tag == "demonstration") for s in shown.spans])
     assert (tagged == played.sampled).all()
 
-    without = replace(task, world=Played(task.world))
-    assert solution(without, voice.renderer).tokens.tolist() == shown.tokens.tolist()
+    without = replace(task, environment=Played(task.environment))
+    assert solution(without, generator.renderer).tokens.tolist() == shown.tokens.tolist()
 
 
 class Played:
@@ -246,6 +246,6 @@ class Played:
     def __init__(self, make) -> None:
         self.make = make
 
-    def __call__(self, luck: int = 0):
-        world = self.make(luck)
-        return type("World", (), {"observe": world.observe, "act": world.act})
+    def __call__(self, seed: int = 0):
+        environment = self.make(seed)
+        return type("World", (), {"observe": environment.observe, "act": environment.act})

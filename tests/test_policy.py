@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 import toys
+from etude.batch import Batch, pack
 from etude.errors import UserError
-from etude.policy import head, llama
-from etude.policy.distribution import draw, log_softmax, normaliser, pick
-from etude.policy.layout import layout
-from etude.policy.model import Policy
-from etude.policy.render import Renderer
-from etude.policy.shape import shape_of
-from etude.policy.tiny import _characters, tiny, tiny_directory
-from etude.policy.tokenizer import read
-from etude.train.batch import Batch, pack
+from etude.models import forward as llama
+from etude.models import head
+from etude.models.config import shape_of
+from etude.models.distribution import draw, log_softmax, normaliser, pick
+from etude.models.layout import layout
+from etude.models.policy import Policy
+from etude.models.tiny import _characters, tiny, tiny_directory
+from etude.text.chat_template import Renderer
+from etude.text.tokenizer import read
 from etude.types import Episode, Message, SamplingParams, Signal, Span, Task
 
 FAMILIES = {
@@ -132,7 +133,7 @@ def test_a_shared_prompt_changes_neither_values_nor_gradients(
     for share in (True, False):
         policy = Policy.load(str(place), "fp32")
         monkeypatch.setattr(
-            "etude.policy.body.layout", lambda t, s, unit, share=share: layout(t, s, unit, share)
+            "etude.models.backbone.layout", lambda t, s, unit, share=share: layout(t, s, unit, share)
         )
         out = policy.outputs(batch, frozenset({"entropy"}))
         (out.logp.pow(2).sum() + out.entropy.sum()).backward()  # type: ignore[union-attr]
@@ -376,11 +377,11 @@ def test_save_is_loadable_and_checked(case: str, tmp_path: Path, monkeypatch: py
 
     def spoilt(tensors: object, directory: Path) -> None:
         changed = [(n, t * 1.1 if "q_proj.weight" in n else t) for n, t in tensors]  # type: ignore[attr-defined]
-        from etude.policy.body import write_tensors
+        from etude.models.backbone import write_tensors
 
         write_tensors(changed, directory)
 
-    monkeypatch.setattr("etude.policy.save.write_tensors", spoilt)
+    monkeypatch.setattr("etude.models.save.write_tensors", spoilt)
     with pytest.raises(RuntimeError, match="other logits"):
         policy.save(tmp_path / "spoilt")
     assert not (tmp_path / "spoilt").exists()

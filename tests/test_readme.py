@@ -7,7 +7,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 
 def test_the_python_example_runs(tmp_path: Path, monkeypatch) -> None:
-    from etude.policy.tiny import tiny_directory
+    from etude.models.tiny import tiny_directory
 
     block = next(b for b in re.findall(r"(?:^    .*\n|^\n)+", README.read_text(), re.M) if "TaskSet.of" in b)
     code = "\n".join(line[4:] for line in block.splitlines())

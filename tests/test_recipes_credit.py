@@ -14,8 +14,9 @@ import test_resume as resumed
 import toys
 import worlds_of_letters as letters
 from etude import seeds
+from etude.batch import pack
 from etude.credit.group import constant
-from etude.methods import build, catalogue, find
+from etude.methods import build, find
 from etude.methods.preference.t_reg import contrasted_pairs, regularised
 from etude.methods.process_credit.pav import prover_progress, value
 from etude.methods.process_credit.prime import implicit_outcome, process_advantages, to_go
@@ -23,17 +24,15 @@ from etude.methods.process_credit.spa_rl import estimate_progress, executable, t
 from etude.methods.process_credit.spae import accuracy, potential
 from etude.methods.process_credit.text2grad import against_reference, read_critique, token_marks
 from etude.methods.reward_shaping.dler import batch_whitened
+from etude.models.tiny import tiny_directory
 from etude.objective.preference import implicit_rewards, pairs_of
-from etude.policy import tokenizer as tokenizers
-from etude.policy.tiny import tiny_directory
-from etude.recipe import Companion
 from etude.rollout.basic import retry
+from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.intervene import first_departure, read_proposal
 from etude.rollout.probe import step_cuts, step_index, text_ends
-from etude.rollout.table import Table
 from etude.tasks import TaskSet
 from etude.testing.examples import example_episode
-from etude.train.batch import pack
+from etude.text import tokenizer as tokenizers
 from etude.train.step import Learner, Update
 from etude.types import Episode, Group, Message, Request, Signal, Span, Task, Verdict
 from test_recipes_sft_rl import laws_hold
@@ -45,10 +44,10 @@ def setting(name: str, settings: dict | None = None, lr: float = 1e-3, **stages)
     built |= stages
     policy = toys.TablePolicy(0, dict(built["objective"].heads))
     where = toys.context(policy)
-    for other, companion in recipe.all_companions.items():
+    for other, companion in recipe.all_auxiliary.items():
         if companion.source == "copy":
             copy = toys.TablePolicy(0, dict(companion.heads))
-            where.companions[other] = Learner(copy, Update(lr=lr, head_lr=lr, max_norm=0), other)
+            where.auxiliary[other] = Learner(copy, Update(lr=lr, head_lr=lr, max_norm=0), other)
     return built, where, toys.play(built, policy, [toys.task(i) for i in range(4)])
 
 
@@ -59,10 +58,10 @@ def trained(episode: Episode, row: np.ndarray) -> np.ndarray:
 def scripted(stages, replies: list[str], task: Task | None = None, samples: int = 1) -> tuple[Group, object]:
     """What `gather` collects where the sampler says `replies` in order, and the sampler."""
     sampler = toys.ScriptedSampler(replies=list(replies))
-    speaker = toys.voice(sampler.policy, sampler, max_tokens=64)
+    speaker = toys.generator(sampler.policy, sampler, max_tokens=64)
     parts = (stages["rollout"], stages["reward"], seeds.key("toy"))
-    table = Table(task or toys.task(), Request(), samples, speaker, toys.judge, *parts)
-    return asyncio.run(table.group(stages["gather"])), sampler
+    rollouts = GroupRollout(task or toys.task(), Request(), samples, speaker, toys.check_runner, *parts)
+    return asyncio.run(rollouts.group(stages["group_rollout"])), sampler
 
 
 def right_if(*answers: str):
@@ -70,7 +69,7 @@ def right_if(*answers: str):
 
 
 SHORT = {"credit.better": "good", "credit.worse": "bad"}  # the toy policy knows only its first 64 places
-EACH_TOKEN = {"gather.separator": ""}
+EACH_TOKEN = {"group_rollout.separator": ""}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ EACH_TOKEN = {"gather.separator": ""}
         ("t_reg", SHORT),
         ("pav", EACH_TOKEN),
         ("spae", EACH_TOKEN),
-        ("intervention", {"gather.proposer": "reference", **EACH_TOKEN}),
+        ("intervention", {"group_rollout.proposer": "reference", **EACH_TOKEN}),
     ],
 )
 def test_laws_hold_where_steps_are_short(name: str, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +125,7 @@ def test_steps_end_at_separators_and_not_at_the_end() -> None:
 
 
 def test_a_probe_goes_on_from_the_prefix_and_is_judged_with_it() -> None:
-    stages, *_ = setting("pav", {"gather.probes": 2})
+    stages, *_ = setting("pav", {"group_rollout.probes": 2})
     task = toys.task(0, right_if("a\nbc", "a\nd"))
     group, sampler = scripted(stages, ["a\nd", "bc", "x"], task)
     (episode,) = group.episodes
@@ -147,10 +146,12 @@ def test_the_value_of_a_prefix_is_its_chance_of_success() -> None:
     best = int(row.argmax())
     letter = toys.tokenizer().decode([best])
     check = right_if("a" + letter)
-    speaker = toys.voice(policy, toys.TableSampler(policy, longest=1))
+    speaker = toys.generator(policy, toys.TableSampler(policy, longest=1))
     parts = (stages["rollout"], stages["reward"], 5)
-    table = Table(replace(episode.task, check=check), Request(), 1, speaker, toys.judge, *parts)
-    found = asyncio.run(value(table, episode, start, 2000))
+    rollouts = GroupRollout(
+        replace(episode.task, check=check), Request(), 1, speaker, toys.check_runner, *parts
+    )
+    found = asyncio.run(value(rollouts, episode, start, 2000))
     exact = float(torch.softmax(row, -1)[best].detach())
     assert 0.05 < exact < 0.95
     assert found == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 2000))
@@ -162,20 +163,20 @@ def test_a_check_that_breaks_on_a_probe_fails_the_episode_and_not_the_run() -> N
             raise ValueError("the checker fell over")
         return Verdict(1.0, True)
 
-    async def judge(task, text):
-        from etude.rollout.player import Failed
+    async def check_runner(task, text):
+        from etude.rollout.conversation import Failed
 
         try:
             return task.check(text)
         except ValueError as error:
             raise Failed("check", error) from error
 
-    stages, *_ = setting("pav", {"gather.probes": 1})
+    stages, *_ = setting("pav", {"group_rollout.probes": 1})
     sampler = toys.ScriptedSampler(replies=["a\nb", "a\nb", "c", "x"])
-    speaker = toys.voice(sampler.policy, sampler, max_tokens=64)
+    speaker = toys.generator(sampler.policy, sampler, max_tokens=64)
     parts = (stages["rollout"], stages["reward"], 5)
-    table = Table(toys.task(0, fragile), Request(), 2, speaker, judge, *parts)
-    group = asyncio.run(table.group(stages["gather"]))
+    rollouts = GroupRollout(toys.task(0, fragile), Request(), 2, speaker, check_runner, *parts)
+    group = asyncio.run(rollouts.group(stages["group_rollout"]))
     assert [len(group.episodes), len(group.failed)] == [1, 1]
     assert group.failed[0].failure.where == "check"
 
@@ -184,7 +185,9 @@ def test_a_check_that_breaks_on_a_probe_fails_the_episode_and_not_the_run() -> N
 
 
 def test_progress_by_hand() -> None:
-    stages, where, groups = setting("pav", {"gather.separator": "", "credit.alpha": 2.0, "credit.best_of": 3})
+    stages, where, groups = setting(
+        "pav", {"group_rollout.separator": "", "credit.alpha": 2.0, "credit.best_of": 3}
+    )
     for signal, (group, episode) in zip(
         stages["credit"](groups, where), [(g, e) for g in groups for e in g.episodes], strict=True
     ):
@@ -224,8 +227,10 @@ def test_a_policy_that_proves_for_itself_only_scales_its_gradient() -> None:
 
 
 def test_without_its_terms_spae_is_reinforce_plus_plus_with_a_group_baseline() -> None:
-    stages, where, groups = setting("spae", {"credit.xi": 0, "credit.alpha": 0, "gather.separator": ""})
-    mixed = stages["select"](groups, where)
+    stages, where, groups = setting(
+        "spae", {"credit.xi": 0, "credit.alpha": 0, "group_rollout.separator": ""}
+    )
+    mixed = stages["filter"](groups, where)
     assert all(e.notes["cuts"] for g in mixed for e in g.episodes if e.sampled.sum() > 1)
     ours, theirs = stages["credit"](mixed, where), batch_whitened()(mixed)
     for a, b in zip(ours, theirs, strict=True):
@@ -235,9 +240,9 @@ def test_without_its_terms_spae_is_reinforce_plus_plus_with_a_group_baseline() -
 
 def test_spae_by_hand() -> None:
     stages, where, groups = setting(
-        "spae", {"gather.separator": "", "credit.whiten": False, "credit.saturated": -0.2}
+        "spae", {"group_rollout.separator": "", "credit.whiten": False, "credit.saturated": -0.2}
     )
-    mixed = stages["select"](groups, where)
+    mixed = stages["filter"](groups, where)
     episodes = [e for g in mixed for e in g.episodes]
     phis = [
         potential(a, np.array(e.notes["confidence"]))
@@ -262,7 +267,7 @@ def test_spae_by_hand() -> None:
 
 
 def test_accuracy_is_the_probability_of_the_gold_answer() -> None:
-    _, where, groups = setting("spae", {"gather.separator": "", "gather.ask": "x"})
+    _, where, groups = setting("spae", {"group_rollout.separator": "", "group_rollout.ask": "x"})
     episode = next(e for g in groups for e in g.episodes if e.notes.get("cuts"))
     known = toys.tokenizer()
     lead, gold = int(known.encode("x")[0]), int(known.encode("7")[0])
@@ -272,7 +277,7 @@ def test_accuracy_is_the_probability_of_the_gold_answer() -> None:
 
 
 def test_confidence_is_read_from_the_probe() -> None:
-    stages, *_ = setting("spae", {"gather.probes": 1, "gather.tokens": 3})
+    stages, *_ = setting("spae", {"group_rollout.probes": 1, "group_rollout.tokens": 3})
     task = toys.task(0, right_if("a\nb"))
     group, sampler = scripted(stages, ["a\nb", "a\nc", "7", "8"], task, samples=2)
     for episode in group.episodes:
@@ -288,7 +293,7 @@ def test_confidence_is_read_from_the_probe() -> None:
 
 def test_an_untrained_reward_model_says_nothing() -> None:
     stages, where, groups = setting("prime", {"credit.whiten": False, "credit.outcome": 1})
-    where.companions["reference"] = toys.TablePolicy(0)
+    where.auxiliary["reference"] = toys.TablePolicy(0)
     signals = stages["credit"](groups, where)
     from etude.credit.group import others_mean
 
@@ -302,8 +307,8 @@ def test_prime_by_hand(unit: str) -> None:
     stages, where, groups = setting("prime", settings)
     episodes = [e for g in groups for e in g.episodes]
     plain = [constant(e, 0.0) for e in episodes]
-    prm = where.rows(plain, lambda out: out.logp, policy=where.companions["prm"].policy)
-    ref = where.rows(plain, lambda out: out.logp, policy=where.companions["reference"])
+    prm = where.rows(plain, lambda out: out.logp, policy=where.auxiliary["prm"].policy)
+    ref = where.rows(plain, lambda out: out.logp, policy=where.auxiliary["reference"])
     q = {id(e): 0.05 * (a - b)[e.sampled] for e, a, b in zip(episodes, prm, ref, strict=True)}
     if unit == "whole":
         q = {k: np.array([0.0] * (len(row) - 1) + [row.sum()]) for k, row in q.items()}
@@ -324,7 +329,7 @@ def test_the_reward_model_learns_outcomes_and_judges_first() -> None:
     for judged, online in itertools.product(("before", "after"), (True, False)):
         settings = {"credit.judged": judged, "credit.online": online, "credit.beta": 0.5}
         stages, where, groups = setting("prime", settings, lr=3e-2)
-        where.companions["reference"] = toys.TablePolicy(0)
+        where.auxiliary["reference"] = toys.TablePolicy(0)
         steps = [stages["credit"](groups, where) for _ in range(40)]
         plain = [
             replace(s, extras={"outcome": np.full(len(s.advantage), s.episode.reward, np.float32)})
@@ -332,7 +337,7 @@ def test_the_reward_model_learns_outcomes_and_judges_first() -> None:
         ]
         known, loss = where.completed(plain, {"reference"}), implicit_outcome(0.5)
         (term,), batch = loss.terms, pack(known)
-        score = where.companions["prm"].policy.score(batch)
+        score = where.auxiliary["prm"].policy.score(batch)
         error = float(term.total(score, batch)[0]) / term.count(batch)
         found[judged, online] = (error, np.concatenate([s.advantage for s in steps[0]]))
     assert found["before", False][0] == pytest.approx(np.log(2), abs=1e-5), "frozen: it knows nothing"
@@ -350,13 +355,13 @@ def test_released_baseline_scales_the_distance_to_the_mean_of_means() -> None:
 
 def test_only_tasks_in_the_band_are_trained_on() -> None:
     stages, where, groups = setting("prime")
-    kept = stages["select"](groups, where)
+    kept = stages["filter"](groups, where)
     shares = [np.mean([e.correct for e in g.episodes]) for g in kept]
     assert all(0.2 <= s <= 0.8 for s in shares)
     everywhere = replace(
         groups[0], episodes=tuple(replace(e, verdicts=(Verdict(1.0, True),)) for e in groups[0].episodes)
     )
-    assert stages["select"]([everywhere], where) == []
+    assert stages["filter"]([everywhere], where) == []
 
 
 # ---- SPA-RL ----------------------------------------------------------------------------------------------
@@ -390,11 +395,11 @@ def test_progress_of_a_good_fit_adds_up_to_the_outcome() -> None:
         replace(constant(e, 0.0), weights={"policy": turn_ends(e).astype(np.float32)}) for e in episodes
     ]
     rows = where.rows(
-        lessons, lambda out: out.heads["progress"][:, 0], policy=where.companions["progress"].policy
+        lessons, lambda out: out.heads["progress"][:, 0], policy=where.auxiliary["progress"].policy
     )
     for episode, row in zip(episodes, rows, strict=True):
         assert row[turn_ends(episode)].sum() == pytest.approx(episode.reward, abs=0.1)
-    model = where.companions["progress"]
+    model = where.auxiliary["progress"]
     head = model.policy.heads["progress"]
     weights = head.detach().clone()
     stages["credit"](groups, where)
@@ -419,7 +424,7 @@ def test_turns_are_paid_for_their_own_progress() -> None:
         where.policy.heads["value"].zero_()
     episodes = [e for g in groups for e in g.episodes]
     lessons = [constant(e, 0.0) for e in episodes]
-    model = where.companions["progress"].policy
+    model = where.auxiliary["progress"].policy
     rows = where.rows(lessons, lambda out: out.heads["progress"][:, 0], policy=model)
     for signal, row in zip(stages["credit"](groups, where), rows, strict=True):
         episode = signal.episode
@@ -444,7 +449,7 @@ def test_the_estimators_loss_is_the_squared_gap() -> None:
         )
         for e, end in zip(episodes, ends, strict=True)
     ]
-    batch, model = pack(lessons), where.companions["progress"].policy
+    batch, model = pack(lessons), where.auxiliary["progress"].policy
     out = model.score(batch)
     (term,) = estimate_progress().terms
     rows = where.rows(lessons, lambda o: o.heads["progress"][:, 0], policy=model)
@@ -491,7 +496,7 @@ def test_the_reference_marks_the_first_line_that_departs() -> None:
 
 
 def test_a_model_may_be_the_critic() -> None:
-    stages, *_ = setting("text2grad", {"gather.critic": "model"})
+    stages, *_ = setting("text2grad", {"group_rollout.critic": "model"})
     group, sampler = scripted(stages, ["ab cd", '"good_spans": ["ab"], "poor_spans": ["cd"]'])
     assert sum(map(abs, group.episodes[0].notes["marks"])) == 0, (
         "the toy vocabulary has no braces to write JSON with"
@@ -520,9 +525,9 @@ def test_marks_are_rewards() -> None:
     found, groups = text2grad(lambda e: [0] * len(e.tokens), **{"credit.beta": 0.5})
     _, where, _ = setting("text2grad")
     for r, e in zip(found, (e for g in groups for e in g.episodes), strict=True):
-        reference = where.rows(
-            [constant(e, 0.0)], lambda out: out.logp, policy=where.companions["reference"]
-        )[0]
+        reference = where.rows([constant(e, 0.0)], lambda out: out.logp, policy=where.auxiliary["reference"])[
+            0
+        ]
         away = (e.logp - reference)[e.sampled]
         assert np.allclose(r, -0.5 * to_go(away), atol=1e-4), "no marks: only the pull to the start"
 
@@ -542,7 +547,7 @@ def test_beta_follows_the_divergence() -> None:
 def test_token_rewards_contrast_two_prompts() -> None:
     _, where, groups = setting("t_reg")
     signals = contrasted_pairs(better="good", worse="bad")(groups, where)
-    model, render = where.companions["reference"], where.policy.renderer
+    model, render = where.auxiliary["reference"], where.policy.renderer
     for signal in signals[:4]:
         episode = signal.episode
         said_ = render.decode(episode.tokens[episode.sampled])
@@ -593,7 +598,7 @@ SUM = toys.task(0, right_if("3+4\n=7"), reference="3+4\n=7", answer="=7")
 
 
 def intervened(settings: dict, replies: list[str], task: Task = SUM) -> Group:
-    stages, *_ = setting("intervention", {"gather.continuations": 2, **settings})
+    stages, *_ = setting("intervention", {"group_rollout.continuations": 2, **settings})
     return scripted(stages, replies, task, samples=2)[0]
 
 
@@ -607,7 +612,7 @@ WRONG = ["3+5\n=8", "x"]
 @pytest.mark.parametrize("proposer", ["self", "reference"])
 def test_the_first_wrong_step_is_replaced(proposer: str) -> None:
     asked = ["I see.\nStep 1: 3+4"] if proposer == "self" else []
-    group = intervened({"gather.proposer": proposer}, [*WRONG, *asked, "=9", "=7"])
+    group = intervened({"group_rollout.proposer": proposer}, [*WRONG, *asked, "=9", "=7"])
     (episode,) = group.demonstrations
     assert tagged_text(episode) == [("intervention", "3+4\n")]
     assert [e.correct for e in group.episodes] == [False, False]
@@ -619,7 +624,7 @@ def test_the_first_wrong_step_is_replaced(proposer: str) -> None:
 def test_steps_before_it_are_imitated_and_what_follows_only_if_asked() -> None:
     replies = ["3+4\n=8", "x", "2: = seven"]
     task = replace(SUM, check=right_if("3+4\n= seven\nso 7"))
-    group = intervened({"gather.suffix": True}, [*replies, "no", "so 7"], task)
+    group = intervened({"group_rollout.suffix": True}, [*replies, "no", "so 7"], task)
     (episode,) = group.demonstrations
     assert tagged_text(episode) == [("prefix", "3+4\n"), ("intervention", "= seven\n"), ("probe", "so 7")]
     for prefix, expected in ((True, 4 + 8 + 5), (False, 8 + 5)):
@@ -689,37 +694,26 @@ def letter_tasks() -> TaskSet:
 
 
 PROBING = {
-    "pav": {"gather__probes": 2},
-    "spae": {"gather__probes": 2, "gather__tokens": 2},
-    "intervention": {"gather__proposer": "reference", "gather__continuations": 4, "gather__until": 1.0},
+    "pav": {"group_rollout__probes": 2},
+    "spae": {"group_rollout__probes": 2, "group_rollout__tokens": 2},
+    "intervention": {
+        "group_rollout__proposer": "reference",
+        "group_rollout__continuations": 4,
+        "group_rollout__until": 1.0,
+    },
 }
 
 
 @pytest.mark.parametrize("recipe", list(PROBING))
 def test_probing_runs_resume_exactly(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shared test's answers hold no separator; here every token is a step."""
-    more = {"gather__separator": "", "run__max_tokens": 3, **PROBING[recipe]}
+    more = {"group_rollout__separator": "", "run__max_tokens": 3, **PROBING[recipe]}
     plan = letters.plan
     monkeypatch.setattr(letters, "words", letter_tasks)
-    monkeypatch.setattr(letters, "plan", lambda *a, **k: plan(*a, **{**k, "run__attempts": 3, **more}))
+    monkeypatch.setattr(letters, "plan", lambda *a, **k: plan(*a, **{**k, "run__group_size": 3, **more}))
     resumed.test_two_and_two_steps_are_four(recipe, tmp_path)
     metrics, rows = resumed.facts(tmp_path / "whole")
     if recipe == "intervention":
         assert any("loss/imitation" in m for m in metrics)
         assert any(m["loss/policy"] for m in metrics if "loss/policy" in m)
     assert rows
-
-
-def test_names_of_the_catalogue() -> None:
-    family = {n: r for n, r in catalogue().items() if r.family == "credit"}
-    numbers = {
-        "spa_rl": 5,
-        "intervention": 17,
-        "spae": 23,
-        "text2grad": 125,
-        "t_reg": 152,
-        "prime": 154,
-        "pav": 307,
-    }
-    assert {n: r.n for n, r in family.items()} == numbers
-    assert find("prime").all_companions["prm"] == Companion("copy", lr=2.0)

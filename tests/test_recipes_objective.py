@@ -11,6 +11,7 @@ import torch
 
 import toys
 from etude import seeds
+from etude.batch import pack
 from etude.credit.group import constant, others_mean, standardised
 from etude.curriculum.replay import Replay
 from etude.errors import UserError
@@ -24,11 +25,10 @@ from etude.methods.policy_gradient.t1 import repeats
 from etude.methods.policy_gradient.t_ppo import OPEN, RUNNING, Unfinished, egae
 from etude.methods.process_credit.oreal import estimate_token_reward
 from etude.methods.reward_shaping.dynamic_rewards import Influence, hypervolume
-from etude.policy.outputs import Outputs
-from etude.recipe import Companion
-from etude.rollout.table import Table
+from etude.models.outputs import Outputs
+from etude.recipe import AuxiliaryModel
+from etude.rollout.group_rollout import GroupRollout
 from etude.testing.examples import example_advantages, example_group
-from etude.train.batch import pack
 from etude.train.step import Learner, Update
 from etude.types import Request, Verdict
 from test_laws import close
@@ -41,29 +41,29 @@ def prepared(name: str, settings: dict | None = None, drift: float = 0.0, tasks=
     recipe, stages = build(find(name), settings or {})
     policy = toys.TablePolicy(0, dict(stages["objective"].heads))
     where = toys.context(policy)
-    where.companions |= {n: trained(c) for n, c in recipe.all_companions.items() if c.source == "copy"}
+    where.auxiliary |= {n: trained(c) for n, c in recipe.all_auxiliary.items() if c.source == "copy"}
     groups = asyncio.run(played(stages, where, tasks or [toys.task(i) for i in range(4)], samples))
     signals = where.completed(
-        stages["credit"](stages["select"](groups, where), where), stages["objective"].reads
+        stages["credit"](stages["filter"](groups, where), where), stages["objective"].reads
     )
     moved(policy, drift)
     return toys.Lesson(stages, where, signals), groups
 
 
-def trained(companion: Companion) -> Learner:
+def trained(companion: AuxiliaryModel) -> Learner:
     copy = toys.TablePolicy(0, dict(companion.heads))
     return Learner(copy, Update(lr=companion.lr), micro_tokens=1 << 20)
 
 
 async def played(stages, where, tasks, samples: int):
-    voices = {n: toys.voice(p) for n, p in where.companions.items() if isinstance(p, toys.TablePolicy)}
-    speaker = toys.voice(where.policy)
-    parts = (toys.judge, stages["rollout"], stages["reward"])
-    tables = [
-        Table(t, Request(), samples, speaker, *parts, seeds.key("toy", i), voices=voices)
+    generators = {n: toys.generator(p) for n, p in where.auxiliary.items() if isinstance(p, toys.TablePolicy)}
+    speaker = toys.generator(where.policy)
+    parts = (toys.check_runner, stages["rollout"], stages["reward"])
+    group_rollouts = [
+        GroupRollout(t, Request(), samples, speaker, *parts, seeds.key("toy", i), generators=generators)
         for i, t in enumerate(tasks)
     ]
-    return await asyncio.gather(*(table.group(stages["gather"]) for table in tables))
+    return await asyncio.gather(*(rollouts.group(stages["group_rollout"]) for rollouts in group_rollouts))
 
 
 @torch.no_grad()
@@ -111,11 +111,11 @@ VARIANTS = {
     "masked thought with holes": ("masked_thought", {"credit.warmup": 0.0, "credit.random": 0.5}),
     "guide, pooled": ("guide", {"credit.pooled": True}),
     "t1, whitened": ("t1", {"credit.whiten": True, "credit.beta": 0.5}),
-    "t_ppo in a long window": ("t_ppo", {"gather.window": 1.0, "credit.whiten": False}),
+    "t_ppo in a long window": ("t_ppo", {"group_rollout.window": 1.0, "credit.whiten": False}),
     "a_lol": ("a_lol", {}),
     "a_lol on traces, by priority": (
         "a_lol",
-        {"gather.traces": True, "credit.priority": True, "objective.weight": "token"},
+        {"group_rollout.traces": True, "credit.priority": True, "objective.weight": "token"},
     ),
     "a_lol with KL": ("a_lol", {"objective.weight": "off", "objective.beta": 0.1}),
     "oreal": ("oreal", {}),
@@ -288,16 +288,16 @@ def test_nft_without_wrong_answers_is_rft() -> None:
 
 def test_replay_keeps_what_is_recent_with_its_own_log_probabilities() -> None:
     policy = toys.TablePolicy()
-    where, select = toys.context(policy), Replay(steps=2)
+    where, filter = toys.context(policy), Replay(steps=2)
     _, stages = build(find("topr"))
     first = toys.play(stages, policy, [toys.task(i) for i in range(3)])
-    assert select(first, where) == first, "at first there is nothing else"
+    assert filter(first, where) == first, "at first there is nothing else"
     kept = [e.logp.copy() for g in first for e in g.episodes]
     moved(policy, 0.5)
     where.step, where.drawn = 1, 3
     second = toys.play(stages, policy, [toys.task(i) for i in range(3, 6)])
-    state = select.state_dict()
-    chosen = select(second, where)
+    state = filter.state_dict()
+    chosen = filter(second, where)
     assert len(chosen) == 3
     again = Replay(steps=2)
     again.load_state_dict(state)
@@ -305,17 +305,17 @@ def test_replay_keeps_what_is_recent_with_its_own_log_probabilities() -> None:
     mixed = {g.task.key for s in range(20) for g in at(again, state, second, where, s)}
     assert mixed == {g.task.key for g in (*first, *second)}, "old and new alike are drawn"
     where.step, where.drawn = 2, 6
-    assert {g.task.key for g in select([], where)} == set()
-    assert {s for s, _ in select.held} == {1}, "the first step is forgotten"
+    assert {g.task.key for g in filter([], where)} == set()
+    assert {s for s, _ in filter.held} == {1}, "the first step is forgotten"
     assert all(
         np.array_equal(a, e.logp) for a, e in zip(kept, (e for g in first for e in g.episodes), strict=True)
     )
 
 
-def at(select: Replay, state: dict, groups, where, drawn: int):
-    select.load_state_dict(state)
+def at(filter: Replay, state: dict, groups, where, drawn: int):
+    filter.load_state_dict(state)
     where.drawn = drawn
-    return select(groups, where)
+    return filter(groups, where)
 
 
 # ---- normalisation ----------------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ def test_dler_pays_nothing_for_what_was_cut_off() -> None:
     assert all(e.reward == e.verdict.reward for e in episodes if e.stop == "end")
     flat = np.concatenate([s.advantage[s.episode.sampled] for s in lesson.signals])
     np.testing.assert_allclose([flat.mean(), flat.std()], [0, 1], atol=1e-5)
-    assert all(g.mixed for g in lesson.stages["select"](groups, None))
+    assert all(g.mixed for g in lesson.stages["filter"](groups, None))
 
 
 # ---- hints ------------------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_guide_samples_with_the_hint_and_trains_without() -> None:
     policy = toys.TablePolicy()
     _, stages = build(find("guide"))
     asked = []
-    speaker = toys.voice(policy)
+    speaker = toys.generator(policy)
     real = speaker.sampler.sample
 
     async def listening(prompt, params, key):
@@ -541,7 +541,7 @@ def test_t1_pulls_towards_an_anchor_that_follows() -> None:
     policy = toys.TablePolicy()
     where = toys.context(policy)
     groups = toys.play(stages, policy, [toys.task(i) for i in range(3)])
-    anchor = where.companions["reference"]
+    anchor = where.auxiliary["reference"]
     before = anchor.state_dict()
     signals = stages["credit"](groups, where)
     for name, parameter in anchor.parameters():
@@ -664,14 +664,17 @@ def test_oreal_keeps_one_of_each_and_learns_where_it_went_right() -> None:
     assert weights.min() >= 0
     assert weights.max() <= 1
     assert len(np.unique(weights)) > 2
-    judge = lesson.context.companions["token_reward"]
-    judge.optimiser.param_groups[0]["base_lr"] = judge.optimiser.param_groups[1]["base_lr"] = 0.05
+    check_runner = lesson.context.auxiliary["token_reward"]
+    check_runner.optimiser.param_groups[0]["base_lr"] = check_runner.optimiser.param_groups[1]["base_lr"] = (
+        0.05
+    )
     losses = [
-        judge.learn(estimate_token_reward(), lesson.signals, 0, 0.0)["loss/outcome"] for _ in range(150)
+        check_runner.learn(estimate_token_reward(), lesson.signals, 0, 0.0)["loss/outcome"]
+        for _ in range(150)
     ]
     assert losses[-1] < 0.2 * losses[0]
     scores = lesson.context.rows(
-        lesson.signals, lambda out: out.heads["token_reward"][:, 0], policy=judge.policy
+        lesson.signals, lambda out: out.heads["token_reward"][:, 0], policy=check_runner.policy
     )
     for signal, row in zip(lesson.signals, scores, strict=True):
         assert (row[signal.episode.sampled].mean() > 0) == signal.episode.correct
@@ -679,7 +682,7 @@ def test_oreal_keeps_one_of_each_and_learns_where_it_went_right() -> None:
 
 def test_a_lol_learns_from_the_start_and_its_value_from_a_frozen_trunk() -> None:
     lesson, groups = prepared("a_lol", samples=6)
-    reference, where = lesson.context.companions["reference"], lesson.context
+    reference, where = lesson.context.auxiliary["reference"], lesson.context
     signals = [constant(e, 0.0) for g in groups for e in g.episodes]
     logp = where.rows(signals, lambda out: out.logp, policy=reference)
     for signal, row in zip(signals, logp, strict=True):
@@ -688,7 +691,7 @@ def test_a_lol_learns_from_the_start_and_its_value_from_a_frozen_trunk() -> None
         )
     assert lesson.signals
     assert all(s.advantage[s.weights["policy"] > 0].min() > 0 for s in lesson.signals)
-    critic = where.companions["critic"]
+    critic = where.auxiliary["critic"]
     fresh = toys.TablePolicy(0, {"value": 1}).state_dict()
     now = critic.policy.state_dict()
     assert torch.equal(now["after"], fresh["after"])
@@ -712,7 +715,7 @@ def test_a_lol_without_value_and_weight_clones_the_right_answers() -> None:
 
 
 def test_a_lol_judges_the_traces_it_is_given() -> None:
-    settings = {"gather.traces": True, "credit.baseline": False}
+    settings = {"group_rollout.traces": True, "credit.baseline": False}
     lesson, groups = prepared(
         "a_lol", settings, tasks=[toys.task(0, only_seven), toys.task(1, only_seven, reference="8")]
     )
@@ -721,9 +724,9 @@ def test_a_lol_judges_the_traces_it_is_given() -> None:
     used = [s.episode for s in lesson.signals]
     assert any(e is good for e in used)
     assert not any(e is bad for e in used)
-    _, stages = build(find("a_lol"), {"gather.traces": True})
+    _, stages = build(find("a_lol"), {"group_rollout.traces": True})
     taught: list = []
-    critic = lesson.context.companions["critic"]
+    critic = lesson.context.auxiliary["critic"]
     critic.learn = lambda objective, signals, step, progress: taught.extend(signals)
     stages["credit"](groups, lesson.context)
     assert len(taught) == sum(len(g.episodes) for g in groups), "what others wrote says nothing of the start"
@@ -754,7 +757,7 @@ def test_a_lol_by_the_formula_on_data_of_the_start() -> None:
 
 def test_t_ppo_goes_on_where_it_stopped() -> None:
     """Three windows of two tokens: what was written stays, only the new tokens are trained, the value waits for the end."""
-    _, stages = build(find("t_ppo"), {"gather.window": 1 / 3})
+    _, stages = build(find("t_ppo"), {"group_rollout.window": 1 / 3})
     policy = toys.TablePolicy(0, dict(stages["objective"].heads))
     where, pool = toys.context(policy), Unfinished()
     tasks = [toys.task(i) for i in range(3)]
@@ -764,10 +767,18 @@ def test_t_ppo_goes_on_where_it_stopped() -> None:
     for step in range(3):
         groups = []
         for i, request in enumerate(requests):
-            parts = (toys.voice(policy), toys.judge, stages["rollout"], stages["reward"], seeds.key(step, i))
+            parts = (
+                toys.generator(policy),
+                toys.check_runner,
+                stages["rollout"],
+                stages["reward"],
+                seeds.key(step, i),
+            )
             groups.append(
                 asyncio.run(
-                    Table(request.task, request, request.samples or 4, *parts).group(stages["gather"])
+                    GroupRollout(request.task, request, request.samples or 4, *parts).group(
+                        stages["group_rollout"]
+                    )
                 )
             )
         signals = stages["credit"](groups, where)

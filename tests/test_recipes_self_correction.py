@@ -12,20 +12,19 @@ import torch
 import toys
 import worlds_of_letters as letters
 from etude import seeds
+from etude.batch import pack
 from etude.credit.attempts import compared, without_help
 from etude.errors import UserError
 from etude.evaluate.transitions import second_attempt, transitions
 from etude.methods import build, find
 from etude.methods.self_correction.lemma import FIX
 from etude.methods.self_correction.rise_editing import close_enough
-from etude.rollout.attempts import attempt_of
+from etude.rollout.conversation import Generator
 from etude.rollout.edits import subtle_error
-from etude.rollout.player import Voice
+from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.second import Reflect, between_tags
 from etude.rollout.speakers import Remote, Speaker
-from etude.rollout.table import Table
 from etude.tasks import load
-from etude.train.batch import pack
 from etude.types import Message, Request, SamplingParams, Verdict
 
 
@@ -43,20 +42,20 @@ def play(name, replies, settings=None, samples=1, others=None, task=None, contex
     recipe, stages = build(find(name), settings or {})
     policy = toys.TablePolicy(0, dict(stages["objective"].heads))
     sampler = toys.ScriptedSampler(policy=policy, replies=list(replies))
-    where = context or toys.context(policy, companions=recipe.all_companions)
-    speaker = toys.voice(policy, sampler)
-    table = Table(
+    where = context or toys.context(policy, auxiliary=recipe.all_auxiliary)
+    speaker = toys.generator(policy, sampler)
+    rollouts = GroupRollout(
         task or toys.task(check=seven),
         Request(),
         samples,
         speaker,
-        toys.judge,
+        toys.check_runner,
         stages["rollout"],
         stages["reward"],
         seeds.key("toy"),
-        voices=others or {},
+        generators=others or {},
     )
-    group = asyncio.run(table.group(stages["gather"]))
+    group = asyncio.run(rollouts.group(stages["group_rollout"]))
     assert not group.failed, group.failed[0].failure
     signals = stages["credit"]([group], where)
     return group, signals, sampler, stages
@@ -73,6 +72,15 @@ def trained(signal, row="policy") -> list[tuple[str, str, float]]:
             found.append((span.tag, decode(span.tokens), round(float(mine[0]), 3)))
         start += len(span)
     return found
+
+
+def attempt_of(episode) -> np.ndarray:
+    """int64[T]: the number of the attempt that each token belongs to as the policy's own word; 0 elsewhere."""
+    rows = []
+    for span in episode.spans:
+        name, _, number = span.tag.partition(" ")
+        rows.append(np.full(len(span), int(number) if name == "attempt" and number.isdigit() else 0))
+    return np.concatenate(rows)
 
 
 def plain(text: str = "q0") -> str:
@@ -178,17 +186,17 @@ def test_erl_remembers_what_worked_from_one_step_to_the_next() -> None:
     fresh = Reflect()
     fresh.load_state_dict(reflect.state_dict())
     sampler.replies = ["4", "<prompt>guess</prompt>", "3"]
-    table = Table(
+    rollouts = GroupRollout(
         toys.task(1, check=seven),
         Request(),
         1,
-        toys.voice(sampler.policy, sampler),
-        toys.judge,
+        toys.generator(sampler.policy, sampler),
+        toys.check_runner,
         fresh,
         stages["reward"],
         5,
     )
-    failed = asyncio.run(table.group(stages["gather"]))
+    failed = asyncio.run(rollouts.group(stages["group_rollout"]))
     assert "Advice that helped before: count on" in decode(sampler.asked[4])
     fresh.observe([failed], [])
     assert fresh.memory == "count on", "advice that did not help replaces nothing"
@@ -198,7 +206,12 @@ def test_the_loop_tells_the_memory_and_resumes_it(tmp_path) -> None:
     from etude.train.loop import train
     from etude.train.setup import resume, start
 
-    more = {"run__tasks_per_step": 4, "run__attempts": 4, "run__eval_problems": 0, "run__checkpoint_every": 2}
+    more = {
+        "run__tasks_per_step": 4,
+        "run__group_size": 4,
+        "run__eval_problems": 0,
+        "run__checkpoint_every": 2,
+    }
     run = start(letters.plan(tmp_path, "erl", 2, **more), tmp_path / "run", letters.words())
     train(run)
     memory = run.rollout.memory
@@ -218,11 +231,11 @@ def test_a_world_is_tried_twice_with_a_luck_of_its_own() -> None:
     lake = load("frozen_lake:feedback=hint,slippery=true,size=3,turns=4,holes=0").draw(Request(), 0, 0)
     lucks = []
 
-    def world(luck: int):
-        lucks.append(luck)
-        return lake.world(luck)
+    def environment(seed: int):
+        lucks.append(seed)
+        return lake.environment(seed)
 
-    task = toys.replace(lake, world=world)
+    task = toys.replace(lake, environment=environment)
     group, signals, sampler, _ = play("erl", ["up"] * 4 + ["r"] + ["up"] * 4, task=task)
     (episode,) = group.episodes
     assert len(set(lucks)) == 2
@@ -272,8 +285,8 @@ def test_hints_may_join_the_feedback() -> None:
 @pytest.mark.parametrize(("who", "companion"), [("start", "reference"), ("teacher", "teacher")])
 def test_another_may_reflect_and_is_not_trained(who: str, companion: str) -> None:
     other = toys.ScriptedSampler(replies=["<prompt>listen</prompt>"])
-    voices = {companion: toys.voice(other.policy, other)}
-    group, signals, sampler, stages = play("erl", ["5", "7"], {"rollout.speaker": who}, others=voices)
+    generators = {companion: toys.generator(other.policy, other)}
+    group, signals, sampler, stages = play("erl", ["5", "7"], {"rollout.speaker": who}, others=generators)
     assert stages["rollout"].reads == {companion}
     (episode,) = group.episodes
     reflection = next(s for s in episode.spans if s.tag == "reflection")
@@ -288,7 +301,7 @@ def test_a_frozen_start_is_loaded_when_it_is_to_speak(tmp_path) -> None:
 
     more = {"run__eval_problems": 0, "rollout__speaker": "start"}
     run = start(letters.plan(tmp_path, "erl", 1, **more), tmp_path / "run", letters.words())
-    assert set(run.voices) == {"reference"}
+    assert set(run.generators) == {"reference"}
     run.close()
     with pytest.raises(UserError, match=r"a second model \(--set run\.teacher=NAME\)"):
         start(letters.plan(tmp_path, "erl", 1, rollout__speaker="teacher"), tmp_path / "no", letters.words())
@@ -427,8 +440,8 @@ def test_rise_imitates_the_best_last_attempt_with_the_others_in_view() -> None:
 
 def test_rise_may_take_the_improved_turn_from_a_teacher() -> None:
     other = toys.ScriptedSampler(replies=["37"])
-    voices = {"teacher": toys.voice(other.policy, other)}
-    group, signals, _, _ = play("rise", ["5"], {"rollout.improver": "teacher"}, others=voices)
+    generators = {"teacher": toys.generator(other.policy, other)}
+    group, signals, _, _ = play("rise", ["5"], {"rollout.improver": "teacher"}, others=generators)
     assert [v.correct for v in group.episodes[0].verdicts] == [False, True]
     assert trained(signals[0], "imitation") == [("attempt 2", "37", 0.0)]
     assert "5" in decode(other.asked[0]), "the teacher sees the attempt that failed"
@@ -471,9 +484,9 @@ def test_rltf_takes_form_off_and_discounts_the_second_turn() -> None:
 @pytest.mark.parametrize("critic", ["policy", "start"])
 def test_rltf_fm_learns_the_critique_without_what_its_writer_knew(critic: str) -> None:
     other = toys.ScriptedSampler(replies=["think"])
-    voices = {"reference": toys.voice(other.policy, other)}
+    generators = {"reference": toys.generator(other.policy, other)}
     replies = ["5", "think", "7"] if critic == "policy" else ["5", "7"]
-    _group, signals, sampler, _ = play("rltf_fm", replies, {"rollout.critic": critic}, others=voices)
+    _group, signals, sampler, _ = play("rltf_fm", replies, {"rollout.critic": critic}, others=generators)
     whole, said = signals
     assert [t for t, _, _ in trained(whole)] == ["attempt 1", "attempt 2"]
     assert trained(said, "imitation") == [("critique", "think", 0.0)]
@@ -529,9 +542,9 @@ def test_re_rest_stores_repairs_for_the_agent_and_for_the_reflector() -> None:
 
 def guided(answers=("1",), said="no, 7", **settings):
     other = toys.ScriptedSampler(replies=[said] * len(answers))
-    voices = {"reference": toys.voice(other.policy, other)}
-    settings = {"gather.begin": 1.0, **{f"gather.{k}": v for k, v in settings.items()}}
-    return *play("think_tuning", answers, settings, len(answers), voices), other
+    generators = {"reference": toys.generator(other.policy, other)}
+    settings = {"group_rollout.begin": 1.0, **{f"group_rollout.{k}": v for k, v in settings.items()}}
+    return *play("think_tuning", answers, settings, len(answers), generators), other
 
 
 def test_think_tuning_writes_the_teacher_into_the_students_turn() -> None:
@@ -573,9 +586,9 @@ def test_think_tuning_teaches_the_teachers_words() -> None:
 
 def test_the_student_may_write_on_after_the_teacher() -> None:
     other = toys.ScriptedSampler(replies=["try more"])
-    voices = {"reference": toys.voice(other.policy, other)}
-    settings = {"gather.begin": 1.0, "gather.goes_on": True}
-    group, (signal,), _, _ = play("think_tuning", ["1", "7"], settings, 1, voices)
+    generators = {"reference": toys.generator(other.policy, other)}
+    settings = {"group_rollout.begin": 1.0, "group_rollout.goes_on": True}
+    group, (signal,), _, _ = play("think_tuning", ["1", "7"], settings, 1, generators)
     assert [t for t, _, _ in trained(signal)] == ["attempt", "guidance", "attempt"]
     assert group.episodes[0].correct
 
@@ -599,7 +612,7 @@ STEPS = {"reference": "2+3=5\n5*2=10\n10-3=7", "answer": "7"}
 
 def test_lemma_goes_wrong_as_the_attempt_did_and_then_right() -> None:
     task = toys.task(check=seven, **STEPS)
-    settings = {"gather.own": 1, "gather.injected": 0, "gather.fresh": 0.0}
+    settings = {"group_rollout.own": 1, "group_rollout.injected": 0, "group_rollout.fresh": 0.0}
     group, signals, _, _ = play("lemma", ["2+3=5\n5*2=12\n12-3=9"], settings, task=task)
     assert len(group.demonstrations) == 2
     shown, trace = signals
@@ -610,13 +623,13 @@ def test_lemma_goes_wrong_as_the_attempt_did_and_then_right() -> None:
     assert trace.episode.tokens[-1] == toys.tokenizer().stops[0]
     masked = play("lemma", ["2+3=5\n5*2=12\n12-3=9"], {**settings, "credit.mask": True}, task=task)[1]
     assert [t for t, _, _ in trained(masked[1], "imitation")] == ["correction"]
-    again = play("lemma", ["9"], {**settings, "gather.fresh": 1.0}, task=task)[1]
+    again = play("lemma", ["9"], {**settings, "group_rollout.fresh": 1.0}, task=task)[1]
     assert trained(again[1], "imitation")[1][1].endswith("start again.\n" + STEPS["reference"])
 
 
 def test_lemma_puts_errors_in_by_rule() -> None:
     task = toys.task(check=seven, **STEPS)
-    _, signals, _, _ = play("lemma", ["7"], {"gather.injected": 3}, task=task)
+    _, signals, _, _ = play("lemma", ["7"], {"group_rollout.injected": 3}, task=task)
     traces = [trained(s, "imitation") for s in signals[1:]]
     assert len(traces) == 3
     for (tag, error, _), (_, correction, _) in traces:
@@ -653,7 +666,10 @@ def test_rise_editing_prefers_the_step_at_its_place() -> None:
     assert (before + right) in plain() + replies[0]
     other = toys.ScriptedSampler(replies=["5*2=11"])
     asked = play(
-        "rise_editing", [*replies, "2+3=6"], {"gather.editor": "policy", "gather.likeness": 0.0}, samples=2
+        "rise_editing",
+        [*replies, "2+3=6"],
+        {"group_rollout.editor": "policy", "group_rollout.likeness": 0.0},
+        samples=2,
     )
     assert "with one subtle error" in decode(asked[2].asked[2])
     assert other.replies
@@ -697,20 +713,20 @@ def test_eval_measures_second_attempts(way: str, tmp_path) -> None:
 
 
 def test_voices_reach_players() -> None:
-    speaker = Voice(None, None, SamplingParams())
+    speaker = Generator(None, None, SamplingParams())
     stages = build(find("grpo"))[1]
-    table = Table(
+    rollouts = GroupRollout(
         toys.task(),
         Request(),
         1,
         speaker,
-        toys.judge,
+        toys.check_runner,
         stages["rollout"],
         stages["reward"],
         1,
-        voices={"x": speaker},
+        generators={"x": speaker},
     )
-    assert table.player(0).voices == {"x": speaker}
+    assert rollouts.conversation(0).generators == {"x": speaker}
 
 
 def test_show_marks_what_is_trained(tmp_path) -> None:
@@ -719,7 +735,7 @@ def test_show_marks_what_is_trained(tmp_path) -> None:
     from etude.train.loop import train
     from etude.train.setup import start
 
-    more = {"run__tasks_per_step": 4, "run__attempts": 4, "run__eval_problems": 0}
+    more = {"run__tasks_per_step": 4, "run__group_size": 4, "run__eval_problems": 0}
     run = start(letters.plan(tmp_path, "erl", 1, **more), tmp_path / "run", letters.words())
     train(run)
     run.close()
@@ -742,10 +758,14 @@ def test_show_marks_what_is_trained(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "at_work"),
     [
-        ("think_tuning", {"gather.begin": 1.0}, lambda s: s.extras["guidance"].any()),
+        ("think_tuning", {"group_rollout.begin": 1.0}, lambda s: s.extras["guidance"].any()),
         ("score", {"credit.first_stage": 0.0}, lambda s: s.advantage[attempt_of(s.episode) == 1].any()),
-        ("rise_editing", {"gather.likeness": 0.0}, lambda s: s.extras["pair"][0] == 2),
-        ("lemma", {"gather.injected": 4}, lambda s: any(p.tag == "correction" for p in s.episode.spans)),
+        ("rise_editing", {"group_rollout.likeness": 0.0}, lambda s: s.extras["pair"][0] == 2),
+        (
+            "lemma",
+            {"group_rollout.injected": 4},
+            lambda s: any(p.tag == "correction" for p in s.episode.spans),
+        ),
         ("critique_grpo", {}, lambda s: s.extras["refined"].any()),
         ("rltf_sd", {"credit.floor": -100}, lambda s: "distilled" in s.weights),
         ("re_rest", {}, lambda s: any(p.tag == "attempt 2" for p in s.episode.spans)),

@@ -14,7 +14,7 @@ import test_laws as laws
 import toys
 import worlds_of_letters as letters
 from etude import seeds
-from etude.credit import example
+from etude.batch import pack
 from etude.credit.imitate import shown, tagged
 from etude.credit.kl_penalty import drift
 from etude.credit.weigh import gradient
@@ -26,8 +26,8 @@ from etude.methods.imitation_and_rl.relift import UNSOLVED, Interleave
 from etude.methods.imitation_and_rl.rmt import Scored, bins, spots
 from etude.objective.hybrid import imitation
 from etude.objective.policy import plain
-from etude.rollout.table import Table
-from etude.train.batch import pack
+from etude.rollout.group_rollout import GroupRollout
+from etude.testing.examples import example_group
 from etude.train.loop import train
 from etude.train.setup import start
 from etude.types import Group, Request, Verdict
@@ -47,11 +47,13 @@ def groups_of(name: str, settings: dict | None = None, tasks=None, samples: int 
     return stages, policy, toys.play(stages, policy, tasks or [toys.task(i) for i in range(4)], samples)
 
 
-def table(stages, policy, sampler=None, samples: int = 4, progress: float = 0.0, why: str = "") -> Table:
-    speaker = toys.voice(policy, sampler)
+def rollouts(
+    stages, policy, sampler=None, samples: int = 4, progress: float = 0.0, why: str = ""
+) -> GroupRollout:
+    speaker = toys.generator(policy, sampler)
     request, key = Request(why=why), seeds.key("toy", 0)
     parts = (stages["rollout"], stages["reward"], key, progress)
-    return Table(toys.task(), request, samples, speaker, toys.judge, *parts)
+    return GroupRollout(toys.task(), request, samples, speaker, toys.check_runner, *parts)
 
 
 def same(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
@@ -81,13 +83,13 @@ def laws_hold(name: str, settings: dict, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("name", WARMED)
 def test_laws_hold_after_the_warm_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    laws_hold(name, {"gather.warmup": 0.0}, monkeypatch)
+    laws_hold(name, {"group_rollout.warmup": 0.0}, monkeypatch)
     assert any(s.episode.sampled.any() for s in toys.lesson(name).signals)
 
 
 @pytest.mark.parametrize("name", WARMED)
 def test_nothing_but_warm_up_is_sft(name: str) -> None:
-    mine = toys.gradient(toys.lesson(name, {"gather.warmup": 1.0}))
+    mine = toys.gradient(toys.lesson(name, {"group_rollout.warmup": 1.0}))
     assert same(mine, toys.gradient(toys.lesson("sft")))
 
 
@@ -158,7 +160,9 @@ def test_hpt_does_not_imitate_where_every_attempt_broke() -> None:
 @pytest.mark.parametrize("gate", [-1.0, 0.0])
 def test_hpt_imitates_what_nobody_attempted(gate: float) -> None:
     """As while it warms up (gather.warmup)."""
-    stages, _, groups = groups_of("hpt", {"credit.gate": gate, "gather.warmup": 0.5}, tasks=[toys.task(0)])
+    stages, _, groups = groups_of(
+        "hpt", {"credit.gate": gate, "group_rollout.warmup": 0.5}, tasks=[toys.task(0)]
+    )
     assert [len(groups[0].episodes), len(groups[0].demonstrations)] == [0, 1]
     (signal,) = stages["credit"](groups, None)
     assert signal.episode.demonstration
@@ -168,7 +172,7 @@ def test_hpt_imitates_what_nobody_attempted(gate: float) -> None:
 def test_relift_imitates_what_waited() -> None:
     _, stages = build(find("relift"), {"objective.entropy": 0.0})
     policy = toys.TablePolicy()
-    groups = [asyncio.run(table(stages, policy, why=UNSOLVED).group(stages["gather"]))]
+    groups = [asyncio.run(rollouts(stages, policy, why=UNSOLVED).group(stages["group_rollout"]))]
     where = toys.context(policy)
     lesson = toys.Lesson(stages, where, stages["credit"](groups, where))
     assert same(toys.gradient(lesson), toys.gradient(toys.lesson("sft", tasks=1)))
@@ -179,7 +183,7 @@ def test_what_failed_is_imitated_at_the_next_step_and_then_practised() -> None:
     for failed in (True, False, False):
         requests = curriculum.next(1, None)
         imitations.append(sum(r.why == UNSOLVED for r in requests))
-        curriculum.observe([example.group([0.0, 0.0])] * failed, [])
+        curriculum.observe([example_group([0.0, 0.0])] * failed, [])
     assert imitations == [0, 1, 0]
 
 
@@ -206,7 +210,7 @@ def test_tasks_wait_once_newest_first_and_survive_a_checkpoint() -> None:
 
 
 def test_relift_alternates_in_a_run(tmp_path: Path) -> None:
-    more = {"run__tasks_per_step": 6, "run__attempts": 1, "run__eval_problems": 0, "curriculum__size": 6}
+    more = {"run__tasks_per_step": 6, "run__group_size": 1, "run__eval_problems": 0, "curriculum__size": 6}
     run = start(letters.plan(tmp_path, "relift", 8, **more), tmp_path / "run", letters.words())
     train(run)
     run.close()
@@ -238,7 +242,7 @@ def test_entropy_is_kept_up_in_both_phases(gate: float) -> None:
 
 def test_reft_without_kl_and_values_is_reinforce_with_a_clip() -> None:
     settings = {
-        "gather.warmup": 0,
+        "group_rollout.warmup": 0,
         "reward.partial": 0,
         "credit.beta": 0,
         "credit.lam": 1,
@@ -256,7 +260,7 @@ def test_reft_without_kl_and_values_is_reinforce_with_a_clip() -> None:
 def test_reft_pays_for_leaving_the_warmed_up_policy() -> None:
     """r_t by hand: -beta (log pi_old - log pi_ref) everywhere, the outcome at the last token."""
     settings = {
-        "gather.warmup": 0,
+        "group_rollout.warmup": 0,
         "credit.beta": 0.3,
         "credit.lam": 0,
         "credit.gamma": 0,
@@ -267,7 +271,7 @@ def test_reft_pays_for_leaving_the_warmed_up_policy() -> None:
     stages["credit"].load_state_dict({"anchored": True})
     signals = stages["credit"](groups, where)
     values = where.rows(signals, lambda out: out.heads["value"][:, 0])
-    reference = where.rows(signals, lambda out: out.logp, policy=where.companions["reference"])
+    reference = where.rows(signals, lambda out: out.logp, policy=where.auxiliary["reference"])
     for signal, value, ref in zip(signals, values, reference, strict=True):
         on = signal.episode.sampled
         reward = -0.3 * (signal.episode.logp - ref)[on]
@@ -277,7 +281,7 @@ def test_reft_pays_for_leaving_the_warmed_up_policy() -> None:
 
 
 def test_the_reference_is_the_policy_at_the_first_attempts() -> None:
-    stages, policy, groups = groups_of("reft", {"gather.warmup": 0})
+    stages, policy, groups = groups_of("reft", {"group_rollout.warmup": 0})
     where, credit = toys.context(policy), stages["credit"]
     before = drift(groups[0].episodes, where)
     credit([], where)
@@ -288,14 +292,14 @@ def test_the_reference_is_the_policy_at_the_first_attempts() -> None:
     with torch.no_grad():
         policy.after += 1.0 * torch.randn(policy.after.shape, dtype=torch.float64)
     credit(groups, where)
-    moved = (where.companions["reference"].after - policy.after).detach()
+    moved = (where.auxiliary["reference"].after - policy.after).detach()
     assert float(moved.abs().max()) > 0.1, "it stays where it was laid"
 
 
 def contrast_lesson() -> toys.Lesson:
     """Tasks with different annotations."""
     tasks = [toys.task(i, reference=f"{i}+{i}={2 * i}") for i in range(4)]
-    stages, policy, groups = groups_of("carft", {"gather.warmup": 0.0}, tasks)
+    stages, policy, groups = groups_of("carft", {"group_rollout.warmup": 0.0}, tasks)
     where = toys.context(policy)
     return toys.Lesson(stages, where, stages["credit"](groups, where))
 
@@ -331,7 +335,7 @@ def test_contrast_by_the_formula() -> None:
 
 
 def test_contrast_moves_attempts_and_not_the_annotation() -> None:
-    lesson = toys.lesson("carft", {"gather.warmup": 0.0})
+    lesson = toys.lesson("carft", {"group_rollout.warmup": 0.0})
     batch = pack(lesson.signals)
     out = lesson.policy.outputs(batch, lesson.objective.needs)
     embed = out.heads["embed"].detach().requires_grad_()
@@ -346,13 +350,13 @@ def test_contrast_moves_attempts_and_not_the_annotation() -> None:
 
 
 def test_only_imitation_is_sft() -> None:
-    settings = {"gather.warmup": 0, "credit.start": 1, "credit.low": 1, "credit.high": 1}
+    settings = {"group_rollout.warmup": 0, "credit.start": 1, "credit.low": 1, "credit.high": 1}
     assert same(toys.gradient(toys.lesson("amft", settings)), toys.gradient(toys.lesson("sft")))
 
 
 def amft(**settings):
     stages, policy, groups = groups_of(
-        "amft", {"gather.warmup": 0, **{f"credit.{k}": v for k, v in settings.items()}}
+        "amft", {"group_rollout.warmup": 0, **{f"credit.{k}": v for k, v in settings.items()}}
     )
     return stages["credit"], toys.context(policy), groups
 
@@ -433,13 +437,13 @@ def hybrid_of(group: Group):
 def test_one_attempt_continues_the_demonstration() -> None:
     stages, policy, (group, *_) = groups_of("prefix_rft")
     episode = hybrid_of(group)
-    words = table(stages, policy).demonstrate().spans[-1].tokens
+    words = rollouts(stages, policy).demonstrate().spans[-1].tokens
     assert [s.tag for s in episode.spans] == ["prompt", "prefix", "attempt"]
     assert episode.spans[1].tokens.tolist() == words[:5].tolist(), "0.95 of 6 tokens at the start"
     assert sum(tagged(e, "prefix").any() for e in group.episodes) == 1
     said = toys.tokenizer().decode(np.concatenate([words[:5], episode.spans[2].tokens]))
     assert episode.correct == toys.coin(said).correct, "judged as a whole"
-    late = asyncio.run(table(stages, policy, progress=1.0).group(stages["gather"]))
+    late = asyncio.run(rollouts(stages, policy, progress=1.0).group(stages["group_rollout"]))
     cuts = [int(tagged(e, "prefix").sum()) for e in late.episodes]
     assert max(cuts) < 6
     assert cuts[:3] == [0, 0, 0]
@@ -485,14 +489,14 @@ def test_places_are_drawn_by_rank_of_entropy() -> None:
 
 
 def test_think_then_guess_as_token_rows() -> None:
-    _, stages = build(find("rmt"), {"gather.start": 4})
+    _, stages = build(find("rmt"), {"group_rollout.start": 4})
     sampler = toys.ScriptedSampler(replies=["hm", "4"], ends=False)
-    spoken = table(stages, sampler.policy, sampler, samples=1)
+    spoken = rollouts(stages, sampler.policy, sampler, samples=1)
     spoken.task = replace(spoken.task, meta={"entropy": np.array([0.0, 0, 9, 0, 0, 0])})
     for late in range(20):  # until the draw falls on the token of highest entropy
         sampler.replies, sampler.asked = ["hm", "4"], []
         spoken.key = seeds.key("spot", late)
-        group = asyncio.run(spoken.group(stages["gather"]))
+        group = asyncio.run(spoken.group(stages["group_rollout"]))
         if group.episodes[0].notes["spot"] == 2:
             break
     (episode,), (shown_text,) = group.episodes, group.demonstrations
@@ -515,17 +519,19 @@ def test_think_then_guess_as_token_rows() -> None:
 
 
 def test_a_thought_may_be_twice_its_budget() -> None:
-    _, _, groups = groups_of("rmt", {"gather.start": 2})
+    _, _, groups = groups_of("rmt", {"group_rollout.start": 2})
     thoughts = [e.notes["thought"] for g in groups for e in g.episodes]
     assert max(thoughts) == 4
-    _, stages = build(find("rmt"), {"gather.start": 5, "gather.least": 2})
+    _, stages = build(find("rmt"), {"group_rollout.start": 5, "group_rollout.least": 2})
     for progress, budget in ((0.0, 5), (0.5, 2), (1.0, 2)):  # 5, 5 sqrt(0.2) = 2.2, 1
-        late = asyncio.run(table(stages, toys.TablePolicy(), progress=progress).group(stages["gather"]))
+        late = asyncio.run(
+            rollouts(stages, toys.TablePolicy(), progress=progress).group(stages["group_rollout"])
+        )
         assert {e.notes["budget"] for e in late.episodes} == {budget}
 
 
 def test_rmt_compares_thoughts_about_the_same_token() -> None:
-    stages, _, groups = groups_of("rmt", {"gather.positions": 3})
+    stages, _, groups = groups_of("rmt", {"group_rollout.positions": 3})
     signals = stages["credit"](groups, None)
     for group in groups:
         for spot in {e.notes["spot"] for e in group.episodes}:

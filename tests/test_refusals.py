@@ -11,10 +11,10 @@ import torch
 import toys
 import worlds_of_letters as letters
 from etude import cli, seeds
+from etude.batch import pack
 from etude.errors import Refused, UserError
 from etude.methods import build, catalogue, find
 from etude.tasks import TaskSet
-from etude.train.batch import pack
 from etude.train.config import Budget, Plan, run_settings
 from etude.train.loop import collect, train
 from etude.train.setup import start
@@ -43,7 +43,7 @@ def fragile_words(share: float) -> TaskSet:
 
 
 def run_with(tmp_path: Path, tasks: TaskSet, recipe: str = "reinforce", reward=None, **more):
-    changes = {"run__eval_problems": 0, "run__tasks_per_step": 6, "run__attempts": 6, **more}
+    changes = {"run__eval_problems": 0, "run__tasks_per_step": 6, "run__group_size": 6, **more}
     return start(letters.plan(tmp_path, recipe, 2, **changes), tmp_path / "run", tasks, reward)
 
 
@@ -92,7 +92,7 @@ def test_every_recipe_plays_worlds_or_refuses_them(recipe: str, tmp_path: Path) 
     """No recipe falls over a task that is played turn by turn, nor takes one for a task that is answered in words."""
     needs = catalogue()[recipe].all_needs
     more = {"run__teacher": letters.model(tmp_path / "teacher", seed=2)} if "teacher" in needs else {}
-    changes = {"run__tasks_per_step": 2, "run__attempts": 4, **more}
+    changes = {"run__tasks_per_step": 2, "run__group_size": 4, **more}
     if {"text", "hints"} & set(needs):
         with pytest.raises(Refused, match="which is missing here"):
             run_with(tmp_path, letters.pairs(), recipe, **changes)
@@ -188,8 +188,8 @@ BAD = {
     "same stage twice": (("train", "grpo+gspo", *TRAIN[2:]), "both replace the stage 'credit'"),
     "unknown setting": ((*TRAIN, "--set", "objective.lwo=0.1"), "did you mean 'low'?"),
     "unknown stage": ((*TRAIN, "--set", "objectiv.low=0.1"), "did you mean 'objective'?"),
-    "unknown run setting": ((*TRAIN, "--set", "run.attemps=4"), "did you mean 'attempts'?"),
-    "wrong type": ((*TRAIN, "--set", "run.attempts=four"), "must be of type int"),
+    "unknown run setting": ((*TRAIN, "--set", "run.group_siz=4"), "did you mean 'group_size'?"),
+    "wrong type": ((*TRAIN, "--set", "run.group_size=four"), "must be of type int"),
     "out of range": ((*TRAIN, "--set", "objective.low=2"), "must lie in [0, 1]"),
     "not a pair": ((*TRAIN, "--set", "objective.low"), "stage.field=value"),
     "empty task file": ((*TRAIN[:5], "{empty}", *TRAIN[6:]), "empty.jsonl"),
@@ -241,7 +241,7 @@ def test_train_eval_resume_from_the_command_line(files, capsys) -> None:
 def test_facts_as_json(capsys) -> None:
     assert cli.run(["recipes", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {"name", "n", "family", "replaces", "claim"} <= found[0].keys()
+    assert {"name", "n", "topic", "replaces", "claim"} <= found[0].keys()
     assert found[0]["claim"].keys() >= {"state", "effect", "interval"}
     assert cli.run(["tasks", "chain_sum", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "chain_sum"

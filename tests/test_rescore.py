@@ -21,7 +21,7 @@ TASK = Task((Message("user", "any"),), letters.First("a"))
 
 
 def trained(place: Path, name: str, recipe: str = "grpo", steps: int = 4, **more: object) -> RunDirectory:
-    settings = {"run__tasks_per_step": 4, "run__attempts": 4, "run__eval_problems": 0, **more}
+    settings = {"run__tasks_per_step": 4, "run__group_size": 4, "run__eval_problems": 0, **more}
     run = start(letters.plan(place, recipe, steps, **settings), place / name, letters.words())
     train(run)
     run.close()

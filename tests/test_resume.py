@@ -68,7 +68,7 @@ def test_two_and_two_steps_are_four(recipe: str, tmp_path: Path) -> None:
         "run__checkpoint_every": 2,
         "run__tasks_per_step": 4,
         "run__oversample": 2,
-        "run__attempts": 4,
+        "run__group_size": 4,
         "run__eval_problems": 0,
         **BRISK.get(recipe, {}),
     }

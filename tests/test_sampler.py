@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import toys
+from etude.batch import Batch, pack
 from etude.errors import UserError
-from etude.policy.hf_sampler import TransformersSampler
-from etude.policy.model import Policy
-from etude.policy.native import NativeSampler
-from etude.policy.sampler import Sample
-from etude.policy.tiny import LETTERS, tiny, tiny_directory
-from etude.train.batch import Batch, pack
+from etude.models.policy import Policy
+from etude.models.tiny import LETTERS, tiny, tiny_directory
+from etude.sampling.hf import TransformersSampler
+from etude.sampling.native import NativeSampler
+from etude.sampling.protocol import Sample
 from etude.types import Array, Episode, Message, SamplingParams, Signal, Span, Task
 
 T = TypeVar("T")

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import toys
-from etude.policy import kernels, tape
-from etude.policy.model import Policy
-from etude.policy.tiny import tiny
-from etude.train.batch import Batch, pack
+from etude.batch import Batch, pack
+from etude.models import activation_cache as tape
+from etude.models import kernels
+from etude.models.policy import Policy
+from etude.models.tiny import tiny
 from etude.types import Episode, Message, SamplingParams, Signal, Span, Task
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no native kernels on this machine")

@@ -409,7 +409,7 @@ class TestEverything:
         assert len([i for i in found.values() if i.form == "generator" and i.name not in own]) == 106
         json.dumps([i.to_dict() for i in found.values()])
         lake = found["frozen_lake"].to_dict()
-        assert "world" in lake["carries"]
+        assert "environment" in lake["carries"]
         assert {"name": "size", "type": "int", "default": 3, "doc": "cells a side, 2 to 16"} in lake["params"]
         assert found["boxnet"].fault
         assert catalogue("gcd")[0].levels["gcd"][:2] == (0.0, 1.0)

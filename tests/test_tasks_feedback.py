@@ -10,12 +10,12 @@ from etude.tasks import load, self_test
 from etude.tasks.arithmetic import evaluate, wrong_step
 from etude.tasks.check import Number
 from etude.tasks.constraints import Meets
+from etude.tasks.environments import KINDS, EnvironmentSource
 from etude.tasks.isolate import Pool
 from etude.tasks.lake import Lake
 from etude.tasks.program import Program
 from etude.tasks.sokoban import Room
 from etude.tasks.sums import Errand, Total
-from etude.tasks.worlds import KINDS, WorldSource
 from etude.types import Request
 
 OWN = ("sokoban_world", "calculator", "running_total", "constraints", "program")
@@ -23,8 +23,8 @@ OWN = ("sokoban_world", "calculator", "running_total", "constraints", "program")
 
 @pytest.mark.parametrize("name", OWN)
 def test_every_level_passes_its_self_test(name: str) -> None:
-    for level in WorldSource(name).levels(name):
-        for task in WorldSource(name).draw(name, level, 2, 3):
+    for level in EnvironmentSource(name).levels(name):
+        for task in EnvironmentSource(name).draw(name, level, 2, 3):
             self_test(task)
             assert pickle.loads(pickle.dumps(task)).key == task.key
             assert task.meta["feedback"] == "unary"
@@ -33,7 +33,7 @@ def test_every_level_passes_its_self_test(name: str) -> None:
 @pytest.mark.parametrize("name", OWN)
 def test_seeds_share_nothing_and_repeat_themselves(name: str) -> None:
     def keys(seed: int) -> list[str]:
-        return [t.key for t in WorldSource(name).draw(name, 3.0, 4, seed)]
+        return [t.key for t in EnvironmentSource(name).draw(name, 3.0, 4, seed)]
 
     assert keys(0) == keys(0)
     assert not set(keys(0)) & set(keys(1))
@@ -44,13 +44,13 @@ def test_degrees_of_feedback(name: str) -> None:
     """none says nothing, unary the same for every failure, hint more than unary, full the answer."""
     said = {}
     for degree in ("none", "unary", "hint", "full"):
-        task = WorldSource(name, {"feedback": degree}).draw(name, 1.0, 1, 5)[0]
-        if task.world is None:
+        task = EnvironmentSource(name, {"feedback": degree}).draw(name, 1.0, 1, 5)[0]
+        if task.environment is None:
             verdict = task.check("1000003" if name == "constraints" else "def f(xs): return 1000003")
         else:
-            world, verdict = task.world(), None
+            environment, verdict = task.environment(), None
             while verdict is None:
-                _, verdict = world.act("nothing")
+                _, verdict = environment.act("nothing")
         assert not verdict.correct
         said[degree] = verdict.feedback
     assert said["none"] == ""
@@ -140,12 +140,12 @@ def test_slips_differ_between_attempts() -> None:
     """Two attempts at one lake meet other ice; the same luck meets the same."""
     task = load("frozen_lake:slippery=true,size=4").draw(Request(), 0, 0)
 
-    def cells(luck: int) -> list[int]:
-        return [task.world(luck)._lake.move(0, 2, turn) for turn in range(12)]
+    def cells(seed: int) -> list[int]:
+        return [task.environment(seed)._lake.move(0, 2, turn) for turn in range(12)]
 
     assert cells(1) == cells(1)
     assert cells(1) != cells(2)
-    walk, verdict = replace(task.world, feedback="full")(3), None
+    walk, verdict = replace(task.environment, feedback="full")(3), None
     while verdict is None:
         _, verdict = walk.act("hm")
     assert "A way that works without a slip: " in verdict.feedback
@@ -201,5 +201,5 @@ def test_calculator_and_running_total() -> None:
 )
 def test_bad_settings_are_one_sentence(name: str, given: dict, match: str) -> None:
     with pytest.raises(UserError, match=match):
-        WorldSource(name, given)
+        EnvironmentSource(name, given)
     assert name in KINDS

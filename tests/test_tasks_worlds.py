@@ -6,8 +6,8 @@ import pytest
 
 from etude.errors import UserError
 from etude.tasks import load, self_test
+from etude.tasks.environments import EnvironmentSource, Guess
 from etude.tasks.lake import Lake, draw_map
-from etude.tasks.worlds import Guess, WorldSource
 from etude.types import Request
 
 OPEN = Lake(("SF", "HG"), None, 4, "full")
@@ -96,9 +96,9 @@ def test_worlds_pass_their_self_test(spec):
         self_test(task)
         again = pickle.loads(pickle.dumps(task))
         assert again.key == task.key
-        world = again.world()
+        environment = again.environment()
         for reply in task.reference.split("\n"):
-            _, verdict = world.act(reply)
+            _, verdict = environment.act(reply)
         assert verdict.correct
         with pytest.raises(RuntimeError, match="judged by its world"):
             task.check("up")
@@ -108,15 +108,15 @@ def test_the_key_is_the_content():
     tasks = load("number_guess:highest=3")
     drawn = [tasks.draw(Request(), i, 0) for i in range(30)]
     assert len({t.key for t in drawn}) == 3
-    assert len({(t.key, t.world.target) for t in drawn}) == 3
-    lake = WorldSource("frozen_lake").draw("frozen_lake", 2.0, 2, 0)
+    assert len({(t.key, t.environment.target) for t in drawn}) == 3
+    lake = EnvironmentSource("frozen_lake").draw("frozen_lake", 2.0, 2, 0)
     assert lake[0].key != lake[1].key
-    assert [len(t.world.rows) for t in lake] == [5, 5]
+    assert [len(t.environment.rows) for t in lake] == [5, 5]
 
 
 def test_levels_that_are_alike_are_named_once():
-    assert WorldSource("frozen_lake").levels("frozen_lake") == (0.0, 1.0, 2.0, 3.0, 4.0)
-    assert WorldSource("frozen_lake", {"size": 4}).levels("frozen_lake") == (0.0,)
+    assert EnvironmentSource("frozen_lake").levels("frozen_lake") == (0.0, 1.0, 2.0, 3.0, 4.0)
+    assert EnvironmentSource("frozen_lake", {"size": 4}).levels("frozen_lake") == (0.0,)
 
 
 def test_guessing():

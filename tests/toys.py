@@ -16,13 +16,13 @@ import torch
 from etude import seeds
 from etude.doctor import cpu_flags
 from etude.methods import build, find
-from etude.policy import tiny as tiny_models
-from etude.policy import tokenizer as tokenizers
-from etude.policy.outputs import Outputs
-from etude.policy.render import Renderer
-from etude.policy.sampler import Sample, Uniforms
-from etude.rollout.player import Voice
-from etude.rollout.table import Table
+from etude.models import tiny as tiny_models
+from etude.models.outputs import Outputs
+from etude.rollout.conversation import Generator
+from etude.rollout.group_rollout import GroupRollout
+from etude.sampling.protocol import Sample, Uniforms
+from etude.text import tokenizer as tokenizers
+from etude.text.chat_template import Renderer
 from etude.train.context import Context
 from etude.train.step import Learner, Update
 from etude.types import Group, Message, Request, SamplingParams, Task, Verdict
@@ -156,20 +156,20 @@ def coin(answer: str) -> Verdict:
     return Verdict(float(right), right, "" if right else "no")
 
 
-async def judge(task: Task, answer: str) -> Verdict:
+async def check_runner(task: Task, answer: str) -> Verdict:
     return task.check(answer)
 
 
-def voice(policy: TablePolicy, sampler=None, **params) -> Voice:
-    return Voice(
+def generator(policy: TablePolicy, sampler=None, **params) -> Generator:
+    return Generator(
         sampler or TableSampler(policy), policy.renderer, SamplingParams(**{"max_tokens": 6, **params})
     )
 
 
-def context(policy: TablePolicy, update: Update | None = None, companions=None, **more) -> Context:
+def context(policy: TablePolicy, update: Update | None = None, auxiliary=None, **more) -> Context:
     learner = Learner(policy, update or Update(), micro_tokens=1 << 20)
     others = {name: TablePolicy(seed) for seed, name in enumerate(("reference", "teacher"), 1)}
-    for name, own in (companions or {}).items():
+    for name, own in (auxiliary or {}).items():
         if own.source == "copy":
             copy = TablePolicy(0, dict(own.heads))
             others[name] = Learner(copy, Update(lr=own.lr), name, micro_tokens=1 << 20)
@@ -181,28 +181,28 @@ def play(
     policy: TablePolicy,
     tasks: Sequence[Task],
     samples: int = 4,
-    speaker: Voice | None = None,
+    speaker: Generator | None = None,
     others: dict | None = None,
 ) -> list[Group]:
     """Groups as the loop would collect them. `others`: companions that can speak."""
-    voices = {n: voice(p) for n, p in (others or {}).items() if isinstance(p, TablePolicy)}
+    generators = {n: generator(p) for n, p in (others or {}).items() if isinstance(p, TablePolicy)}
 
     async def together():
-        tables = [
-            Table(
+        group_rollouts = [
+            GroupRollout(
                 t,
                 Request(),
                 samples,
-                speaker or voice(policy),
-                judge,
+                speaker or generator(policy),
+                check_runner,
                 stages["rollout"],
                 stages["reward"],
                 seeds.key("toy", i),
-                voices=voices,
+                generators=generators,
             )
             for i, t in enumerate(tasks)
         ]
-        return await asyncio.gather(*(table.group(stages["gather"]) for table in tables))
+        return await asyncio.gather(*(rollouts.group(stages["group_rollout"]) for rollouts in group_rollouts))
 
     return list(asyncio.run(together()))
 
@@ -230,14 +230,14 @@ def lesson(
     """`drift`: how far the policy moved since it sampled; 0 is on-policy."""
     recipe, stages = build(find(name), settings or {})
     policy = TablePolicy(0, dict(stages["objective"].heads))
-    where = context(policy, companions=recipe.all_companions)
+    where = context(policy, auxiliary=recipe.all_auxiliary)
     problems = [task(i) for i in range(tasks)]
     groups = play(
-        stages, policy, problems, recipe.all_defaults.get("attempts", samples), None, where.companions
+        stages, policy, problems, recipe.all_defaults.get("group_size", samples), None, where.auxiliary
     )
     failed = [e.failure for g in groups for e in g.failed]
     assert not failed, failed[0]
-    kept = stages["select"](groups, where)
+    kept = stages["filter"](groups, where)
     signals = where.completed(stages["credit"](kept, where), stages["objective"].reads)
     with torch.no_grad():
         for name_, parameter in policy.parameters():
@@ -250,7 +250,7 @@ def lesson(
 
 def gradient(of: Lesson, micro_tokens: int = 1 << 20, signals=None) -> torch.Tensor:
     """The whole gradient as one vector."""
-    from etude.train.batch import pack
+    from etude.batch import pack
 
     learner = of.context.learner
     learner.micro_tokens = micro_tokens

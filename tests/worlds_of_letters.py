@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 from etude.lab.tasks import series
-from etude.policy.tiny import tiny_directory
+from etude.models.tiny import tiny_directory
 from etude.tasks import TaskSet
 from etude.train.config import Budget, Plan
 from etude.types import Message, Task, Verdict
@@ -54,12 +54,12 @@ def model(place: Path, **more) -> str:
 
 
 def plan(place: Path, recipe: str = "grpo", steps: int = 4, seed: int = 0, **changes: object) -> Plan:
-    """Settings by name: `run.attempts=4` is written `run__attempts=4`."""
+    """Settings by name: `run.group_size=4` is written `run__group_size=4`."""
     known = {
         "run.precision": "fp32",
         "run.max_tokens": "2",
         "run.tasks_per_step": "16",
-        "run.attempts": "8",
+        "run.group_size": "8",
         "run.eval_problems": "24",
         "run.eval_samples": "4",
         "run.checkpoint_every": "1000",

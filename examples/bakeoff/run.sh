@@ -8,6 +8,6 @@ exec etude compare grpo rloo dr_grpo topr rft \
     --seeds 3 \
     --parallel 2 \
     --set update.lr=1e-5 \
-    --set run.tasks_per_step=16 --set run.attempts=8 --set run.max_tokens=12 \
+    --set run.tasks_per_step=16 --set run.group_size=8 --set run.max_tokens=12 \
     --set run.eval_problems=100 --set run.eval_samples=4 --set run.evals=1 \
     --out "${1:-runs/bakeoff}"

@@ -18,7 +18,7 @@ def plan(steps: int | None = None) -> Plan:
         changes={
             "update.lr": "1e-5",
             "run.tasks_per_step": "16",
-            "run.attempts": "8",
+            "run.group_size": "8",
             "run.max_tokens": "12",
             "run.eval_problems": "100",
             "run.eval_samples": "8",

@@ -26,7 +26,7 @@ def examine() -> dict[str, Any]:
     import psutil
     import torch
 
-    from etude.policy import kernels
+    from etude.models import kernels
     from etude.train.setup import card
 
     flags = cpu_flags()

@@ -16,9 +16,9 @@ from etude.settings import Stage
 STAGES = {
     "curriculum": "which tasks come next, and how many attempts at each",
     "rollout": "how one episode is played: async (task, player) -> Episode",
-    "gather": "how the episodes of one task are collected: async (table) -> list[Episode]",
+    "group_rollout": "how the episodes of one task are collected: async (table) -> list[Episode]",
     "reward": "what an episode is worth: (episode) -> {name: number}",
-    "select": "which groups are trained on: (groups, context) -> list[Group]",
+    "filter": "which groups are trained on: (groups, context) -> list[Group]",
     "credit": "what each token is to be blamed or praised for: (groups, context) -> list[Signal]",
     "objective": "the loss: terms over a batch",
     "update": "how the optimiser steps",
@@ -67,7 +67,41 @@ class Reduction:
 
 
 @dataclass(frozen=True)
-class Companion:
+class OffPolicy:
+    """The recipe's assembled objective on sampled tokens whose probability has changed since they were sampled, worked
+    by hand. `ratio`, `advantage`, `gradient` and the rows are one number a token; `lengths` cuts the tokens into
+    episodes of one group each (default: a single episode). `loss` is the whole objective, divided as a step divides
+    it; `gradient` is d loss / d log pi of each token. Rows that are not named: {"policy": 1} and no extras."""
+
+    says: str
+    ratio: Sequence[float]  # pi_theta / pi_old of each token; pi_old = exp(-1)
+    advantage: Sequence[float]
+    loss: float
+    gradient: Sequence[float]
+    lengths: Sequence[int] | None = None
+    weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    extras: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    entropy: Sequence[float] | None = None  # of each token's distribution, nats
+    heads: Mapping[str, Sequence[float]] = field(default_factory=dict)  # outputs of one-dimensional heads
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Credited:
+    """The advantages that the recipe's assembled credit gives to attempts of one token each, worked by hand: `rewards`
+    and `advantages` are one list a group. A reward above 0 counts as right."""
+
+    says: str
+    rewards: Sequence[Sequence[float]]
+    advantages: Sequence[Sequence[float]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+Row = ByHand | Reduction | OffPolicy | Credited
+
+
+@dataclass(frozen=True)
+class AuxiliaryModel:
     """A model beside the policy. `source`: "start" (the policy's weights when the run began, frozen), "teacher"
     (the user's second model), or "copy" (starts as the policy; a stage trains it by
     `context.companions[name].learn(objective, signals, step, progress)`)."""
@@ -77,7 +111,7 @@ class Companion:
     heads: Mapping[str, int] = field(default_factory=dict)  # linear outputs on a trained copy's trunk
 
 
-STANDARD = {"reference": Companion("start"), "teacher": Companion("teacher")}
+STANDARD = {"reference": AuxiliaryModel("start"), "teacher": AuxiliaryModel("teacher")}
 """Companions that an objective may read without the recipe saying more about them."""
 
 
@@ -85,7 +119,7 @@ STANDARD = {"reference": Companion("start"), "teacher": Companion("teacher")}
 class Recipe:
     name: str
     stages: Mapping[str, Stage]  # only those that this recipe replaces
-    family: str = "base"
+    topic: str = ""  # the folder of its file; filled in where it is found
     paper: Paper | None = None
     n: int | tuple[int, ...] | None = None  # number in the catalogue of methods
     idea: str = ""  # three sentences for a newcomer
@@ -93,20 +127,20 @@ class Recipe:
     departures: tuple[str, ...] = ()  # where this differs from the paper, and guesses made
     confidence: str = "source"  # of the description that it was built from: source | memory | guess
     base: Recipe | None = None
-    alone: Recipe | None = (
+    default_base: Recipe | None = (
         None  # fills the other stages where this is trained by itself; gives way in a composition
     )
     needs: tuple[str, ...] = ()  # keys of NEEDS
-    companions: Mapping[str, Companion] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # settings of the run itself: {"attempts": 1}
+    auxiliary: Mapping[str, AuxiliaryModel] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # settings of the run itself: {"group_size": 1}
     claim: str = ""  # what should be seen at small scale, in one sentence
-    examples: tuple[ByHand | Reduction, ...] = ()  # rows for the shared tests
+    examples: tuple[Row, ...] = ()  # rows for the shared tests
 
     def __post_init__(self) -> None:
         unknown = set(self.stages) - set(STAGES)
         if unknown:
             raise TypeError(f"recipe {self.name}: unknown stage {unknown}")
-        if self.base and self.base.alone:
+        if self.base and self.base.default_base:
             raise TypeError(
                 f"recipe {self.name}: a base has no recipe of its own to be trained with (`alone`)"
             )
@@ -118,16 +152,16 @@ class Recipe:
         return tuple(s for s in STAGES if s in own)
 
     def resolved(self) -> dict[str, Stage]:
-        under = [r.resolved() for r in (self.alone, self.base) if r]
+        under = [r.resolved() for r in (self.default_base, self.base) if r]
         return {n: s for stages in (*under, self.stages) for n, s in stages.items()}
 
     def _gathered(self, name: str) -> dict[str, Any]:
-        under = [r._gathered(name) for r in (self.alone, self.base) if r]
+        under = [r._gathered(name) for r in (self.default_base, self.base) if r]
         return {k: v for known in (*under, getattr(self, name)) for k, v in known.items()}
 
     @property
-    def all_companions(self) -> dict[str, Companion]:
-        return self._gathered("companions")
+    def all_auxiliary(self) -> dict[str, AuxiliaryModel]:
+        return self._gathered("auxiliary")
 
     @property
     def all_defaults(self) -> dict[str, Any]:
@@ -143,7 +177,7 @@ def compose(recipes: Sequence[Recipe]) -> Recipe:
     if len(recipes) == 1:
         return recipes[0]
     beside = _beside(recipes)
-    first, *rest = [replace(recipe, alone=None) for recipe in recipes]
+    first, *rest = [replace(recipe, default_base=None) for recipe in recipes]
     joined = first
     owner = dict.fromkeys(first.replaces, first.name)
     for recipe in rest:
@@ -162,16 +196,18 @@ def compose(recipes: Sequence[Recipe]) -> Recipe:
             name=f"{joined.name}+{recipe.name}",
             stages={**joined.stages, **recipe.resolved()},
             needs=(*joined.all_needs, *recipe.all_needs),
-            companions={**joined.all_companions, **recipe.all_companions},
+            auxiliary={**joined.all_auxiliary, **recipe.all_auxiliary},
             defaults={**joined.all_defaults, **recipe.all_defaults},
         )
-    return replace(joined, alone=beside)
+    return replace(joined, default_base=beside)
 
 
 def _beside(recipes: Sequence[Recipe]) -> Recipe | None:
     """What fills the stages that nobody replaces: the `alone` of one of `recipes`, if all of its stages are free."""
     taken = {name for recipe in recipes for name in recipe.replaces}
-    return next((r.alone for r in recipes if r.alone and not taken & set(r.alone.replaces)), None)
+    return next(
+        (r.default_base for r in recipes if r.default_base and not taken & set(r.default_base.replaces)), None
+    )
 
 
 def override(recipe: Recipe, changes: Mapping[str, str], base: Mapping[str, Stage]) -> Recipe:

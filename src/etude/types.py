@@ -39,7 +39,7 @@ Check = Callable[[str], Verdict]
 """Judges the text of an answer. Picklable. May raise: that is an error, not a zero."""
 
 
-class World(Protocol):
+class Environment(Protocol):
     """An environment of several turns, made anew for every attempt by `Task.world(luck)`."""
 
     def observe(self) -> str:
@@ -63,7 +63,7 @@ class Task:
     reference: str | None = None  # a worked solution: a demonstration to imitate
     hints: tuple[str, ...] = ()  # from vague to telling
     # (luck) -> World; picklable. `luck`, an integer of the attempt's own, decides whatever is left to chance.
-    world: Callable[..., World] | None = field(default=None, compare=False)
+    environment: Callable[..., Environment] | None = field(default=None, compare=False)
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -87,7 +87,7 @@ class Request:
 @dataclass(frozen=True)
 class SamplingParams:
     """How a policy is sampled. Part of the policy: log-probabilities are taken under these settings,
-    by the same function (`policy.distribution.log_softmax`), in the sampler and in the trainer."""
+    by the same function (`models.distribution.log_softmax`), in the sampler and in the trainer."""
 
     temperature: float = 1.0  # > 0; greedy is its own flag
     top_k: int = 0  # 0: off

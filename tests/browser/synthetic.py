@@ -12,7 +12,7 @@ import numpy as np
 
 from etude.report.health import Health
 from etude.report.run import RunDirectory
-from etude.train.measure import step_metrics
+from etude.train.metrics import step_metrics
 from etude.types import Array, Episode, Failure, Group, Message, Signal, Span, Task, Verdict
 
 KINDS = ("chain_sum", "spell_backward", "maze")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from etude.train.batch import pack
+from etude.batch import pack
 from test_grpo_by_formula import groups_of
 
 HERE = Path(__file__).parent

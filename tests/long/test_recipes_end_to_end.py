@@ -13,14 +13,18 @@ from etude.train.setup import start
 pytestmark = pytest.mark.long
 CHANGES = {
     "run.tasks_per_step": "2",
-    "run.attempts": "4",
+    "run.group_size": "4",
     "run.max_tokens": "8",
     "run.preflight": "1",
     "run.eval_problems": "4",
     "run.eval_samples": "1",
     "run.patience": "100",
 }
-OWN = {"t1": {"run.attempts": "4"}, "relift": {"curriculum.size": "2"}, "distill": {"run.teacher": "smollm2"}}
+OWN = {
+    "t1": {"run.group_size": "4"},
+    "relift": {"curriculum.size": "2"},
+    "distill": {"run.teacher": "smollm2"},
+}
 
 
 @pytest.mark.parametrize("name", list(catalogue()))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from etude import seeds
-from etude.policy.embedded import directory
-from etude.policy.model import Policy
+from etude.models.embedded import directory
+from etude.models.policy import Policy
 from etude.tasks import load
 from etude.types import Request, SamplingParams
 

@@ -84,13 +84,13 @@ def compare(
     json: Json = False,
 ) -> None:
     """Which recipe makes this model better at this task, and is the difference real?"""
-    from etude.evaluate.arms import parse_arms
-    from etude.evaluate.compare import Contest, hold
-    from etude.evaluate.table import screen
+    from etude.compare.arms import parse_arms
+    from etude.compare.comparison import Comparison, run_comparison
+    from etude.compare.table import screen
     from etude.report.page import write_report
     from etude.train.config import Budget, parse_changes
 
-    contest = Contest(
+    comparison = Comparison(
         parse_arms(recipes),
         model,
         tasks,
@@ -101,7 +101,7 @@ def compare(
         parallel,
         tune,
     )
-    results = hold(contest, lambda text: None if json else typer.echo(text, err=True))
+    results = run_comparison(comparison, lambda text: None if json else typer.echo(text, err=True))
     page = write_report(out)
     typer.echo(_json(results) if json else f"{screen(results)}\n\npage: {page}")
 

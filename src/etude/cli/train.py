@@ -56,7 +56,7 @@ def train(
     amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
     plan = Plan(recipe, model, tasks, amount, seed, parse_changes(set or []))
     run = start(plan, out or _free(Path("runs") / f"{recipe}-{seed}"), overwrite=overwrite)
-    summary = conduct(run, force=force, quiet=quiet or json, log=log)
+    summary = run_session(run, force=force, quiet=quiet or json, log=log)
     _finish(summary, json)
 
 
@@ -72,7 +72,7 @@ def resume(
     again, warnings = reopen(run)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    _finish(conduct(again, fresh=False, quiet=quiet or json, log=log), json)
+    _finish(run_session(again, fresh=False, quiet=quiet or json, log=log), json)
 
 
 def check(
@@ -110,10 +110,10 @@ def demo(
     from etude.train.setup import start
 
     run = start(plan(steps), out, overwrite=True)
-    _finish(conduct(run, quiet=json), json)
+    _finish(run_session(run, quiet=json), json)
 
 
-def conduct(
+def run_session(
     run: Any,
     fresh: bool = True,
     force: bool = False,

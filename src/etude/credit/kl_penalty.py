@@ -29,7 +29,7 @@ class Anchor:
     def __call__(self, context: Any) -> None:
         if self.down:
             return
-        reference = context.companions["reference"]
+        reference = context.auxiliary["reference"]
         own = {"meter": reference.state_dict().get("meter")}  # what it has cost stays its own
         reference.load_state_dict({**context.policy.state_dict(), **own})
         self.down = True

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from etude.batch import pack
 from etude.objective.terms import Objective
-from etude.train.batch import pack
 from etude.types import Signal
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from etude.curriculum.gate import Select
+from etude.curriculum.filter import Filter
 from etude.settings import Setting
 from etude.types import Group
 
@@ -18,13 +18,13 @@ def within(
     begin: Annotated[
         float, Setting("share of the budget before which all are trained on", low=0, high=1)
     ] = 0.0,
-) -> Select:
+) -> Filter:
     """Only tasks that are neither too hard nor too easy; others are drawn instead."""
 
-    def select(groups: Sequence[Group], context: Any = None) -> list[Group]:
+    def filter(groups: Sequence[Group], context: Any = None) -> list[Group]:
         if begin and context.progress < begin:
             return list(groups)
         tried = [g for g in groups if g.episodes]
         return [g for g in tried if low <= float(np.mean([e.correct for e in g.episodes])) <= high]
 
-    return select
+    return filter

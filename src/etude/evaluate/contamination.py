@@ -41,13 +41,13 @@ def offenders(trained: Iterable[Task], suite: Iterable[Task]) -> list[Offender]:
     by_text: dict[str, Task] = {}
     for task in trained:
         by_key.setdefault(task.key, task)
-        if task.world is None:
+        if task.environment is None:
             by_text.setdefault(normalised(task), task)
     found = []
     for task in suite:
         if task.key in by_key:
             found.append(Offender(task, by_key[task.key], "content"))
-        elif task.world is None and (text := normalised(task)) in by_text:
+        elif task.environment is None and (text := normalised(task)) in by_text:
             found.append(Offender(task, by_text[text], "text"))
     return found
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from etude.compare.paired import Difference, differ
 from etude.errors import Refused
 from etude.evaluate.intervals import Interval, clustered
-from etude.evaluate.paired import Difference, differ
 from etude.evaluate.passk import majority_at, pass_at
 from etude.evaluate.transitions import transitions
 from etude.types import Array, Episode, Group, SamplingParams

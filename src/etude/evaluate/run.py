@@ -15,15 +15,15 @@ from etude.evaluate.result import Card, EvalResult, from_groups
 from etude.evaluate.transitions import second_attempt
 from etude.report.run import RunDirectory, is_run
 from etude.rollout.basic import single
-from etude.rollout.player import Voice
-from etude.rollout.table import Table, independent, judge_with, verdict
+from etude.rollout.conversation import Generator
+from etude.rollout.group_rollout import GroupRollout, checks_in, independent, verdict
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.types import Episode, Group, Message, Request, Task, Verdict
 
 
 async def attempt(
-    voice: Voice,
-    judge: Any,
+    generator: Generator,
+    check_runner: Any,
     tasks: Sequence[Task],
     samples: int,
     seed: int,
@@ -32,20 +32,20 @@ async def attempt(
 ) -> list[Group]:
     """Every task `samples` times. Keys depend on the seed and the task alone, so that the same problems are
     met with the same random numbers by every policy."""
-    tables = [
-        Table(
+    group_rollouts = [
+        GroupRollout(
             task=task,
             request=Request(task=task),
             samples=samples,
-            voice=voice,
-            judge=judge,
+            generator=generator,
+            check_runner=check_runner,
             rollout=rollout or single(),
             reward=reward or verdict(),
             key=seeds.key(seed, "eval", task.key),
         )
         for task in tasks
     ]
-    return list(await asyncio.gather(*(table.group(independent()) for table in tables)))
+    return list(await asyncio.gather(*(rollouts.group(independent()) for rollouts in group_rollouts)))
 
 
 def evaluate_run(run: Any, rule: str) -> EvalResult:
@@ -54,12 +54,12 @@ def evaluate_run(run: Any, rule: str) -> EvalResult:
     policy, settings = run.learner.policy, run.settings
     before = policy.meter.state_dict()
     groups = run.loop.run_until_complete(
-        attempt(run.voice, run.judge, run.holdout, settings.eval_samples, EVAL_SAMPLING)
+        attempt(run.generator, run.check_runner, run.holdout, settings.eval_samples, EVAL_SAMPLING)
     )
     policy.meter.load_state_dict(before)
     run.guard(groups)
     tokens, flops = run.cost()
-    card = _card(run.plan.tasks, run.plan.model, policy, run.voice.params, EVAL_SAMPLING, rule)
+    card = _card(run.plan.tasks, run.plan.model, policy, run.generator.params, EVAL_SAMPLING, rule)
     result = from_groups(
         groups,
         replace(
@@ -69,9 +69,9 @@ def evaluate_run(run: Any, rule: str) -> EvalResult:
             tokens=int(tokens["generated"] + tokens["trained"]),
             seconds=run.spent["seconds"],
         ),
-        answer=answers(run.voice.renderer),
+        answer=answers(run.generator.renderer),
     )
-    strict = run.loop.run_until_complete(strictly(groups, run.voice.renderer, run.pool))
+    strict = run.loop.run_until_complete(strictly(groups, run.generator.renderer, run.pool))
     run.directory.write_eval({**result.to_dict(), "strict": strict})
     return result
 
@@ -82,7 +82,7 @@ def answers(renderer: Any) -> Callable[[Episode], str | None]:
 
     def answer(episode: Episode) -> str | None:
         sampled = [s.tokens for s in episode.spans if s.sampled]
-        if not sampled or episode.task.world is not None:
+        if not sampled or episode.task.environment is not None:
             return None
         text = renderer.decode(sampled[-1])
         rule = getattr(episode.task.check, "extract", None)
@@ -98,7 +98,7 @@ async def strictly(groups: Sequence[Group], renderer: Any, pool: Any) -> float |
 
     passed = asked = 0
     for group in groups:
-        if group.task.world is not None:
+        if group.task.environment is not None:
             return None
         try:
             check = strict(group.task.check)
@@ -163,18 +163,18 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     sampler = policy.sampler(settings.rows)
     samples = 1 if exam.greedy else exam.samples
     with Pool(seconds=settings.check_seconds) as pool:
-        voice = Voice(sampler, policy.renderer, params, "policy", settings.context)
-        judge, rollout = judge_with(pool, sampler, {}), second_attempt(exam.again)
-        groups = asyncio.run(attempt(voice, judge, exam.problems, samples, exam.seed, rollout))
+        generator = Generator(sampler, policy.renderer, params, "policy", settings.context)
+        check_runner, rollout = checks_in(pool, sampler, {}), second_attempt(exam.again)
+        groups = asyncio.run(attempt(generator, check_runner, exam.problems, samples, exam.seed, rollout))
     card = _card(exam.name, where, policy, params, exam.seed, "given")
     return from_groups(groups, card, answer=answers(policy.renderer))
 
 
 def trained_tasks(where: str) -> list[Task]:
     """The prompts that a run was trained on, read back from its episodes, for a contamination check."""
-    table = RunDirectory.open(where).episodes(columns=["task_key", "prompt", "kind", "answer"])
+    rollouts = RunDirectory.open(where).episodes(columns=["task_key", "prompt", "kind", "answer"])
     found = {}
-    for row in table.to_pylist():
+    for row in rollouts.to_pylist():
         messages = tuple(Message(m["role"], m["content"]) for m in json.loads(row["prompt"]))
         found[row["task_key"]] = Task(messages, _unjudged, row["kind"], answer=row["answer"])
     return list(found.values())
@@ -186,7 +186,7 @@ def _unjudged(answer: str) -> Verdict:
 
 def load_policy(where: str, precision: str = "bf16", backbone: str = "auto") -> Any:
     """A model by name or directory, or a run's: the model that it saved, or its last whole checkpoint."""
-    from etude.policy.model import Policy
+    from etude.models.policy import Policy
     from etude.train import checkpoint
     from etude.train.setup import resolve
 

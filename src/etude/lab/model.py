@@ -73,9 +73,9 @@ def make(making: Making, place: Path) -> None:
     """Writes the model into `place`. One thread, so that the number of cores decides nothing."""
     import torch
 
+    from etude.models.policy import Policy
+    from etude.models.tiny import tiny_directory
     from etude.objective.imitation import cross_entropy
-    from etude.policy.model import Policy
-    from etude.policy.tiny import tiny_directory
     from etude.train.step import Learner, Update
 
     threads = torch.get_num_threads()

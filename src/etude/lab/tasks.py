@@ -179,7 +179,7 @@ class Series:
     problems: tuple[Task, ...]
     feedback: str = "unary"
 
-    def __call__(self, luck: int = 0) -> Sitting:
+    def __call__(self, seed: int = 0) -> Sitting:
         """A new episode; nothing in it is left to chance."""
         return Sitting(self)
 
@@ -228,7 +228,7 @@ def series(problems: Sequence[Task], feedback: str) -> Task:
         kind=problems[0].kind,
         difficulty=problems[0].difficulty,
         reference="\n".join(make().solve()),
-        world=make,
+        environment=make,
         meta={"source": "lab", "feedback": feedback, "world_key": [p.prompt[0].content for p in problems]},
     )
 
@@ -273,7 +273,9 @@ class LabSource:
 
     def describe(self) -> Info:
         """For the catalogue."""
-        return info() if self.turns == 1 else replace(info(), carries=("reference", "feedback", "world"))
+        return (
+            info() if self.turns == 1 else replace(info(), carries=("reference", "feedback", "environment"))
+        )
 
     def fingerprint(self) -> str:
         """Changes with the parameters."""

@@ -81,7 +81,7 @@ def _heard(task: Task, answer: str, feedback: str) -> str:
 
 def words() -> list[str]:
     """The vocabulary: words that stand for one token each, then characters."""
-    from etude.policy.tiny import LETTERS as CHARACTERS
+    from etude.models.tiny import LETTERS as CHARACTERS
 
     said = ["That is not right.", " The right answer is ", " Line ", " is wrong.", AGAIN, "\n\nHint: "]
     kinds = [f"{kind} " for kind in KINDS]

@@ -1,29 +1,30 @@
-"""All recipes, found by being there: every module under `recipes/<family>/` offers `RECIPE` or `RECIPES`."""
+"""All recipes, found by being there: every module under `methods/<topic>/` offers `RECIPE` or `RECIPES`."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from etude.credit.group import group_mean
-from etude.curriculum.gate import everything
+from etude.curriculum.filter import everything
 from etude.curriculum.sampler import Uniform
 from etude.errors import UserError, nearest
 from etude.objective.policy import plain
 from etude.recipe import Recipe, compose, override
 from etude.rollout.basic import single
-from etude.rollout.table import independent, verdict
+from etude.rollout.group_rollout import independent, verdict
 from etude.settings import Stage, stage
 from etude.train.step import Update
 
 DEFAULTS: dict[str, Stage] = {
     "curriculum": stage(Uniform),
     "rollout": stage(single),
-    "gather": stage(independent),
+    "group_rollout": stage(independent),
     "reward": stage(verdict),
-    "select": stage(everything),
+    "filter": stage(everything),
     "credit": stage(group_mean),
     "objective": stage(plain),
     "update": stage(Update),
@@ -32,17 +33,17 @@ DEFAULTS: dict[str, Stage] = {
 
 @cache
 def catalogue() -> dict[str, Recipe]:
-    """{name: recipe}, sorted by family and name."""
+    """{name: recipe}, sorted by topic and name."""
     found: dict[str, Recipe] = {}
     for module in pkgutil.walk_packages(__path__, __name__ + "."):
         if module.ispkg or module.name.count(".") < 3:
-            continue  # recipes live in a family's folder
+            continue  # methods live in the folder of a topic
         loaded = importlib.import_module(module.name)
         for recipe in getattr(loaded, "RECIPES", None) or [loaded.RECIPE]:
             if recipe.name in found:
                 raise TypeError(f"two recipes are called '{recipe.name}'")
-            found[recipe.name] = recipe
-    return dict(sorted(found.items(), key=lambda item: (item[1].family, item[0])))
+            found[recipe.name] = replace(recipe, topic=module.name.split(".")[-2])
+    return dict(sorted(found.items(), key=lambda item: (item[1].topic, item[0])))
 
 
 def find(expression: str) -> Recipe:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from etude.batch import Batch
+from etude.models.outputs import Outputs
 from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.policy.outputs import Outputs
-from etude.train.batch import Batch
 
 
 def entropy_bonus(weight: float, share: str | None = None) -> Objective:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
+from etude.batch import Batch
+from etude.models.outputs import Outputs
 from etude.objective.entropy import entropy_bonus
 from etude.objective.imitation import cross_entropy
 from etude.objective.policy import (
@@ -26,9 +28,7 @@ from etude.objective.terms import (
     objective,
     per_constant,
 )
-from etude.policy.outputs import Outputs
 from etude.settings import Setting
-from etude.train.batch import Batch
 
 Entropy = Annotated[float, Setting("weight of the entropy bonus", "per nat", low=0)]
 Imitation = Annotated[float, Setting("weight of the imitation loss", low=0)]

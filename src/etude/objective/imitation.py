@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from etude.batch import Batch
+from etude.models.outputs import Outputs
 from etude.objective.policy import MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
-from etude.policy.outputs import Outputs
-from etude.train.batch import Batch
 
 
 def cross_entropy(mean: MeanOver = "token") -> Objective:

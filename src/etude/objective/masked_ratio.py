@@ -8,11 +8,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from etude.batch import Batch
+from etude.models.outputs import Outputs
 from etude.objective.policy import High, Low, MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective
-from etude.policy.outputs import Outputs
 from etude.settings import Setting
-from etude.train.batch import Batch
 
 Band = tuple[float, float]  # bounds of the ratio
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from etude.batch import Batch
+from etude.models.outputs import Outputs
 from etude.objective.terms import (
     Objective,
     Term,
@@ -16,10 +18,8 @@ from etude.objective.terms import (
     segment_mean,
     segment_sum,
     spread,
-    sum_per_sequence,
+    sum_per_episode,
 )
-from etude.policy.outputs import Outputs
-from etude.train.batch import Batch
 
 Said = Callable[[Outputs, Batch], Tensor]
 
@@ -44,7 +44,7 @@ def to_outcome(
         right = segment_mean(outcome(batch).to(total.dtype), batch.episode, on)
         return spread(error(total, right), batch.episode, on)
 
-    return objective(Term("outcome", loss, sum_per_sequence), **more)
+    return objective(Term("outcome", loss, sum_per_episode), **more)
 
 
 def binary_cross_entropy(score: Tensor, outcome: Tensor) -> Tensor:

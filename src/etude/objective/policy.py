@@ -6,6 +6,8 @@ from typing import Annotated
 
 import torch
 
+from etude.batch import Batch
+from etude.models.outputs import Outputs
 from etude.objective.terms import (
     MEANS,
     Objective,
@@ -17,13 +19,11 @@ from etude.objective.terms import (
     objective,
     surrogate,
 )
-from etude.policy.outputs import Outputs
 from etude.settings import Setting
-from etude.train.batch import Batch
 
 Low = Annotated[float, Setting("how far the ratio may fall below 1", low=0, high=1)]
 High = Annotated[float, Setting("how far the ratio may rise above 1", low=0)]
-MeanOver = Annotated[str, Setting("what the loss is averaged over", choices=("token", "sequence", "sum"))]
+MeanOver = Annotated[str, Setting("what the loss is averaged over", choices=("token", "episode", "sum"))]
 Dual = Annotated[float | None, Setting("bound on the loss of negative advantages, in |A|", low=1)]
 Length = Annotated[float, Setting("constant divisor of every episode", "tokens", low=1)]
 ValueClip = Annotated[float | None, Setting("how far a value may move per batch", low=0)]
@@ -53,7 +53,7 @@ def plain(mean: MeanOver = "sum") -> Objective:
 def clipped(
     low: Low = 0.2,
     high: High = 0.2,
-    mean: MeanOver = "sequence",
+    mean: MeanOver = "episode",
     dual: Dual = None,
     beta: Beta = 0.0,
 ) -> Objective:

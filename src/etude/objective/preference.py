@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from etude.objective.terms import Objective, Term, TokenLoss, objective, segment_sum, spread, sum_per_sequence
-from etude.policy.outputs import Outputs
+from etude.batch import Batch
+from etude.models.outputs import Outputs
+from etude.objective.terms import Objective, Term, TokenLoss, objective, segment_sum, spread, sum_per_episode
 from etude.settings import Setting
-from etude.train.batch import Batch
 
 
 def implicit_rewards(out: Outputs, batch: Batch) -> Tensor:
@@ -53,4 +53,4 @@ def dpo_loss(
         right = torch.zeros_like(d).index_add(0, torch.cat([chosen, rejected]), (margin > 0).to(d).repeat(2))
         return spread(per_episode, batch.episode, active), {"preferred": right[batch.episode]}
 
-    return objective(Term("preference", loss, sum_per_sequence), reads={"reference"}, unit="group")
+    return objective(Term("preference", loss, sum_per_episode), reads={"reference"}, unit="group")

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from etude.policy.outputs import Outputs
-from etude.train.batch import Batch
+from etude.batch import Batch
+from etude.models.outputs import Outputs
 
 TokenLoss = Tensor | tuple[Tensor, Mapping[str, Tensor]]
 """f32[N], the loss of every token before weighting, and optionally metrics, f32[N] each, averaged over the
@@ -47,9 +47,9 @@ def _units(index: Tensor, active: Tensor) -> float:
 # sum over all tokens of the step / their number (DAPO)
 per_token = Mean("token", lambda b, a: torch.ones_like(b.behaviour), lambda b, a: float(a.sum()))
 # mean over the tokens of an episode, then over episodes (GRPO)
-per_sequence = Mean("sequence", lambda b, a: 1 / _length(b, a), lambda b, a: _units(b.episode, a))
+per_episode = Mean("episode", lambda b, a: 1 / _length(b, a), lambda b, a: _units(b.episode, a))
 # sum over the tokens of an episode, mean over episodes (REINFORCE)
-sum_per_sequence = Mean("sum", lambda b, a: torch.ones_like(b.behaviour), lambda b, a: _units(b.episode, a))
+sum_per_episode = Mean("sum", lambda b, a: torch.ones_like(b.behaviour), lambda b, a: _units(b.episode, a))
 
 
 def per_constant(length: float) -> Mean:
@@ -61,7 +61,7 @@ def per_constant(length: float) -> Mean:
     )
 
 
-def beside(mean: Mean, weight: str = "policy") -> Mean:
+def sharing_denominator(mean: Mean, weight: str = "policy") -> Mean:
     """`mean`, divided by what a term on the row `weight` is divided by: a few sequences laid beside many count as
     members of one batch, not as a mean of their own."""
 
@@ -71,7 +71,7 @@ def beside(mean: Mean, weight: str = "policy") -> Mean:
     return Mean(f"{mean.name} beside {weight}", mean.share, count)
 
 
-MEANS = {"token": per_token, "sequence": per_sequence, "sum": sum_per_sequence}
+MEANS = {"token": per_token, "episode": per_episode, "sum": sum_per_episode}
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,13 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """A sum of terms. `needs`: what `policy.outputs` must provide beyond log-probabilities: "entropy",
+    """A sum of terms. `needs`: what `models.outputs` must provide beyond log-probabilities: "entropy",
     "hidden". `reads`: companions whose log-probability of every token stands in `batch.extras`. `heads`:
     auxiliary linear heads on the trunk {name: outputs}. `unit`: the smallest piece that a micro-batch may hold
     ("episode" | "group" | "batch"). `corrupt` may change the input tokens of a batch
-    (not its targets) before the forward pass; anything random about that is drawn in credit."""
+    (not its targets) before the forward pass; anything random about that is drawn in credit. `extras`: the rows of
+    `batch.extras` that losses read, beside the log-probabilities in `reads`; `silent`: weight rows and extras that
+    these settings leave unread (`etude.channels`)."""
 
     terms: tuple[Term, ...]
     needs: frozenset[str] = frozenset()
@@ -116,6 +118,8 @@ class Objective:
     heads: Mapping[str, int] = field(default_factory=dict)
     unit: str = "episode"
     corrupt: Callable[[Batch], Tensor] | None = None
+    extras: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
 
     def __add__(self, other: Objective) -> Objective:
         units = ("episode", "group", "batch")
@@ -126,13 +130,29 @@ class Objective:
             {**self.heads, **other.heads},
             max(self.unit, other.unit, key=units.index),
             self.corrupt or other.corrupt,
+            self.extras | other.extras,
+            self.silent | other.silent,
         )
 
 
 def objective(
-    *terms: Term, needs: Iterable[str] = (), reads: Iterable[str] = (), unit: str = "episode", **heads: int
+    *terms: Term,
+    needs: Iterable[str] = (),
+    reads: Iterable[str] = (),
+    unit: str = "episode",
+    extras: Iterable[str] = (),
+    silent: Iterable[str] = (),
+    **heads: int,
 ) -> Objective:
-    return Objective(terms, frozenset(needs), frozenset(reads), heads, unit)
+    return Objective(
+        terms,
+        frozenset(needs),
+        frozenset(reads),
+        heads,
+        unit,
+        extras=frozenset(extras),
+        silent=frozenset(silent),
+    )
 
 
 def averaged(whole: Objective, mean: Mean) -> Objective:

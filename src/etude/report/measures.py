@@ -1,5 +1,5 @@
 """The logged means of a step, computed again from its Parquet rows alone: what is on disk can be checked
-against what was printed. The definitions are those of `train.measure.step_metrics`.
+against what was printed. The definitions are those of `train.metrics.step_metrics`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "n": recipe.n,
-        "family": recipe.family,
+        "topic": recipe.topic,
         "year": paper.year if paper else None,
         "paper": paper.title if paper else None,
         "url": paper.url if paper else None,
@@ -53,7 +53,7 @@ def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return found
 
 
-HEADER = ("recipe", "family", "n", "year", "replaces", "confidence", "tests", "claim")
+HEADER = ("recipe", "topic", "n", "year", "replaces", "confidence", "tests", "claim")
 
 
 def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -63,7 +63,7 @@ def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
         number = one["n"] if not isinstance(one["n"], list | tuple) else ",".join(map(str, one["n"]))
         claim = sentence(one["claim"]) if one["claimed"] else "-"
         known = (number or "-", one["year"] or "-", " ".join(one["replaces"]) or "-", one["confidence"])
-        cells.append((one["name"], one["family"], *map(str, known), str(one["tests"]), claim))
+        cells.append((one["name"], one["topic"], *map(str, known), str(one["tests"]), claim))
     return cells
 
 

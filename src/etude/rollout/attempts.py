@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from etude import seeds
-from etude.rollout.player import Player
+from etude.rollout.conversation import Conversation
 from etude.settings import Setting
 from etude.tasks.extract import extract
 from etude.types import Episode, Message, Task, Verdict
@@ -26,11 +26,11 @@ def nth(number: int) -> str:
 
 
 async def attempt(
-    player: Player,
+    conversation: Conversation,
     said: Sequence[Message],
     number: int,
     *,
-    afresh: bool = False,
+    new_context: bool = False,
     plain: Sequence[Message] | None = None,
     tag: str = "",
 ) -> tuple[Verdict, str]:
@@ -38,45 +38,48 @@ async def attempt(
     conversation of its own. `plain`: what the policy would have been asked without help; the tokens of that
     prompt are kept (notes `plain`), so that credit can lay the attempt behind it. Notes `answers`: what each
     attempt answered, as its checker reads it; None where nothing was found."""
-    name, world, replies = tag or nth(number), player.world(), []
-    if world is not None:
-        opening = world.observe()
+    name, environment, replies = tag or nth(number), conversation.environment(), []
+    if environment is not None:
+        opening = environment.observe()
         said, plain = below(said, opening), None if plain is None else below(plain, opening)
     if plain is not None:
-        keep_plain(player, name, plain)
-    (player.afresh if afresh else player.user)(said)
+        keep_plain(conversation, name, plain)
+    (conversation.new_context if new_context else conversation.user)(said)
     while True:
-        replies.append(await player.reply(name))
-        if world is None:
-            verdict: Verdict | None = await player.check(replies[-1])
+        replies.append(await conversation.reply(name))
+        if environment is None:
+            verdict: Verdict | None = await conversation.check(replies[-1])
         else:
-            observation, verdict = world.act(replies[-1])
+            observation, verdict = environment.act(replies[-1])
         if verdict is None:
-            player.user(observation)
+            conversation.user(observation)
             continue
-        if world is not None:
-            player.verdict(verdict)
+        if environment is not None:
+            conversation.verdict(verdict)
         text = "\n".join(replies)
-        player.notes["answers"] = [*player.notes.get("answers", ()), answer_of(player.task, text)]
+        conversation.notes["answers"] = [
+            *conversation.notes.get("answers", ()),
+            answer_of(conversation.task, text),
+        ]
         return verdict, text
 
 
-def keep_plain(player: Player, tag: str, messages: Sequence[Message]) -> None:
+def keep_plain(conversation: Conversation, tag: str, messages: Sequence[Message]) -> None:
     """Keeps the tokens of the prompt under which the part `tag` is to be known without help."""
-    tokens = player.voice.renderer.prompt(messages).tolist()
-    player.notes["plain"] = {**player.notes.get("plain", {}), tag: tokens}
+    tokens = conversation.generator.renderer.prompt(messages).tolist()
+    conversation.notes["plain"] = {**conversation.notes.get("plain", {}), tag: tokens}
 
 
 def answer_of(task: Task, text: str) -> str | None:
     """What an attempt answered, as far as two answers can be told apart; None where there is none."""
     rule = getattr(task.check, "extract", None)
-    found = extract(text, rule) if isinstance(rule, str) and task.world is None else text
+    found = extract(text, rule) if isinstance(rule, str) and task.environment is None else text
     return " ".join((found or "").split()).casefold() or None
 
 
-def due(player: Player, share: float) -> bool:
+def due(conversation: Conversation, share: float) -> bool:
     """Whether a second attempt is among the `share` that is made: a keyed draw."""
-    return seeds.key(player.key, "second") / 2**63 < share
+    return seeds.key(conversation.key, "second") / 2**63 < share
 
 
 def below(messages: Sequence[Message], text: str) -> tuple[Message, ...]:

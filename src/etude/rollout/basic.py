@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from etude.rollout.attempts import AGAIN, attempt, joined
-from etude.rollout.player import Player
+from etude.rollout.conversation import Conversation
 from etude.settings import Setting
 from etude.types import Episode, Task
 
@@ -13,12 +13,12 @@ from etude.types import Episode, Task
 def single():
     """One answer, one verdict. A task that is a world is played to its end."""
 
-    async def rollout(task: Task, player: Player) -> Episode:
-        if task.world is not None:
-            return await in_world(task, player)
-        player.user(task.prompt)
-        await player.check(await player.reply())
-        return player.done()
+    async def rollout(task: Task, conversation: Conversation) -> Episode:
+        if task.environment is not None:
+            return await in_environment(task, conversation)
+        conversation.user(task.prompt)
+        await conversation.check(await conversation.reply())
+        return conversation.done()
 
     return rollout
 
@@ -32,20 +32,20 @@ def retry(
 ):
     """Answer, hear what was wrong, answer again, until right or out of attempts; all in one conversation."""
 
-    async def rollout(task: Task, player: Player) -> Episode:
+    async def rollout(task: Task, conversation: Conversation) -> Episode:
         said = task.prompt
         for number in range(1, attempts + 1):
-            verdict, _ = await attempt(player, said, number)
+            verdict, _ = await attempt(conversation, said, number)
             if verdict.correct:
                 break
             heard = told or verdict.feedback or AGAIN
             said = joined(heard, task.prompt if repeat else ())
-        return player.done()
+        return conversation.done()
 
     return rollout
 
 
-async def in_world(task: Task, player: Player) -> Episode:
+async def in_environment(task: Task, conversation: Conversation) -> Episode:
     """A world is observed and acted in, turn by turn, until it gives its verdict."""
-    await attempt(player, task.prompt, 1, tag="move")
-    return player.done()
+    await attempt(conversation, task.prompt, 1, tag="move")
+    return conversation.done()

@@ -8,43 +8,43 @@ from typing import Any
 import numpy as np
 
 from etude.rollout.attempts import below
-from etude.rollout.player import Player, Voice
-from etude.types import Array, Episode, SamplingParams, Task, Verdict, World
+from etude.rollout.conversation import Conversation, Generator
+from etude.types import Array, Environment, Episode, SamplingParams, Task, Verdict
 
 SHOWN = "demonstration"  # the tag of its spans, and who plays it
 
 
-def demonstrate(task: Task, player: Player) -> Episode:
+def demonstrate(task: Task, conversation: Conversation) -> Episode:
     """The worked solution (`reference`), or the gold answer where there is none, as tokens nobody sampled. Of a world,
     the replies that win under luck 0, each after what it answers to."""
     words = task.reference or task.answer
     if words is None:
         raise ValueError("the task has neither a reference nor an answer to demonstrate")
-    if task.world is not None:
-        _through(task, task.world(0), words.splitlines(), player)
+    if task.environment is not None:
+        _through(task, task.environment(0), words.splitlines(), conversation)
     else:
-        player.user(task.prompt)
-        player.overhear(words, SHOWN)
-    return replace(player.done(), player=SHOWN)
+        conversation.user(task.prompt)
+        conversation.inject(words, SHOWN)
+    return replace(conversation.done(), player=SHOWN)
 
 
-def _through(task: Task, world: World, lines: list[str], player: Player) -> None:
+def _through(task: Task, environment: Environment, lines: list[str], conversation: Conversation) -> None:
     """Replies as the world itself knows them, else the `lines` of the reference; its verdict is the player's."""
-    player.user(below(task.prompt, world.observe()))
-    replies = world.solve() if hasattr(world, "solve") else lines
+    conversation.user(below(task.prompt, environment.observe()))
+    replies = environment.solve() if hasattr(environment, "solve") else lines
     for reply in replies:
-        player.overhear(reply, SHOWN)
-        said, verdict = world.act(reply)
+        conversation.inject(reply, SHOWN)
+        said, verdict = environment.act(reply)
         if verdict is not None:
-            player.verdict(verdict)
+            conversation.verdict(verdict)
             return
-        player.user(said)
+        conversation.user(said)
 
 
 def solution(task: Task, renderer: Any) -> Episode:
     """The same with a renderer alone, where nobody plays."""
-    silent = Voice(None, renderer, SamplingParams(), SHOWN)
-    return demonstrate(task, Player(task, silent, _nobody, 0))
+    silent = Generator(None, renderer, SamplingParams(), SHOWN)
+    return demonstrate(task, Conversation(task, silent, _nobody, 0))
 
 
 async def _nobody(task: Task, answer: str) -> Verdict:

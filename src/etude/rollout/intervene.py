@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from etude.rollout.player import Player
+from etude.rollout.conversation import Conversation
 
 Proposal = tuple[int, str]  # the first wrong step, counted from 0, and what should stand there
 
@@ -37,12 +37,12 @@ def reveals(words: str, answer: str | None) -> bool:
 
 
 async def propose(
-    table: Any, player: Player, steps: Sequence[str], proposer: str, separator: str
+    rollouts: Any, conversation: Conversation, steps: Sequence[str], proposer: str, separator: str
 ) -> Proposal | None:
-    task = table.task
+    task = rollouts.task
     reference = task.reference or task.answer
     if proposer == "reference":
         return first_departure(steps, reference.split(separator) if separator else list(reference))
     listed = "\n".join(f"{i}: {step.strip()}" for i, step in enumerate(steps, 1))
-    player.user(ASK.format(task=task.prompt[-1].content, reference=reference, steps=listed))
-    return read_proposal(await player.reply(tag="proposal"), len(steps))
+    conversation.user(ASK.format(task=task.prompt[-1].content, reference=reference, steps=listed))
+    return read_proposal(await conversation.reply(tag="proposal"), len(steps))

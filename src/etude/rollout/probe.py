@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude import seeds
-from etude.rollout.player import Player
+from etude.rollout.conversation import Conversation
 from etude.settings import Setting
 from etude.types import Array, Episode, Task
 
@@ -72,51 +72,51 @@ def step_index(episode: Episode, cuts: Sequence[int]) -> Array:
 
 
 async def branches(
-    table: Any, episode: Episode, cut: int, number: int, lead: Array | None = None, **params: Any
-) -> list[Player]:
+    rollouts: Any, episode: Episode, cut: int, number: int, lead: Array | None = None, **params: Any
+) -> list[Conversation]:
     """`number` players who went on after the first `cut` tokens, `lead` put into their mouths first. `params`
     as for `Player.reply`."""
-    start = table.take_up(episode, cut, seeds.key("probe", episode.index, cut))
+    start = rollouts.resume_from(episode, cut, seeds.key("probe", episode.index, cut))
     if lead is not None:
-        start.prefill(lead, tag="lead")
+        start.force_prefix(lead, tag="lead")
     return await continued(start, number, **params)
 
 
-async def continued(start: Player, number: int, **params: Any) -> list[Player]:
+async def continued(start: Conversation, number: int, **params: Any) -> list[Conversation]:
     """`number` forks of a player, each after one reply of its own."""
-    players = [start.fork(k) for k in range(number)]
-    await asyncio.gather(*(p.reply(tag="probe", **params) for p in players))
-    return players
+    conversations = [start.fork(k) for k in range(number)]
+    await asyncio.gather(*(p.reply(tag="probe", **params) for p in conversations))
+    return conversations
 
 
-def said(player: Player) -> str:
+def said(conversation: Conversation) -> str:
     """The player's own words since it was last spoken to."""
     words: list[Array] = []
-    for span in player.spans:
+    for span in conversation.spans:
         words = [*words, span.tokens] if span.role == "assistant" else []
-    return player.voice.renderer.decode(np.concatenate(words)) if words else ""
+    return conversation.generator.renderer.decode(np.concatenate(words)) if words else ""
 
 
-def room(table: Any, episode: Episode, cut: int) -> int:
+def room(rollouts: Any, episode: Episode, cut: int) -> int:
     """Tokens that are left of a reply's limit after `cut` tokens of the episode."""
     written = 0
     for span, end in zip(episode.spans, np.cumsum([len(s) for s in episode.spans]), strict=True):
         if end >= cut:
             written = cut - (int(end) - len(span)) if span.role == "assistant" else 0
             break
-    return max(1, table.voice.params.max_tokens - written)
+    return max(1, rollouts.generator.params.max_tokens - written)
 
 
 async def noting(
-    table: Any, episodes: Sequence[Episode], look: Callable[[Episode], Awaitable[Mapping[str, Any]]]
+    rollouts: Any, episodes: Sequence[Episode], look: Callable[[Episode], Awaitable[Mapping[str, Any]]]
 ) -> list[Episode]:
     """The episodes with what `look` finds in their notes. It runs behind the table's boundary: an episode whose
     look fails has failed."""
 
     async def again(episode: Episode) -> list[Episode]:
-        async def noted(task: Task, player: Player) -> Episode:
+        async def noted(task: Task, conversation: Conversation) -> Episode:
             return replace(episode, notes={**episode.notes, **await look(episode)})
 
-        return [episode] if episode.failure else await table.play(episode.index, noted)
+        return [episode] if episode.failure else await rollouts.play(episode.index, noted)
 
     return [e for found in await asyncio.gather(*map(again, episodes)) for e in found]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from etude.errors import UserError
 from etude.rollout.attempts import WRONG, Share, attempt, due, keep_plain, nth, reworded
-from etude.rollout.player import Player
+from etude.rollout.conversation import Conversation
 from etude.rollout.speakers import Address, Longest, Speaker, Who
 from etude.settings import Setting
 from etude.types import Episode, Group, Message, Task, Verdict
@@ -49,11 +49,11 @@ def reconsider(
 ):
     """An attempt, then, without a word on whether it was right, another one in the same conversation."""
 
-    async def rollout(task: Task, player: Player) -> Episode:
-        await attempt(player, task.prompt, 1)
-        if due(player, second):
-            await attempt(player, (Message("user", told),), 2)
-        return player.done()
+    async def rollout(task: Task, conversation: Conversation) -> Episode:
+        await attempt(conversation, task.prompt, 1)
+        if due(conversation, second):
+            await attempt(conversation, (Message("user", told),), 2)
+        return conversation.done()
 
     return rollout
 
@@ -92,22 +92,22 @@ class Refine:
         self.reads = self.speaker.reads if self.speaker else frozenset()
         self.second, self.always, self.hint = second, always, hint
 
-    async def __call__(self, task: Task, player: Player) -> Episode:
-        verdict, answer = await attempt(player, task.prompt, 1)
-        if (verdict.correct and not self.always) or not due(player, self.second):
-            return player.done()
+    async def __call__(self, task: Task, conversation: Conversation) -> Episode:
+        verdict, answer = await attempt(conversation, task.prompt, 1)
+        if (verdict.correct and not self.always) or not due(conversation, self.second):
+            return conversation.done()
         facts = {
             "question": task.prompt[-1].content,
             "answer": answer,
             "feedback": heard(verdict, task, self.hint),
         }
         if self.speaker:
-            keep_plain(player, CRITIQUE, reworded(task.prompt, JUDGE_PLAIN.format(**facts)))
+            keep_plain(conversation, CRITIQUE, reworded(task.prompt, JUDGE_PLAIN.format(**facts)))
             asked = reworded(task.prompt, self.ask.format(**facts))
-            facts["feedback"] = await self.speaker.say(player, asked, CRITIQUE)
+            facts["feedback"] = await self.speaker.say(conversation, asked, CRITIQUE)
         again = reworded(task.prompt, self.again.format(**facts))
-        await attempt(player, again, 2, afresh=True, plain=task.prompt)
-        return player.done()
+        await attempt(conversation, again, 2, new_context=True, plain=task.prompt)
+        return conversation.done()
 
 
 class Reflect:
@@ -135,19 +135,19 @@ class Reflect:
         self.second, self.threshold, self.remember, self.hint = second, threshold, remember, hint
         self.memory = ""
 
-    async def __call__(self, task: Task, player: Player) -> Episode:
-        verdict, answer = await attempt(player, task.prompt, 1)
-        if verdict.reward >= self.threshold or not due(player, self.second):
-            return player.done()
+    async def __call__(self, task: Task, conversation: Conversation) -> Episode:
+        verdict, answer = await attempt(conversation, task.prompt, 1)
+        if verdict.reward >= self.threshold or not due(conversation, self.second):
+            return conversation.done()
         question = task.prompt[-1].content
         memory = REMEMBERED.format(self.memory) if self.remember and self.memory else ""
         feedback = heard(verdict, task, self.hint)
         asked = self.ask.format(question=question, answer=answer, feedback=feedback, memory=memory)
-        said = await self.speaker.say(player, reworded(task.prompt, asked), REFLECTION)
+        said = await self.speaker.say(conversation, reworded(task.prompt, asked), REFLECTION)
         advice = between_tags(said)
         again = reworded(task.prompt, self.again.format(advice=advice, question=question))
-        await attempt(player, again, 2, afresh=True, plain=task.prompt)
-        return player.done(reflection=advice)
+        await attempt(conversation, again, 2, new_context=True, plain=task.prompt)
+        return conversation.done(reflection=advice)
 
     def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
         """Remembers the last advice that helped."""

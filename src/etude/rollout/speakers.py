@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from etude import seeds
 from etude.errors import UserError
-from etude.rollout.player import Failed, Player
+from etude.rollout.conversation import Conversation, Failed
 from etude.settings import Setting
 from etude.types import Message, SamplingParams
 
@@ -45,25 +45,27 @@ class Speaker:
         self.reads = frozenset({COMPANION[who]} if who in COMPANION else ())
         self.remote = Remote(address) if who == "remote" else None
 
-    async def say(self, player: Player, said: Sequence[Message], tag: str, **params: Any) -> str:
+    async def say(self, conversation: Conversation, said: Sequence[Message], tag: str, **params: Any) -> str:
         """The words on `said`, in a conversation of their own within the player's episode, named `tag`."""
-        player.afresh(said)
+        conversation.new_context(said)
         if self.who == "policy":
-            return await player.reply(tag, self.longest, **params)
-        text = await self.words(player, said, **params)
-        player.overhear(text, tag)
+            return await conversation.reply(tag, self.longest, **params)
+        text = await self.words(conversation, said, **params)
+        conversation.inject(text, tag)
         return text
 
-    async def words(self, player: Player, said: Sequence[Message], **params: Any) -> str:
+    async def words(self, conversation: Conversation, said: Sequence[Message], **params: Any) -> str:
         """The words alone, which leave no trace in the episode."""
-        key = seeds.key(player.key, "speaker", player.turns)
+        key = seeds.key(conversation.key, "speaker", conversation.turns)
         if self.remote is not None:
-            settings = replace(player.voice.params, **params)
+            settings = replace(conversation.generator.params, **params)
             return await self.remote(
                 said, replace(settings, max_tokens=self.longest or settings.max_tokens), key
             )
-        voice = player.voices[COMPANION[self.who]] if self.who in COMPANION else player.voice
-        other = Player(player.task, voice, player.judge, key, player.index)
+        generator = (
+            conversation.generators[COMPANION[self.who]] if self.who in COMPANION else conversation.generator
+        )
+        other = Conversation(conversation.task, generator, conversation.check_runner, key, conversation.index)
         other.user(said)
         return await other.reply(max_tokens=self.longest, **params)
 

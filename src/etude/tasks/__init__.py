@@ -51,14 +51,16 @@ def source(name: str, params: Mapping[str, Any] | None = None, called: str | Non
         from etude.lab.tasks import LabSource
 
         return LabSource(name, params, called)
-    from etude.tasks import worlds
+    from etude.tasks import environments
 
-    if name in worlds.KINDS:
-        return worlds.WorldSource(name, params, called)
+    if name in environments.KINDS:
+        return environments.EnvironmentSource(name, params, called)
     from etude.tasks import gym
 
     if name not in (*gym.names(), *gym.EXCLUDED):
-        raise UserError(f"there is no task '{name}'{nearest(name, [*gym.names(), *worlds.KINDS, 'lab'])}")
+        raise UserError(
+            f"there is no task '{name}'{nearest(name, [*gym.names(), *environments.KINDS, 'lab'])}"
+        )
     return gym.GymSource(name, params, called)
 
 
@@ -66,7 +68,7 @@ def catalogue(name: str | None = None) -> list[Info]:
     """Every task source, or the one called `name`: form, parameters, levels, and what its tasks carry.
     Sources that cannot be used say why in `fault`. Raises UserError for an unknown name."""
     from etude.lab import tasks as lab
-    from etude.tasks import files, gym, worlds
+    from etude.tasks import environments, files, gym
 
     file = Info(
         "FILE.jsonl",
@@ -76,7 +78,7 @@ def catalogue(name: str | None = None) -> list[Info]:
         {},
         ("reference", "hints", "feedback"),
     )
-    everything = [*gym.names(), *gym.EXCLUDED, *worlds.KINDS, "lab", file.name]
+    everything = [*gym.names(), *gym.EXCLUDED, *environments.KINDS, "lab", file.name]
     if name is not None and name not in everything:
         raise UserError(f"there is no task '{name}'{nearest(name, everything)}")
     wanted = sorted(everything) if name is None else [name]
@@ -87,5 +89,5 @@ def catalogue(name: str | None = None) -> list[Info]:
         elif each == "lab":
             found.append(lab.info())
         else:
-            found.append(worlds.info(each) if each in worlds.KINDS else gym.info(each))
+            found.append(environments.info(each) if each in environments.KINDS else gym.info(each))
     return found

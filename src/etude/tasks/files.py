@@ -82,7 +82,9 @@ class Listed:
         if self._info is not None:
             return self._info
         carries = [
-            w for w in ("reference", "hints", "world") if any(getattr(t, w) for t in self.tasks("train"))
+            w
+            for w in ("reference", "hints", "environment")
+            if any(getattr(t, w) for t in self.tasks("train"))
         ]
         levels = {kind: self.levels(kind) for kind in self.kinds}
         line = f"{len(self._parts['train'])} training and {len(self._parts['eval'])} evaluation tasks"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etude.tasks.spec import Param
-from etude.types import Check, World
+from etude.types import Check, Environment
 
 FEEDBACK = Param(
     "feedback", typing.Literal["none", "unary", "hint", "full"], "unary", "what a failed attempt is told"
@@ -21,7 +21,7 @@ class Made:
     """One item. Either `world` (with its `content`, which names it) or `check` and `answer`."""
 
     prompt: str
-    world: Callable[..., World] | None = None
+    environment: Callable[..., Environment] | None = None
     content: Any = None
     check: Check | None = None
     answer: str | None = None
@@ -36,7 +36,7 @@ class Kind:
     levels: tuple[Mapping[str, Any], ...]  # what each level sets
     refuse: Callable[[dict[str, Any]], str]  # why the settings cannot be used, or ""
     make: Callable[[dict[str, Any], int], Made]  # (settings, seed) -> one item
-    form: str = "world"  # "world" | "generator"
+    form: str = "environment"  # "environment" | "generator"
 
 
 def out_of_range(settings: Mapping[str, Any], **bounds: tuple[float, float]) -> str:

@@ -32,23 +32,23 @@ class Lake:
     turns: int
     feedback: str = "unary"
 
-    def __call__(self, luck: int = 0) -> Walk:
+    def __call__(self, seed: int = 0) -> Walk:
         """A new episode. Where the ice is slippery, each `luck` slips in its own way."""
         if self.slips is None:
             return Walk(self)
-        return Walk(replace(self, slips=item_seed("luck", self.slips, luck)))
+        return Walk(replace(self, slips=item_seed("luck", self.slips, seed)))
 
-    def luck(self, turn: int) -> float:
+    def chance(self, turn: int) -> float:
         """The draw in [0, 1) that decides where a step slips to."""
         return 0.0 if self.slips is None else item_seed("slip", self.slips, turn) / 2**63
 
     def move(self, state: int, action: int, turn: int) -> int:
         """The cell (row * columns + column) that a step leads to."""
-        total, luck = 0.0, self.luck(turn)
+        total, seed = 0.0, self.chance(turn)
         outcomes = _table(self.rows, self.slips is not None)[state][action]
         for probability, cell, _, _ in outcomes:
             total += probability
-            if luck < total:
+            if seed < total:
                 return int(cell)
         return int(outcomes[-1][1])
 

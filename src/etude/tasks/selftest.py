@@ -11,7 +11,7 @@ def self_test(task: Task) -> None:
     """Gold must pass and a corrupted answer must fail; for a world, its own solution must win and doing
     nothing must not. Runs the check in this process. Raises UserError naming the source and the fault."""
     source = f"task source '{task.meta.get('source', task.kind)}', kind '{task.kind}'"
-    if task.world is not None:
+    if task.environment is not None:
         _world(task, source)
         return
     if task.answer is None:
@@ -34,18 +34,18 @@ def _judge(task: Task, text: str, source: str, what: str) -> Verdict:
 
 
 def _world(task: Task, source: str) -> None:
-    assert task.world is not None
-    solve = getattr(task.world(0), "solve", None)
+    assert task.environment is not None
+    solve = getattr(task.environment(0), "solve", None)
     if solve is None:
         raise UserError(f"{source}: the world has no solve() to test it with")
-    world, verdict = task.world(0), None
+    environment, verdict = task.environment(0), None
     for reply in solve():
-        _, verdict = world.act(reply)
+        _, verdict = environment.act(reply)
     if verdict is None or not verdict.correct:
         raise UserError(f"{source}: the world's own solution does not win")
-    world, verdict, turns = task.world(0), None, 0
+    environment, verdict, turns = task.environment(0), None, 0
     while verdict is None:
-        _, verdict = world.act("nothing at all")
+        _, verdict = environment.act("nothing at all")
         turns += 1
         if turns > 10_000:
             raise UserError(f"{source}: a player who does nothing is never stopped")

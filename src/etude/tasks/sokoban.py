@@ -36,7 +36,7 @@ class Room:
     turns: int
     feedback: str = "unary"
 
-    def __call__(self, luck: int = 0) -> Pushing:
+    def __call__(self, seed: int = 0) -> Pushing:
         """A new episode; nothing in it is left to chance."""
         return Pushing(self)
 

@@ -35,7 +35,7 @@ def digest(content: Any) -> str:
 @dataclass(frozen=True)
 class Info:
     """What a source is, for the catalogue. `carries`: what its tasks bring: "reference", "hints",
-    "feedback", "steps", "world". `form`: "generator" | "world" | "file". `fault`: why it cannot be used."""
+    "feedback", "steps", "environment". `form`: "generator" | "environment" | "file". `fault`: why it cannot be used."""
 
     name: str
     form: str

@@ -29,7 +29,7 @@ class Errand:
     turns: int
     feedback: str = "unary"
 
-    def __call__(self, luck: int = 0) -> Calling:
+    def __call__(self, seed: int = 0) -> Calling:
         """A new episode; nothing in it is left to chance."""
         return Calling(self)
 
@@ -99,7 +99,7 @@ class Total:
     steps: tuple[tuple[str, int], ...]  # "+" | "-" | "*" and a number
     feedback: str = "unary"
 
-    def __call__(self, luck: int = 0) -> Keeping:
+    def __call__(self, seed: int = 0) -> Keeping:
         """A new episode; nothing in it is left to chance."""
         return Keeping(self)
 

@@ -19,7 +19,7 @@ class RunSettings:
     """Everything about a run that is not a method. One word per quantity."""
 
     tasks_per_step: Annotated[int, Setting("tasks trained on per step", "tasks", low=1)] = 16
-    attempts: Annotated[int, Setting("episodes per task", "episodes", low=1)] = 8
+    group_size: Annotated[int, Setting("episodes per task", "episodes", low=1)] = 8
     max_tokens: Annotated[int, Setting("longest reply", "tokens", low=1)] = 32
     temperature: Annotated[float, Setting("sampling temperature", low=0.01, high=10)] = 1.0
     top_p: Annotated[float, Setting("nucleus kept when sampling; 1 is off", low=0.01, high=1)] = 1.0

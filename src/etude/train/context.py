@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from etude import seeds
-from etude.policy.outputs import Outputs
-from etude.train.batch import pack, unpack
+from etude.batch import pack, unpack
+from etude.models.outputs import Outputs
 from etude.train.step import Learner
 from etude.types import Array, SamplingParams, Signal
 
@@ -22,8 +22,8 @@ class Context:
     tasks: Any  # tasks.TaskSet
     learner: Learner
     sampling: SamplingParams
-    companions: dict[str, Any] = field(default_factory=dict)  # name -> Policy, or Learner where it is trained
-    attempts: int = 8
+    auxiliary: dict[str, Any] = field(default_factory=dict)  # name -> Policy, or Learner where it is trained
+    group_size: int = 8
     step: int = 0
     drawn: int = 0  # tasks drawn so far: the index of the next one
     progress: float = 0.0  # share of the budget spent, in [0, 1]
@@ -51,7 +51,7 @@ class Context:
 
     def with_logp(self, signals: Sequence[Signal], companion: str) -> list[Signal]:
         """`extras[companion]` = the companion's log-probability of every trained token."""
-        model = self.companions[companion]
+        model = self.auxiliary[companion]
         logp = self.rows(signals, lambda out: out.logp, policy=getattr(model, "policy", model))
         return [replace(s, extras={**s.extras, companion: row}) for s, row in zip(signals, logp, strict=True)]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from etude import seeds
-from etude.rollout.table import Table
+from etude.rollout.group_rollout import GroupRollout
 from etude.types import Group, Request
 
 if TYPE_CHECKING:
@@ -50,34 +50,34 @@ def collect(run: Run) -> tuple[list[Group], list[Group]]:
         fresh = play(run, requests)
         drawn += fresh
         run.guard(drawn)
-        kept += run.select([g for g in fresh if g.episodes or g.demonstrations], run.context)
+        kept += run.filter([g for g in fresh if g.episodes or g.demonstrations], run.context)
     return kept, drawn
 
 
 def play(run: Run, requests: Sequence[Request], purpose: str = "train") -> list[Group]:
     """Plays every request at a table of its own, all at once. Deterministic: keys name what they are for."""
     context = run.context
-    tables = []
+    group_rollouts = []
     for request in requests:
         index, context.drawn = context.drawn, context.drawn + 1
         task = run.tasks.draw(request, index, context.seed)
-        tables.append(
-            Table(
+        group_rollouts.append(
+            GroupRollout(
                 task=task,
                 request=request,
-                samples=request.samples or run.settings.attempts,
-                voice=run.voice,
-                judge=run.judge,
+                samples=request.samples or run.settings.group_size,
+                generator=run.generator,
+                check_runner=run.check_runner,
                 rollout=run.rollout,
                 reward=run.reward,
                 key=seeds.key(context.seed, purpose, context.step, index, task.key),
                 progress=context.progress,
-                voices=run.voices,
+                generators=run.generators,
                 admits=lambda task: not run.tasks.held(task),
             )
         )
 
     async def together() -> list[Group]:
-        return list(await asyncio.gather(*(table.group(run.gather) for table in tables)))
+        return list(await asyncio.gather(*(rollouts.group(run.group_rollout) for rollouts in group_rollouts)))
 
     return run.loop.run_until_complete(together())

@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from etude.batch import pack
 from etude.errors import Refused, UserError
 from etude.recipe import Recipe
 from etude.report.health import Health
 from etude.report.run import RunDirectory
-from etude.rollout.player import Voice
+from etude.rollout.conversation import Generator
 from etude.train import checkpoint
-from etude.train.batch import pack
 from etude.train.config import Plan, RunSettings
 from etude.train.context import Context
-from etude.train.diagnose import Diagnosis, diagnose
 from etude.train.loop import play
-from etude.train.measure import step_metrics
+from etude.train.metrics import step_metrics
+from etude.train.preflight import Diagnosis, diagnose
 from etude.train.rescore import rescored
 from etude.train.step import alive_share
 from etude.types import Group, Request, Signal
@@ -43,9 +43,9 @@ class Run:
     context: Context
     tasks: Any
     stages: dict[str, Any]  # the built stages by name
-    voice: Voice
-    voices: dict[str, Voice]
-    judge: Any
+    generator: Generator
+    generators: dict[str, Generator]
+    check_runner: Any
     pool: Any
     loop: asyncio.AbstractEventLoop
     holdout: list[Any]
@@ -69,7 +69,7 @@ class Run:
     @property
     def policies(self) -> list[Any]:
         """The policy and its companions."""
-        return [getattr(c, "policy", c) for c in (self.learner, *self.context.companions.values())]
+        return [getattr(c, "policy", c) for c in (self.learner, *self.context.auxiliary.values())]
 
     @property
     def finished(self) -> bool:
@@ -193,7 +193,7 @@ class Run:
         groups = play(self, requests, "preflight")
         self.context.drawn = drawn
         self.guard(groups)
-        kept = self.select([g for g in groups if g.episodes or g.demonstrations], self.context)
+        kept = self.filter([g for g in groups if g.episodes or g.demonstrations], self.context)
         signals = self.credit(kept, self.context)
         alive = alive_share(pack(signals, self.context.sampling), self.objective)
         for name, state in learning.items():  # what the rehearsal taught is forgotten
@@ -203,11 +203,11 @@ class Run:
     @property
     def _learning(self) -> dict[str, Any]:
         """Stages and companions with a state."""
-        named = {**self.stages, **self.context.companions}
+        named = {**self.stages, **self.context.auxiliary}
         return {n: part for n, part in named.items() if hasattr(part, "state_dict")}
 
     def diagnose(self, groups: Sequence[Group], alive: float) -> Diagnosis:
-        return diagnose(groups, alive, self.settings.max_tokens, self.voice.renderer.decode)
+        return diagnose(groups, alive, self.settings.max_tokens, self.generator.renderer.decode)
 
     def _stalled(self, drawn: Sequence[Group], alive: float) -> None:
         found = self.diagnose(drawn, alive)
@@ -236,7 +236,7 @@ class Run:
             "learner": self.learner.state_dict(),
             "stages": {k: v.state_dict() for k, v in self._learning.items()},
             "meters": [
-                getattr(c, "policy", c).meter for c in (self.learner, *self.context.companions.values())
+                getattr(c, "policy", c).meter for c in (self.learner, *self.context.auxiliary.values())
             ],
             "health": self.health,
             "tasks": self.tasks.fingerprint(),
@@ -255,7 +255,7 @@ class Run:
         for name, value in state["stages"].items():
             self._learning[name].load_state_dict(value)
         for owner, meter in zip(
-            (self.learner, *self.context.companions.values()), state["meters"], strict=True
+            (self.learner, *self.context.auxiliary.values()), state["meters"], strict=True
         ):
             getattr(owner, "policy", owner).meter = meter
         self.directory.truncate(self.context.step)

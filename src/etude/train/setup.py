@@ -15,10 +15,10 @@ from typing import Any
 from etude import __version__
 from etude.errors import Refused, UserError
 from etude.methods import build, find, resolved_stages
-from etude.recipe import NEEDS, STANDARD, Companion, Recipe
+from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.run import RunDirectory
-from etude.rollout.player import Voice
-from etude.rollout.table import judge_with
+from etude.rollout.conversation import Generator
+from etude.rollout.group_rollout import checks_in
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.train.context import Context
@@ -113,7 +113,7 @@ def missing(recipe: Recipe, settings: RunSettings, tasks: Any, seed: int) -> Non
         "answer": all(t.answer or t.reference for t in samples),
         "steps": all(t.meta.get("steps") for t in samples),
         "feedback": all(t.meta.get("feedback", "hint") in ("hint", "full") for t in samples),
-        "text": all(t.world is None for t in samples),
+        "text": all(t.environment is None for t in samples),
         "teacher": settings.teacher is not None,
     }
     for need in recipe.all_needs:
@@ -172,7 +172,7 @@ def _load_tasks(spec: str) -> Any:
 
 
 def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, Any]:
-    from etude.policy.model import Policy
+    from etude.models.policy import Policy
 
     common: dict[str, Any] = {"precision": settings.precision, "backbone": settings.backbone}
     models = {
@@ -199,10 +199,10 @@ def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[s
     return models
 
 
-def _companions(recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, Companion]:
+def _companions(recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, AuxiliaryModel]:
     wanted = {name for part in stages.values() for name in getattr(part, "reads", ())}
     standard = {name: STANDARD[name] for name in sorted(wanted) if name in STANDARD}
-    return {**standard, **recipe.all_companions}
+    return {**standard, **recipe.all_auxiliary}
 
 
 def _assemble(
@@ -219,25 +219,27 @@ def _assemble(
 
     policy = models.pop("policy")
     learner = Learner(policy, stages["update"], "policy", plan.seed, settings.micro_tokens, settings.sampling)
-    companions = {}
+    auxiliary = {}
     for name, model in models.items():
         companion = _companions(recipe, stages)[name]
         trained = companion.source == "copy"
         update = type(stages["update"])(lr=companion.lr * stages["update"].lr)
-        companions[name] = (
+        auxiliary[name] = (
             Learner(model, update, name, plan.seed, settings.micro_tokens, settings.sampling)
             if trained
             else model
         )
     sampler = policy.sampler(settings.rows)
-    voice = Voice(sampler, policy.renderer, settings.sampling, "policy", settings.context)
-    voices = {
-        name: Voice(model.sampler(settings.rows), model.renderer, settings.sampling, name, settings.context)
-        for name, model in companions.items()
+    generator = Generator(sampler, policy.renderer, settings.sampling, "policy", settings.context)
+    generators = {
+        name: Generator(
+            model.sampler(settings.rows), model.renderer, settings.sampling, name, settings.context
+        )
+        for name, model in auxiliary.items()
         if not isinstance(model, Learner)
     }
     pool = Pool(seconds=settings.check_seconds)
-    context = Context(plan.seed, tasks, learner, settings.sampling, companions, settings.attempts)
+    context = Context(plan.seed, tasks, learner, settings.sampling, auxiliary, settings.group_size)
     run = Run(
         plan=plan,
         settings=settings,
@@ -246,14 +248,14 @@ def _assemble(
         context=context,
         tasks=tasks,
         stages=stages,
-        voice=voice,
-        voices=voices,
-        judge=None,
+        generator=generator,
+        generators=generators,
+        check_runner=None,
         pool=pool,
         loop=asyncio.new_event_loop(),
         holdout=list(holdout),
     )
-    run.judge = judge_with(pool, sampler, run.times)
+    run.check_runner = checks_in(pool, sampler, run.times)
     return run
 
 

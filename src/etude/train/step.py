@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import torch
 
 from etude import seeds
+from etude.batch import Batch, pack
 from etude.errors import UserError
 from etude.objective.terms import Objective
 from etude.settings import Setting
-from etude.train.batch import Batch, pack
 from etude.types import Episode, SamplingParams, Signal
 
 

@@ -11,21 +11,23 @@ from etude.credit.group import Credit, standardised
 from etude.credit.outcome import assigned
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.player import Player
-from etude.rollout.table import Gather, Table
+from etude.rollout.conversation import Conversation
+from etude.rollout.group_rollout import GroupRollout, GroupRolloutStage
 from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Message, Signal, Task
 
 
-def hinted(number: int) -> Callable[[Task, Player], Awaitable[Episode]]:
+def hinted(number: int) -> Callable[[Task, Conversation], Awaitable[Episode]]:
     """One answer to the prompt with hint `number` (from 1, the vaguest) below it; training sees the prompt."""
 
-    async def rollout(task: Task, player: Player) -> Episode:
+    async def rollout(task: Task, conversation: Conversation) -> Episode:
         *before, last = task.prompt
         hint = task.hints[min(number, len(task.hints)) - 1]
-        player.user((*before, Message(last.role, f"{last.content}\n\nHint: {hint}")), instead=task.prompt)
-        await player.check(await player.reply())
-        return player.done(guided=True)
+        conversation.user(
+            (*before, Message(last.role, f"{last.content}\n\nHint: {hint}")), instead=task.prompt
+        )
+        await conversation.check(await conversation.reply())
+        return conversation.done(guided=True)
 
     return rollout
 
@@ -33,18 +35,18 @@ def hinted(number: int) -> Callable[[Task, Player], Awaitable[Episode]]:
 def after_failure(
     hint: Annotated[int, Setting("which of the task's hints, from 1, the vaguest", low=1)] = 1,
     attempts: Annotated[float, Setting("guided attempts per failed one; 0: never", low=0, high=8)] = 1.0,
-) -> Gather:
+) -> GroupRolloutStage:
     """Every player on its own; where all of them are wrong, as many again with a hint
     (Guide, arXiv 2506.13923)."""
 
-    async def gather(table: Table) -> list[Episode]:
-        first = await table.plays(range(table.samples))
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        first = await rollouts.plays(range(rollouts.samples))
         if any(e.correct for e in first):
             return first
-        seats = range(table.samples, table.samples + round(attempts * table.samples))
-        return first + await table.plays(seats, hinted(hint))
+        seats = range(rollouts.samples, rollouts.samples + round(attempts * rollouts.samples))
+        return first + await rollouts.plays(seats, hinted(hint))
 
-    return gather
+    return group_rollout
 
 
 def apart(rewards: Array, guided: Array) -> Array:
@@ -74,7 +76,6 @@ def two_crowds(
 RECIPE = Recipe(
     name="guide",
     base=GRPO,
-    family="objective",
     n=73,
     paper=Paper(
         "Adaptive Guidance Accelerates Reinforcement Learning of Reasoning Models", "2506.13923", 2025
@@ -88,7 +89,7 @@ RECIPE = Recipe(
         "hints are the task's own, the vaguest by default, where the paper has a stronger model write them",
         "the attempts' own rollout is a single answer: guided attempts do not follow a replaced rollout stage",
     ),
-    stages={"gather": stage(after_failure), "credit": stage(two_crowds)},
+    stages={"group_rollout": stage(after_failure), "credit": stage(two_crowds)},
     needs=("hints",),
     confidence="guess",
     claim="On tasks with pass@k = 0, hints with the corrected ratio raise the un-hinted solve rate faster than GRPO.",
@@ -98,6 +99,6 @@ RECIPE = Recipe(
             lambda: apart(np.array([0.0, 0, 1, 0]), np.array([False, False, True, True])),
             [0, 0, 1 / 1.0002, -1 / 1.0002],
         ),
-        Reduction("never guided it is GRPO", "grpo", {"gather.attempts": 0.0}),
+        Reduction("never guided it is GRPO", "grpo", {"group_rollout.attempts": 0.0}),
     ),
 )

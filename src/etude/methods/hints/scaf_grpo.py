@@ -49,26 +49,26 @@ class Scaffold:
         self.begin, self.prompt = begin, prompt
         self.seen: dict[str, float] = {}
 
-    async def __call__(self, table: Any) -> list[Episode]:
-        first = await table.plays(range(table.samples))
+    async def __call__(self, rollouts: Any) -> list[Episode]:
+        first = await rollouts.plays(range(rollouts.samples))
         failed = [i for i, e in enumerate(first) if e.failure is None and not e.correct]
         solved = any(e.correct for e in first)
-        if solved or not failed or table.progress < self.begin:
+        if solved or not failed or rollouts.progress < self.begin:
             return first
-        tried = await self._climb(table)
+        tried = await self._climb(rollouts)
         found = next((e for e in tried if e.correct), None)
         if found is not None:
-            ways = self._ways(found, table.voice.renderer.prompt(table.task.prompt))
+            ways = self._ways(found, rollouts.generator.renderer.prompt(rollouts.task.prompt))
             for place, way in zip(failed[::-1], ways, strict=False):
                 first[place] = replace(way, index=first[place].index)
         return first + [e for e in tried if e.failure is not None]
 
-    async def _climb(self, table: Any) -> list[Episode]:
+    async def _climb(self, rollouts: Any) -> list[Episode]:
         """One attempt per hint until one is right; each has a seat of its own, whatever came before."""
         tried: list[Episode] = []
-        for level in range(1, len(table.task.hints) + 1):
-            fresh = await table.play(table.samples + level - 1, task=with_hint(table.task, level))
-            tried += [replace(e, task=table.task, notes={**e.notes, "hint": level}) for e in fresh]
+        for level in range(1, len(rollouts.task.hints) + 1):
+            fresh = await rollouts.play(rollouts.samples + level - 1, task=with_hint(rollouts.task, level))
+            tried += [replace(e, task=rollouts.task, notes={**e.notes, "hint": level}) for e in fresh]
             if any(e.correct for e in fresh):
                 break
         return tried
@@ -101,7 +101,6 @@ class Scaffold:
 
 RECIPE = Recipe(
     name="scaf_grpo",
-    family="curriculum",
     n=181,
     paper=Paper(
         "Scaf-GRPO: Scaffolded Group Relative Policy Optimization for Enhancing LLM Reasoning",
@@ -119,8 +118,8 @@ RECIPE = Recipe(
         "with gather.prompt=plain a rollout that states the question more than once is trained without the hint only in the first",
         "alone it is trained as GRPO; `topr+scaf_grpo` and the like take credit and loss from the other",
     ),
-    stages={"gather": stage(Scaffold)},
-    alone=GRPO,
+    stages={"group_rollout": stage(Scaffold)},
+    default_base=GRPO,
     needs=("hints", "text"),
     claim="On tasks that eight attempts do not solve, hints lift the accuracy without hints where GRPO stays flat.",
     examples=(
@@ -129,6 +128,6 @@ RECIPE = Recipe(
             lambda: standardised(np.eye(8)[7], 0.0),
             [*[-(7**-0.5)] * 7, 7**0.5],
         ),
-        Reduction("nobody is helped: GRPO", "grpo", {"gather.begin": 1.0}),
+        Reduction("nobody is helped: GRPO", "grpo", {"group_rollout.begin": 1.0}),
     ),
 )

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from etude.batch import Batch
 from etude.credit.group import constant
+from etude.models.outputs import Outputs
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
-from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe
-from etude.rollout.table import optional_verdict
+from etude.rollout.group_rollout import optional_verdict
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Group, Signal
 
 
@@ -62,7 +62,7 @@ RECIPE = Recipe(
         "objective": stage(reverse_kl),
     },
     needs=("teacher",),
-    defaults={"attempts": 1},
+    defaults={"group_size": 1},
     examples=(
         ByHand(
             "said with 1/2, teacher 1/8: pushed down by ln 4; the other way round: up by ln 4",

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from etude.batch import Batch
 from etude.credit.imitate import shown
 from etude.methods.imitation.sft import RECIPE as SFT
+from etude.models.outputs import Outputs
 from etude.objective.imitation import cross_entropy
 from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Array, Group, Signal, Span
 
 
@@ -95,7 +95,6 @@ P = torch.tensor([0.2, 0.4, 0.75])
 RECIPE = Recipe(
     name="ditto",
     base=SFT,
-    family="objective",
     n=114,
     paper=Paper(
         "Learning to Break the Loop: Analyzing and Mitigating Repetitions for Neural Text Generation",

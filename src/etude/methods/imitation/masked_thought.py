@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from torch import Tensor
 
+from etude.batch import Batch
 from etude.credit.imitate import shown
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.objective.imitation import cross_entropy
@@ -16,7 +17,6 @@ from etude.objective.policy import MeanOver
 from etude.objective.terms import Objective
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Group, Signal
 
 
@@ -61,7 +61,6 @@ def cross_entropy_with_holes(mean: MeanOver = "token") -> Objective:
 RECIPE = Recipe(
     name="masked_thought",
     base=SFT,
-    family="objective",
     n=127,
     paper=Paper(
         "Masked Thought: Simply Masking Partial Reasoning Steps Can Improve Mathematical Reasoning Learning of Language Models",

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from etude import seeds
+from etude.batch import Batch
 from etude.credit.imitate import shown
 from etude.methods.imitation.sft import RECIPE as SFT
+from etude.models.outputs import Outputs
 from etude.objective.policy import MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
-from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Group, Signal
 
 
@@ -48,7 +48,7 @@ def picked(p: Tensor, uniform: Tensor) -> Tensor:
 def one_token(
     beta: Annotated[float, Setting("reward of a token that is not the demonstration's", high=1)] = -0.1,
     kappa: Annotated[float, Setting("temperature of the draws, times that of the run", low=1)] = 1.3,
-    mean: MeanOver = "sequence",
+    mean: MeanOver = "episode",
 ) -> Objective:
     """-(1/K) sum_j R(a_j) log pi(a_j | s_t), a_j ~ pi^(1/kappa): R = 1 for the demonstration's token, else beta
     (OTR, arXiv 2509.26313)."""
@@ -74,7 +74,6 @@ def one_token(
 
 RECIPE = Recipe(
     name="otr",
-    family="sft_rl",
     n=9,
     base=SFT,
     paper=Paper(

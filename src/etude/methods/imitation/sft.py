@@ -14,10 +14,10 @@ from etude.types import Episode
 def shown_only():
     """Nobody plays: the demonstration is all there is."""
 
-    async def gather(table: Any) -> list[Episode]:
-        return [table.demonstrate()]
+    async def group_rollout(rollouts: Any) -> list[Episode]:
+        return [rollouts.demonstrate()]
 
-    return gather
+    return group_rollout
 
 
 RECIPE = Recipe(
@@ -26,7 +26,7 @@ RECIPE = Recipe(
     "The solution is the task's `reference`, or its gold answer where there is none.",
     equation="L = - mean_t log pi(y*_t)",
     stages={
-        "gather": stage(shown_only),
+        "group_rollout": stage(shown_only),
         "credit": stage(demonstrations),
         "objective": stage(cross_entropy),
     },

@@ -16,7 +16,7 @@ from etude.credit.weigh import gradient
 from etude.objective.hybrid import actor_critic_and_imitation, imitation
 from etude.objective.policy import plain
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.beside import beside
+from etude.rollout.demonstrations import beside
 from etude.settings import Setting, stage
 from etude.train.step import Update
 from etude.types import Group, Signal
@@ -108,7 +108,6 @@ class Balance:
 
 RECIPE = Recipe(
     name="amft",
-    family="sft_rl",
     n=143,
     paper=Paper(
         "AMFT: Aligning LLM Reasoners by Meta-Learning the Optimal Imitation-Exploration Balance",
@@ -127,7 +126,7 @@ RECIPE = Recipe(
         "mu starts at 0.5, as in the README; the released settings file has 0.8",
     ),
     stages={
-        "gather": stage(beside, warmup=0.2),
+        "group_rollout": stage(beside, warmup=0.2),
         "credit": stage(Balance),
         "objective": stage(actor_critic_and_imitation),
         "update": stage(Update, passes=2),
@@ -143,7 +142,7 @@ RECIPE = Recipe(
         Reduction(
             "mu fixed at 0: PPO",
             "ppo",
-            {"gather.warmup": 0, "credit.start": 0, "credit.low": 0, "credit.high": 0},
+            {"group_rollout.warmup": 0, "credit.start": 0, "credit.low": 0, "credit.high": 0},
         ),
     ),
 )

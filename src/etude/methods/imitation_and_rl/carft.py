@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from etude import seeds
+from etude.batch import Batch
 from etude.credit.imitate import tagged
 from etude.credit.kl_penalty import Regularised
 from etude.methods.imitation_and_rl.reft import RECIPE as REFT
+from etude.models.outputs import Outputs
 from etude.objective.hybrid import actor_critic_and_imitation
 from etude.objective.policy import High, Low, MeanOver, ValueClip, ValueWeight
-from etude.objective.terms import Objective, Term, TokenLoss, objective, segment_sum, spread, sum_per_sequence
-from etude.policy.outputs import Outputs
+from etude.objective.terms import Objective, Term, TokenLoss, objective, segment_sum, spread, sum_per_episode
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.beside import beside
+from etude.rollout.demonstrations import beside
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Group, Signal
 
 
@@ -83,7 +83,7 @@ def contrast(coefficient: float, tau: float, top: float, size: int) -> Objective
             per_episode = per_episode.index_add(0, mine, found)
         return spread(per_episode, batch.episode, right)
 
-    term = Term("contrast", loss, sum_per_sequence, weight="contrast", coefficient=coefficient)
+    term = Term("contrast", loss, sum_per_episode, weight="contrast", coefficient=coefficient)
     return objective(term, needs={"hidden"}, unit="batch", value=1, embed=size)
 
 
@@ -92,7 +92,7 @@ def contrasted(
     high: High = 0.2,
     value_clip: ValueClip = 0.2,
     value_weight: ValueWeight = 0.1,
-    mean: MeanOver = "sequence",
+    mean: MeanOver = "episode",
     coefficient: Annotated[float, Setting("weight of the contrastive loss", low=0)] = 0.1,
     tau: Annotated[float, Setting("temperature of the contrast", low=0.01)] = 0.2,
     top: Annotated[float, Setting("cosine above which nothing is pulled closer", low=-1, high=1)] = 0.9,
@@ -105,7 +105,6 @@ def contrasted(
 
 RECIPE = Recipe(
     name="carft",
-    family="sft_rl",
     n=97,
     base=REFT,
     paper=Paper(
@@ -124,7 +123,7 @@ RECIPE = Recipe(
         "guess: a token's embedding is that of the state in which it is chosen, and the end token is pooled too",
     ),
     stages={
-        "gather": stage(beside, warmup=0.2),
+        "group_rollout": stage(beside, warmup=0.2),
         "credit": stage(Contrasted),
         "objective": stage(contrasted),
     },
@@ -148,8 +147,8 @@ RECIPE = Recipe(
         Reduction(
             "without the contrast: ReFT",
             "reft",
-            {"gather.warmup": 0.0, "objective.coefficient": 0.0, "objective.value_weight": 5.0},
-            {"gather.warmup": 0.0},
+            {"group_rollout.warmup": 0.0, "objective.coefficient": 0.0, "objective.value_weight": 5.0},
+            {"group_rollout.warmup": 0.0},
         ),
     ),
 )

@@ -10,7 +10,7 @@ from etude.credit.hybrid import practised
 from etude.credit.imitate import shown
 from etude.objective.hybrid import practise_and_imitate
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.beside import beside
+from etude.rollout.demonstrations import beside
 from etude.settings import Setting, stage
 from etude.types import Group, Signal
 
@@ -36,7 +36,6 @@ def gated(
 
 RECIPE = Recipe(
     name="hpt",
-    family="sft_rl",
     n=185,
     paper=Paper("Towards a Unified View of Large Language Model Post-Training", "2509.04419", 2025),
     idea="Imitation and reinforcement are one gradient estimator with different masks and reference probabilities. "
@@ -45,7 +44,7 @@ RECIPE = Recipe(
     equation="L = a L_RL + b c L_SFT, (a, b) = (1, 0) if the share of right attempts > gate, else (0, 1);  "
     "L_RL = - sum rho (r - mean r) / (G L)",
     departures=("the divisor L of the RL loss is 64 tokens by default, where the paper has 8192",),
-    stages={"gather": stage(beside), "credit": stage(gated), "objective": stage(practise_and_imitate)},
+    stages={"group_rollout": stage(beside), "credit": stage(gated), "objective": stage(practise_and_imitate)},
     needs=("answer",),
     claim="From a weak base HPT solves more tasks than SFT followed by RL at equal steps, and its share of imitation falls by itself.",
     examples=(

@@ -18,7 +18,7 @@ from etude.objective.hybrid import Entropy
 from etude.objective.policy import Dual, High, Length, Low, clipped
 from etude.objective.terms import Objective, averaged, per_constant
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.player import Player
+from etude.rollout.conversation import Conversation
 from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Signal, Task
 
@@ -38,22 +38,22 @@ def one_prefixed(
     """Ordinary attempts, and as the last one the policy's continuation of a demonstration's first part
     (arXiv 2507.01679)."""
 
-    async def gather(table: Any) -> list[Episode]:
-        uniform = seeds.generator(table.key, "prefix").random()
-        words = table.demonstrate().spans[-1].tokens
-        cut = int(given_share(uniform, min(low, high), high, table.progress) * len(words))
+    async def group_rollout(rollouts: Any) -> list[Episode]:
+        uniform = seeds.generator(rollouts.key, "prefix").random()
+        words = rollouts.demonstrate().spans[-1].tokens
+        cut = int(given_share(uniform, min(low, high), high, rollouts.progress) * len(words))
 
-        async def continued(task: Task, player: Player) -> Episode:
-            player.user(task.prompt)
-            player.prefill(words[:cut])
-            await player.check(await player.reply())
-            return player.done()
+        async def continued(task: Task, conversation: Conversation) -> Episode:
+            conversation.user(task.prompt)
+            conversation.force_prefix(words[:cut])
+            await conversation.check(await conversation.reply())
+            return conversation.done()
 
-        last = table.samples - 1
-        ordinary = await table.plays(range(last))
-        return [*ordinary, *await table.play(last, continued)]
+        last = rollouts.samples - 1
+        ordinary = await rollouts.plays(range(last))
+        return [*ordinary, *await rollouts.play(last, continued)]
 
-    return gather
+    return group_rollout
 
 
 def hybrid_advantages(plain: Array, hybrid: float, joined: bool) -> tuple[Array, float, float]:
@@ -115,7 +115,6 @@ def dual_clipped(
 
 RECIPE = Recipe(
     name="prefix_rft",
-    family="sft_rl",
     n=262,
     paper=Paper("Blending Supervised and Reinforcement Fine-Tuning with Prefix Sampling", "2507.01679", 2025),
     idea="In each group one attempt is begun by the demonstration and finished by the model. "
@@ -127,7 +126,11 @@ RECIPE = Recipe(
         "guess: low_t ends at 0.05, high is 0.95 and 20% of the prefix is kept (from memory in the catalogue)",
         "baselines as in the released code; credit.joined=true has the paper's text, where the hybrid joins the group",
     ),
-    stages={"gather": stage(one_prefixed), "credit": stage(prefixed), "objective": stage(dual_clipped)},
+    stages={
+        "group_rollout": stage(one_prefixed),
+        "credit": stage(prefixed),
+        "objective": stage(dual_clipped),
+    },
     needs=("answer", "text"),
     claim="Beats RL alone on tasks that no attempt solves, and SFT on held-out tasks.",
     examples=(
@@ -137,6 +140,8 @@ RECIPE = Recipe(
             lambda: np.hstack(hybrid_advantages(np.array([1.0, 0.0]), 1.0, False)),
             [0.5, -0.5, 0.5, 1.0],
         ),
-        Reduction("nothing given: Dr. GRPO", "dr_grpo", {"gather.high": 0.0, "objective.entropy": 0.0}),
+        Reduction(
+            "nothing given: Dr. GRPO", "dr_grpo", {"group_rollout.high": 0.0, "objective.entropy": 0.0}
+        ),
     ),
 )

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from etude.credit.kl_penalty import Regularised
 from etude.objective.hybrid import actor_critic_and_imitation
-from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
-from etude.rollout.beside import warmed_up
-from etude.rollout.table import verdict
+from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
+from etude.rollout.demonstrations import warmed_up
+from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.testing.examples import example_episode
 from etude.train.step import Update
@@ -30,7 +30,6 @@ def partial_verdict(
 
 RECIPE = Recipe(
     name="reft",
-    family="sft_rl",
     n=124,
     paper=Paper("ReFT: Reasoning with Reinforced Fine-Tuning", "2401.08967", 2024),
     idea="A short warm-up imitates the demonstrations. "
@@ -41,17 +40,17 @@ RECIPE = Recipe(
     departures=(
         "the reward of 0.1 goes to wrong answers that ended by themselves: verdicts do not say whether an answer could be extracted",
         "warm-up and practice are one run with one optimiser: the first fifth of the budget imitates",
-        "as many attempts per task as the run makes (run.attempts), where the paper samples one",
+        "as many attempts per task as the run makes (run.group_size), where the paper samples one",
     ),
     stages={
-        "gather": stage(warmed_up),
+        "group_rollout": stage(warmed_up),
         "reward": stage(partial_verdict),
         "credit": stage(Regularised),
-        "objective": stage(actor_critic_and_imitation, mean="sequence", value_weight=5.0),
+        "objective": stage(actor_critic_and_imitation, mean="episode", value_weight=5.0),
         "update": stage(Update, passes=2),
     },
     needs=("answer",),
-    companions={"reference": Companion("start")},
+    auxiliary={"reference": AuxiliaryModel("start")},
     claim="After the same warm-up, ReFT ends above continued SFT on the same tasks.",
     examples=(
         ByHand(
@@ -66,7 +65,7 @@ RECIPE = Recipe(
             "without warm-up, KL and partial rewards: PPO",
             "ppo",
             {
-                "gather.warmup": 0.0,
+                "group_rollout.warmup": 0.0,
                 "reward.partial": 0.0,
                 "credit.beta": 0.0,
                 "objective.mean": "token",

@@ -56,12 +56,12 @@ class Interleave:
 def demonstrated_if_unsolved():
     """The demonstration where the task was asked for because nothing solved it, attempts otherwise."""
 
-    async def gather(table: Any) -> list[Episode]:
-        if table.request.why == UNSOLVED:
-            return [table.demonstrate()]
-        return await table.plays(range(table.samples))
+    async def group_rollout(rollouts: Any) -> list[Episode]:
+        if rollouts.request.why == UNSOLVED:
+            return [rollouts.demonstrate()]
+        return await rollouts.plays(range(rollouts.samples))
 
-    return gather
+    return group_rollout
 
 
 def centred_or_imitated():
@@ -75,7 +75,6 @@ def centred_or_imitated():
 
 RECIPE = Recipe(
     name="relift",
-    family="sft_rl",
     n=131,
     paper=Paper(
         "Learning What Reinforcement Learning Can't: Interleaved Online Fine-Tuning for Hardest Questions",
@@ -93,7 +92,7 @@ RECIPE = Recipe(
     ),
     stages={
         "curriculum": stage(Interleave),
-        "gather": stage(demonstrated_if_unsolved),
+        "group_rollout": stage(demonstrated_if_unsolved),
         "credit": stage(centred_or_imitated),
         "objective": stage(practise_and_imitate),
     },

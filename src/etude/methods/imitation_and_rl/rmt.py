@@ -16,9 +16,9 @@ from etude.curriculum.sampler import Uniform
 from etude.objective.hybrid import Imitation, imitation
 from etude.objective.policy import Beta, kl_to_start, plain
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
+from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import solution
-from etude.rollout.player import Player
 from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Message, Request, Signal, Task, Verdict
 
@@ -31,7 +31,7 @@ class Scored(Uniform):
         tasks = [context.tasks.draw(Request(), context.drawn + i, context.seed) for i in range(n)]
         shown = [solution(task, context.policy.renderer) for task in tasks]
         signals = [imitate(e, tagged(e, "demonstration")) for e in shown]
-        model = context.companions["reference"]
+        model = context.auxiliary["reference"]
         rows = context.rows(signals, lambda out: out.entropy, {"entropy"}, policy=model)
         found = [row[s.weights["imitation"] != 0] for row, s in zip(rows, signals, strict=True)]
         return [
@@ -46,32 +46,32 @@ def think_and_guess(words: Array, place: int, budget: int, tags: tuple[str, str]
     """A rollout: the text before `place`, a thought of at most twice the budget, one token. Right iff that is
     the text's own. Notes: `spot`, `thought` and `budget` (tokens)."""
 
-    async def rollout(task: Task, player: Player) -> Episode:
-        opening, closing = map(player.voice.renderer.tokenizer.encode, tags)
+    async def rollout(task: Task, conversation: Conversation) -> Episode:
+        opening, closing = map(conversation.generator.renderer.tokenizer.encode, tags)
         *before, last = task.prompt
         asked = f"{last.content}\n\n{ASK.format(budget=budget)}"
-        player.user((*before, Message(last.role, asked)))
-        player.prefill(np.concatenate([words[:place], opening]))
-        await player.reply(tag="thought", max_tokens=2 * budget)
-        thought, stop = sum(len(s) for s in player.spans if s.tag == "thought"), player.stop
-        player.prefill(closing)
-        await player.reply(tag="guess", max_tokens=1)
-        player.stop = stop
-        right = player.spans[-1].tokens.tolist() == [int(words[place])]
-        player.verdict(Verdict(float(right), right))
-        return player.done(spot=place, thought=thought, budget=budget)
+        conversation.user((*before, Message(last.role, asked)))
+        conversation.force_prefix(np.concatenate([words[:place], opening]))
+        await conversation.reply(tag="thought", max_tokens=2 * budget)
+        thought, stop = sum(len(s) for s in conversation.spans if s.tag == "thought"), conversation.stop
+        conversation.force_prefix(closing)
+        await conversation.reply(tag="guess", max_tokens=1)
+        conversation.stop = stop
+        right = conversation.spans[-1].tokens.tolist() == [int(words[place])]
+        conversation.verdict(Verdict(float(right), right))
+        return conversation.done(spot=place, thought=thought, budget=budget)
 
     return rollout
 
 
 async def guesses(
-    table: Any, words: Array, places: Sequence[int], budget: int, tags: tuple[str, str]
+    rollouts: Any, words: Array, places: Sequence[int], budget: int, tags: tuple[str, str]
 ) -> list[Episode]:
     """`samples` thoughts, each with a guess, before each of the `places` of int32[n] `words`."""
     plays = [
-        table.play(n * table.samples + i, think_and_guess(words, place, budget, tags))
+        rollouts.play(n * rollouts.samples + i, think_and_guess(words, place, budget, tags))
         for n, place in enumerate(places)
-        for i in range(table.samples)
+        for i in range(rollouts.samples)
     ]
     return [e for found in await asyncio.gather(*plays) for e in found]
 
@@ -110,17 +110,17 @@ def think_and_predict(
     """At each drawn place of a text, `samples` times a thought and then one predicted token; and the text itself
     (RMT, arXiv 2509.24375)."""
 
-    async def gather(table: Any) -> list[Episode]:
-        shown = table.demonstrate()
+    async def group_rollout(rollouts: Any) -> list[Episode]:
+        shown = rollouts.demonstrate()
         words = shown.spans[-1].tokens
-        budget = max(least, int(start * shrink**table.progress))
-        chances = bins(early, late, begin, end, table.progress)
-        rng = seeds.generator(table.key, "spots")
-        places = spots(table.task.meta.get("entropy"), len(words), positions, chances, rng)
-        episodes = await guesses(table, words, places, budget, (opening, closing))
+        budget = max(least, int(start * shrink**rollouts.progress))
+        chances = bins(early, late, begin, end, rollouts.progress)
+        rng = seeds.generator(rollouts.key, "spots")
+        places = spots(rollouts.task.meta.get("entropy"), len(words), positions, chances, rng)
+        episodes = await guesses(rollouts, words, places, budget, (opening, closing))
         return [*episodes, replace(shown, notes={**shown.notes, "spots": tuple(places)})]
 
-    return gather
+    return group_rollout
 
 
 def triangle(thought: int, budget: int) -> float:
@@ -173,7 +173,6 @@ def predict_and_read(next_token: Imitation = 0.1, beta: Beta = 0.0) -> Objective
 
 RECIPE = Recipe(
     name="rmt",
-    family="sft_rl",
     n=141,
     paper=Paper("Reinforcement Mid-Training", "2509.24375", 2025),
     idea="A text is training ground for reasoning: before some of its tokens the model thinks, and is rewarded when it then guesses the token. "
@@ -188,13 +187,13 @@ RECIPE = Recipe(
     ),
     stages={
         "curriculum": stage(Scored),
-        "gather": stage(think_and_predict),
+        "group_rollout": stage(think_and_predict),
         "reward": stage(budgeted),
         "credit": stage(by_spot),
         "objective": stage(predict_and_read),
     },
     needs=("answer", "text"),
-    companions={"reference": Companion("start")},
+    auxiliary={"reference": AuxiliaryModel("start")},
     claim="Dropping next-token prediction hurts next-token accuracy most, and budgets shorten thoughts without loss.",
     examples=(
         ByHand(
@@ -203,6 +202,8 @@ RECIPE = Recipe(
             [0, 0.5, 1, 0.5, 0],
         ),
         ByHand("halfway through the curriculum", lambda: bins(0.6, 0.6, 0.3, 0.7, 0.5), [0.4, 0.2, 0.4]),
-        Reduction("no token thought about: next-token prediction", "sft", {"gather.positions": 0}, scale=0.1),
+        Reduction(
+            "no token thought about: next-token prediction", "sft", {"group_rollout.positions": 0}, scale=0.1
+        ),
     ),
 )

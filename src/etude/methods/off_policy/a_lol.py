@@ -10,37 +10,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from etude.batch import Batch
 from etude.credit.imitate import tagged
+from etude.models.outputs import Outputs
 from etude.objective.off_policy import per_answer
-from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_sequence
-from etude.policy.outputs import Outputs
-from etude.recipe import ByHand, Companion, Paper, Recipe
+from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
+from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe
+from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import demonstrate
-from etude.rollout.player import Player
-from etude.rollout.table import DEMONSTRATION, Gather, Table
+from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout, GroupRolloutStage
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Episode, Group, Signal, Task
 
 
-async def judged_solution(task: Task, player: Player) -> Episode:
+async def judged_solution(task: Task, conversation: Conversation) -> Episode:
     """The task's own solution, judged like any other; in a world, by the world."""
-    if task.world is None:
-        await player.check(task.reference or task.answer or "")
-    return demonstrate(task, player)
+    if task.environment is None:
+        await conversation.check(task.reference or task.answer or "")
+    return demonstrate(task, conversation)
 
 
 def by_the_start(
     traces: Annotated[bool, Setting("the tasks' own solutions, judged, are data as well")] = False,
-) -> Gather:
+) -> GroupRolloutStage:
     """Attempts of the policy as it was when the run began: an offline data set, read once
     (A-LoL, arXiv 2305.14718)."""
 
-    async def gather(table: Table) -> list[Episode]:
-        written = await replace(table, voice=table.voices["reference"]).plays(range(table.samples))
-        return written + await table.play(DEMONSTRATION, judged_solution) if traces else written
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        written = await replace(rollouts, generator=rollouts.generators["reference"]).plays(
+            range(rollouts.samples)
+        )
+        return written + await rollouts.play(DEMONSTRATION, judged_solution) if traces else written
 
-    return gather
+    return group_rollout
 
 
 def whole_answer(episode: Episode) -> Signal:
@@ -70,7 +72,7 @@ def above_value(
     def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
         signals = [whole_answer(e) for g in groups for e in (*g.episodes, *g.demonstrations)]
         if baseline:
-            critic = context.companions["critic"]
+            critic = context.auxiliary["critic"]
             values = context.rows(signals, lambda out: out.heads["value"][:, 0], policy=critic.policy)
             own = [s for s in signals if not s.episode.demonstration]
             critic.learn(estimate_value(), own, context.step, context.progress)
@@ -109,14 +111,13 @@ def offline(
         w = clipped_weights(gap, batch.episode, weight, epsilon)
         return (beta - w * batch.advantage) * out.logp, {"importance": w}
 
-    term = Term("policy", loss, sum_per_sequence, proportional=not beta)
+    term = Term("policy", loss, sum_per_episode, proportional=not beta)
     return objective(term, reads={"reference"})
 
 
 TWICE, SAME = torch.tensor([1.2, 1.2]).log(), torch.zeros(2, dtype=torch.int64)  # two tokens of one answer
 RECIPE = Recipe(
     name="a_lol",
-    family="objective",
     n=54,
     paper=Paper(
         "Improving Language Models with Advantage-based Offline Policy Gradients", "2305.14718", 2023
@@ -129,8 +130,8 @@ RECIPE = Recipe(
         "the data are attempts of the starting policy, written as training goes: a set made beforehand, read once",
         "V learns online from those attempts, after judging them, instead of from a validation set beforehand",
     ),
-    stages={"gather": stage(by_the_start), "credit": stage(above_value), "objective": stage(offline)},
-    companions={"critic": Companion("copy", lr=0.0, heads={"value": 1})},
+    stages={"group_rollout": stage(by_the_start), "credit": stage(above_value), "objective": stage(offline)},
+    auxiliary={"critic": AuxiliaryModel("copy", lr=0.0, heads={"value": 1})},
     claim="On a noisy set of solutions, keeping A > 0 beats imitating all of them, in fewer steps.",
     examples=(
         ByHand("of an answer", lambda: clipped_weights(TWICE, SAME, "answer", 0.9), [1.44, 1.44]),

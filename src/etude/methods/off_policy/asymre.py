@@ -10,7 +10,6 @@ from etude.testing.examples import example_advantages
 RECIPE = Recipe(
     name="asymre",
     base=REC,
-    family="objective",
     n=112,
     paper=Paper(
         "Asymmetric REINFORCE for off-Policy Reinforcement Learning: Balancing positive and negative rewards",

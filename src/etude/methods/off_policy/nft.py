@@ -9,16 +9,16 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
+from etude.batch import Batch
 from etude.credit.group import Credit, constant
-from etude.curriculum.gate import mixed_only
+from etude.curriculum.filter import mixed_only
+from etude.models.outputs import Outputs
 from etude.objective.off_policy import per_answer
 from etude.objective.policy import Length
-from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, per_constant, per_sequence
-from etude.policy.outputs import Outputs
+from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, per_constant, per_episode
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.testing.examples import example_advantages
-from etude.train.batch import Batch
 from etude.types import Group, Signal
 
 BY_PASS_RATE: dict[str, Callable[[float], float]] = {
@@ -70,13 +70,12 @@ def negative_aware(
         wrong = negative * a * (1 - r) / r * held.log()  # a (1-r)/r = -w
         return torch.where(a > 0, -a * log_r, wrong), {"negative_ratio": n}
 
-    mean = per_sequence if whole else per_constant(length)
+    mean = per_episode if whole else per_constant(length)
     return objective(Term("policy", loss, mean, proportional=True))
 
 
 RECIPE = Recipe(
     name="nft",
-    family="objective",
     n=61,
     paper=Paper(
         "Bridging Supervised Learning and Reinforcement Learning in Math Reasoning", "2505.18116", 2025
@@ -88,7 +87,7 @@ RECIPE = Recipe(
     departures=(
         "the constant divisor is 64 tokens per episode instead of 1000 per batch share; it only scales the rate",
     ),
-    stages={"select": stage(mixed_only), "credit": stage(rated), "objective": stage(negative_aware)},
+    stages={"filter": stage(mixed_only), "credit": stage(rated), "objective": stage(negative_aware)},
     claim="At equal samples NFT ends above rejection-sampling fine-tuning.",
     examples=(
         ByHand(

@@ -11,7 +11,6 @@ from etude.settings import stage
 UP, RHO = torch.ones(4), torch.tensor([0.5, 1.0, 1.5, 4.0])
 REC = Recipe(
     name="rec",
-    family="objective",
     n=112,
     paper=Paper(
         "Group-Relative REINFORCE Is Secretly an Off-Policy Algorithm: Demystifying Some Myths About GRPO and Its Friends",
@@ -26,7 +25,7 @@ REC = Recipe(
         "staleness comes from replaying the last 20 steps evenly, where the paper synchronises the sampler every 20 steps",
     ),
     stages={
-        "select": stage(Replay, steps=20),
+        "filter": stage(Replay, steps=20),
         "credit": stage(balanced_mean),
         "objective": stage(relative),
     },
@@ -53,7 +52,6 @@ REC = Recipe(
 OPMD = Recipe(
     name="opmd",
     base=REC,
-    family="objective",
     n=112,
     paper=REC.paper,
     idea="Instead of a clip, a quadratic pull on the log-ratio keeps the policy near the one that wrote the data. "

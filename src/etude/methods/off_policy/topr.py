@@ -6,16 +6,16 @@ from typing import Annotated
 
 import torch
 
+from etude.batch import Batch
 from etude.credit.group import Credit
 from etude.credit.outcome import outcome
 from etude.curriculum.replay import Replay
+from etude.models.outputs import Outputs
 from etude.objective.off_policy import per_answer
-from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, sum_per_sequence
-from etude.policy.outputs import Outputs
+from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, sum_per_episode
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.testing.examples import example_advantages
-from etude.train.batch import Batch
 
 
 def tapered(
@@ -32,7 +32,7 @@ def tapered(
             weight = torch.where(batch.advantage < 0, weight, 1.0)
         return -weight * batch.advantage * out.logp, {"taper": weight}
 
-    return objective(Term("policy", loss, sum_per_sequence, proportional=True))
+    return objective(Term("policy", loss, sum_per_episode, proportional=True))
 
 
 def shifted(
@@ -44,7 +44,6 @@ def shifted(
 
 RECIPE = Recipe(
     name="topr",
-    family="objective",
     n=103,
     paper=Paper(
         "Tapered Off-Policy REINFORCE: Stable and efficient reinforcement learning for LLMs",
@@ -58,7 +57,7 @@ RECIPE = Recipe(
     departures=(
         "the groups of the last 8 steps are replayed evenly (select.steps); the paper's schedule of sampling is not known",
     ),
-    stages={"select": stage(Replay), "credit": stage(shifted), "objective": stage(tapered)},
+    stages={"filter": stage(Replay), "credit": stage(shifted), "objective": stage(tapered)},
     claim="Over many passes on one fixed batch TOPR keeps improving while plain REINFORCE degenerates.",
     examples=(
         ByHand("c = 0: plus and minus one", lambda: example_advantages(shifted(), [1, 0]), [1.0, -1.0]),

@@ -58,7 +58,6 @@ def beta_normalised(
 
 RECIPE = Recipe(
     name="bnpo",
-    family="objective",
     n=92,
     paper=Paper("BNPO: Beta Normalization Policy Optimization", "2506.02864", 2025),
     idea="How much an advantage should be scaled depends on how the pass rates of all tasks are spread just now. "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from etude.batch import Batch
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
+from etude.models.outputs import Outputs
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective
-from etude.policy.outputs import Outputs
 from etude.recipe import Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 
 
 def truncated_weight(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from etude.curriculum.gate import mixed_only
+from etude.curriculum.filter import mixed_only
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.table import verdict
+from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.types import Episode
 
@@ -48,7 +48,7 @@ RECIPE = Recipe(
     ),
     stages={
         "objective": stage(clipped, high=0.28, mean="token"),
-        "select": stage(mixed_only),
+        "filter": stage(mixed_only),
         "reward": stage(soft_overlong),
     },
     examples=(
@@ -57,7 +57,7 @@ RECIPE = Recipe(
         Reduction(
             "symmetric clip and sequence mean give GRPO on mixed groups",
             "grpo",
-            {"objective.high": 0.2, "objective.mean": "sequence", "reward.penalty": 0.0},
+            {"objective.high": 0.2, "objective.mean": "episode", "reward.penalty": 0.0},
         ),
     ),
 )

@@ -4,7 +4,7 @@ import numpy as np
 
 from etude.credit.group import group_mean, standardised
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import stage
 
 RECIPE = Recipe(
@@ -23,6 +23,14 @@ RECIPE = Recipe(
         ByHand("rewards 1, 0", lambda: standardised(np.array([1.0, 0.0]), 0.0), [1.0, -1.0]),
         ByHand(
             "1 of 4 right", lambda: standardised(np.array([1.0, 0, 0, 0]), 0.0), [3**0.5, *[-(3**-0.5)] * 3]
+        ),
+        Credited("1 of 2 right", [[1.0, 0.0]], [[1 / 1.0002, -1 / 1.0002]]),
+        OffPolicy(
+            "praise beyond the clip, within it; blame beyond it, within it",
+            ratio=(1.5, 1.1, 0.5, 0.9),
+            advantage=(1.0, 1.0, -1.0, -1.0),
+            loss=(-1.2 - 1.1 + 0.8 + 0.9) / 4,
+            gradient=(0, -1.1 / 4, 0, 0.9 / 4),
         ),
         Reduction(
             "without std, summed over tokens and on-policy it is REINFORCE",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from etude.batch import Batch
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
+from etude.models.outputs import Outputs
 from etude.objective.policy import High, Low
 from etude.objective.terms import (
     Objective,
@@ -11,14 +13,12 @@ from etude.objective.terms import (
     clipped_share,
     log_ratio,
     objective,
-    per_sequence,
+    per_episode,
     segment_mean,
     surrogate,
 )
-from etude.policy.outputs import Outputs
 from etude.recipe import Paper, Recipe, Reduction
 from etude.settings import stage
-from etude.train.batch import Batch
 
 
 def sequence_clipped(low: Low = 3e-4, high: High = 4e-4) -> Objective:
@@ -32,7 +32,7 @@ def sequence_clipped(low: Low = 3e-4, high: High = 4e-4) -> Objective:
         cut = clipped_share(ratio, batch.advantage, low, high)
         return surrogate(ratio, batch.advantage, low, high), {"clip": cut, "ratio": ratio}
 
-    return objective(Term("policy", loss, per_sequence, proportional=True))
+    return objective(Term("policy", loss, per_episode, proportional=True))
 
 
 RECIPE = Recipe(

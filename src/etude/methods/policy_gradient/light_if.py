@@ -86,7 +86,6 @@ def clipped_with_entropy(
 
 TEA_RL = Recipe(
     name="tea_rl",
-    family="objective",
     n=186,
     paper=Paper(
         "Light-IF: Endowing LLMs with Generalizable Reasoning via Preview and Self-Checking for Complex Instruction Following",
@@ -132,7 +131,6 @@ TEA_RL = Recipe(
 ENTROPY_SFT = Recipe(
     name="entropy_sft",
     base=SFT,
-    family="objective",
     n=186,
     paper=TEA_RL.paper,
     idea="Fine-tuning need not make the model surer of what it already says. "

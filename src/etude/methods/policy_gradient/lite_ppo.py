@@ -34,7 +34,6 @@ def mixed_scale(
 
 RECIPE = Recipe(
     name="lite_ppo",
-    family="objective",
     n=261,
     paper=Paper("Part I: Tricks or Traps? A Deep Dive into RL for LLM Reasoning", "2508.08221", 2025),
     idea="Of the many tricks around GRPO, two carry a base model: the batch's standard deviation as scale of the advantage, "

@@ -23,7 +23,6 @@ def signed(
 
 W_REINFORCE = Recipe(
     name="w_reinforce",
-    family="objective",
     n=134,
     paper=Paper(
         "The Surprising Effectiveness of Negative Reinforcement in LLM Reasoning", "2506.01347", 2025

@@ -15,8 +15,8 @@ from etude.credit.kl_penalty import drift
 from etude.objective.entropy import entropy_bonus
 from etude.objective.policy import MeanOver, plain
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
-from etude.rollout.table import verdict
+from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
+from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Signal
 
@@ -60,7 +60,7 @@ def anchored(
     the update after the step before (T1, arXiv 2501.11651)."""
 
     def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        anchor = context.companions["reference"]
+        anchor = context.auxiliary["reference"]
         follow(getattr(anchor, "policy", anchor), context.policy, momentum)
         plain = others_mean()(groups, context)
         gaps = drift([s.episode for s in plain], context)
@@ -82,7 +82,6 @@ def exploring(
 
 RECIPE = Recipe(
     name="t1",
-    family="objective",
     n=189,
     paper=Paper(
         "Advancing Language Model Reasoning through Reinforcement Learning and Inference Scaling",
@@ -100,7 +99,7 @@ RECIPE = Recipe(
         "attempts per task are the run's own (the paper goes up to 64); its SFT stage is a run of sft before",
     ),
     stages={"reward": stage(tidy), "credit": stage(anchored), "objective": stage(exploring)},
-    companions={"reference": Companion("copy")},
+    auxiliary={"reference": AuxiliaryModel("copy")},
     defaults={"temperature": 1.2},
     confidence="guess",
     claim="More attempts per task at an equal number of updates raise accuracy, and keep the KL lower at equal reward.",

@@ -15,8 +15,8 @@ from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.objective.policy import High, Low, ValueClip, ValueWeight, clipped_with_value
 from etude.objective.terms import Objective
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.player import Player
-from etude.rollout.table import Gather, Table, optional_verdict
+from etude.rollout.conversation import Conversation
+from etude.rollout.group_rollout import GroupRollout, GroupRolloutStage, optional_verdict
 from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Request, Signal, Task
 
@@ -58,40 +58,40 @@ class Unfinished:
         self.waiting = list(state["waiting"])
 
 
-def stretch(share: float, before: Episode | None) -> Callable[[Task, Player], Awaitable[Episode]]:
+def stretch(share: float, before: Episode | None) -> Callable[[Task, Conversation], Awaitable[Episode]]:
     """The next `share` of the length limit of one answer, judged once it has ended or reached the limit.
     notes["window"]: how many tokens this step wrote."""
 
-    async def rollout(task: Task, player: Player) -> Episode:
-        limit = player.voice.params.max_tokens
+    async def rollout(task: Task, conversation: Conversation) -> Episode:
+        limit = conversation.generator.params.max_tokens
         if before is None:
-            player.user(task.prompt)
+            conversation.user(task.prompt)
         else:
-            player.spans = list(before.spans)
-        done = sum(len(s) for s in player.spans if s.sampled)
-        await player.reply(max_tokens=min(max(1, round(share * limit)), limit - done))
-        words = np.concatenate([np.zeros(0, np.int32), *(s.tokens for s in player.spans if s.sampled)])
-        if player.stop == "length" and done < len(words) < limit:
-            player.stop = OPEN
+            conversation.spans = list(before.spans)
+        done = sum(len(s) for s in conversation.spans if s.sampled)
+        await conversation.reply(max_tokens=min(max(1, round(share * limit)), limit - done))
+        words = np.concatenate([np.zeros(0, np.int32), *(s.tokens for s in conversation.spans if s.sampled)])
+        if conversation.stop == "length" and done < len(words) < limit:
+            conversation.stop = OPEN
         else:
-            await player.check(player.voice.renderer.decode(words))
-        return player.done(window=len(words) - done)
+            await conversation.check(conversation.generator.renderer.decode(words))
+        return conversation.done(window=len(words) - done)
 
     return rollout
 
 
 def windowed(
     window: Annotated[float, Setting("share of run.max_tokens written per step", low=0.01, high=1)] = 0.5,
-) -> Gather:
+) -> GroupRolloutStage:
     """Goes on with the task's open answers, or begins new ones."""
 
-    async def gather(table: Table) -> list[Episode]:
-        running = {e.index: e for e in table.task.meta.get(RUNNING, ())}
-        seats = list(running) or range(table.samples)
-        found = await asyncio.gather(*(table.play(i, stretch(window, running.get(i))) for i in seats))
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        running = {e.index: e for e in rollouts.task.meta.get(RUNNING, ())}
+        seats = list(running) or range(rollouts.samples)
+        found = await asyncio.gather(*(rollouts.play(i, stretch(window, running.get(i))) for i in seats))
         return [e for episodes in found for e in episodes]
 
-    return gather
+    return group_rollout
 
 
 def egae(reward: Array, value: Array, gamma: float, lam: float, closed: bool) -> Array:
@@ -141,7 +141,6 @@ SEEN, NONE, LAST = np.array([0.2, 0.4]), np.zeros(2), np.array([0.0, 1])  # valu
 RECIPE = Recipe(
     name="t_ppo",
     base=PPO,
-    family="objective",
     n=255,
     paper=Paper("Truncated Proximal Policy Optimization", "2506.15050", 2025),
     idea="Each step writes only a window of every answer; what is not finished goes on at the next step, under the newer policy. "
@@ -155,7 +154,7 @@ RECIPE = Recipe(
     ),
     stages={
         "curriculum": stage(Unfinished),
-        "gather": stage(windowed),
+        "group_rollout": stage(windowed),
         "reward": stage(optional_verdict),
         "credit": stage(extended),
         "objective": stage(windowed_with_value),
@@ -170,7 +169,7 @@ RECIPE = Recipe(
         Reduction(
             "a window as long as the answer is PPO",
             "ppo",
-            {"gather.window": 1.0, "credit.lam": 1.0, "objective.high": 0.2},
+            {"group_rollout.window": 1.0, "credit.lam": 1.0, "objective.high": 0.2},
             {"credit.lam": 1.0},
         ),
     ),

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
+from etude.batch import Batch
 from etude.credit.group import constant
 from etude.credit.pairs import preference_pairs
 from etude.methods.preference.dpo import RECIPE as DPO
+from etude.models.outputs import Outputs
 from etude.objective.preference import dpo_loss, implicit_rewards, pairs_of
-from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_sequence
-from etude.policy.outputs import Outputs
+from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Array, Group, Message, Signal, Span
 
 
@@ -40,7 +40,7 @@ def _under(how: str, signals: Sequence[Signal], context: Any) -> list[Array]:
         spans = (prompt, *episode.spans[first:])
         sizes.append((len(prompt), sum(len(s) for s in episode.spans[:first])))
         asked.append(constant(replace(episode, spans=spans), 0.0))
-    model = context.companions["reference"]
+    model = context.auxiliary["reference"]
     rows = context.rows(asked, lambda out: out.logp, policy=model)
     return [np.append(np.zeros(old, np.float32), r[new:]) for r, (new, old) in zip(rows, sizes, strict=True)]
 
@@ -88,13 +88,12 @@ def regularised(
         return -2 * weight * beta * batch.extras["token_reward"] * out.logp
 
     base = dpo_loss(beta)
-    extra = Term("regulariser", regulariser, sum_per_sequence, coefficient=alpha)
+    extra = Term("regulariser", regulariser, sum_per_episode, coefficient=alpha)
     return base + objective(extra, unit="group") if alpha else base
 
 
 RECIPE = Recipe(
     name="t_reg",
-    family="credit",
     n=152,
     base=DPO,
     paper=Paper("T-REG: Preference Optimization with Token-Level Reward Regularization", "2412.02685", 2024),

@@ -16,8 +16,8 @@ from etude.objective.hybrid import Imitation, imitation
 from etude.objective.policy import High, Low, MeanOver, clipped
 from etude.objective.terms import Objective
 from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.rollout.conversation import Conversation
 from etude.rollout.intervene import first_departure, propose, read_proposal, reveals
-from etude.rollout.player import Player
 from etude.rollout.probe import Separator, continued, room, said, steps_of
 from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Signal, Task
@@ -41,23 +41,23 @@ def intervening(
     """Attempts; where all are wrong, also the first of them up to its first wrong step, with that step replaced
     (an episode that nobody played; tags "intervention" and, if kept, "probe")."""
 
-    async def gather(table: Any) -> list[Episode]:
-        episodes = await table.plays(range(table.samples))
+    async def group_rollout(rollouts: Any) -> list[Episode]:
+        episodes = await rollouts.plays(range(rollouts.samples))
         hard = not any(e.correct or e.failure for e in episodes)
-        if not hard or table.progress >= until:
+        if not hard or rollouts.progress >= until:
             return episodes
         wrong = episodes[0]
 
-        async def intervene(task: Task, player: Player) -> list[Episode]:
-            tokenizer = table.voice.renderer.tokenizer
+        async def intervene(task: Task, conversation: Conversation) -> list[Episode]:
+            tokenizer = rollouts.generator.renderer.tokenizer
             cuts, steps = steps_of(tokenizer, wrong, separator)
-            proposal = await propose(table, player, steps, proposer, separator)
+            proposal = await propose(rollouts, conversation, steps, proposer, separator)
             if proposal is None or reveals(proposal[1], task.answer):
                 return []
             cut = cuts[proposal[0]]
-            begun = table.take_up(wrong, cut, INTERVENTION)
-            begun.prefill(tokenizer.encode(proposal[1] + separator), tag="intervention")
-            tried = await continued(begun, continuations, max_tokens=room(table, wrong, cut))
+            begun = rollouts.resume_from(wrong, cut, INTERVENTION)
+            begun.force_prefix(tokenizer.encode(proposal[1] + separator), tag="intervention")
+            tried = await continued(begun, continuations, max_tokens=room(rollouts, wrong, cut))
             verdicts = await asyncio.gather(*(t.check(said(t)) for t in tried))
             right = [t for t, v in zip(tried, verdicts, strict=True) if v.correct][:1]
             return [
@@ -65,9 +65,9 @@ def intervening(
                 for t in right
             ]
 
-        return [*episodes, *await table.play(INTERVENTION, intervene)]
+        return [*episodes, *await rollouts.play(INTERVENTION, intervene)]
 
-    return gather
+    return group_rollout
 
 
 def written(episode: Episode, prefix: bool) -> Array:
@@ -91,7 +91,7 @@ def practise_and_correct(
 
 
 def clipped_and_imitate(
-    low: Low = 0.2, high: High = 0.2, mean: MeanOver = "sequence", imitate: Imitation = 1.0
+    low: Low = 0.2, high: High = 0.2, mean: MeanOver = "episode", imitate: Imitation = 1.0
 ) -> Objective:
     """GRPO's loss and cross-entropy, a token mean."""
     return clipped(low, high, mean) + imitation(imitate)
@@ -99,7 +99,6 @@ def clipped_and_imitate(
 
 RECIPE = Recipe(
     name="intervention",
-    family="credit",
     n=17,
     base=GRPO,
     paper=Paper(
@@ -116,7 +115,7 @@ RECIPE = Recipe(
         "steps are lines, where the paper has paragraphs",
     ),
     stages={
-        "gather": stage(intervening),
+        "group_rollout": stage(intervening),
         "credit": stage(practise_and_correct),
         "objective": stage(clipped_and_imitate),
     },
@@ -129,6 +128,6 @@ RECIPE = Recipe(
             [1, 0],
         ),
         ByHand("the second of three lines departs", lambda: first_departure("abc", "axc")[0], 1),  # type: ignore[index]
-        Reduction("no interventions: GRPO", "grpo", {"gather.until": 0.0}),
+        Reduction("no interventions: GRPO", "grpo", {"group_rollout.until": 0.0}),
     ),
 )

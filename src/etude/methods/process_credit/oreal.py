@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from etude.batch import Batch
 from etude.credit.group import Credit, leave_one_out
 from etude.credit.redistribution import judged
+from etude.models.outputs import Outputs
 from etude.objective.outcome import binary_cross_entropy, to_outcome
 from etude.objective.policy import Beta, kl_to_start
 from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.policy.outputs import Outputs
-from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Array, Episode, Group, Signal
 
 
@@ -59,7 +59,7 @@ def best_and_worst(
         signals = [judged(*one, np.ones(1)) for one in kept]
         if not weigh:
             return signals
-        judge = context.companions[TOKEN_REWARD]
+        judge = context.auxiliary[TOKEN_REWARD]
         judge.learn(estimate_token_reward(), signals, context.step, context.progress)
         scores = context.rows(signals, lambda out: out.heads[TOKEN_REWARD][:, 0], policy=judge.policy)
         return [
@@ -86,7 +86,6 @@ def two_sided(
 
 RECIPE = Recipe(
     name="oreal",
-    family="objective",
     n=170,
     paper=Paper(
         "Exploring the Limit of Outcome Reward for Learning Mathematical Reasoning", "2502.06781", 2025
@@ -100,7 +99,7 @@ RECIPE = Recipe(
         "the token reward learns from a step's answers before it weighs them",
     ),
     stages={"credit": stage(best_and_worst), "objective": stage(two_sided)},
-    companions={TOKEN_REWARD: Companion("copy", lr=4.0, heads={TOKEN_REWARD: 1})},
+    auxiliary={TOKEN_REWARD: AuxiliaryModel("copy", lr=4.0, heads={TOKEN_REWARD: 1})},
     claim="The down-weighted wrong answers beat cloning the right ones alone.",
     examples=(
         ByHand("p = 3/4, then 1/2", lambda: shares(np.array([np.log(3), -np.log(3)]), True), [0.5, 0.0]),

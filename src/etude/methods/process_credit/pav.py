@@ -16,10 +16,10 @@ from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Signal
 
 
-async def value(table: Any, episode: Episode, cut: int, number: int) -> float:
+async def value(rollouts: Any, episode: Episode, cut: int, number: int) -> float:
     """The mean reward of `number` continuations after the first `cut` tokens: a Monte-Carlo value of that prefix."""
-    players = await branches(table, episode, cut, number, max_tokens=room(table, episode, cut))
-    verdicts = await asyncio.gather(*(p.check(said(p)) for p in players))
+    conversations = await branches(rollouts, episode, cut, number, max_tokens=room(rollouts, episode, cut))
+    verdicts = await asyncio.gather(*(p.check(said(p)) for p in conversations))
     return float(np.mean([v.reward for v in verdicts]))
 
 
@@ -31,15 +31,15 @@ def valued_steps(
     """Attempts, with the policy's chance of success after each step but the last (notes `cuts`, `q`)
     (PAV, arXiv 2410.08146)."""
 
-    async def gather(table: Any) -> list[Episode]:
+    async def group_rollout(rollouts: Any) -> list[Episode]:
         async def look(episode: Episode) -> dict[str, Any]:
-            cuts = step_cuts(table.voice.renderer.tokenizer, episode, separator, most)
-            q = await asyncio.gather(*(value(table, episode, cut, probes) for cut in cuts))
+            cuts = step_cuts(rollouts.generator.renderer.tokenizer, episode, separator, most)
+            q = await asyncio.gather(*(value(rollouts, episode, cut, probes) for cut in cuts))
             return {"cuts": cuts, "q": list(q)}
 
-        return await noting(table, await table.plays(range(table.samples)), look)
+        return await noting(rollouts, await rollouts.plays(range(rollouts.samples)), look)
 
-    return gather
+    return group_rollout
 
 
 def prover_progress(q: Array, best_of: int) -> Array:
@@ -72,7 +72,6 @@ def with_progress(
 
 RECIPE = Recipe(
     name="pav",
-    family="credit",
     n=307,
     paper=Paper(
         "Rewarding Progress: Scaling Automated Process Verifiers for LLM Reasoning", "2410.08146", 2024
@@ -86,7 +85,7 @@ RECIPE = Recipe(
         "the prover is best-of-K; its value is computed from the estimate of Q_pi, which is biased for K > 1",
         "guess: alpha = 3 (the paper's is a few units), steps are lines; search at test time is left out",
     ),
-    stages={"gather": stage(valued_steps), "credit": stage(with_progress), "objective": stage(plain)},
+    stages={"group_rollout": stage(valued_steps), "credit": stage(with_progress), "objective": stage(plain)},
     confidence="memory",
     needs=("text",),
     claim="A best-of-K prover accelerates learning; the policy as its own prover (best_of=1) does not.",

@@ -13,7 +13,7 @@ from etude.curriculum.band import within
 from etude.objective.outcome import binary_cross_entropy, to_outcome
 from etude.objective.policy import clipped
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.types import Array, Group, Signal
 
@@ -72,7 +72,7 @@ def implicit_rewards(
 
         def learn() -> None:
             if online:
-                model = context.companions["prm"]
+                model = context.auxiliary["prm"]
                 model.learn(implicit_outcome(beta), lessons, context.step, context.progress)
 
         if judged == "after":
@@ -96,7 +96,6 @@ def implicit_rewards(
 
 RECIPE = Recipe(
     name="prime",
-    family="credit",
     n=154,
     paper=Paper("Process Reinforcement through Implicit Rewards", "2502.01456", 2025),
     idea="A copy of the model learns to tell right answers from wrong ones by how much likelier than the starting model it finds them. "
@@ -108,11 +107,11 @@ RECIPE = Recipe(
         "the reward model's learning rate is twice the policy's, as the paper's 1e-6 is twice its 5e-7",
     ),
     stages={
-        "select": stage(within),
+        "filter": stage(within),
         "credit": stage(implicit_rewards),
         "objective": stage(clipped, mean="token"),
     },
-    companions={"prm": Companion("copy", lr=2.0), "reference": Companion("start")},
+    auxiliary={"prm": AuxiliaryModel("copy", lr=2.0), "reference": AuxiliaryModel("start")},
     claim="Reaches a target accuracy with fewer attempts than RLOO, and a frozen reward model does worse than the online one.",
     examples=(
         ByHand(
@@ -133,8 +132,8 @@ RECIPE = Recipe(
                 "credit.outcome": 1,
                 "credit.whiten": False,
                 "objective.mean": "sum",
-                "select.low": 0,
-                "select.high": 1,
+                "filter.low": 0,
+                "filter.high": 1,
             },
         ),
     ),

@@ -14,7 +14,7 @@ from etude.credit.kl_penalty import drift
 from etude.objective.outcome import to_outcome
 from etude.objective.policy import clipped_with_value
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.testing.examples import example_episode
 from etude.train.step import Update
@@ -75,7 +75,7 @@ def progress_rewards(
         return token_gae(episodes, rewards, context, gamma, lam)
 
     def estimated(episodes: Sequence[Episode], context: Any) -> list[Array]:
-        model, ends = context.companions["progress"], [turn_ends(e) for e in episodes]
+        model, ends = context.auxiliary["progress"], [turn_ends(e) for e in episodes]
         lessons = [
             replace(
                 constant(e, 0.0),
@@ -94,7 +94,6 @@ def progress_rewards(
 
 RECIPE = Recipe(
     name="spa_rl",
-    family="credit",
     n=5,
     paper=Paper("SPA-RL: Reinforcing LLM Agents via Stepwise Progress Attribution", "2505.20732", 2025),
     idea="A win after many turns does not say which turns won it. "
@@ -112,9 +111,9 @@ RECIPE = Recipe(
         "objective": stage(clipped_with_value),
         "update": stage(Update, passes=2),
     },
-    companions={
-        "progress": Companion("copy", lr=1.0, heads={"progress": 1}),
-        "reference": Companion("start"),
+    auxiliary={
+        "progress": AuxiliaryModel("copy", lr=1.0, heads={"progress": 1}),
+        "reference": AuxiliaryModel("start"),
     },
     claim="On puzzles of several turns it learns faster than with the outcome at the end, the more so the longer they are.",
     examples=(

@@ -12,8 +12,8 @@ from etude.credit.group import centred, constant, whitened
 from etude.methods.policy_gradient.dapo import RECIPE as DAPO
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.rollout.group_rollout import verdict
 from etude.rollout.probe import Most, Separator, branches, noting, step_cuts, step_index
-from etude.rollout.table import verdict
 from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Signal, Span
 
@@ -34,24 +34,24 @@ def answered_early(
     """Attempts; in groups whose outcomes differ, with the confidence of answers forced after each step (notes
     `cuts`, `lead`, `confidence`)."""
 
-    async def gather(table: Any) -> list[Episode]:
-        tokenizer = table.voice.renderer.tokenizer
+    async def group_rollout(rollouts: Any) -> list[Episode]:
+        tokenizer = rollouts.generator.renderer.tokenizer
         lead = tokenizer.encode(ask)
 
         async def look(episode: Episode) -> dict[str, Any]:
             cuts = step_cuts(tokenizer, episode, separator, most)
             how = {"max_tokens": tokens, "temperature": temperature}
             drawn = await asyncio.gather(
-                *(branches(table, episode, cut, probes, lead, **how) for cut in cuts)
+                *(branches(rollouts, episode, cut, probes, lead, **how) for cut in cuts)
             )
-            sure = [[confidence(p.spans[-1].logp) for p in players] for players in drawn]
+            sure = [[confidence(p.spans[-1].logp) for p in conversations] for conversations in drawn]
             return {"cuts": cuts, "lead": lead.tolist(), "confidence": [float(np.mean(s)) for s in sure]}
 
-        episodes = await table.plays(range(table.samples))
+        episodes = await rollouts.plays(range(rollouts.samples))
         rewards = [e.reward for e in episodes if not e.failure]
-        return await noting(table, episodes, look) if len(set(rewards)) > 1 else episodes
+        return await noting(rollouts, episodes, look) if len(set(rewards)) > 1 else episodes
 
-    return gather
+    return group_rollout
 
 
 def accuracy(episodes: Sequence[Episode], context: Any) -> list[Array]:
@@ -121,7 +121,6 @@ def step_potentials(
 
 RECIPE = Recipe(
     name="spae",
-    family="credit",
     n=23,
     base=DAPO,
     paper=Paper(
@@ -141,7 +140,7 @@ RECIPE = Recipe(
         "groups whose outcomes agree are not probed: dynamic sampling drops them",
     ),
     stages={
-        "gather": stage(answered_early),
+        "group_rollout": stage(answered_early),
         "reward": stage(verdict),
         "credit": stage(step_potentials),
         "objective": stage(clipped, high=0.28, mean="token"),

@@ -14,7 +14,7 @@ from etude import seeds
 from etude.credit.baseline import Gamma, Lambda, terminal, token_gae
 from etude.credit.kl_penalty import drift
 from etude.objective.policy import clipped_with_value
-from etude.recipe import ByHand, Companion, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
 from etude.rollout.probe import noting, text_ends
 from etude.settings import Setting, stage
 from etude.train.step import Update
@@ -97,15 +97,17 @@ def criticised(
 ):
     """Attempts, with a mark of +1, 0 or -1 for each of their tokens (note `marks`)."""
 
-    async def gather(table: Any) -> list[Episode]:
-        renderer = table.voice.renderer
+    async def group_rollout(rollouts: Any) -> list[Episode]:
+        renderer = rollouts.generator.renderer
 
         async def spans_of(episode: Episode, text: str) -> Spans:
             if critic == "reference":
-                return against_reference(table.task, text, separator or "\n")
-            player = table.player(seeds.key("critic", episode.index), voice=table.voices.get("teacher"))
-            player.user(ASK.format(task=table.task.prompt[-1].content, response=text))
-            return read_critique(await player.reply(tag="critique"))
+                return against_reference(rollouts.task, text, separator or "\n")
+            conversation = rollouts.conversation(
+                seeds.key("critic", episode.index), generator=rollouts.generators.get("teacher")
+            )
+            conversation.user(ASK.format(task=rollouts.task.prompt[-1].content, response=text))
+            return read_critique(await conversation.reply(tag="critique"))
 
         async def look(episode: Episode) -> dict[str, Any]:
             said = episode.tokens[episode.sampled]
@@ -114,9 +116,9 @@ def criticised(
             marks[episode.sampled] = token_marks(renderer.tokenizer, said, *spans, threshold)
             return {"marks": marks.tolist()}
 
-        return await noting(table, await table.plays(range(table.samples)), look)
+        return await noting(rollouts, await rollouts.plays(range(rollouts.samples)), look)
 
-    return gather
+    return group_rollout
 
 
 def followed(beta: float, kl: float, target: float, part: float) -> float:
@@ -171,7 +173,6 @@ class SpanRewards:
 
 RECIPE = Recipe(
     name="text2grad",
-    family="credit",
     n=125,
     paper=Paper("Text2Grad: Reinforcement Learning from Natural Language Feedback", "2505.22338", 2025),
     idea="A critic reads each answer and quotes its good and its poor passages. "
@@ -184,13 +185,13 @@ RECIPE = Recipe(
         "guess: gamma = 1, lambda = 0.95; beta follows its target with a horizon of 10,000 episodes",
     ),
     stages={
-        "gather": stage(criticised),
+        "group_rollout": stage(criticised),
         "credit": stage(SpanRewards),
         "objective": stage(clipped_with_value),
         "update": stage(Update, passes=2),
     },
     needs=("answer", "text"),
-    companions={"reference": Companion("start")},
+    auxiliary={"reference": AuxiliaryModel("start")},
     claim="With a critic that marks the wrong line it learns faster than from a scalar reward of equal information.",
     examples=(
         ByHand("a quotation with a slip", lambda: find_span("so 3 + 4 = 8 now", "3 + 4 = 9", 0.7), [3, 12]),

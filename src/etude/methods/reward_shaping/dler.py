@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from etude.credit.group import Credit, centred, each, group_mean, whitened
-from etude.curriculum.gate import Select, mixed_only
+from etude.curriculum.filter import Filter, mixed_only
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.table import verdict
+from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.testing.examples import example_episode, example_group
 from etude.types import Episode, Group, Signal
@@ -38,7 +38,7 @@ def shortened(one: Group, length: float) -> Group:
 def by_difficulty(
     threshold: Annotated[float, Setting("mean reward above which a task is easy", low=0, high=1)] = 0.5,
     short: Annotated[float, Setting("limit of easy tasks, in run.max_tokens", low=0, high=1)] = 0.5,
-) -> Select:
+) -> Filter:
     """Easy tasks are held to a shorter limit; then only groups of mixed reward are kept
     (DA-DLER, arXiv 2510.15110)."""
 
@@ -46,10 +46,10 @@ def by_difficulty(
         easy = one.rewards.mean() > threshold
         return shortened(one, short * one.episodes[0].notes["limit"]) if easy else one
 
-    def select(groups: Sequence[Group], context: Any = None) -> list[Group]:
+    def filter(groups: Sequence[Group], context: Any = None) -> list[Group]:
         return mixed_only()([fair(g) for g in groups], context)
 
-    return select
+    return filter
 
 
 def batch_whitened() -> Credit:
@@ -71,7 +71,6 @@ def normalised(
 
 DLER = Recipe(
     name="dler",
-    family="objective",
     n=45,
     paper=Paper(
         "DLER: Doing Length pEnalty Right - Incentivizing More Intelligence per Token via RL",
@@ -88,7 +87,7 @@ DLER = Recipe(
     ),
     stages={
         "reward": stage(paid_within),
-        "select": stage(mixed_only),
+        "filter": stage(mixed_only),
         "credit": stage(normalised),
         "objective": stage(clipped, high=0.28, mean="token", dual=10.0),
     },
@@ -113,13 +112,12 @@ DLER = Recipe(
 DA_DLER = Recipe(
     name="da_dler",
     base=DLER,
-    family="objective",
     n=45,
     paper=DLER.paper,
     idea="DLER with a limit that depends on the task. Tasks that are mostly solved must be solved in half the length. "
     "The others keep the whole length.",
     equation="L(q) = L_short where mean_group R' > 0.5, else L_long",
-    stages={"select": stage(by_difficulty)},
+    stages={"filter": stage(by_difficulty)},
     claim="Answers get shorter than with DLER at the same accuracy.",
     examples=(
         ByHand(
@@ -127,7 +125,7 @@ DA_DLER = Recipe(
             lambda: by_difficulty()([example_group([1, 1, 0], [3, 4, 2])], None)[0].rewards,
             [1, 0, 0],
         ),
-        Reduction("one limit for all tasks is DLER", "dler", {"select.short": 1.0}),
+        Reduction("one limit for all tasks is DLER", "dler", {"filter.short": 1.0}),
     ),
 )
 

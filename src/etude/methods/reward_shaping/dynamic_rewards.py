@@ -14,7 +14,7 @@ from etude.credit.outcome import Names, assigned, scores
 from etude.credit.weigh import gradient
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.table import verdict
+from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.testing.examples import example_episode
 from etude.types import Array, Episode, Group, Signal
@@ -121,7 +121,6 @@ MEASURED = (
 )
 DYNAMIC = Recipe(
     name="dynamic_rewards",
-    family="objective",
     n=96,
     paper=Paper(
         "Learning to Optimize Multi-Objective Alignment Through Dynamic Reward Weighting", "2509.11452", 2025
@@ -164,7 +163,6 @@ DYNAMIC = Recipe(
 
 HYPERVOLUME = Recipe(
     name="hypervolume_rewards",
-    family="objective",
     n=96,
     paper=DYNAMIC.paper,
     idea="A step counts more when the policy has just reached a combination of rewards that no earlier policy had. "

@@ -1,6 +1,6 @@
 """DAPO's filter by itself: groups without differing outcomes are drawn anew."""
 
-from etude.curriculum.gate import mixed_only
+from etude.curriculum.filter import mixed_only
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import stage
@@ -8,8 +8,7 @@ from etude.testing.examples import example_group
 
 RECIPE = Recipe(
     name="dynamic_sampling",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     paper=Paper("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "2503.14476", 2025),
     idea="A group whose attempts all succeed or all fail has no group-relative signal. "
     "Such groups are thrown away and others drawn, until the batch is full or the over-sampling budget is spent. "
@@ -18,7 +17,7 @@ RECIPE = Recipe(
     departures=(
         "over-sampling ends at run.oversample times the batch, and a short batch is trained as it is",
     ),
-    stages={"select": stage(mixed_only)},
+    stages={"filter": stage(mixed_only)},
     claim="A given accuracy is reached in fewer steps than with uniform sampling.",
     examples=(
         ByHand(

@@ -57,8 +57,7 @@ class EasyToHard(ByArm):
 
 RECIPE = Recipe(
     name="easy_to_hard",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     paper=Paper("Curriculum Learning (Bengio et al., ICML)", "", 2009),
     idea="Training starts on the easiest level of every kind. Harder levels open one after the other as the budget is spent, "
     "whatever the model has learnt by then. What is open is drawn evenly.",

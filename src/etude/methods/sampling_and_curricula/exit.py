@@ -207,7 +207,6 @@ DEPARTURES = (
 
 EXIT = Recipe(
     name="exit",
-    family="curriculum",
     n=49,
     paper=PAPER,
     idea="An answer that was given is a place from which to go on. Half of all tasks show the policy an earlier answer and ask for "
@@ -219,7 +218,7 @@ EXIT = Recipe(
         "alone it is trained as GRPO; `topr+exit` and the like take credit and loss from the other",
     ),
     stages={"curriculum": stage(Starts), "reward": stage(improvement)},
-    alone=GRPO,
+    default_base=GRPO,
     needs=("text",),
     claim="Trained on single steps, accuracy after four chained improvements exceeds the first answer's by more than under GRPO.",
     examples=(
@@ -241,7 +240,6 @@ EXIT = Recipe(
 DIVERSE = Recipe(
     name="exit_diverse",
     base=GRPO,
-    family="curriculum",
     n=49,
     paper=PAPER,
     idea="ExIt, and among the answers of a group the ones unlike the others count for more. "

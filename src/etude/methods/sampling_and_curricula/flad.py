@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from etude.batch import Batch, pack
 from etude.curriculum.arms import By, ByArm, softmax
 from etude.errors import UserError
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
-from etude.train.batch import Batch, pack
 from etude.types import Array, Group, Request, Signal
 
 Target = Annotated[
@@ -317,8 +317,7 @@ def _in_turn() -> list[float]:
 
 EXP3 = Recipe(
     name="exp3_flad",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     n=285,
     paper=PAPER,
     idea="One kind of task is what you care about; others may help. Another kind helps if learning it moves the weights the way that "
@@ -344,8 +343,7 @@ EXP3 = Recipe(
 
 UCB1 = Recipe(
     name="ucb1_flad",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     n=285,
     paper=PAPER,
     idea="One kind of task is what you care about; others may help, if learning them moves the weights the way the target does. "

@@ -61,8 +61,7 @@ class Mixture(ByArm):
 
 RECIPE = Recipe(
     name="mixture",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     idea="Kinds of tasks are drawn with weights that you give and that never change. "
     "A kind's weight is shared evenly among its levels, or a level has a weight of its own.",
     equation="p(kind/level) = w(kind) / (number of its levels) + w(kind/level), normalised",

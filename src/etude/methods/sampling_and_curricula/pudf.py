@@ -145,8 +145,7 @@ def _mirrored() -> list[float]:
 
 RECIPE = Recipe(
     name="pudf",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     n=16,
     paper=Paper("A Psychology-based Unified Dynamic Framework for Curriculum Learning", "2408.05326", 2024),
     idea="Psychologists measure the difficulty of test items and the ability of those who take the test on one scale. "

@@ -56,16 +56,16 @@ class Adaptive:
         self.rule, self.rounds, self.size, self.bar = rule, rounds, size, bar
         self.seen: dict[str, float] = {}
 
-    async def __call__(self, table: Any) -> list[Episode]:
+    async def __call__(self, rollouts: Any) -> list[Episode]:
         pool: list[Episode] = []
         for number in range(self.rounds):
             seats = range(number * self.size, (number + 1) * self.size)
-            fresh = await table.plays(seats)
+            fresh = await rollouts.plays(seats)
             pool += [replace(e, notes={**e.notes, "round": number}) for e in fresh]
-            if enough(self._right(pool), self.rule, table.samples):
+            if enough(self._right(pool), self.rule, rollouts.samples):
                 break
         sound = [i for i, e in enumerate(pool) if e.failure is None]
-        kept = {sound[i] for i in chosen(self._right(pool), table.samples)}
+        kept = {sound[i] for i in chosen(self._right(pool), rollouts.samples)}
         return [replace(e, notes={**e.notes, "kept": i in kept}) for i, e in enumerate(pool)]
 
     def _right(self, pool: Sequence[Episode]) -> list[bool]:
@@ -112,7 +112,6 @@ def _kept_advantages(*pool: float) -> list[float]:
 
 RECIPE = Recipe(
     name="reinforce_ada",
-    family="curriculum",
     n=94,
     paper=Paper(
         "Reinforce-Ada: An Adaptive Sampling Framework for Reinforce-Style LLM Training", "2510.04996", 2025
@@ -128,11 +127,11 @@ RECIPE = Recipe(
         "it replaces gather, credit and objective, so it goes with recipes that choose tasks or play them, not with other losses",
     ),
     stages={
-        "gather": stage(Adaptive),
+        "group_rollout": stage(Adaptive),
         "credit": stage(pool_mean),
         "objective": stage(clipped, high=0.28, mean="token"),
     },
-    defaults={"attempts": 4},
+    defaults={"group_size": 4},
     claim="The share of tasks without a gradient falls and accuracy rises faster than with four attempts at every task.",
     examples=(
         ByHand(
@@ -144,7 +143,7 @@ RECIPE = Recipe(
         Reduction(
             "one round of n attempts: GRPO without std",
             "grpo",
-            {"gather.rounds": 1, "gather.size": 4},
+            {"group_rollout.rounds": 1, "group_rollout.size": 4},
             {"credit.std": False, "objective.mean": "token"},
         ),
     ),

@@ -97,8 +97,7 @@ class Evolving(ByArm):
 
 RECIPE = Recipe(
     name="sec",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     n=2,
     paper=Paper("Self-Evolving Curriculum for LLM Reasoning", "2505.14970", 2025),
     idea="A group teaches most where about half of its attempts are right: there the advantages are largest. "

@@ -156,8 +156,7 @@ CHAIN = np.array([[1.0, 0.5], [0.0, 1.0]])  # the first skill helps the second
 
 RECIPE = Recipe(
     name="skill_it",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     n=36,
     paper=Paper(
         "Skill-it! A Data-Driven Skills Framework for Understanding and Training Language Models",

@@ -12,7 +12,7 @@ from etude.curriculum.band import within
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import answer_of, reworded
-from etude.rollout.player import Failed
+from etude.rollout.conversation import Failed
 from etude.rollout.second import worded
 from etude.rollout.speakers import Address, Longest, Speaker, Who
 from etude.settings import Setting, stage
@@ -149,27 +149,27 @@ class Written:
         self.votes, self.least, self.ask = votes, least, worded(ask, "question")
         self.seen: dict[str, float] = {}
 
-    async def __call__(self, table: Any) -> list[Episode]:
-        if table.request.why == WHY:
+    async def __call__(self, rollouts: Any) -> list[Episode]:
+        if rollouts.request.why == WHY:
             try:
-                task = await self._write(table)
+                task = await self._write(rollouts)
             except Failed:
                 task = None
-            if task is not None and table.admits(task):
-                table.task = task
-        episodes: list[Episode] = await table.plays(range(table.samples))
+            if task is not None and rollouts.admits(task):
+                rollouts.task = task
+        episodes: list[Episode] = await rollouts.plays(range(rollouts.samples))
         return episodes
 
-    async def _write(self, table: Any) -> Task | None:
-        example: Task = table.task
+    async def _write(self, rollouts: Any) -> Task | None:
+        example: Task = rollouts.task
         asked = reworded(example.prompt, self.ask.format(question=example.prompt[-1].content))
-        text = await self.speaker.words(table.player(WRITER), asked)
+        text = await self.speaker.words(rollouts.conversation(WRITER), asked)
         task = worked_out(example, text)
         if task is not None or not self.votes or not hasattr(example.check, "extract"):
             return task
         posed = reworded(example.prompt, text.strip())
         said = await asyncio.gather(
-            *(self.speaker.words(table.player(WRITER + 1 + i), posed) for i in range(self.votes))
+            *(self.speaker.words(rollouts.conversation(WRITER + 1 + i), posed) for i in range(self.votes))
         )
         return by_majority(example, text, [answer_of(example, answer) for answer in said], self.least)
 
@@ -197,7 +197,7 @@ DEPARTURES = (
     "alone it is trained as GRPO; `gspo+sws` and the like take credit and loss from the other, which must leave select alone",
 )
 
-STAGES = {"curriculum": stage(Weakness), "select": stage(within, low=0.125, high=0.875, begin=0.5)}
+STAGES = {"curriculum": stage(Weakness), "filter": stage(within, low=0.125, high=0.875, begin=0.5)}
 
 
 def _agreed(answers: str) -> bool:
@@ -207,7 +207,6 @@ def _agreed(answers: str) -> bool:
 
 SWS = Recipe(
     name="sws",
-    family="curriculum",
     n=294,
     paper=PAPER,
     idea="What a policy fails at and does not get better at is where it is weak. A first phase of training finds these places. "
@@ -220,7 +219,7 @@ SWS = Recipe(
         *DEPARTURES,
     ),
     stages=STAGES,
-    alone=GRPO,
+    default_base=GRPO,
     claim="A second phase weighted by failure raises the accuracy of weak kinds more than one of the same length that is not.",
     examples=(
         ByHand(
@@ -246,7 +245,6 @@ SWS = Recipe(
 
 WRITTEN = Recipe(
     name="sws_written",
-    family="curriculum",
     n=294,
     paper=PAPER,
     idea="SwS with problems that a model writes: it is shown one of the kind that the policy fails at and writes another. "
@@ -260,8 +258,8 @@ WRITTEN = Recipe(
         "checker compares an answer; of the rest, and where nothing usable was written, the source's own problem is taken",
         *DEPARTURES,
     ),
-    stages={**STAGES, "gather": stage(Written)},
-    alone=GRPO,
+    stages={**STAGES, "group_rollout": stage(Written)},
+    default_base=GRPO,
     needs=("text",),
     claim="Problems that are written where the policy is weak raise the accuracy there as problems of the source do.",
     examples=(

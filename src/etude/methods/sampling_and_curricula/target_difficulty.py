@@ -75,8 +75,7 @@ class TargetDifficulty(ByArm):
 
 RECIPE = Recipe(
     name="target_difficulty",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     paper=Paper("Efficient Reinforcement Finetuning via Adaptive Curriculum Learning", "2504.05520", 2025),
     idea="There is one target difficulty. It rises while more than half of the reward is earned and falls while less is. "
     "Every step trains on the tasks that lie nearest to it.",

@@ -35,8 +35,7 @@ class Stratified(ByArm):
 
 RECIPE = Recipe(
     name="uniform",
-    family="curriculum",
-    alone=GRPO,
+    default_base=GRPO,
     idea="Every kind of task at every level comes as often as every other. "
     "All of them are drawn once, in an order made anew, before any is drawn again, so that chance favours none.",
     equation="p(c) = 1 / K, without replacement within a round of K",

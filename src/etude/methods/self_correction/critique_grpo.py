@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from etude.batch import Batch
 from etude.credit.attempts import distilled, on_parts, scores_of
 from etude.credit.group import centred
+from etude.models.outputs import Outputs
 from etude.objective.attempts import weighted
 from etude.objective.policy import Length
 from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, per_constant
-from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
 from etude.rollout.attempts import nth
 from etude.rollout.second import Refine
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Array, Group, Signal
 
 
@@ -96,7 +96,6 @@ def clipless_and_shaped(
 
 RECIPE = Recipe(
     name="critique_grpo",
-    family="self_correction",
     n=147,
     paper=Paper(
         "Critique-GRPO: Advancing LLM Reasoning with Natural Language and Numerical Feedback",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from etude.batch import Batch
 from etude.credit.attempts import compared, distilled, on_parts, scores_of
+from etude.models.outputs import Outputs
 from etude.objective.policy import Beta, High, Low, MeanOver, clipped
-from etude.objective.terms import MEANS, Objective, Term, TokenLoss, beside, objective
-from etude.policy.outputs import Outputs
+from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective, sharing_denominator
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
 from etude.rollout.attempts import nth
 from etude.rollout.second import REFLECTION, Reflect
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Group, Signal
 
 
@@ -62,7 +62,7 @@ def praised(coefficient: float, mean: MeanOver = "sum", row: str = "distilled") 
 
     if not coefficient:
         return objective()
-    return objective(Term(row, loss, beside(MEANS[mean]), row, coefficient, proportional=True))
+    return objective(Term(row, loss, sharing_denominator(MEANS[mean]), row, coefficient, proportional=True))
 
 
 def reinforce_and_keep(
@@ -74,7 +74,6 @@ def reinforce_and_keep(
 
 RECIPE = Recipe(
     name="erl",
-    family="self_correction",
     paper=Paper("Experiential Reinforcement Learning", "2602.13949", 2026),
     idea="After a failed attempt the model reflects on what the environment said, and tries again with its own advice in view. "
     "Attempts and reflections are reinforced, the reflection by the success of the attempt that it led to; advice that worked is "

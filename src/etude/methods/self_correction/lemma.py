@@ -11,12 +11,12 @@ from etude import seeds
 from etude.credit.imitate import demonstrations, imitate, tagged
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import answer_tokens
 from etude.rollout.edits import subtle_error
+from etude.rollout.group_rollout import DEMONSTRATION
 from etude.rollout.intervene import propose, reveals
-from etude.rollout.player import Player
 from etude.rollout.probe import Separator, steps_of
-from etude.rollout.table import DEMONSTRATION
 from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Signal, Task
 
@@ -58,64 +58,68 @@ class Corrected:
         self.own, self.injected, self.fresh = own, injected, fresh
         self.finder, self.separator = finder, separator
 
-    async def __call__(self, table: Any) -> list[Episode]:
-        shown = [table.demonstrate()]
+    async def __call__(self, rollouts: Any) -> list[Episode]:
+        shown = [rollouts.demonstrate()]
         if not self.own and not self.injected:
             return shown
-        attempts = await table.plays(range(table.samples)) if self.own else []
+        attempts = await rollouts.plays(range(rollouts.samples)) if self.own else []
         wrong = [e for e in attempts if not e.failure and not e.correct][: self.own]
         seats = range(DEMONSTRATION + 1, DEMONSTRATION + 1 + len(wrong) + self.injected)
         jobs = [
-            table.play(s, self.traced(table, e))
+            rollouts.play(s, self.traced(rollouts, e))
             for s, e in zip(seats, [*wrong, *[None] * self.injected], strict=True)
         ]
         traces = [e for found in await asyncio.gather(*jobs) for e in found]
         return [*attempts, *shown, *traces]
 
-    def traced(self, table: Any, wrong: Episode | None) -> Any:
+    def traced(self, rollouts: Any, wrong: Episode | None) -> Any:
         """A rollout that lays out one trace, or none."""
 
-        async def rollout(task: Task, player: Player) -> list[Episode]:
+        async def rollout(task: Task, conversation: Conversation) -> list[Episode]:
             solution = task.reference or task.answer or ""
             right = solution.split(self.separator) if self.separator else list(solution)
             if wrong is not None:
-                found = await self.departed(table, player, wrong)
+                found = await self.departed(rollouts, conversation, wrong)
             else:
-                found = self.spoilt(player, right)
+                found = self.spoilt(conversation, right)
             if found is None:
                 return []
             tokens, wrong_at = found
-            restart = seeds.key(player.key, "fresh") / 2**63 < self.fresh
+            restart = seeds.key(conversation.key, "fresh") / 2**63 < self.fresh
             words = correction(right, wrong_at, restart, self.separator)
-            renderer = player.voice.renderer
-            laid = Player(task, player.voice, player.judge, player.key, player.index)
+            renderer = conversation.generator.renderer
+            laid = Conversation(
+                task, conversation.generator, conversation.check_runner, conversation.key, conversation.index
+            )
             laid.user(task.prompt)
-            laid.prefill(tokens, ERROR)
-            laid.prefill(answer_tokens(renderer, words), CORRECTION)
+            laid.force_prefix(tokens, ERROR)
+            laid.force_prefix(answer_tokens(renderer, words), CORRECTION)
             verdict = await laid.check(renderer.decode(tokens) + words)
             return [replace(laid.done(), player="demonstration")] if verdict.correct else []
 
         return rollout
 
-    async def departed(self, table: Any, player: Player, wrong: Episode) -> tuple[Array, int] | None:
+    async def departed(
+        self, rollouts: Any, conversation: Conversation, wrong: Episode
+    ) -> tuple[Array, int] | None:
         """A wrong attempt up to its first wrong step, and that step's number."""
-        renderer = table.voice.renderer
+        renderer = rollouts.generator.renderer
         cuts, steps = steps_of(renderer.tokenizer, wrong, self.separator)
-        found = await propose(table, player, steps, self.finder, self.separator)
-        if found is None or (self.finder == "self" and reveals(found[1], table.task.answer)):
+        found = await propose(rollouts, conversation, steps, self.finder, self.separator)
+        if found is None or (self.finder == "self" and reveals(found[1], rollouts.task.answer)):
             return None
         ends = wrong.tokens[cuts[0] : cuts[found[0] + 1]]
         return (ends[:-1] if len(ends) and int(ends[-1]) in renderer.stops else ends), found[0]
 
-    def spoilt(self, player: Player, right: Sequence[str]) -> tuple[Array, int] | None:
+    def spoilt(self, conversation: Conversation, right: Sequence[str]) -> tuple[Array, int] | None:
         """The solution up to a step, drawn by key, with a subtle error in it; None where none can be put in."""
-        rng = seeds.generator(player.key, "error")
+        rng = seeds.generator(conversation.key, "error")
         at = int(rng.integers(len(right)))
         edited = subtle_error(right[at], rng)
         if edited is None:
             return None
         text = self.separator.join([*right[:at], edited])
-        return player.voice.renderer.tokenizer.encode(text), at
+        return conversation.generator.renderer.tokenizer.encode(text), at
 
 
 def verdict_if_any():
@@ -142,7 +146,6 @@ def traces(
 
 RECIPE = Recipe(
     name="lemma",
-    family="self_correction",
     n=258,
     paper=Paper("LEMMA: Learning from Errors for MatheMatical Advancement in LLMs", "2503.17439", 2025),
     idea="Solutions are shown that take a wrong step, notice it, and then either mend that step or start again. "
@@ -156,7 +159,7 @@ RECIPE = Recipe(
         "GUESS: errors of all types are equally likely, where the paper follows the model's own distribution",
     ),
     stages={
-        "gather": stage(Corrected),
+        "group_rollout": stage(Corrected),
         "reward": stage(verdict_if_any),
         "credit": stage(traces),
         "objective": stage(cross_entropy),
@@ -169,6 +172,8 @@ RECIPE = Recipe(
             lambda: [len(correction("abc", 1, fresh, "\n").split("\n")) - 2 for fresh in (False, True)],
             [2, 3],
         ),
-        Reduction("no traces: supervised fine-tuning", "sft", {"gather.own": 0, "gather.injected": 0}),
+        Reduction(
+            "no traces: supervised fine-tuning", "sft", {"group_rollout.own": 0, "group_rollout.injected": 0}
+        ),
     ),
 )

@@ -10,8 +10,8 @@ from etude.credit.imitate import demonstrations
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import attempt, below, nth
-from etude.rollout.beside import beside
-from etude.rollout.player import Player
+from etude.rollout.conversation import Conversation
+from etude.rollout.demonstrations import beside
 from etude.settings import Setting, stage
 from etude.types import Episode, Group, Signal, Task
 
@@ -24,9 +24,9 @@ def marked(
     """An attempt. Notes `plain`: the prompt with the mark, for credit to lay wrong answers behind
     (arXiv 2403.20046)."""
 
-    async def rollout(task: Task, player: Player) -> Episode:
-        await attempt(player, task.prompt, 1, plain=below(task.prompt, wrong))
-        return player.done()
+    async def rollout(task: Task, conversation: Conversation) -> Episode:
+        await attempt(conversation, task.prompt, 1, plain=below(task.prompt, wrong))
+        return conversation.done()
 
     return rollout
 
@@ -58,7 +58,6 @@ def right_and_wrong(
 
 RECIPE = Recipe(
     name="mistake_tuning",
-    family="self_correction",
     n=46,
     paper=Paper(
         "Can LLMs Learn from Previous Mistakes? Investigating LLMs' Errors to Boost for Reasoning",
@@ -77,7 +76,7 @@ RECIPE = Recipe(
     ),
     stages={
         "rollout": stage(marked),
-        "gather": stage(beside),
+        "group_rollout": stage(beside),
         "credit": stage(right_and_wrong),
         "objective": stage(cross_entropy),
     },

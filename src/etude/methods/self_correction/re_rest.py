@@ -75,7 +75,6 @@ def _rows() -> list[float]:
 
 RECIPE = Recipe(
     name="re_rest",
-    family="self_correction",
     n=66,
     paper=Paper("Re-ReST: Reflection-Reinforced Self-Training for Language Agents", "2406.01495", 2024),
     idea="Self-training keeps the answers that were right and throws the others away. "

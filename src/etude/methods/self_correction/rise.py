@@ -12,7 +12,7 @@ from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt, less_form
 from etude.rollout.attempts import attempt, joined, nth
-from etude.rollout.player import Player
+from etude.rollout.conversation import Conversation
 from etude.rollout.speakers import Address, Longest, Speaker, Who
 from etude.settings import Setting, stage
 from etude.types import Episode, Group, Signal, Task
@@ -35,20 +35,20 @@ class Introspect:
         self.speaker = Speaker(improver, address, longest)
         self.reads, self.turns, self.candidates = self.speaker.reads, turns, candidates
 
-    async def __call__(self, task: Task, player: Player) -> Episode:
+    async def __call__(self, task: Task, conversation: Conversation) -> Episode:
         said = task.prompt
         for number in range(1, self.turns):
-            verdict, _ = await attempt(player, said, number)
+            verdict, _ = await attempt(conversation, said, number)
             if verdict.correct:
-                return player.done()
+                return conversation.done()
             said = joined(WRONG, task.prompt)
         if self.speaker.who != "policy":
-            text = await self.speaker.words(player, [*player.messages, *said])
-            player.user(said)
-            player.overhear(text, nth(self.turns))
-            await player.check(text)
-            return player.done()
-        tries = [player, *(player.fork(k) for k in range(1, self.candidates))]
+            text = await self.speaker.words(conversation, [*conversation.messages, *said])
+            conversation.user(said)
+            conversation.inject(text, nth(self.turns))
+            await conversation.check(text)
+            return conversation.done()
+        tries = [conversation, *(conversation.fork(k) for k in range(1, self.candidates))]
         verdicts = await asyncio.gather(*(attempt(t, said, self.turns) for t in tries))
         best = max(range(len(tries)), key=lambda k: (verdicts[k][0].reward, -k))
         return tries[best].done()
@@ -90,7 +90,6 @@ def last_turn(
 
 RECIPE = Recipe(
     name="rise",
-    family="self_correction",
     n=18,
     paper=Paper(
         "Recursive Introspection: Teaching Language Model Agents How to Self-Improve", "2407.18219", 2024
@@ -108,7 +107,7 @@ RECIPE = Recipe(
         "rollout": stage(Introspect),
         "reward": stage(each_attempt),
         "credit": stage(last_turn),
-        "objective": stage(cross_entropy, mean="sequence"),
+        "objective": stage(cross_entropy, mean="episode"),
     },
     needs=("text",),
     claim="Accuracy at the fifth turn minus that of the first rises with training; fine-tuning on the same answers as single "
@@ -128,7 +127,7 @@ RECIPE = Recipe(
             "one turn of one try, right answers only: rejection-sampling fine-tuning, weighed by exp(1 / tau)",
             "rft",
             {"rollout.turns": 1, "rollout.candidates": 1, "credit.keep": "success", "credit.tau": 1.0},
-            {"credit.distinct": False, "objective.mean": "sequence"},
+            {"credit.distinct": False, "objective.mean": "episode"},
             scale=math.e,
         ),
     ),

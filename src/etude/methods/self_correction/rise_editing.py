@@ -12,17 +12,17 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude import seeds
+from etude.batch import Batch
 from etude.credit.pairs import preference_pairs
+from etude.models.outputs import Outputs
 from etude.objective.preference import dpo_loss, pair_loss
 from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import reworded
 from etude.rollout.edits import ERRORS, subtle_error
 from etude.rollout.probe import Separator, noting, step_cuts
 from etude.rollout.speakers import Address, Longest, Speaker
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Episode, Group, Signal, Span
 
 ASK = (
@@ -59,22 +59,22 @@ class Edited:
         self.reads = self.speaker.reads if self.speaker else frozenset()
         self.edits, self.separator, self.likeness = edits, separator, likeness
 
-    async def __call__(self, table: Any) -> list[Episode]:
-        episodes = await table.plays(range(table.samples))
+    async def __call__(self, rollouts: Any) -> list[Episode]:
+        episodes = await rollouts.plays(range(rollouts.samples))
         outcomes = [e.correct for e in episodes if not e.failure]
         if not self.edits or all(outcomes) or not any(outcomes):
             return episodes
         first = next(e for e in episodes if not e.failure and e.correct)
 
         async def look(episode: Episode) -> dict[str, Any]:
-            return await self.edit(table, episode) if episode is first else {}
+            return await self.edit(rollouts, episode) if episode is first else {}
 
-        return await noting(table, episodes, look)
+        return await noting(rollouts, episodes, look)
 
-    async def edit(self, table: Any, episode: Episode) -> dict[str, Any]:
+    async def edit(self, rollouts: Any, episode: Episode) -> dict[str, Any]:
         """The notes about one edit; none where it is no good."""
-        renderer = table.voice.renderer
-        rng = seeds.generator(table.key, "edit")
+        renderer = rollouts.generator.renderer
+        rng = seeds.generator(rollouts.key, "edit")
         words = np.flatnonzero(episode.sampled)
         last = int(words[-1]) + (int(episode.tokens[words[-1]]) not in renderer.stops)
         cuts = [int(words[0]), *step_cuts(renderer.tokenizer, episode, self.separator, 1 << 20), last]
@@ -83,10 +83,10 @@ class Edited:
         if self.speaker is None:
             edited = subtle_error(step, rng)
         else:
-            error, question = rng.choice(list(ERRORS)), table.task.prompt[-1].content
+            error, question = rng.choice(list(ERRORS)), rollouts.task.prompt[-1].content
             asked = ASK.format(question=question, step=step, error=error)
-            player = table.player(seeds.key("editor", episode.index))
-            edited = await self.speaker.words(player, reworded(table.task.prompt, asked))
+            conversation = rollouts.conversation(seeds.key("editor", episode.index))
+            edited = await self.speaker.words(conversation, reworded(rollouts.task.prompt, asked))
         if not edited or not close_enough(step, edited, self.likeness):
             return {}
         return {"edit": {"start": start, "end": end, "tokens": renderer.tokenizer.encode(edited).tolist()}}
@@ -139,7 +139,6 @@ def dpo_and_nll(
 
 RECIPE = Recipe(
     name="rise_editing",
-    family="self_correction",
     n=278,
     paper=Paper(
         "Subtle Errors Matter: Preference Learning via Error-injected Self-editing", "2410.06638", 2024
@@ -155,7 +154,7 @@ RECIPE = Recipe(
         "lambda is 0, as in the released trainer",
     ),
     stages={
-        "gather": stage(Edited),
+        "group_rollout": stage(Edited),
         "credit": stage(full_and_step_pairs),
         "objective": stage(dpo_and_nll),
     },
@@ -170,6 +169,6 @@ RECIPE = Recipe(
             lambda: [float(subtle_error("7", seeds.generator(i)) == "7") for i in range(8)],
             [0] * 8,
         ),
-        Reduction("no edits: DPO", "dpo", {"gather.edits": False}, {"objective.beta": 0.4}),
+        Reduction("no edits: DPO", "dpo", {"group_rollout.edits": False}, {"objective.beta": 0.4}),
     ),
 )

@@ -8,19 +8,19 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
+from etude.batch import Batch
 from etude.credit.attempts import adopted, compared, distilled, on_parts, scores_of
 from etude.credit.imitate import tagged
+from etude.models.outputs import Outputs
 from etude.objective.attempts import weighted
 from etude.objective.hybrid import imitation
 from etude.objective.policy import MeanOver
-from etude.objective.terms import MEANS, Objective, Term, TokenLoss, beside, log_ratio, objective
-from etude.policy.outputs import Outputs
+from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective, sharing_denominator
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import less_form
 from etude.rollout.attempts import nth
 from etude.rollout.second import CRITIQUE, Refine
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Episode, Group, Signal
 
 
@@ -120,7 +120,7 @@ def with_self_distillation(
 
     base = importance_weighted(mean)
     return (
-        base + objective(Term("distilled", loss, beside(MEANS[mean]), "distilled", distil, True))
+        base + objective(Term("distilled", loss, sharing_denominator(MEANS[mean]), "distilled", distil, True))
         if distil
         else base
     )
@@ -145,7 +145,6 @@ SAME = (
 ALONE = Reduction("no second attempts: REINFORCE", "reinforce", {"rollout.second": 0.0})
 RLTF_SD = Recipe(
     name="rltf_sd",
-    family="self_correction",
     n=19,
     paper=PAPER,
     idea="A wrong answer is criticised, and the model answers again with the critique in view. "
@@ -188,7 +187,6 @@ RLTF_SD = Recipe(
 )
 RLTF_FM = Recipe(
     name="rltf_fm",
-    family="self_correction",
     n=19,
     paper=PAPER,
     idea="A wrong answer is criticised by someone who knows what came of it, and the model answers again. "

@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from etude.batch import Batch
 from etude.credit.attempts import compared, on_parts, scores_of
 from etude.credit.imitate import tagged
+from etude.models.outputs import Outputs
 from etude.objective.policy import MeanOver, plain
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, k3, objective
-from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
 from etude.rollout.attempts import nth
 from etude.rollout.second import reconsider
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Array, Episode, Group, Signal
 
 
@@ -88,7 +88,6 @@ def reinforce_near_start(mean: MeanOver = "sum") -> Objective:
 
 RECIPE = Recipe(
     name="score",
-    family="self_correction",
     n=41,
     paper=Paper("Training Language Models to Self-Correct via Reinforcement Learning", "2409.12917", 2024),
     idea="The model answers and, without hearing whether it was right, is asked to look again. "

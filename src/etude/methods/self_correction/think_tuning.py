@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from etude import seeds
+from etude.batch import Batch
 from etude.credit.group import standardised
 from etude.credit.imitate import tagged
+from etude.models.outputs import Outputs
 from etude.objective.policy import Dual, High, Low, MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective, surrogate
-from etude.policy.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import reworded
-from etude.rollout.player import Player
+from etude.rollout.conversation import Conversation
 from etude.rollout.speakers import Address, Longest, Speaker, Who
 from etude.settings import Setting, stage
-from etude.train.batch import Batch
 from etude.types import Episode, Group, Signal, Task
 
 GUIDANCE = "guidance"
@@ -68,33 +68,33 @@ class Guided:
         self.reads, self.goes_on = self.speaker.reads, goes_on
         self.begin, self.end, self.until, self.cut = begin, end, until, cut
 
-    async def __call__(self, table: Any) -> list[Episode]:
-        share = share_at(table.progress, self.begin, self.end, self.until, self.cut)
-        drawn = [seeds.key(table.key, "guided", i) / 2**63 < share for i in range(table.samples)]
-        jobs = [table.play(i, self.guided if yes else None) for i, yes in enumerate(drawn)]
+    async def __call__(self, rollouts: Any) -> list[Episode]:
+        share = share_at(rollouts.progress, self.begin, self.end, self.until, self.cut)
+        drawn = [seeds.key(rollouts.key, "guided", i) / 2**63 < share for i in range(rollouts.samples)]
+        jobs = [rollouts.play(i, self.guided if yes else None) for i, yes in enumerate(drawn)]
         return [e for found in await asyncio.gather(*jobs) for e in found]
 
-    async def guided(self, task: Task, player: Player) -> Episode:
+    async def guided(self, task: Task, conversation: Conversation) -> Episode:
         """An answer, the teacher's words after it, and one verdict on both."""
-        player.user(task.prompt)
-        answer = await player.reply()
-        style = list(STYLES.values())[seeds.key(player.key, "style") % len(STYLES)]
+        conversation.user(task.prompt)
+        answer = await conversation.reply()
+        style = list(STYLES.values())[seeds.key(conversation.key, "style") % len(STYLES)]
         asked = reworded(
             task.prompt, ASK.format(question=task.prompt[-1].content, answer=answer, style=style)
         )
-        words = await self.speaker.words(player, asked, greedy=True)
-        renderer = player.voice.renderer
-        last = player.spans[-1]
-        if player.stop == "end" and last.logp is not None:  # the turn goes on
-            player.spans[-1] = replace(last, tokens=last.tokens[:-1], logp=last.logp[:-1])
+        words = await self.speaker.words(conversation, asked, greedy=True)
+        renderer = conversation.generator.renderer
+        last = conversation.spans[-1]
+        if conversation.stop == "end" and last.logp is not None:  # the turn goes on
+            conversation.spans[-1] = replace(last, tokens=last.tokens[:-1], logp=last.logp[:-1])
         tokens = renderer.tokenizer.encode("\n" + words)
         if not self.goes_on:
             tokens = np.append(tokens, renderer.stops[:1]).astype(np.int32)
-        player.prefill(tokens, tag=GUIDANCE)
-        more = await player.reply() if self.goes_on else ""
-        player.stop = "end" if not self.goes_on else player.stop
-        await player.check(f"{answer}\n{words}{more}")
-        return player.done()
+        conversation.force_prefix(tokens, tag=GUIDANCE)
+        more = await conversation.reply() if self.goes_on else ""
+        conversation.stop = "end" if not self.goes_on else conversation.stop
+        await conversation.check(f"{answer}\n{words}{more}")
+        return conversation.done()
 
 
 def both_voices(
@@ -154,7 +154,6 @@ def _gradient(p: float, advantage: float, slack: float) -> float:
 
 RECIPE = Recipe(
     name="think_tuning",
-    family="self_correction",
     n=105,
     paper=Paper("ThinkTuning: Instilling Cognitive Reflections without Distillation", "2508.07616", 2025),
     idea="To a few answers a teacher no bigger than the student adds, in the student's voice, whether they are right and why, and leads on. "
@@ -168,7 +167,11 @@ RECIPE = Recipe(
         "GUESS: nothing is sampled after the teacher's words (--set gather.goes_on=true lets the student write on)",
         "the attempts' own rollout is a single answer: guided ones do not follow a replaced rollout stage",
     ),
-    stages={"gather": stage(Guided), "credit": stage(both_voices), "objective": stage(clipped_and_taught)},
+    stages={
+        "group_rollout": stage(Guided),
+        "credit": stage(both_voices),
+        "objective": stage(clipped_and_taught),
+    },
     needs=("text",),
     claim="More reflective phrases and higher accuracy than GRPO, from a base that never reflects.",
     examples=(
@@ -184,6 +187,8 @@ RECIPE = Recipe(
         ),
         ByHand("g = -0.001 at probability 0.5", lambda: _gradient(0.5, 1.0, -0.001), 0.5 / 0.499),
         ByHand("blame of a rare token", lambda: _gradient(0.005, -1.0, -0.001), -1),
-        Reduction("nobody is guided: GRPO", "grpo", {"gather.begin": 0.0}, {"objective.mean": "token"}),
+        Reduction(
+            "nobody is guided: GRPO", "grpo", {"group_rollout.begin": 0.0}, {"objective.mean": "token"}
+        ),
     ),
 )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.credit.baseline import value_baseline
-from etude.curriculum.gate import Select
+from etude.curriculum.filter import Filter
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.objective.policy import clipped_with_value
 from etude.recipe import ByHand, Paper, Recipe, Reduction
@@ -53,23 +53,22 @@ def turn_decay(
 
 def most_varied(
     share: Annotated[float, Setting("share of the drawn groups that is kept", low=0.01, high=1)] = 0.25,
-) -> Select:
+) -> Filter:
     """The groups whose rewards vary most (standard deviation), at least one; the loop draws others instead
     (UFO, arXiv 2507.14295)."""
 
-    def select(groups: Sequence[Group], context: Any = None) -> list[Group]:
+    def filter(groups: Sequence[Group], context: Any = None) -> list[Group]:
         tried = [g for g in groups if g.episodes]
         spread = np.array([g.rewards.std() for g in tried])
         kept = np.argsort(-spread, kind="stable")[: max(1, round(share * len(tried)))]
         return [tried[i] for i in sorted(kept)]
 
-    return select
+    return filter
 
 
 RECIPE = Recipe(
     name="ufo",
     base=PPO,
-    family="self_correction",
     n=277,
     paper=Paper('A Simple "Try Again" Can Elicit Multi-Turn LLM Reasoning', "2507.14295", 2025),
     idea="The model answers until it is right or out of turns, and hears nothing but that it was wrong. "
@@ -83,7 +82,7 @@ RECIPE = Recipe(
     stages={
         "rollout": stage(retry, attempts=5, told="Incorrect. Please think again.", repeat=True),
         "reward": stage(turn_decay),
-        "select": stage(most_varied),
+        "filter": stage(most_varied),
         "credit": stage(value_baseline, lam=1.0),
         "objective": stage(clipped_with_value, high=0.28),
     },
@@ -108,7 +107,7 @@ RECIPE = Recipe(
         Reduction(
             "one turn, nothing punished, every group: PPO",
             "ppo",
-            {"rollout.attempts": 1, "reward.malformed": 0.0, "select.share": 1.0, "objective.high": 0.2},
+            {"rollout.attempts": 1, "reward.malformed": 0.0, "filter.share": 1.0, "objective.high": 0.2},
             {"credit.lam": 1.0},
         ),
     ),

@@ -1,0 +1,1 @@
+"""Which method is better at equal compute: arms, schedule, statistics, verdict."""

@@ -1,0 +1,187 @@
+"""What a `Policy` stands on: something with weights that says the log-probabilities of a batch. The native one
+is here; `models.hf` has the one for every other architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from etude.batch import Batch
+from etude.models.activation_cache import replayed
+from etude.models.attention import attender, key_unit
+from etude.models.config import ModelConfig
+from etude.models.forward import embedded, finished, trunk
+from etude.models.head import log_probabilities
+from etude.models.layout import Layout, layout
+from etude.models.outputs import Outputs
+from etude.models.weights import Weights
+
+
+class Backbone(Protocol):
+    """Weights and a forward pass. Counts returned by `outputs` are rows forwarded."""
+
+    precision: str
+    size: int  # parameters that act on a token
+    context: int  # longest sequence in tokens
+
+    def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]: ...
+    def parameters(self) -> list[tuple[str, nn.Parameter]]: ...
+    def accumulate(self) -> None: ...
+    def discard(self) -> None: ...
+    def publish(self) -> None: ...
+    def state_dict(self) -> dict[str, Tensor]: ...
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None: ...
+    def clone(self, frozen: bool) -> Backbone: ...
+
+    def native(self) -> Weights | None:
+        """What a native sampler reads: up to date after every `publish`; None where it cannot."""
+        ...
+
+    def export(self) -> Iterable[tuple[str, Tensor]]:
+        """All weights by the names transformers reads (adapters merged), and our heads as `heads.*`."""
+        ...
+
+    def raw_logits(self, tokens: Tensor) -> Tensor:
+        """f32[n, V] of one sequence int64[n]; no gradients."""
+        ...
+
+
+class NativeBackbone:
+    """The Llama family on our own forward pass."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.precision = weights.precision
+        self.size = _active(weights.shape)
+        self.context = weights.shape.context
+
+    def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]:
+        weights = self.weights
+        tokens = batch.tokens if inputs is None else inputs
+        wanted = batch.needed.nonzero()[:, 0]
+        read = predicting(wanted)
+        # what comes after the last token that predicts a wanted one is not computed
+        last = torch.full((batch.sequences,), -1, device=read.device)
+        last.scatter_reduce_(0, batch.sequence[read], read, "amax")
+        kept = torch.arange(len(tokens), device=read.device) <= last[batch.sequence]
+        rows = layout(tokens[kept], batch.sequence[kept], key_unit(weights.dtype))
+        places = None
+        if weights.tape is not None and torch.is_grad_enabled():
+            places = weights.tape.find(tokens[kept], batch.sequence[kept])
+        hidden = forwarded(weights, rows, places)
+        state = hidden.index_select(0, rows.row_of[(kept.cumsum(0) - 1)[read]])
+        logp, entropy = log_probabilities(
+            state, weights.head, batch.tokens[wanted], batch.sampling, "entropy" in needs
+        )
+        names = weights.head_sizes
+        heads = {
+            n: F.linear(state, weights.leaves[f"heads.{n}.weight"], weights.leaves[f"heads.{n}.bias"])
+            for n in names
+        }
+        out = assemble(batch, wanted, logp, entropy, heads, state, self.project, needs)
+        return replace(out, replayed=places is not None), rows.real
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden.to(self.weights.dtype), self.weights.head).float()
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return list(self.weights.parameters.items())
+
+    def accumulate(self) -> None:
+        self.weights.accumulate()
+
+    def discard(self) -> None:
+        self.weights.discard()
+
+    def publish(self) -> None:
+        self.weights.refresh()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.weights.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.weights.load(state.items())
+
+    def clone(self, frozen: bool) -> NativeBackbone:
+        return NativeBackbone(self.weights.clone(frozen))
+
+    def native(self) -> Weights:
+        return self.weights
+
+    def export(self) -> Iterable[tuple[str, Tensor]]:
+        return self.state_dict().items()
+
+    @torch.no_grad()
+    def raw_logits(self, tokens: Tensor) -> Tensor:
+        rows = layout(tokens, torch.zeros_like(tokens), key_unit(self.weights.dtype))
+        hidden = trunk(self.weights, rows.tokens, rows.positions, attender(self.weights, rows))
+        return self.project(hidden[rows.row_of])
+
+
+def forwarded(weights: Weights, rows: Layout, places: Tensor | None) -> Tensor:
+    """f32[R, D] hidden states of a layout's rows; taken from the tape where int64[N] `places` says where they are."""
+    if places is None or weights.tape is None:
+        return trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
+    order = torch.zeros(len(rows), dtype=torch.int64)  # rows that fill up stand for the first one
+    order[rows.row_of] = places
+    start = embedded(weights, rows.tokens)
+    return finished(weights, replayed(weights, start, rows, *weights.tape.read(order)))
+
+
+def predicting(tokens: Tensor) -> Tensor:
+    """The shift by one, which happens here only: token t is predicted from the state at token t - 1."""
+    return tokens - 1
+
+
+def assemble(
+    batch: Batch,
+    wanted: Tensor,
+    logp: Tensor,
+    entropy: Tensor,
+    heads: Mapping[str, Tensor],
+    state: Tensor,
+    project: Any,
+    needs: frozenset[str],
+) -> Outputs:
+    """Lays rows for int64[M] `wanted` tokens out on all N tokens of the batch, 0 elsewhere."""
+
+    def spread(rows: Tensor) -> Tensor:
+        blank = torch.zeros((len(batch), *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+        return blank.index_copy(0, wanted, rows)
+
+    hidden = spread(state) if "hidden" in needs else None
+    return Outputs(
+        spread(logp),
+        spread(entropy) if "entropy" in needs else None,
+        {name: spread(head) for name, head in heads.items()},
+        hidden,
+        project if hidden is not None else None,
+    )
+
+
+def write_tensors(tensors: Iterable[tuple[str, Tensor]], directory: Path) -> None:
+    """`model.safetensors`, and our auxiliary heads in a file of their own, which transformers does not read."""
+    from safetensors.torch import save_file
+
+    held = {name: t.detach().contiguous() for name, t in tensors}
+    heads = {name: t for name, t in held.items() if name.startswith("heads.")}
+    save_file(
+        {n: t.clone() for n, t in held.items() if n not in heads},
+        str(directory / "model.safetensors"),
+        metadata={"format": "pt"},
+    )
+    if heads:
+        save_file({n: t.clone() for n, t in heads.items()}, str(directory / "heads.safetensors"))
+
+
+def _active(shape: ModelConfig) -> int:
+    """Parameters a token is multiplied with: blocks and output projection."""
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    block = shape.width * (2 * q + 2 * kv + 3 * shape.inner)
+    return shape.layers * block + shape.vocabulary * shape.width

@@ -1,0 +1,177 @@
+"""Where the episodes of one task are collected, and the one boundary behind which user code runs.
+
+Whatever a checker, a world or a rollout raises becomes a `Failure` on its episode: reported, counted, kept out
+of credit; never a crash and never a zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from etude import seeds
+from etude.rollout.conversation import CheckRunner, Conversation, Failed, Generator
+from etude.rollout.demonstrate import demonstrate
+from etude.types import Episode, Failure, Group, Request, Task, Verdict
+
+DEMONSTRATION = 1 << 20  # the seat of the demonstrator
+
+Rollout = Callable[[Task, Conversation], Awaitable[Episode | Sequence[Episode]]]
+GroupRolloutStage = Callable[["GroupRollout"], Awaitable[list[Episode]]]
+Reward = Callable[[Episode], "dict[str, float] | Awaitable[dict[str, float]]"]
+
+
+@dataclass
+class GroupRollout:
+    """One task, at which `samples` players sit down. `progress` in [0, 1] is how far the run has come. A gather stage
+    may put another task in its place before anyone plays, if `admits` says that it may be trained on."""
+
+    task: Task
+    request: Request
+    samples: int
+    generator: Generator
+    check_runner: CheckRunner
+    rollout: Rollout
+    reward: Reward
+    key: int
+    progress: float = 0.0
+    generators: dict[str, Generator] = field(default_factory=dict)  # companions that can speak
+    admits: Callable[[Task], bool] = lambda task: True  # whether a task is not held out for evaluation
+
+    def conversation(
+        self, index: int, task: Task | None = None, generator: Generator | None = None
+    ) -> Conversation:
+        key = seeds.key(self.key, index)
+        return Conversation(
+            task or self.task,
+            generator or self.generator,
+            self.check_runner,
+            key,
+            index,
+            generators=self.generators,
+        )
+
+    async def play(
+        self, index: int, rollout: Rollout | None = None, task: Task | None = None
+    ) -> list[Episode]:
+        """Episode number `index`, scored; of a rollout that returns several, all. Failures included."""
+        conversation = self.conversation(index, task)
+        try:
+            result = await (rollout or self.rollout)(conversation.task, conversation)
+        except Failed as failed:
+            return [replace(conversation.done(), failure=failed.failure, stop="error")]
+        except Exception as error:
+            failure = Failure("rollout", repr(error), traceback.format_exc())
+            return [replace(conversation.done(), failure=failure, stop="error")]
+        episodes = [result] if isinstance(result, Episode) else list(result)
+        return [await self.score(e) for e in episodes]
+
+    async def plays(self, indices: Sequence[int], rollout: Rollout | None = None) -> list[Episode]:
+        """Several episodes at once, in the order of `indices`."""
+        found = await asyncio.gather(*(self.play(i, rollout) for i in indices))
+        return [e for episodes in found for e in episodes]
+
+    async def score(self, episode: Episode) -> Episode:
+        try:
+            scores: Any = self.reward(episode)
+            if isinstance(scores, Awaitable):
+                scores = await scores
+            return episode.with_scores({k: _number(k, v) for k, v in scores.items()})
+        except Exception as error:
+            return replace(
+                episode, failure=Failure("reward", repr(error), traceback.format_exc()), stop="error"
+            )
+
+    def demonstrate(self) -> Episode:
+        """The task's own solution as an episode (Group.demonstrations), with reward 1."""
+        return demonstrate(self.task, self.conversation(DEMONSTRATION)).with_scores({"reward": 1.0})
+
+    def resume_from(self, episode: Episode, cut: int, index: int) -> Conversation:
+        """A player who goes on after the first `cut` tokens of an episode, as if it had written them. What it
+        replies next is sampled; what came before is kept as it was, unsampled beyond the cut span's start."""
+        conversation = self.conversation(index)
+        left = cut
+        for span in episode.spans:
+            if left <= 0:
+                break
+            keep = min(left, len(span))
+            whole = keep == len(span)
+            part = replace(
+                span,
+                tokens=span.tokens[:keep],
+                sampled=span.sampled and whole,
+                logp=span.logp[:keep] if whole and span.logp is not None else None,
+                tag=span.tag if whole else "prefix",
+            )
+            conversation.spans.append(part)
+            left -= keep
+        return conversation
+
+    async def group(self, group_rollout: GroupRolloutStage) -> Group:
+        episodes = await group_rollout(self)
+        shown = tuple(e for e in episodes if e.demonstration)
+        good = tuple(e for e in episodes if e.failure is None and not e.demonstration)
+        bad = tuple(e for e in episodes if e.failure is not None)
+        return Group(self.task, good, self.request, bad, shown)
+
+
+def independent():
+    """Every player plays on its own."""
+
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        return await rollouts.plays(range(rollouts.samples))
+
+    return group_rollout
+
+
+def verdict():
+    """The last verdict's reward."""
+
+    def reward(episode: Episode) -> dict[str, float]:
+        if episode.verdict is None:
+            raise ValueError("the rollout ended without a verdict, so there is nothing to reward")
+        return {"reward": episode.verdict.reward}
+
+    return reward
+
+
+def optional_verdict():
+    """The last verdict's reward, for reporting; 0 where nothing was checked."""
+    return lambda episode: {"reward": episode.verdict.reward if episode.verdict else 0.0}
+
+
+def checks_in(pool: Any, sampler: Any, times: dict[str, float]) -> CheckRunner:
+    """A judge that runs checks in `pool` (tasks.isolate). A check that fails is tried once more; a second
+    failure fails the episode. The sampler waits meanwhile, so that timing cannot change what is sampled.
+    `times["check"]` grows by the seconds in which any check was under way."""
+    running, begin = 0, 0.0
+
+    async def check_runner(task: Task, answer: str) -> Verdict:
+        nonlocal running, begin
+        begin = time.perf_counter() if not running else begin
+        running += 1
+        try:
+            async with sampler.hold():
+                try:
+                    return await pool.check(task.check, answer)
+                except Exception:
+                    return await pool.check(task.check, answer)
+        except Exception as error:
+            raise Failed("check", error, getattr(error, "traceback", "") or traceback.format_exc()) from error
+        finally:
+            running -= 1
+            if not running:
+                times["check"] = times.get("check", 0.0) + time.perf_counter() - begin
+
+    return check_runner
+
+
+def _number(name: str, value: Any) -> float:
+    number = float(value)
+    if number != number or number in (float("inf"), float("-inf")):
+        raise ValueError(f"reward '{name}' is {number}; it must be finite")
+    return number

@@ -1,0 +1,1 @@
+"""What samples: requests, their scheduler, and the engines that decode them."""

@@ -1,0 +1,184 @@
+"""What samplers in this process share: requests, the random numbers that decide them, and the pump.
+
+Before every step the event loop is given the chance to hand in more requests, until nothing new comes and no
+`hold` is open: which requests share a step then follows from the program alone, not from the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from etude.errors import UserError
+from etude.models.distribution import check, draw
+from etude.sampling.protocol import Sample, Uniforms
+from etude.types import Array, SamplingParams
+
+if TYPE_CHECKING:
+    from etude.models.policy import Policy
+
+QUIET = 3  # rounds of the event loop without a new request before a step is taken
+
+
+@dataclass(eq=False)
+class Request:
+    prompt: Array
+    params: SamplingParams
+    uniforms: Uniforms
+    limit: int  # tokens at most
+    future: asyncio.Future[Sample]
+    tokens: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    version: int = 0
+
+
+class Scheduler:
+    """A sampler whose work is done in steps between which requests may come and go. A subclass says what a
+    step is (`_step`), whether there is anything to do (`_busy`), and how to forget everything (`_reset`)."""
+
+    def __init__(self, policy: Policy, max_rows: int) -> None:
+        if max_rows < 1:
+            raise UserError(f"a sampler needs max_rows of at least 1; got {max_rows}")
+        self.policy, self.max_rows = policy, max_rows
+        self.stops = frozenset(policy.tokenizer.stops)
+        self.waiting: deque[Request] = deque()
+        self.live: list[Request] = []
+        self._open: set[Request] = set()  # not answered yet, wherever they are
+        self._submitted = 0
+        self._holds = 0
+        self._free = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def _step(self) -> None:
+        raise NotImplementedError
+
+    def _reset(self) -> None:
+        raise NotImplementedError
+
+    def _drop(self, number: int) -> None:
+        """Removes live request `number`, whose caller no longer waits or was answered."""
+        raise NotImplementedError
+
+    async def sample(self, prompt: Array, params: SamplingParams, key: int) -> Sample:
+        if self._closed:
+            raise UserError("this sampler is closed")
+        check(params)
+        tokens = np.asarray(prompt, np.int32)
+        room = self.policy.context - len(tokens)
+        if not len(tokens) or room < 1:
+            raise UserError(f"a prompt has between 1 and {self.policy.context - 1} tokens; got {len(tokens)}")
+        if tokens.min() < 0 or tokens.max() >= self.policy.config["vocab_size"]:
+            raise UserError(f"a prompt holds token {tokens.max()} outside the model's vocabulary")
+        loop = asyncio.get_running_loop()
+        request = Request(tokens, params, Uniforms(key), min(params.max_tokens, room), loop.create_future())
+        self.waiting.append(request)
+        self._open.add(request)
+        self._submitted += 1
+        if self._pump is None or self._pump.done():
+            self._pump = loop.create_task(self._run())
+        try:
+            return await request.future
+        finally:
+            self._open.discard(request)
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        self._holds += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if not self._holds:
+                self._free.set()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._pump is not None and not self._pump.done():
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+        self._fail(UserError("the sampler was closed"))
+
+    def _fail(self, error: BaseException) -> None:
+        for request in self._open:
+            if not request.future.done():
+                request.future.set_exception(error)
+        self.live, self.waiting = [], deque()
+        self._reset()
+
+    async def _run(self) -> None:
+        try:
+            while self.waiting or self.live:
+                await self._quiet()
+                self._forget()
+                if self.waiting or self.live:
+                    self._step()
+        except Exception as error:
+            self._fail(error)
+
+    async def _quiet(self) -> None:
+        """Returns when nothing new has been asked for in a few rounds of the event loop and nothing is held."""
+        rounds, seen = 0, self._submitted
+        while rounds < QUIET:
+            await asyncio.sleep(0)
+            if self._holds:
+                await self._free.wait()
+            rounds = rounds + 1 if seen == self._submitted else 0
+            seen = self._submitted
+
+    def _forget(self) -> None:
+        """Drops requests whose caller no longer waits."""
+        self.waiting = deque(r for r in self.waiting if not r.future.done())
+        for i in reversed(range(len(self.live))):
+            if self.live[i].future.done():
+                self._drop(i)
+
+    def _choose(self, state: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and log-probabilities at what `_draw` was given: logits, unless a subclass says otherwise."""
+        return draw(state, params, uniform)
+
+    def _draw(self, requests: list[Request], state: Tensor) -> list[int]:
+        """Draws for all requests and records tokens and log-probabilities. One row of `state` each."""
+        uniform = torch.tensor([r.uniforms.next() for r in requests], dtype=torch.float64)
+        tokens = torch.empty(len(requests), dtype=torch.int64)
+        logp = torch.empty(len(requests))
+        for params in dict.fromkeys(_settings(r.params) for r in requests):
+            rows = torch.tensor([i for i, r in enumerate(requests) if _settings(r.params) == params])
+            every = len(rows) == len(requests)
+            part = self._choose(state if every else state[rows], params, uniform[rows])
+            tokens[rows], logp[rows] = part[0].cpu(), part[1].cpu()
+        for request, token, value in zip(requests, tokens.tolist(), logp.tolist(), strict=True):
+            request.tokens.append(token)
+            request.logp.append(value)
+        self.policy.meter.generated += len(requests)
+        return tokens.tolist()
+
+    def _finished(self, request: Request) -> bool:
+        """Answers a request that has come to its end."""
+        ended = request.tokens[-1] in self.stops
+        if not ended and len(request.tokens) < request.limit:
+            return False
+        if not request.future.done():
+            request.future.set_result(
+                Sample(
+                    np.array(request.tokens, np.int32),
+                    np.array(request.logp, np.float32),
+                    "end" if ended else "length",
+                    request.version,
+                )
+            )
+        return True
+
+
+def _settings(params: SamplingParams) -> SamplingParams:
+    """What of the settings concerns one draw."""
+    return SamplingParams(params.temperature, params.top_k, params.top_p, params.greedy)

@@ -1,0 +1,77 @@
+"""Conversations as tokens. What was sampled is never tokenised again: a later turn appends tokens to those
+held. Where a template rewrites what came before (strips thinking, say), the caller is told and given the
+whole new prompt: a new sequence begins there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from etude.text.tokenizer import Tokenizer
+from etude.types import Array, Message
+
+MARK = "\u241freply\u241f"  # stands for a reply, to find what a template writes after one
+
+
+class Renderer:
+    """One per model. `extends`: whether five turns, thinking included, went by without a rewrite."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.stops = tokenizer.stops
+        self.extends = self._test()
+
+    def prompt(self, messages: Sequence[Message]) -> Array:
+        """int32[n]: the conversation, ready for the model's next reply."""
+        if self.tokenizer.template is None:
+            return self.tokenizer.encode(_plain(messages), special=True)
+        return self.tokenizer.encode(self.tokenizer.render(messages, generate=True))
+
+    def extend(
+        self, messages: Sequence[Message], new: Sequence[Message], ended: bool = True
+    ) -> tuple[Array, bool]:
+        """What to append after a sampled reply so that the conversation goes on with `new`.
+
+        `messages` ends with that reply (role assistant, its decoded text); `ended` says whether the sampled
+        tokens ended with a stop token (else the one that closes the turn is part of what is appended).
+        Returns (int32[n], rewrote): where the template rewrites history, the whole new prompt and True."""
+        if not messages or messages[-1].role != "assistant":
+            raise ValueError("extend continues a conversation that ends with the assistant's reply")
+        if self.tokenizer.template is None:
+            return self.tokenizer.encode("\n" + _plain(new)), False
+        reply = messages[-1].content
+        before = self.tokenizer.render(messages[:-1], generate=True)
+        marked = self.tokenizer.render([*messages[:-1], Message("assistant", MARK), *new], generate=True)
+        whole = self.tokenizer.render([*messages, *new], generate=True)
+        if not marked.startswith(before + MARK):
+            return self.tokenizer.encode(whole), True
+        tail = marked[len(before) + len(MARK) :]
+        if whole not in (before + reply + tail, before + reply.strip() + tail):
+            return self.tokenizer.encode(whole), True
+        tokens = self.tokenizer.encode(tail)
+        if ended and len(tokens) and int(tokens[0]) in self.stops:
+            tokens = tokens[1:]
+        return tokens, False
+
+    def decode(self, tokens: Sequence[int] | Array) -> str:
+        """The text of tokens without special ones. For people and checkers; never raises."""
+        return self.tokenizer.decode(tokens)
+
+    def _test(self) -> bool:
+        """Five turns with and without thinking: whether every turn extends the tokens of the one before."""
+        for reply in ("a reply", "<think>\nwhy\n</think>\n\na reply"):
+            held = [Message("user", "a question")]
+            for turn in range(4):
+                said = [*held, Message("assistant", f"{reply} {turn}")]
+                new = [Message("user", f"then {turn}")]
+                try:
+                    _, rewrote = self.extend(said, new)
+                except Exception:
+                    return False
+                if rewrote:
+                    return False
+                held = [*said, *new]
+        return True
+
+
+def _plain(messages: Sequence[Message]) -> str:
+    return "".join(m.content + "\n" for m in messages)
