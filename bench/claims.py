@@ -39,6 +39,7 @@ from etude.evaluate.transitions import WAYS, outcomes, transitions
 from etude.launch import environment
 from etude.report.claims import FILE, read
 from etude.report.run import RunDirectory
+from etude.sampling.engine import sampler_for
 from etude.train.config import Budget, Plan
 from etude.train.setup import card, resolve
 
@@ -263,7 +264,7 @@ def examined(path: Path, tasks: str, rollout: Any = None) -> Sequence[Any]:
     from etude.tasks.isolate import Pool
 
     policy, settings = finished(path)
-    sampler = policy.sampler(settings.rows)
+    sampler = sampler_for(policy, settings.rows)
     held = held_out(tasks, settings.eval_problems)
     generator = Generator(sampler, policy.renderer, settings.sampling, "policy", settings.context)
     with Pool(seconds=10) as pool:

@@ -14,6 +14,7 @@ from contestants import serve
 
 from etude.batch import pack
 from etude.models.policy import Policy
+from etude.sampling.engine import sampler_for
 from etude.tasks import load
 from etude.types import Episode, Request, SamplingParams, Signal, Span
 
@@ -22,7 +23,7 @@ policy = Policy.load(job["model"])
 source = load("chain_sum:max_terms=2,max_digits=2")
 tasks = [source.draw(Request(), i, 0) for i in range(job["tasks"])]
 prompts = [policy.renderer.prompt(list(t.prompt)) for t in tasks]
-sampler = policy.sampler()
+sampler = sampler_for(policy)
 params = SamplingParams(max_tokens=job["tokens"])
 
 

@@ -14,11 +14,12 @@ from contestants import serve
 
 from etude.methods import build, find
 from etude.models.backbone import NativeBackbone
-from etude.models.config import shape_of
+from etude.models.config import ModelConfig
+from etude.models.directory import read_config
 from etude.models.embedded import directory
-from etude.models.load import read_config
 from etude.models.policy import Policy
 from etude.models.weights import Weights
+from etude.sampling.engine import sampler_for
 from etude.text.tokenizer import read
 from etude.train.step import Learner
 from etude.types import Episode, Message, SamplingParams, Signal, Span, Task, Verdict
@@ -44,13 +45,13 @@ def learner(model: str) -> tuple[Learner, Any]:
     config = read_config(directory())
     width, layers, heads, kv_heads, inner = SHAPES[model]
     shape = replace(
-        shape_of(config), width=width, layers=layers, heads=heads, kv_heads=kv_heads, inner=inner,
+        ModelConfig.from_transformers(config), width=width, layers=layers, heads=heads, kv_heads=kv_heads, inner=inner,
         head_dim=width // heads, windows=(0,) * layers,
     )  # fmt: skip
     weights = Weights(shape, {}, "bf16")
     weights.initialise(0)
     policy = Policy(NativeBackbone(weights), read(directory()), config)
-    sampler: Any = policy.sampler(128)
+    sampler: Any = sampler_for(policy, 128)
     sampler.stops = frozenset()
     one = Learner(policy, build(find("grpo"), {"update.lr": "1e-6"})[1]["update"])
     return one, sampler
@@ -86,7 +87,7 @@ def turn(
     seconds = time.perf_counter() - begin
     tokens = float(tasks * samples * completion)
     facts = {"seconds": seconds, "rollout_seconds": rollout, "tokens": tokens}
-    return {**facts, "parameters": float(one.policy.body.size)}
+    return {**facts, "parameters": float(one.policy.backbone.size)}
 
 
 SEEN: set[str] = set()

@@ -13,12 +13,13 @@ import numpy as np
 from contestants import serve
 
 from etude.models.policy import Policy
+from etude.sampling.engine import sampler_for
 from etude.tasks import load
 from etude.types import Request, SamplingParams
 
 job = json.loads(sys.argv[1])
 policy = Policy.load(job["model"])
-sampler: Any = policy.sampler(job["rows"])
+sampler: Any = sampler_for(policy, job["rows"])
 sampler.stops = frozenset()  # lengths are as asked for
 loop = asyncio.new_event_loop()
 keys = itertools.count()

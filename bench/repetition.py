@@ -71,13 +71,16 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
     from etude.evaluate.run import attempt
     from etude.rollout.conversation import Generator
     from etude.rollout.demonstrate import solution
+    from etude.sampling.engine import sampler_for
     from etude.types import Group, Request, Verdict
 
     async def nobody_asks(*_: Any) -> Verdict:
         return Verdict(0.0, False)
 
     params = replace(settings.sampling, greedy=True, max_tokens=CONTINUED)
-    generator = Generator(policy.sampler(settings.rows), policy.renderer, params, "policy", settings.context)
+    generator = Generator(
+        sampler_for(policy, settings.rows), policy.renderer, params, "policy", settings.context
+    )
     groups = asyncio.run(attempt(generator, nobody_asks, held, 1, 0))
     written = [e.spans[-1].tokens.tolist() for g in groups for e in g.episodes]
 

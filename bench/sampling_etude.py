@@ -12,12 +12,13 @@ import numpy as np
 from contestants import serve
 
 from etude.models.policy import Policy
+from etude.sampling.engine import sampler_for
 from etude.sampling.protocol import Sample
 from etude.types import SamplingParams
 
 job = json.loads(sys.argv[1])
 policy = Policy.load(job["model"])
-sampler: Any = policy.sampler(job["rows"])
+sampler: Any = sampler_for(policy, job["rows"])
 sampler.stops = frozenset()  # the end token is sampled like any other
 params = SamplingParams(max_tokens=job["tokens"])
 loop = asyncio.new_event_loop()

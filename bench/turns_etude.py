@@ -10,6 +10,7 @@ import numpy as np
 from contestants import serve
 
 from etude.models.policy import Policy
+from etude.sampling.engine import sampler_for
 from etude.tasks import load
 from etude.types import Array, Request, SamplingParams
 
@@ -17,7 +18,7 @@ HEARD, SAID = 25, 12  # tokens of a turn
 
 job = json.loads(sys.argv[1])
 policy = Policy.load(job["model"])
-sampler = policy.sampler(job["conversations"])
+sampler = sampler_for(policy, job["conversations"])
 sampler.stops = frozenset()  # type: ignore[attr-defined]  # lengths are as asked for
 loop = asyncio.new_event_loop()
 source = load("number_guess:highest=10000")

@@ -26,14 +26,14 @@ import torch
 from contestants import Contestant, ours, serve
 from torch import Tensor
 
-from etude.models.config import ModelConfig, shape_of
+from etude.models.config import ModelConfig
 
 ROWS = 2048
 FORMULA = "2 FLOPs/parameter/token sampled or prefilled, 6/token trained, a prompt once a group; no attention"
 
 
 def read_shape(directory: str | Path) -> ModelConfig:
-    return shape_of(json.loads((Path(directory) / "config.json").read_text()))
+    return ModelConfig.from_transformers(json.loads((Path(directory) / "config.json").read_text()))
 
 
 def products(shape: ModelConfig) -> list[tuple[int, int]]:

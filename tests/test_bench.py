@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.models.config import shape_of
+from etude.models.config import ModelConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import curricula
@@ -18,7 +18,7 @@ from contestants import middle
 from picture import Axis
 from work import blocks, forward_flops, training_flops
 
-SMALL = shape_of(
+SMALL = ModelConfig.from_transformers(
     {
         "model_type": "llama",
         "vocab_size": 10,

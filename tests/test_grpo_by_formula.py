@@ -64,7 +64,7 @@ def test_gradient_is_that_of_the_formula(tmp_path: Path) -> None:
     policy.publish()
     saved = policy.state_dict()["weights"]
     assert saved is not None
-    for name, tensor in policy.body.weights.state_dict().items():
+    for name, tensor in policy.backbone.weights.state_dict().items():
         if name in theirs:
             assert torch.allclose(tensor, theirs[name], atol=1e-6, rtol=1e-4), name
             assert (

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from etude.models import attention, head, kernels
-from etude.models import forward as llama
+from etude.models import attention, forward, head, kernels
 from etude.models.attention import attender
 from etude.models.layout import layout
 from etude.models.policy import Policy
 from etude.models.tiny import tiny
 from etude.models.weights import Weights
+from etude.sampling.engine import sampler_for
 from etude.sampling.native import NativeSampler
 from etude.sampling.paged import PagedEngine
 from etude.types import SamplingParams
@@ -66,11 +66,11 @@ def test_norm_and_gate(rows: int, width: int, without: Change) -> None:
 
     def norm_linear(precision: torch.dtype) -> list[Tensor]:
         return pulled(
-            lambda h, w, m: llama.norm_linear(h, w, m, None, 1e-5), hidden, weight, matrix.to(precision)
+            lambda h, w, m: forward.norm_linear(h, w, m, None, 1e-5), hidden, weight, matrix.to(precision)
         )
 
     def gated(precision: torch.dtype) -> list[Tensor]:
-        return pulled(llama.gated_linear, gate_up.to(precision), down.to(precision))
+        return pulled(forward.gated_linear, gate_up.to(precision), down.to(precision))
 
     for compute in (norm_linear, gated):
         mine = compute(torch.bfloat16)
@@ -93,7 +93,7 @@ SHAPES = [  # heads, key heads, head width, window
 def test_attention(heads: int, kv: int, width: int, window: int, without: Change) -> None:
     """Over shared beginnings of several lengths, among them one that fills whole pages and none at all."""
     policy = tiny(width=heads * 16, heads=heads, kv_heads=kv, head_dim=width, precision="bf16")
-    weights = policy.body.native()
+    weights = policy.backbone.native()
     assert weights is not None
     lengths = [(5, (3, 1, 40)), (5, (2, 2)), (16, (1, 17)), (0, (70,)), (130, (2, 2, 9))]
     tokens, sequence, number = [], [], 0
@@ -103,7 +103,7 @@ def test_attention(heads: int, kv: int, width: int, window: int, without: Change
             sequence += [number] * (common + n)
             number += 1
     rows = layout(torch.tensor(tokens), torch.tensor(sequence), attention.key_unit(torch.bfloat16))
-    object.__setattr__(weights.shape, "windows", (window,) * weights.shape.layers)
+    object.__setattr__(weights.config, "windows", (window,) * weights.config.layers)
     z = random(len(rows), heads + 2 * kv, width)
 
     def compute(weights: Weights, z: Tensor) -> list[Tensor]:
@@ -111,7 +111,7 @@ def test_attention(heads: int, kv: int, width: int, window: int, without: Change
 
     mine = compute(weights, z)
     without()
-    exact = Weights(weights.shape, {}, "fp32")
+    exact = Weights(weights.config, {}, "fp32")
     near(mine, compute(weights, z), compute(exact, z.float()))
 
 
@@ -167,12 +167,12 @@ def test_numbers_that_are_none_stay_visible() -> None:
 @needed
 def test_packed_products_have_the_same_bits() -> None:
     matrix = random(96, 64)
-    weights = tiny(precision="bf16", vocabulary="abcdefgh").body.native()
+    weights = tiny(precision="bf16", vocabulary="abcdefgh").backbone.native()
     assert weights is not None
     layers, _ = weights.packed()
     for rows in (1, 2, 5, 64, 130):
-        x = random(rows, weights.shape.width, seed=rows)
-        assert torch.equal(llama.linear(x, layers[0].qkv), llama.linear(x, weights.layers[0].qkv))
+        x = random(rows, weights.config.width, seed=rows)
+        assert torch.equal(forward.linear(x, layers[0].qkv), forward.linear(x, weights.layers[0].qkv))
     before = layers[0].qkv
     weights.refresh()
     assert weights.packed()[0][0].qkv is not before
@@ -183,24 +183,24 @@ def test_packed_products_have_the_same_bits() -> None:
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 40])
 def test_pages_are_shared_copied_and_given_back(length: int) -> None:
     """Two replies to one prompt go different ways without disturbing each other, and leave no page behind."""
-    weights = tiny(precision="bf16", seed=4).body.native()
+    weights = tiny(precision="bf16", seed=4).backbone.native()
     assert weights is not None
 
     def decode(*replies: list[int]) -> list[Tensor]:
         engine = PagedEngine(weights)
         prompts, _ = engine.prefill([np.arange(length, dtype=np.int32) % 60])
         for _ in replies:
-            engine.join(prompts[0], 1)
-        engine.forget(prompts)
+            engine.add_row(prompts[0], 1)
+        engine.release(prompts)
         seen = []
         for fed in zip(*replies, strict=True):
             for row, token in zip(engine.rows, fed, strict=True):
                 row.last = token
             seen.append(engine.step())
         for _ in replies:
-            engine.leave(0)
-        assert len(engine.free) == len(engine.users)
-        assert not any(engine.users)
+            engine.remove_row(0)
+        assert len(engine.free_pages) == len(engine.references)
+        assert not any(engine.references)
         return seen
 
     a, b = [5 + i % 9 for i in range(20)], [30 + i % 7 for i in range(20)]
@@ -222,7 +222,7 @@ def test_what_goes_on_from_an_earlier_request_is_not_computed_again(family: str)
         said, cost, lengths = [], [], []
 
         async def work() -> None:
-            sampler = policy.sampler(max_rows=3)
+            sampler = sampler_for(policy, max_rows=3)
             tokens = [np.arange(n, dtype=np.int32) % 50 + i for i, n in enumerate((5, 16, 33, 70))]
             for turn in range(3):
                 if forget:
@@ -257,7 +257,7 @@ def test_what_goes_on_from_an_earlier_request_is_not_computed_again(family: str)
 @needed
 def test_what_is_kept_is_bounded_and_ends_with_the_weights() -> None:
     policy = tiny(precision="bf16", seed=4)
-    weights = policy.body.native()
+    weights = policy.backbone.native()
     assert weights is not None
     token = PagedEngine(weights).bytes_per_token()
     prompts = [np.arange(50, dtype=np.int32) + i for i in range(5)]
@@ -273,8 +273,8 @@ def test_what_is_kept_is_bounded_and_ends_with_the_weights() -> None:
         assert isinstance(engine, PagedEngine)
         for prompt in prompts:
             assert await ask(sampler, prompt) == 50
-        assert len(engine.kept) == 7
-        assert len(engine.users) - len(engine.free) == 7
+        assert len(engine.prefixes) == 7
+        assert len(engine.references) - len(engine.free_pages) == 7
         assert await ask(sampler, prompts[4]) == 2
         assert await ask(sampler, prompts[2]) == 50 - 16  # one page is left of it: its beginning
         for change in (policy.publish, policy.forget):

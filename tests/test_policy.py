@@ -13,9 +13,8 @@ from torch import Tensor
 import toys
 from etude.batch import Batch, pack
 from etude.errors import UserError
-from etude.models import forward as llama
-from etude.models import head
-from etude.models.config import shape_of
+from etude.models import forward, head
+from etude.models.config import ModelConfig
 from etude.models.distribution import draw, log_softmax, normaliser, pick
 from etude.models.layout import layout
 from etude.models.policy import Policy
@@ -118,7 +117,7 @@ def test_values_and_gradients_are_those_of_transformers(case: str, tmp_path: Pat
     assert torch.allclose(out.logp, expected, atol=1e-4)
     grads = {name: p.grad for name, p in policy.parameters()}
     reference = {name: p.grad for name, p in model.named_parameters()}
-    entries = policy.body.weights.entries  # type: ignore[attr-defined]
+    entries = policy.backbone.weights.entries  # type: ignore[attr-defined]
     assert {name for entry in entries for name, _ in entry.parts} == set(reference)
     assert any("bias" in name for name in reference) == (case == "qwen2")
     for entry in entries:
@@ -300,7 +299,7 @@ def test_heads_and_hidden_states_belong_to_the_position_before(tmp_path: Path) -
     out = policy.outputs(batch, frozenset({"hidden"}))
     state = out.hidden
     assert state is not None
-    leaves = policy.body.weights.leaves  # type: ignore[attr-defined]
+    leaves = policy.backbone.weights.leaves  # type: ignore[attr-defined]
     expected = state @ leaves["heads.value.weight"].t() + leaves["heads.value.bias"]
     assert torch.allclose(out.heads["value"][batch.needed], expected[batch.needed], atol=1e-5)
     log_p = out.logits(batch.needed).log_softmax(-1).gather(1, batch.tokens[batch.needed][:, None])[:, 0]
@@ -377,7 +376,7 @@ def test_save_is_loadable_and_checked(case: str, tmp_path: Path, monkeypatch: py
 
     def spoilt(tensors: object, directory: Path) -> None:
         changed = [(n, t * 1.1 if "q_proj.weight" in n else t) for n, t in tensors]  # type: ignore[attr-defined]
-        from etude.models.backbone import write_tensors
+        from etude.models.directory import write_tensors
 
         write_tensors(changed, directory)
 
@@ -392,7 +391,7 @@ def test_a_failed_backward_pass_can_be_repeated(place: Path, monkeypatch: pytest
     policy.outputs(batch).logp.sum().backward()
     policy.grad_accumulate()
     expected = [p.grad.clone() for _, p in policy.parameters() if p.grad is not None]
-    whole, calls = llama.GatedLinear.backward, []
+    whole, calls = forward.GatedLinear.backward, []
 
     def fails(ctx: object, grad: Tensor) -> object:
         calls.append(1)
@@ -400,7 +399,7 @@ def test_a_failed_backward_pass_can_be_repeated(place: Path, monkeypatch: pytest
             raise torch.OutOfMemoryError("simulated")
         return whole(ctx, grad)
 
-    monkeypatch.setattr(llama.GatedLinear, "backward", staticmethod(fails))
+    monkeypatch.setattr(forward.GatedLinear, "backward", staticmethod(fails))
     for _, p in policy.parameters():
         p.grad = None
     with pytest.raises(torch.OutOfMemoryError):
@@ -506,7 +505,7 @@ def test_incomplete_directories_are_refused(tmp_path: Path) -> None:
 def test_shape_refuses_what_it_cannot_compute() -> None:
     base = {"model_type": "llama", "num_attention_heads": 2, "hidden_size": 8, "num_hidden_layers": 1}
     base |= {"vocab_size": 5, "intermediate_size": 8}
-    assert shape_of(base).head_dim == 4
+    assert ModelConfig.from_transformers(base).head_dim == 4
     for change in (
         {"model_type": "gpt2"},
         {"hidden_act": "gelu"},
@@ -514,7 +513,7 @@ def test_shape_refuses_what_it_cannot_compute() -> None:
         {"mlp_bias": True},
     ):
         with pytest.raises(Exception, match=r".+"):
-            shape_of({**base, **change})
+            ModelConfig.from_transformers({**base, **change})
 
 
 # ---- conversations -------------------------------------------------------------------------------------

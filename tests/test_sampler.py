@@ -16,6 +16,7 @@ from etude.batch import Batch, pack
 from etude.errors import UserError
 from etude.models.policy import Policy
 from etude.models.tiny import LETTERS, tiny, tiny_directory
+from etude.sampling.engine import sampler_for
 from etude.sampling.hf import TransformersSampler
 from etude.sampling.native import NativeSampler
 from etude.sampling.protocol import Sample
@@ -148,7 +149,7 @@ def test_an_architecture_with_absolute_positions_is_sampled_right(tmp_path: Path
     GPT2LMHeadModel(config).save_pretrained(path)
     policy = Policy.load(str(path), "fp32")
     assert policy.context == 64
-    sampler = policy.sampler(max_rows=6)
+    sampler = sampler_for(policy, max_rows=6)
     assert isinstance(sampler, TransformersSampler)
     samples = run(crowd(sampler, WARM))
     batch = batch_of(repeated(), samples, WARM)
@@ -167,7 +168,7 @@ def test_frequencies_are_those_of_the_softmax(policy: Policy) -> None:
 
     samples = run(work())
     tokens = torch.tensor([int(s.tokens[0]) for s in samples])
-    logits = policy.body.raw_logits(torch.from_numpy(PROMPTS[0].astype(np.int64)))[-1]
+    logits = policy.backbone.raw_logits(torch.from_numpy(PROMPTS[0].astype(np.int64)))[-1]
     p = logits.softmax(0)
     usual = n * p > 5
     count = torch.bincount(tokens, minlength=len(p))

@@ -10,10 +10,10 @@ import torch
 
 import toys
 from etude.batch import Batch, pack
-from etude.models import activation_cache as tape
-from etude.models import kernels
+from etude.models import activation_cache, kernels
 from etude.models.policy import Policy
 from etude.models.tiny import tiny
+from etude.sampling.engine import sampler_for
 from etude.types import Episode, Message, SamplingParams, Signal, Span, Task
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no native kernels on this machine")
@@ -24,7 +24,7 @@ def sampled(policy: Policy, each: int = 4, more: bool = False, recording: bool =
     """Replies to `PROMPTS`, and where `more` is asked for, a second turn that goes on from each."""
 
     async def work() -> list[Signal]:
-        sampler, signals = policy.sampler(max_rows=7), []
+        sampler, signals = sampler_for(policy, max_rows=7), []
 
         async def one(i: int, prompt: list[int], k: int) -> None:
             task = Task((Message("user", str(i)),), check=lambda text: None)  # type: ignore[arg-type, return-value]
@@ -71,9 +71,9 @@ def test_the_tape_gives_the_same_bits(family: str, more: bool) -> None:
     policy = tiny(precision="bf16", seed=5, family=family, sliding_window=window)
     batch = sampled(policy, more=more)
     replayed, mine = gradients(policy, batch)
-    weights = policy.body.native()
+    weights = policy.backbone.native()
     assert weights is not None
-    weights.tape = None
+    weights.activations = None
     again, theirs = gradients(policy, batch)
     assert replayed
     assert not again
@@ -106,10 +106,10 @@ def test_what_is_not_on_the_tape_is_computed() -> None:
     assert not policy.outputs(batch).replayed
     assert not policy.outputs(sampled(policy, recording=False)).replayed
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tape, "LIMIT", 100_000)
+        patch.setattr(activation_cache, "LIMIT", 100_000)
         batch = sampled(policy)
-    weights = policy.body.native()
+    weights = policy.backbone.native()
     assert weights is not None
-    assert weights.tape is not None
-    assert not weights.tape.parts
+    assert weights.activations is not None
+    assert not weights.activations.parts
     assert not policy.outputs(batch).replayed

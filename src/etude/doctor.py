@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import time
 from importlib import metadata
-from pathlib import Path
 from typing import Any
+
+import psutil
+import torch
+
+from etude.machine import card, cpu_flags
+from etude.models import kernels
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 PACKAGES = (
@@ -23,12 +28,6 @@ OPTIONAL = ("peft", "tensorboard", "wandb", "vllm", "ray")
 
 
 def examine() -> dict[str, Any]:
-    import psutil
-    import torch
-
-    from etude.models import kernels
-    from etude.train.setup import card
-
     flags = cpu_flags()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -76,8 +75,6 @@ def screen(found: dict[str, Any]) -> str:
 
 def _gflops(dtype: Any, size: int = 1024) -> float:
     """The best of five products of two size x size matrices."""
-    import torch
-
     a = torch.randn(size, size).to(dtype)
     best = float("inf")
     for _ in range(5):
@@ -85,16 +82,6 @@ def _gflops(dtype: Any, size: int = 1024) -> float:
         a @ a
         best = min(best, time.perf_counter() - begin)
     return round(2 * size**3 / best / 1e9, 1)
-
-
-def cpu_flags() -> set[str]:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                return set(line.partition(":")[2].split())
-    except OSError:
-        pass
-    return set()
 
 
 def _version(package: str) -> str | None:

@@ -1,36 +1,16 @@
-"""The `etude` command. Sets what must stand in the environment before Python's heap starts, then runs the program.
-
-On virtual machines fresh pages cost more than arithmetic: with these allocator settings memory that was freed
-stays with the process, which halves the first step's time and most of the system time.
-"""
+"""The `etude` command: starts Python again with the environment of `etude.process`, then runs the program."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-ENVIRONMENT = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-    # torch and oneDNN each remember products prepared for a number of rows, 1,024 by default: hundreds of megabytes
-    # that a run takes hundreds of steps to fill.
-    "LRU_CACHE_CAPACITY": "64",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
-
-
-def environment() -> dict[str, str]:
-    """`os.environ` with the settings above where the user has not made them."""
-    return {**ENVIRONMENT, **os.environ, "ETUDE_LAUNCHED": "1"}
+from etude.process import environment
 
 
 def main() -> None:
     if sys.platform == "linux" and "ETUDE_LAUNCHED" not in os.environ:
         os.execve(sys.executable, [sys.executable, "-m", "etude", *sys.argv[1:]], environment())
-    from etude.cli import run
+    from etude.cli import run  # now: torch reads the environment when it is imported
 
     sys.exit(run(sys.argv[1:]))

@@ -52,7 +52,7 @@ def test_gradient_is_trls(tmp_path: Path) -> None:
             if parameter.grad is not None:
                 parameter.copy_(parameter.grad)
     policy.publish()
-    mine = policy.body.weights.state_dict()
+    mine = policy.backbone.weights.state_dict()
     run.close()
     # TRL divides by the sample standard deviation (G - 1), we by that of the group (G).
     factor = float(np.sqrt(5 / 6))

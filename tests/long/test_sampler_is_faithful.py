@@ -10,6 +10,7 @@ import torch
 from etude import seeds
 from etude.models.embedded import directory
 from etude.models.policy import Policy
+from etude.sampling.engine import sampler_for
 from etude.tasks import load
 from etude.types import Request, SamplingParams
 
@@ -24,7 +25,7 @@ def test_replies_follow_their_probabilities() -> None:
     source = load("chain_sum:max_terms=2,max_digits=2")
     drawn = [source.draw(Request(), 16 + i, 0) for i in range(PROMPTS)]
     prompts = [np.array(policy.renderer.prompt(task.prompt), np.int32) for task in drawn]
-    sampler, params = policy.sampler(64), SamplingParams(max_tokens=64)
+    sampler, params = sampler_for(policy, 64), SamplingParams(max_tokens=64)
 
     async def replies():
         keys = [(i, j) for i in range(PROMPTS) for j in range(REPLIES)]

@@ -122,10 +122,11 @@ def sample(
     from etude import seeds
     from etude.evaluate.run import load_policy
     from etude.report.terminal import clean
+    from etude.sampling.engine import sampler_for
     from etude.types import Message, SamplingParams
 
     policy = load_policy(model)
-    sampler = policy.sampler()
+    sampler = sampler_for(policy)
     params = SamplingParams(temperature, greedy=greedy, max_tokens=max_tokens)
     tokens = policy.renderer.prompt([Message("user", prompt)])
 

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from etude.errors import UserError
-from etude.launch import environment
+from etude.process import environment
 from etude.report.run import is_run
 
 WORKER = "import sys; from etude.compare.schedule import work; sys.exit(work(sys.argv[1]))"

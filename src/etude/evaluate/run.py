@@ -13,10 +13,12 @@ from etude import __version__, seeds
 from etude.errors import UserError
 from etude.evaluate.result import Card, EvalResult, from_groups
 from etude.evaluate.transitions import second_attempt
+from etude.machine import commit
 from etude.report.run import RunDirectory, is_run
 from etude.rollout.basic import single
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import GroupRollout, checks_in, independent, verdict
+from etude.sampling.engine import sampler_for
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.types import Episode, Group, Message, Request, Task, Verdict
 
@@ -160,7 +162,7 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     settings: RunSettings = run_settings(run_defaults(where), exam.changes)
     policy = load_policy(where, settings.precision, settings.backbone)
     params = replace(settings.sampling, greedy=exam.greedy)
-    sampler = policy.sampler(settings.rows)
+    sampler = sampler_for(policy, settings.rows)
     samples = 1 if exam.greedy else exam.samples
     with Pool(seconds=settings.check_seconds) as pool:
         generator = Generator(sampler, policy.renderer, params, "policy", settings.context)
@@ -219,15 +221,13 @@ def run_defaults(where: str) -> dict[str, Any]:
 
 
 def _card(tasks: str, model: str, policy: Any, params: Any, seed: int, rule: str) -> Card:
-    from etude.train.setup import commit
-
     return Card(
         name=tasks,
         model=model,
         seed=seed,
         sampling=params,
         prompt="chat template" if policy.tokenizer.template else "plain text",
-        sampler=f"{type(policy.body).__name__} {policy.precision}, etude {__version__}",
+        sampler=f"{type(policy.backbone).__name__} {policy.precision}, etude {__version__}",
         commit=commit(),
         rule=rule,
     )

@@ -28,27 +28,27 @@ def key_unit(dtype: torch.dtype) -> int:
 
 def native(weights: Weights) -> bool:
     """Whether the kernels can compute this model's attention."""
-    return kernels.usable(weights.embed) and weights.shape.head_dim % kernels.PAGE == 0
+    return kernels.usable(weights.embed) and weights.config.head_dim % kernels.PAGE == 0
 
 
 def attender(weights: Weights, rows: Layout) -> Attend:
     """Attention over the rows of a layout, for `trunk`."""
-    shape = weights.shape
+    config = weights.config
     if native(weights):
 
         def attend_members(i: int, z: Tensor) -> Tensor:
-            out: Tensor = MemberAttention.apply(z, rows.members, shape, shape.windows[i])
+            out: Tensor = MemberAttention.apply(z, rows.members, config, config.windows[i])
             return out
 
         return attend_members
     buckets = rows.buckets()
     masks: dict[int, list[Tensor]] = {}
-    for window in set(shape.windows):
-        masks[window] = [_mask(bucket, window, shape.group, weights.dtype) for bucket in buckets]
+    for window in set(config.windows):
+        masks[window] = [_mask(bucket, window, config.group, weights.dtype) for bucket in buckets]
 
     def attend(i: int, z: Tensor) -> Tensor:
-        q, k, v = z.split((shape.heads, shape.kv_heads, shape.kv_heads), dim=1)
-        out: Tensor = Attention.apply(q, k, v, buckets, masks[shape.windows[i]])
+        q, k, v = z.split((config.heads, config.kv_heads, config.kv_heads), dim=1)
+        out: Tensor = Attention.apply(q, k, v, buckets, masks[config.windows[i]])
         return out
 
     return attend
@@ -68,8 +68,8 @@ class MemberAttention(Function):
     """Keeps z, the result and the log-sum-exp of every query's scores."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, members: Tensor, shape: ModelConfig, window: int) -> Tensor:
-        ctx.sizes = shape.heads, shape.kv_heads, shape.head_dim, window
+    def forward(ctx: Any, z: Tensor, members: Tensor, config: ModelConfig, window: int) -> Tensor:
+        ctx.sizes = config.heads, config.kv_heads, config.head_dim, window
         out, lse = over_members(z, members, *ctx.sizes)
         ctx.save_for_backward(z, members, out, lse)
         return out

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -13,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from etude.batch import Batch
-from etude.models.activation_cache import replayed
 from etude.models.attention import attender, key_unit
 from etude.models.config import ModelConfig
 from etude.models.forward import embedded, finished, trunk
 from etude.models.head import log_probabilities
 from etude.models.layout import Layout, layout
 from etude.models.outputs import Outputs
+from etude.models.replay import replayed
 from etude.models.weights import Weights
 
 
@@ -58,8 +57,8 @@ class NativeBackbone:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.precision = weights.precision
-        self.size = _active(weights.shape)
-        self.context = weights.shape.context
+        self.size = _active(weights.config)
+        self.context = weights.config.context
 
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]:
         weights = self.weights
@@ -72,8 +71,8 @@ class NativeBackbone:
         kept = torch.arange(len(tokens), device=read.device) <= last[batch.sequence]
         rows = layout(tokens[kept], batch.sequence[kept], key_unit(weights.dtype))
         places = None
-        if weights.tape is not None and torch.is_grad_enabled():
-            places = weights.tape.find(tokens[kept], batch.sequence[kept])
+        if weights.activations is not None and torch.is_grad_enabled():
+            places = weights.activations.find(tokens[kept], batch.sequence[kept])
         hidden = forwarded(weights, rows, places)
         state = hidden.index_select(0, rows.row_of[(kept.cumsum(0) - 1)[read]])
         logp, entropy = log_probabilities(
@@ -125,13 +124,13 @@ class NativeBackbone:
 
 
 def forwarded(weights: Weights, rows: Layout, places: Tensor | None) -> Tensor:
-    """f32[R, D] hidden states of a layout's rows; taken from the tape where int64[N] `places` says where they are."""
-    if places is None or weights.tape is None:
+    """f32[R, D] hidden states of a layout's rows; taken from the activation cache where int64[N] `places` says where they are."""
+    if places is None or weights.activations is None:
         return trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
     order = torch.zeros(len(rows), dtype=torch.int64)  # rows that fill up stand for the first one
     order[rows.row_of] = places
     start = embedded(weights, rows.tokens)
-    return finished(weights, replayed(weights, start, rows, *weights.tape.read(order)))
+    return finished(weights, replayed(weights, start, rows, *weights.activations.read(order)))
 
 
 def predicting(tokens: Tensor) -> Tensor:
@@ -165,23 +164,8 @@ def assemble(
     )
 
 
-def write_tensors(tensors: Iterable[tuple[str, Tensor]], directory: Path) -> None:
-    """`model.safetensors`, and our auxiliary heads in a file of their own, which transformers does not read."""
-    from safetensors.torch import save_file
-
-    held = {name: t.detach().contiguous() for name, t in tensors}
-    heads = {name: t for name, t in held.items() if name.startswith("heads.")}
-    save_file(
-        {n: t.clone() for n, t in held.items() if n not in heads},
-        str(directory / "model.safetensors"),
-        metadata={"format": "pt"},
-    )
-    if heads:
-        save_file({n: t.clone() for n, t in heads.items()}, str(directory / "heads.safetensors"))
-
-
-def _active(shape: ModelConfig) -> int:
+def _active(config: ModelConfig) -> int:
     """Parameters a token is multiplied with: blocks and output projection."""
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    block = shape.width * (2 * q + 2 * kv + 3 * shape.inner)
-    return shape.layers * block + shape.vocabulary * shape.width
+    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    block = config.width * (2 * q + 2 * kv + 3 * config.inner)
+    return config.layers * block + config.vocabulary * config.width

@@ -1,5 +1,5 @@
-"""The shape of a Llama-like model, read from its `config.json`: everything the native forward pass needs to
-know. What it cannot express is refused with a reason, and such a model runs through transformers instead."""
+"""The configuration of a Llama-like model, read from its `config.json`: everything the native forward pass needs to
+know. What it cannot express is refused with a reason; such a model runs through transformers instead."""
 
 from __future__ import annotations
 
@@ -37,6 +37,48 @@ class ModelConfig:
     theta: float
     scaling: Mapping[str, Any]  # rope parameters; {"rope_type": "default" | "linear" | "llama3", ...}
 
+    @classmethod
+    def from_transformers(cls, config: Mapping[str, Any]) -> ModelConfig:
+        """Of a `config.json`. Raises `Unsupported` where the native forward pass would be wrong."""
+        family = config.get("model_type", "?")
+        if family not in ("llama", "qwen2", "qwen3", "mistral"):
+            raise Unsupported(f"model type '{family}'")
+        heads = config["num_attention_heads"]
+        head_dim = config.get("head_dim") or config["hidden_size"] // heads
+        rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        rope["rope_type"] = kind
+        if kind not in ("default", "linear", "llama3"):
+            raise Unsupported(f"rope type '{kind}'")
+        if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
+            raise Unsupported("partial rotary embeddings")
+        if config.get("hidden_act", "silu") != "silu":
+            raise Unsupported(f"activation '{config['hidden_act']}'")
+        if config.get("mlp_bias") or (family != "qwen2" and config.get("attention_bias")):
+            raise Unsupported("biases on the output or MLP projections")
+        if config.get("quantization_config"):
+            raise Unsupported("quantised weights")
+        if head_dim % 2 or heads % config.get("num_key_value_heads", heads):
+            raise Unsupported("odd head sizes")
+        return cls(
+            family=family,
+            vocabulary=config["vocab_size"],
+            width=config["hidden_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=head_dim,
+            inner=config["intermediate_size"],
+            eps=config.get("rms_norm_eps", 1e-6),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            qkv_bias=family == "qwen2",
+            qk_norm=family == "qwen3",
+            windows=_windows(config, family),
+            context=config.get("max_position_embeddings", 2048),
+            theta=float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
+            scaling=rope,
+        )
+
     @property
     def group(self) -> int:
         """Query heads per key/value head."""
@@ -62,48 +104,6 @@ def _llama3(base: Tensor, scaling: Mapping[str, Any]) -> Tensor:
     slowed = torch.where(wavelength > old / low, base / factor, base)
     middle = (wavelength <= old / low) & (wavelength >= old / high)
     return torch.where(middle, between, slowed)
-
-
-def shape_of(config: Mapping[str, Any]) -> ModelConfig:
-    """Reads a transformers configuration. Raises `Unsupported` where the native pass would be wrong."""
-    family = config.get("model_type", "?")
-    if family not in ("llama", "qwen2", "qwen3", "mistral"):
-        raise Unsupported(f"model type '{family}'")
-    heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    rope["rope_type"] = kind
-    if kind not in ("default", "linear", "llama3"):
-        raise Unsupported(f"rope type '{kind}'")
-    if rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
-        raise Unsupported("partial rotary embeddings")
-    if config.get("hidden_act", "silu") != "silu":
-        raise Unsupported(f"activation '{config['hidden_act']}'")
-    if config.get("mlp_bias") or (family != "qwen2" and config.get("attention_bias")):
-        raise Unsupported("biases on the output or MLP projections")
-    if config.get("quantization_config"):
-        raise Unsupported("quantised weights")
-    if head_dim % 2 or heads % config.get("num_key_value_heads", heads):
-        raise Unsupported("odd head sizes")
-    return ModelConfig(
-        family=family,
-        vocabulary=config["vocab_size"],
-        width=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=head_dim,
-        inner=config["intermediate_size"],
-        eps=config.get("rms_norm_eps", 1e-6),
-        tied=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=family == "qwen2",
-        qk_norm=family == "qwen3",
-        windows=_windows(config, family),
-        context=config.get("max_position_embeddings", 2048),
-        theta=float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
-        scaling=rope,
-    )
 
 
 def _windows(config: Mapping[str, Any], family: str) -> tuple[int, ...]:

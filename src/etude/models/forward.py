@@ -2,7 +2,7 @@
 matrix products in the precision of the working weights. Training, scoring, prefill and decoding are this one
 function with another `attend`. Norm outputs and MLP products are recomputed in the backward pass.
 
-`norm_linear`, `turn_heads`, `gated_linear` and `models.attention` compute through native kernels where these can be
+`norm_linear`, `apply_rope`, `gated_linear` and `models.attention` compute through native kernels where these can be
 had (`models.kernels`), and by the PyTorch code beside the call where not.
 
 A row's result must not depend on what else is computed beside it, or sampler and trainer disagree. On the CPU that
@@ -41,7 +41,7 @@ def embedded(weights: Weights, tokens: Tensor) -> Tensor:
 
 def finished(weights: Weights, hidden: Tensor) -> Tensor:
     """f32[R, D] after the last norm."""
-    return norm(hidden, weights.norm, weights.shape.eps)
+    return norm(hidden, weights.norm, weights.config.eps)
 
 
 def blocks(
@@ -53,15 +53,15 @@ def blocks(
     keep: Callable[..., None] | None = None,
 ) -> Tensor:
     """f32[R, D] after all layers. `layers`: the same ones in another layout (`Weights.packed`). `keep` is shown what
-    a backward pass would need of every layer (`tape.Rows`, but for the log-sum-exp)."""
-    shape = weights.shape
+    a backward pass would need of every layer (`activation_cache.Rows`, but for the log-sum-exp)."""
+    config = weights.config
     angles = weights.rope(positions)
     for i, layer in enumerate(layers or weights.layers):
-        z = norm_linear(hidden, layer.norm1, layer.qkv, layer.qkv_bias, shape.eps)
-        z = apply_rope(z.view(len(z), -1, shape.head_dim), shape, layer, angles)
+        z = norm_linear(hidden, layer.norm1, layer.qkv, layer.qkv_bias, config.eps)
+        z = apply_rope(z.view(len(z), -1, config.head_dim), config, layer, angles)
         attended = attend(i, z)
         middle = hidden + linear(attended, layer.o)
-        gate_up = norm_linear(middle, layer.norm2, layer.gate_up, None, shape.eps)
+        gate_up = norm_linear(middle, layer.norm2, layer.gate_up, None, config.eps)
         if keep is not None:
             keep(hidden, z, attended, middle, gate_up)
         hidden = middle + gated_linear(gate_up, layer.down)
@@ -80,13 +80,13 @@ def linear(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, matrix, bias)
 
 
-def apply_rope(z: Tensor, shape: ModelConfig, layer: Layer, angles: tuple[Tensor, Tensor]) -> Tensor:
+def apply_rope(z: Tensor, config: ModelConfig, layer: Layer, angles: tuple[Tensor, Tensor]) -> Tensor:
     """[R, H + 2K, hd]: queries and keys rotated, values as they are."""
     if layer.q_norm is None:
-        out: Tensor = TurnHeads.apply(z, shape.heads + shape.kv_heads, *angles)
+        out: Tensor = ApplyRope.apply(z, config.heads + config.kv_heads, *angles)
         return out
-    q, k, v = z.split((shape.heads, shape.kv_heads, shape.kv_heads), dim=1)
-    q, k = rotate(q, angles, layer.q_norm, shape.eps), rotate(k, angles, layer.k_norm, shape.eps)
+    q, k, v = z.split((config.heads, config.kv_heads, config.kv_heads), dim=1)
+    q, k = rotate(q, angles, layer.q_norm, config.eps), rotate(k, angles, layer.k_norm, config.eps)
     return torch.cat((q, k, v), dim=1)
 
 
@@ -204,38 +204,38 @@ class Rotate(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin)
+        return _rotate(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         cos, sin = ctx.saved_tensors
-        return _turn(dy, cos, -sin), None, None
+        return _rotate(dy, cos, -sin), None, None
 
 
-class TurnHeads(Function):
-    """Rotates the first `turned` heads of [R, heads, hd]."""
+class ApplyRope(Function):
+    """Rotates the first `rotated` heads of [R, heads, hd]."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, turned: int, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, z: Tensor, rotated: int, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        ctx.turned = turned
-        return _turn_heads(z, turned, cos, sin, 1.0)
+        ctx.rotated = rotated
+        return _apply_rope(z, rotated, cos, sin, 1.0)
 
     @staticmethod
     def backward(ctx: Any, dz: Tensor) -> tuple[Any, ...]:
         cos, sin = ctx.saved_tensors
-        return _turn_heads(dz.contiguous(), ctx.turned, cos, sin, -1.0), None, None, None
+        return _apply_rope(dz.contiguous(), ctx.rotated, cos, sin, -1.0), None, None, None
 
 
-def _turn_heads(z: Tensor, turned: int, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+def _apply_rope(z: Tensor, rotated: int, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     if kernels.usable(z):
         out = torch.empty_like(z)
-        kernels.call("rotate", z, out, cos, sin, len(z), z.shape[1], turned, z.shape[2], sign)
+        kernels.call("rotate", z, out, cos, sin, len(z), z.shape[1], rotated, z.shape[2], sign)
         return out
-    return torch.cat((_turn(z[:, :turned], cos, sin * sign), z[:, turned:]), dim=1)
+    return torch.cat((_rotate(z[:, :rotated], cos, sin * sign), z[:, rotated:]), dim=1)
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(a, b) -> (a cos - b sin, b cos + a sin) for the two halves a, b of the last dimension."""
     a, b = x.float().chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]

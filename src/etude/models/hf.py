@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from etude.batch import Batch
 from etude.errors import UserError
 from etude.models.backbone import assemble, predicting
-from etude.models.config import Unsupported, shape_of
+from etude.models.config import ModelConfig, Unsupported
+from etude.models.directory import read_tensors
 from etude.models.head import chosen_log_probabilities
-from etude.models.load import tensors
 from etude.models.outputs import Outputs
 from etude.models.weights import Weights
 from etude.seeds import key
@@ -26,7 +26,7 @@ from etude.seeds import key
 PIECE = 2048  # padded tokens per forward call
 
 
-class TransformersBody:
+class TransformersBackbone:
     """Trains float32 masters of the module's trainable parameters (with LoRA: the adapters only)."""
 
     def __init__(
@@ -50,7 +50,7 @@ class TransformersBody:
     @classmethod
     def load(
         cls, directory: Path, precision: str, lora_rank: int, heads: Mapping[str, int], device: str
-    ) -> TransformersBody:
+    ) -> TransformersBackbone:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
@@ -69,11 +69,13 @@ class TransformersBody:
         for name, k in heads.items():
             held[f"{name}.weight"] = torch.zeros(k, width, device=device)
             held[f"{name}.bias"] = torch.zeros(k, device=device)
-        body = cls(module, precision, held, bool(lora_rank), frozen=False)
+        backbone = cls(module, precision, held, bool(lora_rank), frozen=False)
         if (directory / "heads.safetensors").exists():
-            known = {n: t for n, t in tensors(directory) if n.startswith("heads.") and n in body.masters}
-            body._copy(known)
-        return body
+            known = {
+                n: t for n, t in read_tensors(directory) if n.startswith("heads.") and n in backbone.masters
+            }
+            backbone._copy(known)
+        return backbone
 
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]:
         tokens = batch.tokens if inputs is None else inputs
@@ -175,12 +177,12 @@ class TransformersBody:
             self.masters[name].copy_(state[name])
         self.publish()
 
-    def clone(self, frozen: bool) -> TransformersBody:
+    def clone(self, frozen: bool) -> TransformersBackbone:
         heads = {n: t.detach().clone() for n, t in self.heads.items()}
         module = copy.deepcopy(self.module)
         if frozen:
             module.requires_grad_(False)
-        other = TransformersBody(module, self.precision, heads, self.lora, frozen)
+        other = TransformersBackbone(module, self.precision, heads, self.lora, frozen)
         if not frozen:
             other._copy(self.state_dict())
         return other
@@ -189,11 +191,11 @@ class TransformersBody:
         """A native copy of the merged weights, made on first use, for architectures that have one."""
         if self._native is None:
             try:
-                shape = shape_of(self.config.to_dict())
+                config = ModelConfig.from_transformers(self.config.to_dict())
             except Unsupported:
                 return None
             device = str(next(self.module.parameters()).device)
-            self._native = Weights(shape, {}, self.precision, device, frozen=True)
+            self._native = Weights(config, {}, self.precision, device, frozen=True)
             self._stale = True
         if self._stale:
             self._native.load(self.export())

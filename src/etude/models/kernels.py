@@ -21,8 +21,11 @@ import platformdirs
 import torch
 from torch import Tensor
 
+from etude.machine import cpu_flags
+
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-O3", "-std=c++17", "-march=x86-64-v4", "-mavx512bf16", "-fopenmp", "-shared", "-fPIC", "-w")
+NEEDED = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma"}
 PAGE = 16  # positions
 log = logging.getLogger("etude")
 
@@ -58,7 +61,7 @@ def usable(*tensors: Tensor) -> bool:
 
 
 def _built() -> Path:
-    if not _understood():
+    if not cpu_flags() >= NEEDED:
         raise RuntimeError("this processor has no AVX-512 instructions for bfloat16")
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if not compiler:
@@ -79,16 +82,6 @@ def _built() -> Path:
             raise RuntimeError(f"{compiler} failed: {done.stderr.strip().splitlines()[:1]}")
         os.replace(made, place)
     return place
-
-
-def _understood() -> bool:
-    try:
-        flags = next(
-            x for x in Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("flags")
-        ).split()
-    except (OSError, StopIteration):
-        return False
-    return {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma"} <= set(flags)
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> None:

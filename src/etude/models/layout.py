@@ -162,7 +162,7 @@ def _cut(members: Sequence[Member]) -> list[list[Member]]:
 
 def _bucket(members: Sequence[Member], unit: int, device: torch.device) -> Bucket:
     s = len(members)
-    o = _up(max(m.own[1] for m in members), 4)  # whole tiles of queries, see `llama.flash`
+    o = _up(max(m.own[1] for m in members), 4)  # whole tiles of queries, see `attention.flash`
     n = _up(max(m.own[1] + m.prefix[1] for m in members), unit)
     queries, keys = np.zeros((s, o), np.int64), np.zeros((s, n), np.int64)
     is_query, reach = np.zeros((s, o), bool), np.zeros((s, o), np.int64)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from etude.errors import UserError
 from etude.models.backbone import Backbone, NativeBackbone
-from etude.models.config import Unsupported, shape_of
+from etude.models.config import ModelConfig, Unsupported
+from etude.models.directory import read_config, read_tensors
+from etude.models.hf import TransformersBackbone
 from etude.models.weights import Weights
+from etude.registry import Registry
 from etude.text.tokenizer import Tokenizer, read
 
-EMBEDDED = "smollm2"
-LAB = "lab"
+MODELS = Registry(
+    "etude.models",
+    {"smollm2": "etude.models.embedded:directory", "lab": "etude.lab.model:directory"},
+)
+"""Models by name: functions that return the directory, made or converted at first use."""
+
 PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
@@ -42,37 +47,29 @@ def load(
     )
     if not reason:
         try:
-            shape = shape_of(config)
+            model_config = ModelConfig.from_transformers(config)
         except Unsupported as unsupported:
             reason = str(unsupported)
     if reason and backbone == "native":
         raise UserError(f"the native backbone cannot run {name}: {reason}; use backbone='auto'")
     if reason:
-        from etude.models.hf import TransformersBody
-
-        return TransformersBody.load(directory, precision, lora_rank, heads, device), tokenizer, config
-    weights = Weights(shape, heads, precision, device)
+        return TransformersBackbone.load(directory, precision, lora_rank, heads, device), tokenizer, config
+    weights = Weights(model_config, heads, precision, device)
     with torch.no_grad():
-        weights.load(tensors(directory), str(directory))
+        weights.load(read_tensors(directory), str(directory))
     return NativeBackbone(weights), tokenizer, config
 
 
 def locate(name: str) -> Path:
-    """The directory that holds a model; converts the embedded one, makes the lab's, downloads one of the hub."""
-    if name == EMBEDDED:
-        from etude.models.embedded import directory
-
-        return directory()
-    if name == LAB:
-        from etude.lab.model import directory as made
-
-        return made()
+    """The directory that holds a model: a named one (`MODELS`), one that is given, or one of the hub."""
+    if name in MODELS:
+        return Path(MODELS[name]())
     place = Path(name).expanduser()
     if place.is_dir():
         return place
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith((".", "~")):
         raise UserError(
-            f"there is no model directory '{name}' (nor is it '{EMBEDDED}', '{LAB}' or an owner/name on the hub)"
+            f"there is no model directory '{name}' (nor is it {', '.join(map(repr, MODELS))} or an owner/name on the hub)"
         )
     try:
         from huggingface_hub import snapshot_download
@@ -83,38 +80,3 @@ def locate(name: str) -> Path:
         raise UserError(
             f"'{name}' is no directory here and could not be had from the hub: {type(error).__name__}: {cause}"
         ) from error
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    path = directory / "config.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{directory} is not a model directory: it has no config.json") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    return found
-
-
-def tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of a model directory, one at a time, with our auxiliary heads where there are any."""
-    from safetensors import safe_open
-
-    files = sorted(p for p in directory.glob("*.safetensors") if p.name != "heads.safetensors")
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        files = sorted({directory / f for f in json.loads(index.read_text())["weight_map"].values()})
-    elif (directory / "model.safetensors").exists():
-        files = [directory / "model.safetensors"]
-    if not files:
-        raise UserError(f"{directory} holds no model.safetensors")
-    extra = directory / "heads.safetensors"
-    for path in [*files, extra] if extra.exists() else files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 (not a mapping)
-                    yield key, file.get_tensor(key)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(f"{path} cannot be read: {error}") from error

@@ -1,6 +1,6 @@
 """What a policy says of a batch. Index t always describes `tokens[t]`, as seen from the prefix before it:
 `logp[t]` is the log-probability of tokens[t], `entropy[t]` that of the distribution it is drawn from,
-`value[t]` the value of the state in which it is chosen. The shift by one happens in `models.policy` only.
+`value[t]` the value of the state in which it is chosen. The shift by one happens in `models.backbone.predicting` only.
 """
 
 from __future__ import annotations

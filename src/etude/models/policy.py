@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,12 @@ from etude.batch import Batch
 from etude.models.activation_cache import ActivationCache
 from etude.models.attention import native
 from etude.models.backbone import Backbone
+from etude.models.load import load
 from etude.models.meter import Meter
 from etude.models.outputs import Outputs
+from etude.models.save import save
 from etude.text.chat_template import Renderer
 from etude.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from etude.sampling.protocol import Sampler
 
 NOTHING: frozenset[str] = frozenset()
 
@@ -36,17 +35,23 @@ class Policy:
 
     def __init__(
         self,
-        body: Backbone,
+        backbone: Backbone,
         tokenizer: Tokenizer,
         config: Mapping[str, Any],
         name: str = "",
         device: str = "cpu",
         renderer: Renderer | None = None,
     ) -> None:
-        self.body, self.tokenizer, self.config, self.name, self.device = body, tokenizer, config, name, device
+        self.backbone, self.tokenizer, self.config, self.name, self.device = (
+            backbone,
+            tokenizer,
+            config,
+            name,
+            device,
+        )
         self.renderer = renderer or Renderer(tokenizer)
         self.version = 0
-        self.meter = Meter(body.size)
+        self.meter = Meter(backbone.size)
 
     @classmethod
     def load(
@@ -62,26 +67,24 @@ class Policy:
         else is ever downloaded). `precision`: "bf16" or "fp32". `lora_rank` above 0 trains adapters instead of
         the weights. `heads`: auxiliary outputs {name: K} on the last hidden state, zero at first. `backbone`:
         "native", "transformers" or "auto" (native where the architecture allows). Raises `UserError`."""
-        from etude.models.load import load
-
-        body, tokenizer, config = load(name, precision, lora_rank, heads or {}, device, backbone)
-        return cls(body, tokenizer, config, name, device)
+        found, tokenizer, config = load(name, precision, lora_rank, heads or {}, device, backbone)
+        return cls(found, tokenizer, config, name, device)
 
     @property
     def precision(self) -> str:
-        return self.body.precision
+        return self.backbone.precision
 
     @property
     def context(self) -> int:
         """The longest sequence the model was made for, in tokens."""
-        return self.body.context
+        return self.backbone.context
 
     def outputs(self, batch: Batch, needs: frozenset[str] = NOTHING, inputs: Tensor | None = None) -> Outputs:
         """Log-probabilities of `batch.needed` tokens under `batch.sampling`, differentiable. `needs`: "entropy",
         "hidden". `inputs` (int64[N]) replaces what is read, not what is predicted."""
         if unknown := needs - {"entropy", "hidden"}:
             raise ValueError(f"outputs can provide 'entropy' and 'hidden', not {sorted(unknown)}")
-        out, rows = self.body.outputs(batch, needs, inputs)
+        out, rows = self.backbone.outputs(batch, needs, inputs)
         if torch.is_grad_enabled():
             self.meter.trained += rows
         else:
@@ -115,14 +118,14 @@ class Policy:
 
     @contextmanager
     def recording(self, wanted: bool = True) -> Iterator[None]:
-        """What is sampled inside is kept for the gradient (`models.activation_cache`), where the native kernels sample. The tape
-        lasts until `publish`."""
+        """The activations of what is sampled inside are cached for the gradient (`models.activation_cache`), where the
+        native kernels sample; until `publish`."""
         self.forget()
-        weights = self.body.native()
-        if weights is None or not wanted or not native(weights) or weights.shape.qk_norm:
+        weights = self.backbone.native()
+        if weights is None or not wanted or not native(weights) or weights.config.qk_norm:
             yield
             return
-        weights.tape, weights.recording = ActivationCache(), True
+        weights.activations, weights.recording = ActivationCache(), True
         try:
             yield
         finally:
@@ -130,57 +133,49 @@ class Policy:
 
     def forget(self) -> None:
         """Samplers compute anew what they keep of earlier prompts: what a phase costs then depends on itself alone."""
-        weights = self.body.native()
+        weights = self.backbone.native()
         if weights is not None:
-            weights.era = object()
+            weights.generation += 1
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """Names and float32 parameters for the optimiser; empty for a frozen policy."""
-        return self.body.parameters()
+        return self.backbone.parameters()
 
     def grad_accumulate(self) -> None:
         """Adds what the last backward pass left to the float32 gradients of `parameters()`."""
-        self.body.accumulate()
+        self.backbone.accumulate()
 
     def grad_discard(self) -> None:
         """After a backward pass that failed (out of memory): drops what it left, so that it can be repeated."""
-        self.body.discard()
+        self.backbone.discard()
 
     def publish(self) -> int:
         """Makes the optimiser's step visible to forward passes and samplers; returns the new version."""
-        self.body.publish()
+        self.backbone.publish()
         self.version += 1
         return self.version
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a checkpoint needs, exact. Tensors share memory with the policy: save before the next step."""
-        return {"weights": self.body.state_dict(), "version": self.version, "meter": self.meter.state_dict()}
+        return {
+            "weights": self.backbone.state_dict(),
+            "version": self.version,
+            "meter": self.meter.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.body.load_state_dict(state["weights"])
+        self.backbone.load_state_dict(state["weights"])
         self.version = int(state["version"])
         self.meter.load_state_dict(state["meter"])
 
     def clone(self, frozen: bool = True) -> Policy:
         """An independent policy of the same weights; frozen: without master and gradients, as a reference."""
         other = Policy(
-            self.body.clone(frozen), self.tokenizer, self.config, self.name, self.device, self.renderer
+            self.backbone.clone(frozen), self.tokenizer, self.config, self.name, self.device, self.renderer
         )
         other.version = self.version
         return other
 
     def save(self, directory: str | Path) -> Path:
         """Writes a directory that transformers loads, and returns after it did and gave the same logits."""
-        from etude.models.save import save
-
-        return save(self, Path(directory))
-
-    def sampler(self, max_rows: int = 128, **settings: Any) -> Sampler:
-        """A sampler that reads this policy's weights. One at a time is enough: it batches all requests."""
-        if self.body.native() is not None:
-            from etude.sampling.native import NativeSampler
-
-            return NativeSampler(self, max_rows, **settings)
-        from etude.sampling.hf import TransformersSampler
-
-        return TransformersSampler(self, max_rows)
+        return save(self.backbone, self.config, self.tokenizer, Path(directory))

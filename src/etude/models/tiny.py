@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from etude.errors import UserError
-from etude.models.config import shape_of
+from etude.models.config import ModelConfig
+from etude.models.directory import write_json, write_tensors
+from etude.models.policy import Policy
 from etude.models.weights import Weights
-
-if TYPE_CHECKING:
-    from etude.models.policy import Policy
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 \n.,:;!?+-*/=()[]<>'\"_#"
 SPECIAL = ("<pad>", "<bos>", "<end>", "<user>", "<assistant>", "<system>", "<unk>")
@@ -38,8 +36,6 @@ def tiny(
     **more: Any,
 ) -> Policy:
     """A policy over a fresh tiny model (see `tiny_directory`); the directory is deleted again."""
-    from etude.models.policy import Policy
-
     load = {k: more.pop(k) for k in ("head_sizes", "lora_rank", "backbone") if k in more}
     with tempfile.TemporaryDirectory() as place:
         path = tiny_directory(
@@ -97,20 +93,19 @@ def tiny_directory(
         "dtype": "float32",
         **config,
     }
-    weights = Weights(shape_of(settings), {}, "fp32")
+    weights = Weights(ModelConfig.from_transformers(settings), {}, "fp32")
     weights.initialise(seed)
-    from safetensors.torch import save_file
-
-    tensors = {name: t.clone() for name, t in weights.state_dict().items()}
-    save_file(tensors, str(place / "model.safetensors"), metadata={"format": "pt"})
-    _write(place / "config.json", settings)
-    _write(place / "generation_config.json", {"eos_token_id": end, "pad_token_id": settings["pad_token_id"]})
+    write_tensors(weights.state_dict().items(), place)
+    write_json(place / "config.json", settings)
+    write_json(
+        place / "generation_config.json", {"eos_token_id": end, "pad_token_id": settings["pad_token_id"]}
+    )
     backend.save(str(place / "tokenizer.json"))
     about: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"}
     about |= {"pad_token": "<pad>", "bos_token": "<bos>", "unk_token": "<unk>"}
     if template is not None:
         about["chat_template"] = template
-    _write(place / "tokenizer_config.json", about)
+    write_json(place / "tokenizer_config.json", about)
     return place
 
 
@@ -134,7 +129,3 @@ def _characters(vocabulary: str | Sequence[str]) -> Backend:
     backend.decoder = decoders.Fuse()
     backend.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPECIAL])
     return backend
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")

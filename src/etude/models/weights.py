@@ -5,17 +5,15 @@ it (or the master itself in the float32 reference mode), in which norms and auxi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from etude.errors import UserError
+from etude.models.activation_cache import ActivationCache
 from etude.models.config import ModelConfig
 from etude.seeds import torch_generator
-
-if TYPE_CHECKING:
-    from etude.models.activation_cache import ActivationCache
 
 PACKED_FOR = 64  # rows; a layout made for 64 serves any number
 ALIGN = 32  # elements; every tensor starts on a cache line in both precisions
@@ -44,18 +42,18 @@ class Layer(NamedTuple):
     down: Tensor  # [D, I]
 
 
-def entries(shape: ModelConfig, heads: Mapping[str, int]) -> list[Entry]:
+def entries(config: ModelConfig, heads: Mapping[str, int]) -> list[Entry]:
     """Every tensor of a model, matrices first so that they lie together."""
-    d, q, kv = shape.width, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    out = [Entry("embed", (shape.vocabulary, d), (("model.embed_tokens.weight", shape.vocabulary),), True)]
-    if not shape.tied:
-        out.append(Entry("head", (shape.vocabulary, d), (("lm_head.weight", shape.vocabulary),), True))
+    d, q, kv = config.width, config.heads * config.head_dim, config.kv_heads * config.head_dim
+    out = [Entry("embed", (config.vocabulary, d), (("model.embed_tokens.weight", config.vocabulary),), True)]
+    if not config.tied:
+        out.append(Entry("head", (config.vocabulary, d), (("lm_head.weight", config.vocabulary),), True))
     small = [Entry("norm", (d,), (("model.norm.weight", d),), False)]
-    for i in range(shape.layers):
+    for i in range(config.layers):
         hf, me = f"model.layers.{i}.", f"layers.{i}."
         att, mlp = hf + "self_attn.", hf + "mlp."
         rows = (("q_proj", q), ("k_proj", kv), ("v_proj", kv))
-        inner = shape.inner
+        inner = config.inner
         out += [
             Entry(me + "qkv", (q + 2 * kv, d), tuple((f"{att}{n}.weight", r) for n, r in rows), True),
             Entry(me + "o", (d, q), ((att + "o_proj.weight", d),), True),
@@ -67,15 +65,15 @@ def entries(shape: ModelConfig, heads: Mapping[str, int]) -> list[Entry]:
             ),
             Entry(me + "down", (d, inner), ((mlp + "down_proj.weight", d),), True),
         ]
-        if shape.qkv_bias:
+        if config.qkv_bias:
             parts = tuple((f"{att}{n}.bias", r) for n, r in rows)
             out.append(Entry(me + "qkv_bias", (q + 2 * kv,), parts, True))
         small += [
             Entry(me + "norm1", (d,), ((hf + "input_layernorm.weight", d),), False),
             Entry(me + "norm2", (d,), ((hf + "post_attention_layernorm.weight", d),), False),
         ]
-        if shape.qk_norm:
-            hd = shape.head_dim
+        if config.qk_norm:
+            hd = config.head_dim
             small += [
                 Entry(f"{me}{n}", (hd,), ((f"{att}{n}.weight", hd),), False) for n in ("q_norm", "k_norm")
             ]
@@ -90,16 +88,16 @@ class Weights:
 
     def __init__(
         self,
-        shape: ModelConfig,
+        config: ModelConfig,
         heads: Mapping[str, int],
         precision: str,
         device: str = "cpu",
         frozen: bool = False,
     ) -> None:
-        self.shape, self.head_sizes, self.precision, self.device = shape, dict(heads), precision, device
+        self.config, self.head_sizes, self.precision, self.device = config, dict(heads), precision, device
         self.frozen = frozen
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.entries = entries(shape, heads)
+        self.entries = entries(config, heads)
         self.offsets: dict[str, int] = {}
         size = 0
         for entry in self.entries:
@@ -125,14 +123,14 @@ class Weights:
             self.leaves[entry.name] = leaf.requires_grad_(not frozen)
             if not frozen:
                 self.parameters[entry.name] = nn.Parameter(self.flat[start : start + n].view(entry.shape))
-        self.layers = [self._layer(i) for i in range(shape.layers)]
+        self.layers = [self._layer(i) for i in range(config.layers)]
         self.norm, self.embed = self.leaves["norm"], self.leaves["embed"]
         self.head = self.leaves.get("head", self.embed)
         self._rope: tuple[Tensor, Tensor] | None = None
         self._packed: tuple[list[Layer], Tensor] | None = None
-        self.tape: ActivationCache | None = None
+        self.activations: ActivationCache | None = None
         self.recording = False
-        self.era = object()  # what was computed in another one is out of date
+        self.generation = 0  # of the weights; what was computed in another one is out of date
 
     def _layer(self, i: int) -> Layer:
         names = ("norm1", "qkv", "qkv_bias", "q_norm", "k_norm", "o", "norm2", "gate_up", "down")
@@ -143,7 +141,7 @@ class Weights:
         top = int(positions.max()) + 1 if len(positions) else 1
         if self._rope is None or len(self._rope[0]) < top:
             size = max(256, 1 << (top - 1).bit_length())
-            angle = torch.outer(torch.arange(size).float(), self.shape.frequencies()).to(self.device)
+            angle = torch.outer(torch.arange(size).float(), self.config.frequencies()).to(self.device)
             self._rope = (angle.cos(), angle.sin())
         cos, sin = self._rope
         return cos[positions], sin[positions]
@@ -178,8 +176,8 @@ class Weights:
     @torch.no_grad()
     def refresh(self) -> None:
         """Rounds the master into the working copy (nothing to do where they are the same tensor)."""
-        self._packed = self.tape = None
-        self.era = object()
+        self._packed = self.activations = None
+        self.generation += 1
         if self.precision == "bf16" and not self.frozen:
             self.low.copy_(self.flat[: self.matrices])
             self.small.copy_(self.flat[self.matrices :])
@@ -239,7 +237,7 @@ class Weights:
     @torch.no_grad()
     def clone(self, frozen: bool) -> Weights:
         """An independent copy; a frozen one holds only what forward passes read."""
-        other = Weights(self.shape, self.head_sizes, self.precision, self.device, frozen)
+        other = Weights(self.config, self.head_sizes, self.precision, self.device, frozen)
         if frozen:
             for name, leaf in other.leaves.items():
                 leaf.copy_(self.leaves[name])

@@ -3,7 +3,7 @@ requests, randomness or the event loop; `sampling.native` does.
 
 Every row holds the keys of its prompt and of its reply side by side, and its query goes through the same
 attention, in the same order and the same tiles, as in training: sampler and trainer then agree to the last bit
-(see `models.forward.flash`). Sharing one copy of a prompt's keys would spare memory traffic, but the merged softmax
+(see `models.attention.flash`). Sharing one copy of a prompt's keys would spare memory traffic, but the merged softmax
 rounds differently. Seam for native kernels: `Step.attend`.
 """
 
@@ -39,16 +39,23 @@ class Engine:
         self.weights = weights
         self.rows: list[Row] = []
         self.unit = key_unit(weights.dtype)
-        shape = weights.shape
+        config = weights.config
         # [layers, keys | values, rows, K, tokens, hd]
-        self.cache = torch.zeros(
-            shape.layers, 2, 0, shape.kv_heads, 0, shape.head_dim, dtype=weights.dtype, device=weights.device
+        self.kv = torch.zeros(
+            config.layers,
+            2,
+            0,
+            config.kv_heads,
+            0,
+            config.head_dim,
+            dtype=weights.dtype,
+            device=weights.device,
         )
 
     def bytes_per_token(self) -> int:
         """Of keys and values, in all layers."""
-        shape = self.weights.shape
-        return 2 * shape.layers * shape.kv_heads * shape.head_dim * self.weights.dtype.itemsize
+        config = self.weights.config
+        return 2 * config.layers * config.kv_heads * config.head_dim * self.weights.dtype.itemsize
 
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Array]) -> tuple[list[Tensor], Tensor]:
@@ -61,7 +68,7 @@ class Engine:
         rows = layout(tokens, number, self.unit)
         over = attender(self.weights, rows)
         kept: list[Tensor] = []
-        heads, kv = self.weights.shape.heads, self.weights.shape.kv_heads
+        heads, kv = self.weights.config.heads, self.weights.config.kv_heads
 
         def attend(i: int, z: Tensor) -> Tensor:
             kept.append(z[:, heads:].unflatten(1, (2, kv)))
@@ -73,15 +80,15 @@ class Engine:
         ends = torch.tensor(lengths, device=device).cumsum(0) - 1
         return held, hidden[rows.row_of[ends]]
 
-    def unknown(self, prompt: Array) -> int:
+    def uncached(self, prompt: Array) -> int:
         """How many tokens of a prompt would have to be computed now."""
         return len(prompt)
 
-    def join(self, prompt: Tensor, token: int) -> None:
+    def add_row(self, prompt: Tensor, token: int) -> None:
         """A new row after a prompt's keys and values [layers, 2, K, n, hd], which is fed `token` next."""
         n = prompt.shape[3]
         self._grow(len(self.rows) + 1, n + 1)
-        self.cache[:, :, len(self.rows), :, :n] = prompt
+        self.kv[:, :, len(self.rows), :, :n] = prompt
         self.rows.append(Row(n, token))
 
     def feed(self, tokens: Sequence[int]) -> None:
@@ -89,15 +96,15 @@ class Engine:
         for row, token in zip(self.rows, tokens, strict=True):
             row.last = token
 
-    def remember(self, tokens: Array, held: Tensor | Row) -> None:
+    def cache(self, tokens: Array, held: Tensor | Row) -> None:
         """This engine keeps nothing for the gradient."""
 
-    def leave(self, number: int) -> None:
+    def remove_row(self, number: int) -> None:
         """Drops a row; the last row takes its number."""
         moved = self.rows.pop()
         if number < len(self.rows):
             n = moved.length
-            self.cache[:, :, number, :, :n] = self.cache[:, :, len(self.rows), :, :n]
+            self.kv[:, :, number, :, :n] = self.kv[:, :, len(self.rows), :, :n]
             self.rows[number] = moved
 
     @torch.no_grad()
@@ -114,31 +121,31 @@ class Engine:
         """Tokens int64[n] and their log-probabilities f32[n] at f32[n, D] hidden states."""
         return draw(hidden, self.weights.head, params, uniform)
 
-    def forget(self, prompts: Sequence[Tensor]) -> None:
+    def release(self, prompts: Sequence[Tensor]) -> None:
         """No more rows will join after these prompts: nothing is held of them here."""
 
     def _grow(self, rows: int, length: int) -> None:
         """Makes room: capacities grow by half at least, so that growing costs little in all."""
-        have_rows, have = self.cache.shape[2], self.cache.shape[4]
+        have_rows, have = self.kv.shape[2], self.kv.shape[4]
         if rows <= have_rows and length <= have:
             return
-        shape = list(self.cache.shape)
+        shape = list(self.kv.shape)
         if rows > have_rows:
             shape[2] = max(rows, have_rows + have_rows // 2)
         if length > have:
             shape[4] = -(-max(length, have + have // 2) // self.unit) * self.unit
-        larger = self.cache.new_zeros(shape)  # zeros: what is masked is multiplied by 0 and must be finite
+        larger = self.kv.new_zeros(shape)  # zeros: what is masked is multiplied by 0 and must be finite
         n = len(self.rows)
-        larger[:, :, :n, :, :have] = self.cache[:, :, :n]
-        self.cache = larger
+        larger[:, :, :n, :, :have] = self.kv[:, :, :n]
+        self.kv = larger
 
 
 class Step:
     """One step's masks and places."""
 
     def __init__(self, engine: Engine) -> None:
-        self.cache, shape = engine.cache, engine.weights.shape
-        self.windows = shape.windows
+        self.kv, config = engine.kv, engine.weights.config
+        self.windows = config.windows
         device, dtype = engine.weights.device, engine.weights.dtype
         self.at = torch.tensor([r.length for r in engine.rows], device=device)
         self.rows = torch.arange(len(engine.rows), device=device)
@@ -146,18 +153,18 @@ class Step:
         self.reach = -(-longest // engine.unit) * engine.unit
         distance = self.at[:, None, None, None] - torch.arange(self.reach, device=device)
         # the heads of one key head are further queries; a tile of fewer than LEAST_QUERIES rounds differently
-        self.queries = -(-shape.group // LEAST_QUERIES) * LEAST_QUERIES
+        self.queries = -(-config.group // LEAST_QUERIES) * LEAST_QUERIES
         self.masks = {}
-        for window in set(shape.windows):
+        for window in set(config.windows):
             seen = (distance >= 0) & (distance < window) if window else distance >= 0
             self.masks[window] = bias(seen, dtype).expand(-1, 1, self.queries, -1)
 
     def attend(self, i: int, z: Tensor) -> Tensor:
         """Stores keys and values of z [n, H + 2K, hd] in layer i; the attention of its queries, [n, H * hd]."""
-        kv = self.cache.shape[3]
+        kv = self.kv.shape[3]
         q, k, v = z.split((z.shape[1] - 2 * kv, kv, kv), dim=1)
         n, _, hd = k.shape
-        keys, values = self.cache[i, 0], self.cache[i, 1]
+        keys, values = self.kv[i, 0], self.kv[i, 1]
         keys[self.rows, :, self.at] = k
         values[self.rows, :, self.at] = v
         group = q.shape[1] // kv

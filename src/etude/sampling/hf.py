@@ -3,16 +3,14 @@ keyed numbers and the same distribution as the native sampler; rows join only wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from etude.models.hf import TransformersBody
+from etude.models.hf import TransformersBackbone
+from etude.models.policy import Policy
 from etude.sampling.scheduler import Scheduler
-
-if TYPE_CHECKING:
-    from etude.models.policy import Policy
 
 
 class TransformersSampler(Scheduler):
@@ -20,8 +18,8 @@ class TransformersSampler(Scheduler):
 
     def __init__(self, policy: Policy, max_rows: int = 32) -> None:
         super().__init__(policy, max_rows)
-        assert isinstance(policy.body, TransformersBody)
-        self.body = policy.body
+        assert isinstance(policy.backbone, TransformersBackbone)
+        self.backbone = policy.backbone
         self._reset()
 
     def _reset(self) -> None:
@@ -60,8 +58,8 @@ class TransformersSampler(Scheduler):
         if self.cache is not None:
             self.seen = torch.cat([self.seen, torch.ones(len(self.live), 1, dtype=torch.int64)], dim=1)
         positions = (self.seen.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        device = next(self.body.module.parameters()).device
-        out = self.body.module(
+        device = next(self.backbone.module.parameters()).device
+        out = self.backbone.module(
             tokens.to(device),
             attention_mask=self.seen.to(device),
             position_ids=positions.to(device),

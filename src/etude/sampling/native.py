@@ -5,22 +5,18 @@ that go on from an earlier request.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from etude.errors import UserError
 from etude.models.attention import native
+from etude.models.policy import Policy
 from etude.models.weights import Weights
 from etude.sampling.dense import Engine
 from etude.sampling.paged import PagedEngine
 from etude.sampling.scheduler import Request, Scheduler
 from etude.types import Array, SamplingParams
-
-if TYPE_CHECKING:
-    from etude.models.policy import Policy
 
 PREFILL = 2048  # prompt tokens computed at once
 KEPT = 4  # a part of the memory in so many is for what earlier requests have computed
@@ -36,7 +32,7 @@ class NativeSampler(Scheduler):
         self._reset()
 
     def _weights(self) -> Weights:
-        weights = self.policy.body.native()
+        weights = self.policy.backbone.native()
         if weights is None:
             raise UserError("the native sampler needs weights of the Llama family")
         return weights
@@ -63,7 +59,7 @@ class NativeSampler(Scheduler):
             while self.waiting and len(self.live) + len(chosen) < self.max_rows:
                 request = self.waiting[0]
                 name = request.prompt.tobytes()
-                more = 0 if name in prompts else self.engine.unknown(request.prompt)
+                more = 0 if name in prompts else self.engine.uncached(request.prompt)
                 if chosen and (size + more > PREFILL or not self._fits([*self.live, *chosen, request])):
                     break
                 if not chosen and self.live and not self._fits([*self.live, request]):
@@ -89,11 +85,11 @@ class NativeSampler(Scheduler):
         tokens = self._draw(chosen, hidden[torch.tensor(which)])
         for request, place, token in zip(chosen, which, tokens, strict=True):
             if self._finished(request):
-                self.engine.remember(request.prompt, held[place])  # type: ignore[arg-type]
+                self.engine.cache(request.prompt, held[place])  # type: ignore[arg-type]
             else:
-                self.engine.join(held[place], token)  # type: ignore[arg-type]
+                self.engine.add_row(held[place], token)  # type: ignore[arg-type]
                 self.live.append(request)
-        self.engine.forget(held)  # type: ignore[arg-type]
+        self.engine.release(held)  # type: ignore[arg-type]
 
     def _advance(self) -> None:
         """One token for every live row."""
@@ -106,8 +102,8 @@ class NativeSampler(Scheduler):
     def _drop(self, number: int) -> None:
         done = self.live[number]
         said = np.array(done.tokens[:-1], np.int32)  # the last token was never fed
-        self.engine.remember(np.concatenate([done.prompt, said]), self.engine.rows[number])  # type: ignore[arg-type]
-        self.engine.leave(number)
+        self.engine.cache(np.concatenate([done.prompt, said]), self.engine.rows[number])  # type: ignore[arg-type]
+        self.engine.remove_row(number)
         moved = self.live.pop()
         if number < len(self.live):
             self.live[number] = moved

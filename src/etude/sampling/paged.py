@@ -1,7 +1,7 @@
-"""The decoding engine of the native kernels: keys and values lie in pages of 16 positions, each with all layers of
-them. The full pages of a prompt are shared by its replies; a page that is not full is copied when a reply begins in
-it. Full pages are kept for prompts that begin with the same tokens, the next turn of a conversation above all, until
-the weights change. The same interface as `sampling.dense`, which is the reference.
+"""The decoding engine of the native kernels, with a paged KV cache (arXiv 2309.06180): keys and values lie in pages of 16
+positions, each with all layers. The full pages of a prompt are shared by its replies; a page that is not full is copied
+when a reply begins in it. Full pages stay in a prefix cache for prompts that begin with the same tokens, the next turn
+of a conversation above all, until the weights change. The same interface as `sampling.dense`, which is the reference.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from etude.models.head import draw
 from etude.models.kernels import PAGE
 from etude.models.layout import layout, rounded
 from etude.models.weights import Layer, Weights
-from etude.sampling.prefix_cache import Prefixes
+from etude.sampling.prefix_cache import PrefixCache
 from etude.types import Array, SamplingParams
 
 CHUNK = 64  # pages allocated at once
@@ -34,18 +34,18 @@ class Row:
     length: int  # tokens whose keys are stored
     last: int  # the token that is fed next
     pages: list[int]
-    places: list[int]  # on the tape, of every token whose keys are stored
-    era: object  # of the weights that computed them
+    cached_rows: list[int]  # in the activation cache, of every token whose keys are stored
+    generation: int  # of the weights that computed them
 
 
 @dataclass
 class Prompt:
-    """Its pages are held until `forget`."""
+    """Its pages are held until `release`."""
 
     length: int
     pages: list[int]
-    places: list[int]
-    era: object
+    cached_rows: list[int]
+    generation: int
 
 
 class PagedEngine:
@@ -55,29 +55,31 @@ class PagedEngine:
     unit = PAGE
 
     def __init__(self, weights: Weights, keep: int = 0) -> None:
-        self.weights, shape = weights, weights.shape
+        self.weights, config = weights, weights.config
         self.rows: list[Row] = []
-        self.layer = shape.kv_heads * 2 * PAGE * shape.head_dim  # elements of a page that belong to one layer
-        self.sizes = shape.heads, shape.kv_heads, shape.head_dim
+        # elements of a page that belong to one layer
+        self.layer = config.kv_heads * 2 * PAGE * config.head_dim
+        self.sizes = config.heads, config.kv_heads, config.head_dim
         self.pool: list[Tensor] = []
         self.address: list[int] = []
-        self.users: list[int] = []
-        self.free: list[int] = []
-        self.table = np.zeros((0, 0), np.int64)  # addresses of the pages of every row
-        self.kept, self.era = Prefixes(keep // (PAGE * self.bytes_per_token())), weights.era
+        self.references: list[int] = []  # how many rows, prompts and prefixes hold each page
+        self.free_pages: list[int] = []
+        self.page_table = np.zeros((0, 0), np.int64)  # addresses of the pages of every row
+        self.prefixes = PrefixCache(keep // (PAGE * self.bytes_per_token()))
+        self.generation = weights.generation  # of the pages in the prefix cache
 
     def bytes_per_token(self) -> int:
         """Of keys and values, in all layers."""
-        return self.weights.shape.layers * self.layer // PAGE * self.weights.dtype.itemsize
+        return self.weights.config.layers * self.layer // PAGE * self.weights.dtype.itemsize
 
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Array]) -> tuple[list[Prompt], Tensor]:
         """The prompts (int32[n] each, n >= 1) in pages, and the f32[P, D] hidden states at their last tokens."""
-        held = [self._begun(p) for p in prompts]
+        held = [self._with_cached_pages(p) for p in prompts]
         starts = [len(h.pages) * PAGE for h in held]
         for h in held:
-            h.pages += [self._take() for _ in range(-(-h.length // PAGE) - len(h.pages))]
-        last = torch.empty(len(prompts), self.weights.shape.width)
+            h.pages += [self._allocate() for _ in range(-(-h.length // PAGE) - len(h.pages))]
+        last = torch.empty(len(prompts), self.weights.config.width)
         for group, compute in (
             ([i for i, at in enumerate(starts) if not at], self._whole),
             ([i for i, at in enumerate(starts) if at], self._rest),
@@ -88,9 +90,11 @@ class PagedEngine:
             self._keep(p, h)
         return held, last
 
-    def unknown(self, prompt: Array) -> int:
+    def uncached(self, prompt: Array) -> int:
         """How many tokens of a prompt would have to be computed now."""
-        return len(prompt) - PAGE * (self.kept.known(prompt) if self.era is self.weights.era else 0)
+        if self.generation != self.weights.generation:
+            return len(prompt)
+        return len(prompt) - PAGE * self.prefixes.cached(prompt)
 
     def _whole(self, prompts: Sequence[Array], held: Sequence[Prompt]) -> Tensor:
         """Computes prompts of which nothing is known; f32[P, D]."""
@@ -103,11 +107,11 @@ class PagedEngine:
 
         def attend(i: int, z: Tensor) -> tuple[Tensor, Tensor]:
             self._store(i, z, rows.row_of, page, place)
-            return over_members(z, rows.members, *self.sizes, self.weights.shape.windows[i])
+            return over_members(z, rows.members, *self.sizes, self.weights.config.windows[i])
 
         hidden, first = self._forward(rows.tokens, rows.positions, attend, self.weights.layers)
         for prompt, where in zip(held, rows.row_of.split(lengths), strict=True):
-            prompt.places = [] if first is None else (where + first).tolist()
+            prompt.cached_rows = [] if first is None else (where + first).tolist()
         return hidden[rows.row_of[torch.tensor(lengths).cumsum(0) - 1]]
 
     def _rest(self, tails: Sequence[Array], held: Sequence[Prompt]) -> Tensor:
@@ -128,7 +132,7 @@ class PagedEngine:
         )
         ends = np.cumsum(lengths)
         for h, n, end in zip(held, lengths, ends, strict=True):
-            h.places += [] if first is None else range(first + end - n, first + end)
+            h.cached_rows += [] if first is None else range(first + end - n, first + end)
         return hidden[torch.from_numpy(ends - 1)]
 
     def _paged(
@@ -139,7 +143,7 @@ class PagedEngine:
         n = len(tokens)
         full = rounded(n)
         page = table[torch.arange(n), place // PAGE]
-        windows = self.weights.shape.windows
+        windows = self.weights.config.windows
 
         def attend(i: int, z: Tensor) -> tuple[Tensor, Tensor]:
             self._store(i, z, None, page, place)
@@ -161,7 +165,8 @@ class PagedEngine:
         attend: Callable[[int, Tensor], tuple[Tensor, Tensor]],
         layers: Sequence[Layer],
     ) -> tuple[Tensor, int | None]:
-        """f32[R, D] hidden states, and where on the tape (if there is one) the first row went. `attend` returns log-sum-exps as well."""
+        """f32[R, D] hidden states, and the number of the first row in the activation cache (None without one). `attend`
+        returns log-sum-exps as well."""
         totals: list[Tensor] = []
         kept: list[Rows] = []
 
@@ -173,118 +178,119 @@ class PagedEngine:
         def keep(hidden: Tensor, z: Tensor, attended: Tensor, middle: Tensor, gate_up: Tensor) -> None:
             kept.append(Rows(hidden, z, attended, totals[-1], middle, gate_up))
 
-        tape = self.weights.tape if self.weights.recording else None
+        activations = self.weights.activations if self.weights.recording else None
         start = embedded(self.weights, tokens)
-        hidden = blocks(self.weights, start, positions, over, layers, keep if tape is not None else None)
-        return finished(self.weights, hidden), None if tape is None else tape.add(kept, hidden)
+        kept_by = None if activations is None else keep
+        hidden = blocks(self.weights, start, positions, over, layers, kept_by)
+        return finished(self.weights, hidden), None if activations is None else activations.add(kept, hidden)
 
-    def join(self, prompt: Prompt, token: int) -> None:
+    def add_row(self, prompt: Prompt, token: int) -> None:
         """A new row after a prompt, which is fed `token` next."""
         full = prompt.length // PAGE
         pages = prompt.pages[:full]
         for page in pages:
-            self.users[page] += 1
+            self.references[page] += 1
         if prompt.length % PAGE:
-            pages.append(self._take())
+            pages.append(self._allocate())
             self._page(pages[-1]).copy_(self._page(prompt.pages[full]))
-        self.rows.append(Row(prompt.length, token, pages, list(prompt.places), prompt.era))
-        self._write(len(self.rows) - 1)
+        self.rows.append(Row(prompt.length, token, pages, list(prompt.cached_rows), prompt.generation))
+        self._update_page_table(len(self.rows) - 1)
 
-    def forget(self, prompts: Sequence[Prompt]) -> None:
+    def release(self, prompts: Sequence[Prompt]) -> None:
         """No more rows will join after these prompts."""
         for prompt in prompts:
-            self._give_back(prompt.pages)
+            self._release_pages(prompt.pages)
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Says which token every row is fed next."""
         for row, token in zip(self.rows, tokens, strict=True):
             row.last = token
 
-    def remember(self, tokens: Array, held: Prompt | Row) -> None:
-        """Notes that int32[n] `tokens` are what was forwarded for a prompt or a row: on the tape, and for prompts that
-        begin with them."""
+    def cache(self, tokens: Array, held: Prompt | Row) -> None:
+        """Notes that int32[n] `tokens` are what was forwarded for a prompt or a row: in the prefix cache and, where one is
+        recorded, in the activation cache."""
         self._keep(tokens, held)
-        tape = self.weights.tape if self.weights.recording else None
-        if tape is not None and len(held.places) == len(tokens):
-            tape.know(tokens, np.array(held.places))
+        activations = self.weights.activations if self.weights.recording else None
+        if activations is not None and len(held.cached_rows) == len(tokens):
+            activations.index(tokens, np.array(held.cached_rows))
 
-    def leave(self, number: int) -> None:
+    def remove_row(self, number: int) -> None:
         """Drops a row; the last row takes its number."""
         gone, moved = self.rows[number], self.rows.pop()
-        self._give_back(gone.pages)
+        self._release_pages(gone.pages)
         if number < len(self.rows):
             self.rows[number] = moved
-            self._write(number)
+            self._update_page_table(number)
 
     @torch.no_grad()
     def step(self) -> Tensor:
         """f32[n, D]: hidden states after every row was fed its next token."""
         for i, row in enumerate(self.rows):
             if row.length % PAGE == 0:
-                row.pages.append(self._take())
-                self._write(i)
+                row.pages.append(self._allocate())
+                self._update_page_table(i)
             row.length += 1
         place = torch.tensor([row.length - 1 for row in self.rows], dtype=torch.int32)
         tokens = torch.tensor([row.last for row in self.rows])
-        table = torch.from_numpy(self.table[: len(self.rows)])
+        table = torch.from_numpy(self.page_table[: len(self.rows)])
         hidden, first = self._paged(tokens, place, table, self.weights.packed()[0])
         if first is not None:
             for i, row in enumerate(self.rows):
-                row.places.append(first + i)
+                row.cached_rows.append(first + i)
         return hidden
 
     def draw(self, hidden: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens int64[n] and their log-probabilities f32[n] at f32[n, D] hidden states."""
         return draw(hidden, self.weights.head, params, uniform, self.weights.packed()[1])
 
-    def _begun(self, prompt: Array) -> Prompt:
+    def _with_cached_pages(self, prompt: Array) -> Prompt:
         """A prompt with the pages that are known of it."""
-        if self.era is not self.weights.era:
-            self._give_back(self.kept.clear())
-            self.era = self.weights.era
-        pages, places = self.kept.use(prompt)
+        if self.generation != self.weights.generation:
+            self._release_pages(self.prefixes.clear())
+            self.generation = self.weights.generation
+        pages, cached_rows = self.prefixes.take(prompt)
         for page in pages:
-            self.users[page] += 1
-        return Prompt(len(prompt), pages, places, self.era)
+            self.references[page] += 1
+        return Prompt(len(prompt), pages, cached_rows, self.generation)
 
     def _keep(self, tokens: Array, held: Prompt | Row) -> None:
         """Keeps the full pages of a sequence, unless the weights have changed since."""
-        if held.era is self.weights.era:
-            for page in self.kept.add(tokens, held.pages, held.places):
-                self.users[page] += 1
-            self._give_back(self.kept.excess())
+        if held.generation == self.weights.generation:
+            for page in self.prefixes.add(tokens, held.pages, held.cached_rows):
+                self.references[page] += 1
+            self._release_pages(self.prefixes.evict())
 
     def _store(self, i: int, z: Tensor, rows: Tensor | None, page: Tensor, place: Tensor) -> None:
         kernels.call("store_pages", z, rows, page, place, len(place), i * self.layer, *self.sizes)
 
-    def _take(self) -> int:
-        if not self.free:
-            size = self.weights.shape.layers * self.layer
+    def _allocate(self) -> int:
+        if not self.free_pages:
+            size = self.weights.config.layers * self.layer
             chunk = torch.zeros(CHUNK, size, dtype=self.weights.dtype)
             first = len(self.address)
             self.pool.append(chunk)
             self.address += [chunk[i].data_ptr() for i in range(CHUNK)]
-            self.users += [0] * CHUNK
-            self.free += reversed(range(first, first + CHUNK))
-        page = self.free.pop()
-        self.users[page] = 1
+            self.references += [0] * CHUNK
+            self.free_pages += reversed(range(first, first + CHUNK))
+        page = self.free_pages.pop()
+        self.references[page] = 1
         return page
 
-    def _give_back(self, pages: Sequence[int]) -> None:
+    def _release_pages(self, pages: Sequence[int]) -> None:
         for page in pages:
-            self.users[page] -= 1
-            if not self.users[page]:
-                self.free.append(page)
+            self.references[page] -= 1
+            if not self.references[page]:
+                self.free_pages.append(page)
 
     def _page(self, number: int) -> Tensor:
         return self.pool[number // CHUNK][number % CHUNK]
 
-    def _write(self, number: int) -> None:
-        """Brings the table up to date for a row."""
+    def _update_page_table(self, number: int) -> None:
+        """Writes the addresses of a row's pages."""
         pages = self.rows[number].pages
-        have, wide = self.table.shape
+        have, wide = self.page_table.shape
         if number >= have or len(pages) > wide:
             grown = np.zeros((max(2 * have, number + 1), max(2 * wide, len(pages))), np.int64)
-            grown[:have, :wide] = self.table
-            self.table = grown
-        self.table[number, : len(pages)] = [self.address[page] for page in pages]
+            grown[:have, :wide] = self.page_table
+            self.page_table = grown
+        self.page_table[number, : len(pages)] = [self.address[page] for page in pages]

@@ -1,4 +1,4 @@
-"""What samplers in this process share: requests, the random numbers that decide them, and the pump.
+"""What samplers in this process share: requests, the random numbers that decide them, and their scheduler.
 
 Before every step the event loop is given the chance to hand in more requests, until nothing new comes and no
 `hold` is open: which requests share a step then follows from the program alone, not from the clock.
@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,11 +18,9 @@ from torch import Tensor
 
 from etude.errors import UserError
 from etude.models.distribution import check, draw
+from etude.models.policy import Policy
 from etude.sampling.protocol import Sample, Uniforms
 from etude.types import Array, SamplingParams
-
-if TYPE_CHECKING:
-    from etude.models.policy import Policy
 
 QUIET = 3  # rounds of the event loop without a new request before a step is taken
 
@@ -42,7 +39,7 @@ class Request:
 
 class Scheduler:
     """A sampler whose work is done in steps between which requests may come and go. A subclass says what a
-    step is (`_step`), whether there is anything to do (`_busy`), and how to forget everything (`_reset`)."""
+    step is (`_step`), how a request leaves (`_drop`), and how everything is dropped (`_reset`)."""
 
     def __init__(self, policy: Policy, max_rows: int) -> None:
         if max_rows < 1:
@@ -55,7 +52,7 @@ class Scheduler:
         self._submitted = 0
         self._holds = 0
         self._free = asyncio.Event()
-        self._pump: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._closed = False
 
     def _step(self) -> None:
@@ -83,8 +80,8 @@ class Scheduler:
         self.waiting.append(request)
         self._open.add(request)
         self._submitted += 1
-        if self._pump is None or self._pump.done():
-            self._pump = loop.create_task(self._run())
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run())
         try:
             return await request.future
         finally:
@@ -103,9 +100,9 @@ class Scheduler:
 
     async def close(self) -> None:
         self._closed = True
-        if self._pump is not None and not self._pump.done():
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         self._fail(UserError("the sampler was closed"))
 
     def _fail(self, error: BaseException) -> None:
@@ -119,7 +116,7 @@ class Scheduler:
         try:
             while self.waiting or self.live:
                 await self._quiet()
-                self._forget()
+                self._drop_abandoned()
                 if self.waiting or self.live:
                     self._step()
         except Exception as error:
@@ -135,7 +132,7 @@ class Scheduler:
             rounds = rounds + 1 if seen == self._submitted else 0
             seen = self._submitted
 
-    def _forget(self) -> None:
+    def _drop_abandoned(self) -> None:
         """Drops requests whose caller no longer waits."""
         self.waiting = deque(r for r in self.waiting if not r.future.done())
         for i in reversed(range(len(self.live))):

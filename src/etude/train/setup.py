@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from etude import __version__
 from etude.errors import Refused, UserError
+from etude.machine import card
 from etude.methods import build, find, resolved_stages
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.run import RunDirectory
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
+from etude.sampling.engine import sampler_for
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.train.context import Context
@@ -153,18 +151,6 @@ def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any
     }
 
 
-def card() -> dict[str, Any]:
-    """Where a number came from: versions, commit, machine."""
-    names = ("torch", "transformers", "numpy", "reasoning-gym", "math-verify", "gymnasium", "pyarrow")
-    return {
-        "etude": __version__,
-        "commit": commit(),
-        "python": platform.python_version(),
-        "versions": {n: metadata.version(n) for n in names},
-        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
-    }
-
-
 def _load_tasks(spec: str) -> Any:
     from etude import tasks
 
@@ -229,11 +215,11 @@ def _assemble(
             if trained
             else model
         )
-    sampler = policy.sampler(settings.rows)
+    sampler = sampler_for(policy, settings.rows)
     generator = Generator(sampler, policy.renderer, settings.sampling, "policy", settings.context)
     generators = {
         name: Generator(
-            model.sampler(settings.rows), model.renderer, settings.sampling, name, settings.context
+            sampler_for(model, settings.rows), model.renderer, settings.sampling, name, settings.context
         )
         for name, model in auxiliary.items()
         if not isinstance(model, Learner)
@@ -266,27 +252,3 @@ def _difference(old: Any, new: Any, path: str = "") -> str:
             if old.get(name) != new.get(name):
                 return _difference(old.get(name), new.get(name), f"{path}.{name}" if path else name)
     return f"{path} was {old!r}, is {new!r}"
-
-
-def commit() -> str:
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

@@ -1,0 +1,57 @@
+"""The machine and the software that a number came from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "numpy", "reasoning-gym", "math-verify", "gymnasium", "pyarrow")
+
+
+def card() -> dict[str, Any]:
+    """Versions, commit and machine, recorded with every run."""
+    return {
+        "etude": metadata.version("etude"),
+        "commit": commit(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout that etude runs from, "unknown" where it is none."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def processor() -> str:
+    """The model of the processor, as far as the system tells."""
+    return _cpuinfo("model name") or platform.processor() or "unknown"
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of the processor; empty where the system does not tell (Linux does)."""
+    return frozenset(_cpuinfo("flags").split())
+
+
+def _cpuinfo(name: str) -> str:
+    """The first entry `name` of Linux's /proc/cpuinfo, "" without one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
