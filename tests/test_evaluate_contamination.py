@@ -49,8 +49,8 @@ def test_numbers_apart_stay_apart():
 
 
 def test_worlds_with_the_same_first_words_are_told_apart_by_content():
-    a = Task((Message("user", "You stand on ice."),), never, environment=dict, meta={"world_key": "a"})
-    b = Task((Message("user", "You stand on ice."),), never, environment=dict, meta={"world_key": "b"})
+    a = Task((Message("user", "You stand on ice."),), never, environment=dict, meta={"environment_key": "a"})
+    b = Task((Message("user", "You stand on ice."),), never, environment=dict, meta={"environment_key": "b"})
     assert offenders([a], [b]) == []
     assert offenders([task("You stand on ice.")], [a]) == []
     assert len(offenders([a], [a])) == 1

@@ -221,5 +221,5 @@ def test_self_test_names_the_fault():
 
 
 def test_a_world_is_not_judged_by_text():
-    with pytest.raises(RuntimeError, match="judged by its world"):
+    with pytest.raises(RuntimeError, match="judged by its environment"):
         NoText("lake")("up")

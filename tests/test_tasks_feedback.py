@@ -11,11 +11,11 @@ from etude.tasks.arithmetic import evaluate, wrong_step
 from etude.tasks.check import Number
 from etude.tasks.constraints import Meets
 from etude.tasks.environments import KINDS, EnvironmentSource
+from etude.tasks.frozen_lake import FrozenLake
 from etude.tasks.isolate import Pool
-from etude.tasks.lake import Lake
 from etude.tasks.program import Program
-from etude.tasks.sokoban import Room
-from etude.tasks.sums import Errand, Total
+from etude.tasks.sokoban import Sokoban
+from etude.tasks.sums import Calculator, RunningTotal
 from etude.types import Request
 
 OWN = ("sokoban_world", "calculator", "running_total", "constraints", "program")
@@ -149,13 +149,13 @@ def test_slips_differ_between_attempts() -> None:
     while verdict is None:
         _, verdict = walk.act("hm")
     assert "A way that works without a slip: " in verdict.feedback
-    still = Lake(("SF", "HG"), None, 4)
+    still = FrozenLake(("SF", "HG"), None, 4)
     assert still(1)._lake == still(2)._lake
 
 
 def test_sokoban() -> None:
     corridor = frozenset((0, c) for c in range(4))
-    room = Room(4, corridor, frozenset({(0, 3)}), frozenset({(0, 1)}), (0, 0), 5, "hint")
+    room = Sokoban(4, corridor, frozenset({(0, 3)}), frozenset({(0, 1)}), (0, 0), 5, "hint")
     game = room()
     assert game.observe().split("\n")[1] == "# P B _ G #"
     assert game.act("left")[0].startswith("Something is in the way.")
@@ -177,16 +177,16 @@ def test_sokoban() -> None:
 
 
 def test_calculator_and_running_total() -> None:
-    game = Errand("3 + 4 * 5", 4, "hint")()
+    game = Calculator("3 + 4 * 5", 4, "hint")()
     assert game.solve() == ["CALC 4 * 5", "CALC 3 + 20", "ANSWER 23"]
     assert game.act("calc: 4 * 5")[0].startswith("4 * 5 = 20\nYou have 3 replies left.")
     _, verdict = game.act("ANSWER 35")
     assert verdict.feedback == "35 is too high. Your calls: 4 * 5 = 20."
-    total = Total(7, (("+", 5), ("*", 2)), "hint")()
+    total = RunningTotal(7, (("+", 5), ("*", 2)), "hint")()
     assert total.observe() == "Start with 7. Add 5. What is the number now?"
     assert total.act("11") == ("Multiply by 2. What is the number now?", None)
     assert total.act("24")[1].feedback == "Step 1 is wrong: the number was not 11 then."
-    assert Total(7, (("+", 5), ("*", 2)))().solve() == ["12", "24"]
+    assert RunningTotal(7, (("+", 5), ("*", 2)))().solve() == ["12", "24"]
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module, metadata
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from etude.errors import UserError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 @dataclass(frozen=True)
@@ -40,5 +43,7 @@ class Registry(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         return name in self.own or name in self._others()
 
-    def _others(self) -> dict[str, metadata.EntryPoint]:
+    def _others(self) -> dict[str, EntryPoint]:
+        from importlib import metadata  # takes as long to import as everything that a checking process needs
+
         return {entry.name: entry for entry in metadata.entry_points(group=self.group)}

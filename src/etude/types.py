@@ -69,7 +69,7 @@ class Task:
     @property
     def key(self) -> str:
         content = [[m.role, m.content] for m in self.prompt]
-        text = json.dumps([self.kind, content, self.answer, self.meta.get("world_key")])
+        text = json.dumps([self.kind, content, self.answer, self.meta.get("environment_key")])
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 

@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import torch
 
 from etude.lab.tasks import ITEMS, LETTERS, lab_task
 from etude.lab.warmup import KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, lesson, words
+from etude.models.policy import Policy
+from etude.models.tiny import tiny_directory
+from etude.objective.imitation import cross_entropy
+from etude.train.step import Learner, Update
 
 FORMAT = 1  # of the warm-up's code; a change makes caches anew
 MADE = "made.json"  # written last: what the model is, and the hash of its weights
@@ -38,8 +43,6 @@ class Making:
     @property
     def key(self) -> str:
         """Names the model: a change of anything that determines it gives another."""
-        import torch
-
         sample = [lab_task(kind, 1, 0, warm_up=True).key for kind in KIND_SHARES]
         taught = [KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, ITEMS, LETTERS, words(), sample]
         text = json.dumps([FORMAT, asdict(self), taught, torch.__version__])
@@ -71,13 +74,6 @@ def directory(making: Making | None = None, cache: Path | None = None) -> Path:
 
 def make(making: Making, place: Path) -> None:
     """Writes the model into `place`. One thread, so that the number of cores decides nothing."""
-    import torch
-
-    from etude.models.policy import Policy
-    from etude.models.tiny import tiny_directory
-    from etude.objective.imitation import cross_entropy
-    from etude.train.step import Learner, Update
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

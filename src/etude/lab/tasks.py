@@ -4,7 +4,7 @@
 
 Five kinds, levels 0 to 4. A level adds an item, hence a line; every line is an intermediate result that can be
 checked. A quarter of all problems, by a hash of their content, belongs to the model's warm-up and is never drawn.
-With `turns` above 1 a task is a world: as many problems of one kind and level, one a turn, won with all of them right.
+With `turns` above 1 a task is an environment: as many problems of one kind and level, one a turn, won with all of them right.
 """
 
 from __future__ import annotations
@@ -173,21 +173,21 @@ def solution(lines: Sequence[str], result: str) -> str:
 
 
 @dataclass(frozen=True)
-class Series:
+class ProblemSeries:
     """Makes a fresh series: `problems` posed one a turn. Nothing tells before the end whether one was right."""
 
     problems: tuple[Task, ...]
     feedback: str = "unary"
 
-    def __call__(self, seed: int = 0) -> Sitting:
+    def __call__(self, seed: int = 0) -> ProblemSeriesEnvironment:
         """A new episode; nothing in it is left to chance."""
-        return Sitting(self)
+        return ProblemSeriesEnvironment(self)
 
 
-class Sitting:
-    """One way through a series: `etude.types.World`. The first problem is the task's prompt."""
+class ProblemSeriesEnvironment:
+    """One way through a series: `etude.types.Environment`. The first problem is the task's prompt."""
 
-    def __init__(self, series: Series) -> None:
+    def __init__(self, series: ProblemSeries) -> None:
         self._series = series
         self._wrong: list[int] = []  # counted from 1
         self._done = 0
@@ -200,7 +200,7 @@ class Sitting:
         """Judges the reply in silence and poses the next problem. Raises RuntimeError after the end."""
         problems = self._series.problems
         if self._done == len(problems):
-            raise RuntimeError("the series is over: open task.world() for a new one")
+            raise RuntimeError("the series is over: call task.environment() for a new one")
         right = problems[self._done].check(text).correct
         self._done += 1
         if not right:
@@ -221,7 +221,7 @@ class Sitting:
 
 def series(problems: Sequence[Task], feedback: str) -> Task:
     """The task of solving all `problems` in turn. Its `reference` has several lines a turn."""
-    make = Series(tuple(problems), feedback)
+    make = ProblemSeries(tuple(problems), feedback)
     return Task(
         prompt=problems[0].prompt,
         check=NoText("lab"),
@@ -229,7 +229,11 @@ def series(problems: Sequence[Task], feedback: str) -> Task:
         difficulty=problems[0].difficulty,
         reference="\n".join(make().solve()),
         environment=make,
-        meta={"source": "lab", "feedback": feedback, "world_key": [p.prompt[0].content for p in problems]},
+        meta={
+            "source": "lab",
+            "feedback": feedback,
+            "environment_key": [p.prompt[0].content for p in problems],
+        },
     )
 
 

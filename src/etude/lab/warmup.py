@@ -13,6 +13,7 @@ import numpy as np
 from etude import seeds
 from etude.credit.imitate import imitate, tagged
 from etude.lab.tasks import KINDS, LETTERS, LEVELS, lab_task, solution
+from etude.models.tiny import LETTERS as CHARACTERS
 from etude.rollout.demonstrate import answer_tokens
 from etude.types import Episode, Message, Signal, Span, Task
 
@@ -81,8 +82,6 @@ def _heard(task: Task, answer: str, feedback: str) -> str:
 
 def words() -> list[str]:
     """The vocabulary: words that stand for one token each, then characters."""
-    from etude.models.tiny import LETTERS as CHARACTERS
-
     said = ["That is not right.", " The right answer is ", " Line ", " is wrong.", AGAIN, "\n\nHint: "]
     kinds = [f"{kind} " for kind in KINDS]
     return [*said, *kinds, " in ", CHECK, "<answer>", "</answer>", *CHARACTERS]

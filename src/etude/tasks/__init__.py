@@ -10,16 +10,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from etude.errors import UserError, nearest
+from etude.registry import Registry
+from etude.tasks import environments, files, gym, jsonl
 from etude.tasks.selftest import self_test
-from etude.tasks.source import Info, Source, TaskSet, check_disjoint
+from etude.tasks.source import Info, Source, check_disjoint
 from etude.tasks.spec import Param, convert, parse
+from etude.tasks.task_set import TaskSet
 
 __all__ = ["Info", "Source", "TaskSet", "catalogue", "check_disjoint", "load", "self_test", "source"]
+
+SOURCES = Registry("etude.tasks", {"lab": "etude.lab.tasks:LabSource"})
+"""Further sources by name: callables (name, parameters as text or typed, called) -> Source, which must accept no
+parameters: `describe()` of such a source is the catalogue's entry."""
 
 _COMMON = {
     "as": Param("as", str, "", "another name for the source and its kind"),
     "weight": Param("weight", float, 1.0, "share of the source in the mixture"),
 }
+_FILE = Info(
+    "FILE.jsonl",
+    "file",
+    "Your own tasks, one JSON object a line: prompt, answer, kind, difficulty, reference, hints, check",
+    files.PARAMS,
+    {},
+    ("reference", "hints", "feedback"),
+)
 
 
 def load(spec: str) -> TaskSet:
@@ -41,25 +56,18 @@ def load(spec: str) -> TaskSet:
 
 
 def source(name: str, params: Mapping[str, Any] | None = None, called: str | None = None) -> Source:
-    """One source by name: the lab, a world, a file ending in .jsonl, or a reasoning-gym generator. Parameters may be
-    text or typed. Raises UserError for an unknown name."""
+    """One source by name: a file ending in .jsonl, one of `SOURCES`, an environment, or a reasoning-gym generator.
+    Parameters may be text or typed. Raises UserError for an unknown name."""
     if name.endswith((".jsonl", ".json")) or "/" in name:
-        from etude.tasks import jsonl
-
         return jsonl.source(name, params, called)
-    if name == "lab":
-        from etude.lab.tasks import LabSource
-
-        return LabSource(name, params, called)
-    from etude.tasks import environments
-
+    if name in SOURCES:
+        made: Source = SOURCES[name](name, params, called)
+        return made
     if name in environments.KINDS:
         return environments.EnvironmentSource(name, params, called)
-    from etude.tasks import gym
-
     if name not in (*gym.names(), *gym.EXCLUDED):
         raise UserError(
-            f"there is no task '{name}'{nearest(name, [*gym.names(), *environments.KINDS, 'lab'])}"
+            f"there is no task '{name}'{nearest(name, [*gym.names(), *environments.KINDS, *SOURCES])}"
         )
     return gym.GymSource(name, params, called)
 
@@ -67,27 +75,16 @@ def source(name: str, params: Mapping[str, Any] | None = None, called: str | Non
 def catalogue(name: str | None = None) -> list[Info]:
     """Every task source, or the one called `name`: form, parameters, levels, and what its tasks carry.
     Sources that cannot be used say why in `fault`. Raises UserError for an unknown name."""
-    from etude.lab import tasks as lab
-    from etude.tasks import environments, files, gym
-
-    file = Info(
-        "FILE.jsonl",
-        "file",
-        "Your own tasks, one JSON object a line: prompt, answer, kind, difficulty, reference, hints, check",
-        files.PARAMS,
-        {},
-        ("reference", "hints", "feedback"),
-    )
-    everything = [*gym.names(), *gym.EXCLUDED, *environments.KINDS, "lab", file.name]
+    everything = [*gym.names(), *gym.EXCLUDED, *environments.KINDS, *SOURCES, _FILE.name]
     if name is not None and name not in everything:
         raise UserError(f"there is no task '{name}'{nearest(name, everything)}")
-    wanted = sorted(everything) if name is None else [name]
-    found = []
-    for each in wanted:
-        if each == file.name:
-            found.append(file)
-        elif each == "lab":
-            found.append(lab.info())
-        else:
-            found.append(environments.info(each) if each in environments.KINDS else gym.info(each))
-    return found
+    return [_info(each) for each in (sorted(everything) if name is None else [name])]
+
+
+def _info(name: str) -> Info:
+    if name == _FILE.name:
+        return _FILE
+    if name in SOURCES:
+        found: Info = SOURCES[name](name).describe()
+        return found
+    return environments.info(name) if name in environments.KINDS else gym.info(name)

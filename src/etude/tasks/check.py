@@ -1,4 +1,4 @@
-"""Checkers: picklable judges of an answer's text. Each is a frozen dataclass called with the completion.
+"""Checkers of an answer's text, picklable. Each is a frozen dataclass called with the completion.
 
 A checker returns a `Verdict`, or raises: an exception is an error (see `etude.types.Verdict`), never a zero.
 Where `isolated` is true the caller must run the checker in a child process (`etude.tasks.isolate`).
@@ -23,7 +23,7 @@ UNARY = "That is not right."
 
 
 @dataclass(frozen=True)
-class Judge:
+class AnswerCheck:
     """What all exact-answer checkers share: extraction, strictness and feedback.
 
     `extract`: one of `etude.tasks.extract.RULES`. `feedback`: "none" (empty), "unary" ("That is not
@@ -77,7 +77,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Exact(Judge):
+class Exact(AnswerCheck):
     """The answer is this text, up to dressing and, unless `ignore_case` is off or it is strict, case."""
 
     ignore_case: bool = True
@@ -96,7 +96,7 @@ class Exact(Judge):
 
 
 @dataclass(frozen=True)
-class Number(Judge):
+class Number(AnswerCheck):
     """The answer is this number. `tolerance`: the largest absolute difference that still passes."""
 
     extract: str = "last_number"
@@ -130,7 +130,7 @@ class Number(Judge):
 
 
 @dataclass(frozen=True)
-class Math(Judge):
+class Math(AnswerCheck):
     """The answer is mathematically equal to this expression, by math-verify (Hugging Face).
 
     math-verify's own time limits use signals, which exist on the main thread only, so they are off here
@@ -197,15 +197,15 @@ class Function:
 
 @dataclass(frozen=True)
 class NoText:
-    """The check of a task that is judged by its world, not by text."""
+    """The check of a task that is judged by its environment, not by text."""
 
     kind: str
     isolated: bool = field(default=False, init=False)
 
     def __call__(self, answer: str) -> Verdict:
-        """Raises RuntimeError: a world gives its own verdicts."""
+        """Raises RuntimeError: an environment gives its own verdicts."""
         raise RuntimeError(
-            f"a task of kind '{self.kind}' is judged by its world: open task.world() and use its verdicts"
+            f"a task of kind '{self.kind}' is judged by its environment: call task.environment() and use its verdicts"
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from etude.tasks.check import UNARY, Judge
+from etude.tasks.check import UNARY, AnswerCheck
 from etude.tasks.extract import value
 from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, out_of_range
 from etude.tasks.source import item_seed
@@ -32,7 +32,7 @@ Rule = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Meets(Judge):
+class Meets(AnswerCheck):
     """The answer is a whole number that meets every rule (a name of `RULES` and its number)."""
 
     extract: str = "last_number"

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from etude.errors import UserError
-from etude.tasks.check import UNARY, Judge
+from etude.tasks.check import UNARY, AnswerCheck
 from etude.tasks.extract import peel, value
 from etude.tasks.gym_facts import BY_TEXT, HARMLESS, SYMBOLIC
 
@@ -17,7 +17,7 @@ _UNREADABLE = (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeEr
 
 
 @dataclass(frozen=True)
-class Gym(Judge):
+class Gym(AnswerCheck):
     """An item judged by its generator's `score_answer`.
 
     `name`, `params` (the generator's configuration) and `entry` (the item) rebuild the scorer, lazily and

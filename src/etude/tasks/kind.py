@@ -18,7 +18,7 @@ LEVEL = Param("level", int, 0, "level of difficulty; what is given besides holds
 
 @dataclass(frozen=True)
 class Made:
-    """One item. Either `world` (with its `content`, which names it) or `check` and `answer`."""
+    """One item. Either `environment` (with its `content`, which names it) or `check` and `answer`."""
 
     prompt: str
     environment: Callable[..., Environment] | None = None

@@ -56,7 +56,7 @@ def by_majority(example: Task, text: str, answers: Sequence[str | None], least: 
 
 def _another(example: Task, question: str, gold: str, check: Check) -> Task:
     prompt = (*example.prompt[:-1], Message(example.prompt[-1].role, question))
-    meta = {k: v for k, v in example.meta.items() if k not in ("steps", "world_key")}
+    meta = {k: v for k, v in example.meta.items() if k not in ("steps", "environment_key")}
     return replace(example, prompt=prompt, check=check, answer=gold, reference=None, hints=(), meta=meta)
 
 

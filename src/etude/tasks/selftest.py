@@ -8,49 +8,49 @@ from etude.types import Task, Verdict
 
 
 def self_test(task: Task) -> None:
-    """Gold must pass and a corrupted answer must fail; for a world, its own solution must win and doing
-    nothing must not. Runs the check in this process. Raises UserError naming the source and the fault."""
+    """Gold must pass and a corrupted answer must fail; for an environment, its own solution must win and
+    doing nothing must not. Runs the check in this process. Raises UserError naming the source and the fault."""
     source = f"task source '{task.meta.get('source', task.kind)}', kind '{task.kind}'"
     if task.environment is not None:
-        _world(task, source)
+        _environment(task, source)
         return
     if task.answer is None:
         raise UserError(f"{source}: the task has no gold answer to test its checker with")
-    gold = _judge(task, show(task, task.answer), source, "its gold answer")
+    gold = _verdict(task, show(task, task.answer), source, "its gold answer")
     if not gold.correct:
         raise UserError(f"{source}: the checker rejects the gold answer '{_short(task.answer)}'")
     wrong = corrupt(task.answer)
-    if _judge(task, show(task, wrong), source, "a wrong answer").correct:
+    if _verdict(task, show(task, wrong), source, "a wrong answer").correct:
         raise UserError(
             f"{source}: the checker accepts '{_short(wrong)}' where '{_short(task.answer)}' is right"
         )
 
 
-def _judge(task: Task, text: str, source: str, what: str) -> Verdict:
+def _verdict(task: Task, text: str, source: str, what: str) -> Verdict:
     try:
         return task.check(text)
     except Exception as error:
         raise UserError(f"{source}: the checker failed on {what}: {type(error).__name__}: {error}") from error
 
 
-def _world(task: Task, source: str) -> None:
+def _environment(task: Task, source: str) -> None:
     assert task.environment is not None
     solve = getattr(task.environment(0), "solve", None)
     if solve is None:
-        raise UserError(f"{source}: the world has no solve() to test it with")
+        raise UserError(f"{source}: the environment has no solve() to test it with")
     environment, verdict = task.environment(0), None
     for reply in solve():
         _, verdict = environment.act(reply)
     if verdict is None or not verdict.correct:
-        raise UserError(f"{source}: the world's own solution does not win")
+        raise UserError(f"{source}: the environment's own solution does not win")
     environment, verdict, turns = task.environment(0), None, 0
     while verdict is None:
         _, verdict = environment.act("nothing at all")
         turns += 1
         if turns > 10_000:
-            raise UserError(f"{source}: a player who does nothing is never stopped")
+            raise UserError(f"{source}: an agent that does nothing is never stopped")
     if verdict.correct:
-        raise UserError(f"{source}: a player who does nothing wins")
+        raise UserError(f"{source}: an agent that does nothing wins")
 
 
 def _short(text: str) -> str:

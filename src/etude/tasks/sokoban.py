@@ -1,4 +1,4 @@
-"""Sokoban as a text world: push every box onto a goal, one move a turn."""
+"""Sokoban as a text environment: push every box onto a goal, one move a turn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Answer with one word each turn: up, down, left or right."""
 
 
 @dataclass(frozen=True)
-class Room:
+class Sokoban:
     """Makes a fresh game in one room. `floor`: the cells that are no wall."""
 
     size: int
@@ -36,9 +36,9 @@ class Room:
     turns: int
     feedback: str = "unary"
 
-    def __call__(self, seed: int = 0) -> Pushing:
+    def __call__(self, seed: int = 0) -> SokobanEnvironment:
         """A new episode; nothing in it is left to chance."""
-        return Pushing(self)
+        return SokobanEnvironment(self)
 
     def step(self, at: Cell, boxes: frozenset[Cell], move: str) -> tuple[Cell, frozenset[Cell]]:
         """Where the player and the boxes are after a move; unchanged where it is blocked."""
@@ -67,7 +67,7 @@ class Room:
 
 
 @lru_cache(maxsize=4096)
-def _solve(room: Room) -> list[str] | None:
+def _solve(room: Sokoban) -> list[str] | None:
     first = (room.start, room.boxes)
     before: dict[Any, tuple[Any, str] | None] = {first: None}
     todo = deque([first])
@@ -87,10 +87,10 @@ def _solve(room: Room) -> list[str] | None:
     return None
 
 
-class Pushing:
-    """One game: `etude.types.World`. Reward 1 when every box stands on a goal, 0 when the turns are used up."""
+class SokobanEnvironment:
+    """One game: `etude.types.Environment`. Reward 1 when every box stands on a goal, 0 when the turns are used up."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Sokoban) -> None:
         self._room = room
         self._at, self._boxes = room.start, room.boxes
         self._trace: list[str] = []
@@ -104,7 +104,7 @@ class Pushing:
         """Takes the last of up, down, left and right in the reply; a reply without one costs the turn.
         Raises RuntimeError after the end."""
         if self._verdict is not None:
-            raise RuntimeError("the game is over: open task.world() for a new one")
+            raise RuntimeError("the game is over: call task.environment() for a new one")
         words = _WORD.findall(text)
         if not words:
             self._trace.append("no move was understood")
@@ -159,7 +159,7 @@ def _make(s: dict[str, Any], seed: int) -> Made:
     raise ValueError(f"no room of size {s['size']} with turns={s['turns']} was found")
 
 
-def _room(s: dict[str, Any], draw: random.Random) -> Room | None:
+def _room(s: dict[str, Any], draw: random.Random) -> Sokoban | None:
     """A room played backwards from its solution: boxes are pulled away from their goals."""
     size = s["size"]
     cells = [(r, c) for r in range(size) for c in range(size)]
@@ -176,7 +176,7 @@ def _room(s: dict[str, Any], draw: random.Random) -> Room | None:
         if behind in boxes and draw.random() < 0.7:
             boxes = (boxes - {behind}) | {at}
         at = to
-    return Room(size, floor, goals, boxes, at, 0, s["feedback"]) if boxes != goals else None
+    return Sokoban(size, floor, goals, boxes, at, 0, s["feedback"]) if boxes != goals else None
 
 
 KIND = Kind(

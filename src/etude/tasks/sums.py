@@ -18,26 +18,26 @@ from etude.types import Verdict
 _CALL = re.compile(r"\bCALC\b[:\s]*(-?\d+)\s*([-+*])\s*(-?\d+)", re.IGNORECASE)
 _ANSWER = re.compile(r"\bANSWER\b[:\s]*(-?\d[\d,]*)", re.IGNORECASE)
 WORDS = {"+": "Add {}.", "-": "Take away {}.", "*": "Multiply by {}."}
-OVER = "the game is over: open task.world() for a new one"
+OVER = "the game is over: call task.environment() for a new one"
 
 
 @dataclass(frozen=True)
-class Errand:
+class Calculator:
     """Makes a fresh game: the value of `expression` with a calculator that takes two numbers at a time."""
 
     expression: str
     turns: int
     feedback: str = "unary"
 
-    def __call__(self, seed: int = 0) -> Calling:
+    def __call__(self, seed: int = 0) -> CalculatorEnvironment:
         """A new episode; nothing in it is left to chance."""
-        return Calling(self)
+        return CalculatorEnvironment(self)
 
 
-class Calling:
-    """One game: `etude.types.World`. Ends with an answer, or without one when the turns are used up."""
+class CalculatorEnvironment:
+    """One game: `etude.types.Environment`. Ends with an answer, or without one when the turns are used up."""
 
-    def __init__(self, errand: Errand) -> None:
+    def __init__(self, errand: Calculator) -> None:
         self._errand = errand
         self._trace: list[str] = []
         self._over = False
@@ -92,16 +92,16 @@ class Calling:
 
 
 @dataclass(frozen=True)
-class Total:
+class RunningTotal:
     """Makes a fresh game: a number is changed step by step; it is asked for after each step."""
 
     start: int
     steps: tuple[tuple[str, int], ...]  # "+" | "-" | "*" and a number
     feedback: str = "unary"
 
-    def __call__(self, seed: int = 0) -> Keeping:
+    def __call__(self, seed: int = 0) -> RunningTotalEnvironment:
         """A new episode; nothing in it is left to chance."""
-        return Keeping(self)
+        return RunningTotalEnvironment(self)
 
     @property
     def values(self) -> list[int]:
@@ -113,10 +113,10 @@ class Total:
         return found[1:]
 
 
-class Keeping:
-    """One game: `etude.types.World`. Whether a reply was right is said only after the last step."""
+class RunningTotalEnvironment:
+    """One game: `etude.types.Environment`. Whether a reply was right is said only after the last step."""
 
-    def __init__(self, total: Total) -> None:
+    def __init__(self, total: RunningTotal) -> None:
         self._total = total
         self._said: list[str] = []
 
@@ -159,7 +159,7 @@ def _errand(s: dict[str, Any], seed: int) -> Made:
         f"Work out {expression}. You have a calculator for two numbers at a time: write CALC and what it shall "
         "work out, such as CALC 12 * 7. When you know the result, write ANSWER and the number."
     )
-    return Made(prompt, Errand(expression, turns, s["feedback"]), [expression, turns])
+    return Made(prompt, Calculator(expression, turns, s["feedback"]), [expression, turns])
 
 
 def _refuse_errand(s: dict[str, Any]) -> str:
@@ -176,7 +176,7 @@ def _total(s: dict[str, Any], seed: int) -> Made:
     for _ in range(s["steps"]):
         sign = draw.choice("+-*" if s["multiply"] else "+-")
         steps.append((sign, draw.randint(2, 5) if sign == "*" else draw.randint(1, top)))
-    total = Total(draw.randint(1, top), tuple(steps), s["feedback"])
+    total = RunningTotal(draw.randint(1, top), tuple(steps), s["feedback"])
     prompt = "A number is changed step by step. After each step, answer with the number as it is then."
     return Made(prompt, total, [total.start, [list(step) for step in steps]])
 

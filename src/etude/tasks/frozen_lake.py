@@ -1,4 +1,4 @@
-"""FrozenLake as a text world. The rules of moving are Gymnasium's (`gymnasium.envs.toy_text.frozen_lake`)."""
+"""FrozenLake as a text environment. The rules of moving are Gymnasium's (`gymnasium.envs.toy_text.frozen_lake`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made
 from etude.tasks.source import item_seed
+from etude.tasks.spec import Param
 from etude.types import Verdict
 
 MOVES = ("left", "down", "right", "up")  # Gymnasium's numbering
@@ -23,8 +25,8 @@ SLIPS = " The ice is slippery: a step may go to the side instead."
 
 
 @dataclass(frozen=True)
-class Lake:
-    """Makes a fresh walk over one map: `Lake(...)(luck)`. `rows`: the map in Gymnasium's letters. `slips`: seed
+class FrozenLake:
+    """Makes a fresh walk over one map: `FrozenLake(...)(seed)`. `rows`: the map in Gymnasium's letters. `slips`: seed
     of the slipping; None: no slipping."""
 
     rows: tuple[str, ...]
@@ -32,11 +34,11 @@ class Lake:
     turns: int
     feedback: str = "unary"
 
-    def __call__(self, seed: int = 0) -> Walk:
-        """A new episode. Where the ice is slippery, each `luck` slips in its own way."""
+    def __call__(self, seed: int = 0) -> FrozenLakeEnvironment:
+        """A new episode. Where the ice is slippery, each `seed` slips in its own way."""
         if self.slips is None:
-            return Walk(self)
-        return Walk(replace(self, slips=item_seed("luck", self.slips, seed)))
+            return FrozenLakeEnvironment(self)
+        return FrozenLakeEnvironment(replace(self, slips=item_seed("luck", self.slips, seed)))
 
     def chance(self, turn: int) -> float:
         """The draw in [0, 1) that decides where a step slips to."""
@@ -73,11 +75,11 @@ class Lake:
         return None
 
 
-class Walk:
-    """One episode: `etude.types.World`. The verdict comes on the goal (reward 1), in a hole or when the
+class FrozenLakeEnvironment:
+    """One episode: `etude.types.Environment`. The verdict comes on the goal (reward 1), in a hole or when the
     turns are used up (reward 0)."""
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: FrozenLake) -> None:
         self._lake = lake
         cells = len(lake.rows) * len(lake.rows[0])
         self._cell = next(i for i in range(cells) if lake.letter(i) == "S")
@@ -95,7 +97,7 @@ class Walk:
         """Takes the last of up, down, left and right in the reply; a reply without one costs the turn.
         Raises RuntimeError after the end."""
         if self._verdict is not None:
-            raise RuntimeError("the walk is over: open task.world() for a new one")
+            raise RuntimeError("the walk is over: call task.environment() for a new one")
         words = _WORD.findall(text)
         if not words:
             self._trace.append(f"turn {len(self._trace) + 1}: no move was understood")
@@ -174,3 +176,43 @@ def _table(rows: tuple[str, ...], slippery: bool) -> Any:
     from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 
     return FrozenLakeEnv(desc=list(rows), is_slippery=slippery).P
+
+
+def _make(settings: dict[str, Any], seed: int) -> Made:
+    size = settings["size"]
+    turns = settings["turns"] or 4 * size * (3 if settings["slippery"] else 1)
+    for attempt in range(100):
+        rows = draw_map(size, settings["holes"], item_seed("map", seed, attempt))
+        slips = item_seed("slips", seed, attempt) if settings["slippery"] else None
+        lake = FrozenLake(rows, slips, turns, settings["feedback"])
+        if lake.solve() is not None:
+            prompt = RULES.format(slips=SLIPS if settings["slippery"] else "")
+            return Made(prompt, lake, [list(rows), slips, turns])
+    raise ValueError(f"no map of size {size} with turns={turns} can be won; allow more turns")
+
+
+def _refuse(s: dict[str, Any]) -> str:
+    if not 2 <= s["size"] <= 16:
+        return f"size={s['size']} is out of range; it must be from 2 to 16"
+    if not 0 <= s["holes"] <= 0.6:
+        return f"holes={s['holes']:g} is out of range; it must be from 0 to 0.6"
+    least = 2 * (s["size"] - 1)
+    if s["turns"] and s["turns"] < least:
+        return f"turns={s['turns']} is too few for size {s['size']}; it must be 0 or at least {least}"
+    return ""
+
+
+KIND = Kind(
+    "FrozenLakeEnvironment over a frozen lake from start to goal without stepping into a hole (Gymnasium toy text)",
+    (
+        Param("size", int, 3, "cells a side, 2 to 16"),
+        Param("holes", float, 0.2, "share of cells that are holes, 0 to 0.6"),
+        Param("slippery", bool, False, "whether a step may go to the side"),
+        Param("turns", int, 0, "replies allowed; 0: four times the size, twelve times if slippery"),
+        FEEDBACK,
+        LEVEL,
+    ),
+    ({"size": 3}, {"size": 4}, {"size": 5}, {"size": 6}, {"size": 8}),
+    _refuse,
+    _make,
+)

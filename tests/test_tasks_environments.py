@@ -1,4 +1,4 @@
-"""The text worlds: rules, ends, feedback and that all of them can be won."""
+"""The text environments: rules, ends, feedback and that all of them can be won."""
 
 import pickle
 
@@ -6,11 +6,12 @@ import pytest
 
 from etude.errors import UserError
 from etude.tasks import load, self_test
-from etude.tasks.environments import EnvironmentSource, Guess
-from etude.tasks.lake import Lake, draw_map
+from etude.tasks.environments import EnvironmentSource
+from etude.tasks.frozen_lake import FrozenLake, draw_map
+from etude.tasks.number_guess import NumberGuess
 from etude.types import Request
 
-OPEN = Lake(("SF", "HG"), None, 4, "full")
+OPEN = FrozenLake(("SF", "HG"), None, 4, "full")
 
 
 def test_walk():
@@ -46,7 +47,7 @@ def test_the_ways_to_lose():
     ("feedback", "has"), [("none", ""), ("unary", "did not reach"), ("hint", "Your walk")]
 )
 def test_feedback(feedback, has):
-    _, verdict = Lake(OPEN.rows, None, 4, feedback)().act("down")
+    _, verdict = FrozenLake(OPEN.rows, None, 4, feedback)().act("down")
     assert has in verdict.feedback
     assert ("A way that works" in verdict.feedback) is False
     assert (verdict.feedback == "") == (feedback == "none")
@@ -56,7 +57,7 @@ def test_moves_agree_with_gymnasium():
     from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 
     rows = draw_map(5, 0.2, 3)
-    env, walk, lake = FrozenLakeEnv(desc=list(rows), is_slippery=False), None, Lake(rows, None, 100)
+    env, walk, lake = FrozenLakeEnv(desc=list(rows), is_slippery=False), None, FrozenLake(rows, None, 100)
     env.reset(seed=0)
     walk, columns = lake(), 5
     for move in lake.solve():
@@ -71,10 +72,10 @@ def test_moves_agree_with_gymnasium():
 
 def test_slipping_follows_gymnasiums_chances():
     rows = ("SFF", "FFF", "FFG")
-    cells = [Lake(rows, slips, 9).move(4, 2, 0) for slips in range(600)]  # right from the middle
+    cells = [FrozenLake(rows, slips, 9).move(4, 2, 0) for slips in range(600)]  # right from the middle
     for cell in (5, 1, 7):
         assert 150 < cells.count(cell) < 250
-    assert cells == [Lake(rows, slips, 9).move(4, 2, 0) for slips in range(600)]
+    assert cells == [FrozenLake(rows, slips, 9).move(4, 2, 0) for slips in range(600)]
 
 
 def test_every_map_can_be_won():
@@ -82,14 +83,14 @@ def test_every_map_can_be_won():
         rows = draw_map(6, 0.6, seed)
         assert rows[0][0] == "S"
         assert rows[-1][-1] == "G"
-        assert Lake(rows, None, 24).solve() is not None
+        assert FrozenLake(rows, None, 24).solve() is not None
 
 
 @pytest.mark.parametrize(
     "spec",
     ["frozen_lake", "frozen_lake:slippery=true,level=1", "number_guess", "number_guess:turns=2,highest=50"],
 )
-def test_worlds_pass_their_self_test(spec):
+def test_environments_pass_their_self_test(spec):
     tasks = load(spec)
     for i in range(5):
         task = tasks.draw(Request(), i, 0)
@@ -100,7 +101,7 @@ def test_worlds_pass_their_self_test(spec):
         for reply in task.reference.split("\n"):
             _, verdict = environment.act(reply)
         assert verdict.correct
-        with pytest.raises(RuntimeError, match="judged by its world"):
+        with pytest.raises(RuntimeError, match="judged by its environment"):
             task.check("up")
 
 
@@ -120,7 +121,7 @@ def test_levels_that_are_alike_are_named_once():
 
 
 def test_guessing():
-    game = Guess(7, 10, 3, "full")()
+    game = NumberGuess(7, 10, 3, "full")()
     assert "3 guesses" in game.observe()
     assert game.act("5")[0].startswith("The number is higher than 5.")
     assert game.act("hm")[0].startswith("No number was found")
@@ -129,14 +130,14 @@ def test_guessing():
     assert verdict.feedback.endswith("The number is lower than 9. It was 7.")
     with pytest.raises(RuntimeError, match="over"):
         game.act("7")
-    assert Guess(7, 10, 4)().solve() == ["5", "8", "6", "7"]
-    assert Guess(7, 10, 2)().solve() == ["5", "7"]
-    assert Guess(8, 10, 4)().solve() == ["5", "8"]
-    assert Guess(7, 10, 2, "none")().act("1")[1] is None
+    assert NumberGuess(7, 10, 4)().solve() == ["5", "8", "6", "7"]
+    assert NumberGuess(7, 10, 2)().solve() == ["5", "7"]
+    assert NumberGuess(8, 10, 4)().solve() == ["5", "8"]
+    assert NumberGuess(7, 10, 2, "none")().act("1")[1] is None
 
 
-def test_self_test_finds_a_world_that_cannot_be_won(monkeypatch):
+def test_self_test_finds_an_environment_that_cannot_be_won(monkeypatch):
     task = load("frozen_lake").draw(Request(), 0, 0)
-    monkeypatch.setattr("etude.tasks.lake.Walk.solve", lambda self: ["left"])
+    monkeypatch.setattr("etude.tasks.frozen_lake.FrozenLakeEnvironment.solve", lambda self: ["left"])
     with pytest.raises(UserError, match="own solution does not win"):
         self_test(task)

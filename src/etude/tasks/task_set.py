@@ -1,0 +1,155 @@
+"""The mixture of sources that a run draws from, and its held-out tasks. Every draw is a pure function of
+(seed, purpose, index) and the held-out set: no state, nothing to checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from etude.errors import UserError, nearest
+from etude.tasks.files import Listed
+from etude.tasks.source import Info, Source, digest, item_seed
+from etude.types import Request, Task
+
+TRIES = 64  # redraws before a task space counts as exhausted
+
+
+class TaskSet:
+    """The mixture of sources a run uses, and its held-out evaluation tasks. Stateless.
+
+    `weights`: relative shares of the sources in the mixture (default: equal). Raises UserError when two
+    sources have a kind in common.
+    """
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float] | None = None) -> None:
+        if not sources:
+            raise UserError("a task set needs at least one source")
+        self.sources = tuple(sources)
+        self.weights = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(sources)
+        if len(self.weights) != len(sources) or not all(0 < w < float("inf") for w in self.weights):
+            raise UserError(f"task set: weights {list(self.weights)} must be positive, one for each source")
+        self._of: dict[str, Source] = {}
+        for source in self.sources:
+            for kind in source.kinds:
+                if kind in self._of:
+                    raise UserError(f"two task sources are called '{kind}'; rename one with as=NAME")
+                self._of[kind] = source
+        self._held: dict[str, Task] = {}
+        self._tries = max([TRIES, *(getattr(s, "size", 0) for s in self.sources)])
+
+    @classmethod
+    def of(
+        cls,
+        tasks: Iterable[Task],
+        held: Iterable[Task] | None = None,
+        name: str = "tasks",
+        eval_share: float = 0.2,
+    ) -> TaskSet:
+        """A task set of your own tasks. `held`: your own evaluation tasks, which must share none with
+        `tasks`; without them `eval_share` of the tasks is set aside by hash."""
+        return cls([Listed(name, tasks, eval_share, held)])
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All kinds that may be asked for."""
+        return tuple(self._of)
+
+    def levels(self, kind: str) -> tuple[float, ...]:
+        """The difficulties of a kind. Raises UserError for an unknown kind."""
+        return self._source(kind).levels(kind)
+
+    def fingerprint(self) -> str:
+        """Names the task set: changed parameters, weights or file contents change it."""
+        return digest([[s.fingerprint() for s in self.sources], self.weights])
+
+    def describe(self) -> list[Info]:
+        """What each source is."""
+        return [source.describe() for source in self.sources]
+
+    def holdout(self, n: int, seed: int) -> list[Task]:
+        """`n` different evaluation tasks. From now on `draw` never returns one of them.
+
+        Raises UserError where the sources hold fewer than `n`. Call it before drawing, and again with the
+        same arguments after a resume: it gives the same tasks.
+        """
+        if n < 0:
+            raise UserError(f"holdout: {n} tasks were asked for; the number must be 0 or more")
+        found: dict[str, Task] = {}
+        for i in range(n):
+            for attempt in range(self._tries):
+                source, kind = self._pick("eval", seed, i, attempt)
+                task = self._one(source, kind, None, "eval", seed, i, attempt)
+                if task is not None and task.key not in found:
+                    found[task.key] = task
+                    break
+            else:
+                raise UserError(
+                    f"{n} evaluation tasks were asked for but after {len(found)} different ones "
+                    f"{', '.join(self.kinds)} gave only repeats; ask for fewer or allow harder tasks"
+                )
+        self._held = {**self._held, **found}
+        return list(found.values())
+
+    def held(self, task: Task) -> bool:
+        """Whether `task`, or the task it was made from (`meta["parent"]`, a key), is held out for evaluation."""
+        return task.key in self._held or task.meta.get("parent") in self._held
+
+    def draw(self, request: Request, index: int, seed: int) -> Task:
+        """The training task number `index`: a pure function of its arguments and the held-out set.
+
+        Raises UserError for an unknown kind or difficulty, where only held-out tasks are left, and for a task that
+        is held out or was made from one that is.
+        """
+        if request.task is not None:
+            if self.held(request.task):
+                raise UserError(
+                    f"task {request.task.key} is held out for evaluation; it cannot be trained on"
+                )
+            return request.task
+        for attempt in range(self._tries):
+            source, kind = self._pick("train", seed, index, attempt)
+            if request.kind is not None:
+                source, kind = self._source(request.kind), request.kind
+            task = self._one(source, kind, request.difficulty, "train", seed, index, attempt)
+            if task is not None and task.key not in self._held:
+                return task
+        asked = request.kind or ", ".join(self.kinds)
+        raise UserError(
+            f"'{asked}' has no task left to train on: {self._tries} draws gave only tasks held out for "
+            f"evaluation ({len(self._held)}); hold out fewer, or allow more or harder tasks"
+        )
+
+    def _one(
+        self,
+        source: Source,
+        kind: str | None,
+        difficulty: float | None,
+        purpose: str,
+        seed: int,
+        index: int,
+        attempt: int,
+    ) -> Task | None:
+        numbered = getattr(source, "numbered", None)
+        if numbered is not None:  # a finite source: it splits and orders its tasks itself
+            return numbered(kind, difficulty, purpose, index, attempt, seed)
+        assert kind is not None
+        drawn = source.draw(kind, difficulty, 1, item_seed(purpose, seed, kind, index, attempt))
+        return drawn[0] if drawn else None
+
+    def _source(self, kind: str) -> Source:
+        if kind not in self._of:
+            raise UserError(f"this task set has no kind '{kind}'{nearest(kind, self._of)}")
+        return self._of[kind]
+
+    def _pick(self, *where: object) -> tuple[Source, str | None]:
+        """A source by weight and one of its kinds, from a hash of `where`. A finite source is drawn from as a
+        whole (kind None), so that each of its tasks weighs the same."""
+        point = item_seed("mixture", *where) / 2**63 * sum(self.weights)
+        chosen = self.sources[-1]
+        for source, weight in zip(self.sources, self.weights, strict=True):
+            if point < weight:
+                chosen = source
+                break
+            point -= weight
+        if hasattr(chosen, "numbered"):
+            return chosen, None
+        return chosen, chosen.kinds[item_seed("kind", *where) % len(chosen.kinds)]
