@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from etude.errors import UserError, nearest
+from etude.parsing import parse_value, type_name
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,12 @@ class Parameter:
 
     def read(self, value: Any, where: str) -> Any:
         """`value` as this parameter's type, checked against its range. Text is parsed. Raises UserError."""
-        value = _convert(value, self.kind, f"{where}.{self.name}")
+        try:
+            value = parse_value(self.kind, value)
+        except ValueError:
+            raise UserError(
+                f"{where}.{self.name} is '{value}'; it must be of type {type_name(self.kind)}"
+            ) from None
         if value is None:
             return None
         known = self.setting
@@ -105,35 +110,3 @@ class Stage:
 
 def stage(factory: Callable[..., Any], **settings: Any) -> Stage:
     return Stage(factory, settings)
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        if type(None) in options:
-            return None
-        raise UserError(f"{where} needs a value of type {_name(kind)}")
-    kind = next(o for o in options if o is not type(None))
-    if typing.get_origin(kind) is tuple or kind is tuple:
-        parts = value.split(";") if isinstance(value, str) else value
-        inner = (typing.get_args(kind) or (str,))[0]
-        return tuple(_convert(part, inner, where) for part in parts)
-    try:
-        if kind is bool:
-            text = str(value).lower()
-            if text not in ("true", "false", "1", "0", "yes", "no"):
-                raise ValueError
-            return text in ("true", "1", "yes")
-        if kind is int:
-            if isinstance(value, bool) or float(value) != int(float(value)):
-                raise ValueError
-            return int(float(value))
-        if kind is float:
-            return float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"{where} is '{value}'; it must be of type {_name(kind)}") from None
-    return str(value) if kind is str else value
-
-
-def _name(kind: Any) -> str:
-    return getattr(kind, "__name__", str(kind))
