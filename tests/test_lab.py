@@ -7,14 +7,14 @@ import pytest
 
 from etude.errors import UserError
 from etude.lab import model
-from etude.lab.model import Making, directory
+from etude.lab.model import WarmUp, directory
 from etude.lab.tasks import ITEMS, KINDS, MAX_TOKENS, Worked, lab_task, solution
-from etude.lab.warmup import lesson, slipped
+from etude.lab.warmup import slipped, warmup_signals
 from etude.seeds import generator
 from etude.tasks import load, self_test
 from etude.types import Request
 
-SMALL = Making(layers=1, width=32, heads=2, steps=2, batch=4)
+SMALL = WarmUp(layers=1, width=32, heads=2, steps=2, batch=4)
 
 
 def test_solutions_by_hand():
@@ -223,11 +223,11 @@ def _words():
     return words()
 
 
-def test_lessons_teach_answers_alone(tmp_path):
+def test_warmup_trains_on_answers_alone(tmp_path):
     from etude.models.policy import Policy
 
     policy = Policy.load(str(directory(SMALL, tmp_path)))
-    for signal in lesson(policy.renderer, 20, 0, 0):
+    for signal in warmup_signals(policy.renderer, 20, 0, 0):
         taught = signal.weights["imitation"] > 0
         last = signal.episode.spans[-1]
         assert taught.sum() == len(last)

@@ -1,5 +1,5 @@
-"""The laboratory's model: about 0.7 million weights, one token a character, half taught. It is made once, in about one
-and a half minutes of one core, and kept in the user's cache directory under a name made of all that determines it."""
+"""The laboratory's model: about 0.7 million weights, one token a character, partly trained. It is trained once, in about
+90 seconds of one core, and kept in the user's cache directory under a hash of all that determines it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import platformdirs
 import torch
 
 from etude.lab.tasks import ITEMS, LETTERS, lab_task
-from etude.lab.warmup import KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, lesson, words
+from etude.lab.warmup import KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, warmup_signals, words
 from etude.models.policy import Policy
 from etude.models.tiny import tiny_directory
 from etude.objective.imitation import cross_entropy
@@ -28,8 +28,8 @@ MADE = "made.json"  # written last: what the model is, and the hash of its weigh
 
 
 @dataclass(frozen=True)
-class Making:
-    """The sizes, and the supervised warm-up: AdamW with a cosine rate on worked solutions."""
+class WarmUp:
+    """The sizes, and the supervised training before any method: AdamW with a cosine rate on worked solutions."""
 
     layers: int = 4
     width: int = 128
@@ -44,22 +44,22 @@ class Making:
     def key(self) -> str:
         """Names the model: a change of anything that determines it gives another."""
         sample = [lab_task(kind, 1, 0, warm_up=True).key for kind in KIND_SHARES]
-        taught = [KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, ITEMS, LETTERS, words(), sample]
-        text = json.dumps([FORMAT, asdict(self), taught, torch.__version__])
+        content = [KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, ITEMS, LETTERS, words(), sample]
+        text = json.dumps([FORMAT, asdict(self), content, torch.__version__])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def directory(making: Making | None = None, cache: Path | None = None) -> Path:
+def directory(warmup: WarmUp | None = None, cache: Path | None = None) -> Path:
     """The model, made now if it is not there or is damaged. `cache`: instead of the user's cache directory."""
-    making = making or Making()
-    place = (cache or platformdirs.user_cache_path("etude") / "models") / f"lab-{making.key}"
+    warmup = warmup or WarmUp()
+    place = (cache or platformdirs.user_cache_path("etude") / "models") / f"lab-{warmup.key}"
     if _whole(place):
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     print(f"etude: making the laboratory's model, once (a minute or two): {place}", file=sys.stderr)
     work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".making-"))
     try:
-        make(making, work)
+        make(warmup, work)
         if not _whole(place):  # another process may have been faster: its model is as good
             shutil.rmtree(place, ignore_errors=True)
             try:
@@ -72,26 +72,26 @@ def directory(making: Making | None = None, cache: Path | None = None) -> Path:
     return place
 
 
-def make(making: Making, place: Path) -> None:
+def make(warmup: WarmUp, place: Path) -> None:
     """Writes the model into `place`. One thread, so that the number of cores decides nothing."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as blank:
-            sizes = (making.layers, making.width, making.heads, making.heads)
-            tiny_directory(blank, words(), *sizes, seed=making.seed)
-            policy = Policy.load(blank, precision=making.precision)
-        update = Update(lr=making.lr, warmup=20, decay="cosine")
-        learner = Learner(policy, update, "warm-up", making.seed, micro_tokens=1 << 20)
+            sizes = (warmup.layers, warmup.width, warmup.heads, warmup.heads)
+            tiny_directory(blank, words(), *sizes, seed=warmup.seed)
+            policy = Policy.load(blank, precision=warmup.precision)
+        update = Update(lr=warmup.lr, warmup=20, decay="cosine")
+        learner = Learner(policy, update, "warm-up", warmup.seed, micro_tokens=1 << 20)
         objective = cross_entropy()
-        for step in range(making.steps):
-            signals = lesson(policy.renderer, making.batch, step, making.seed)
-            learner.learn(objective, signals, step, step / making.steps)
+        for step in range(warmup.steps):
+            signals = warmup_signals(policy.renderer, warmup.batch, step, warmup.seed)
+            learner.learn(objective, signals, step, step / warmup.steps)
         policy.save(place)
     finally:
         torch.set_num_threads(threads)
     about = {
-        "making": asdict(making),
+        "making": asdict(warmup),
         "parameters": sum(p.numel() for _, p in policy.parameters()),
         "weights": _digest(place),
     }

@@ -149,7 +149,7 @@ def lab_task(kind: str, level: int, seed: int, feedback: str = "unary", warm_up:
 
 
 def warm(said: str) -> bool:
-    """Whether a problem belongs to the quarter that the model has been taught on."""
+    """Whether a problem belongs to the quarter that the model was warmed up on."""
     return int(digest(said), 16) % 4 == 0
 
 

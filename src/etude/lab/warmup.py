@@ -1,7 +1,6 @@
-"""What the laboratory's model is taught before anyone trains it: a little of everything that methods ask of it.
-
-Worked solutions with slips in them, so that it can do better than it does. Besides plain ones it has read hints (in the words of `recipes/objective/guide.py`), second attempts after
-feedback, and solutions that go on checking what they have found already."""
+"""The supervised data of the laboratory's model: worked solutions in the forms that methods will ask for, namely plain,
+after a hint (worded as in `methods/hints/guide.py`), as a second attempt after feedback, and with the lines repeated as
+a check. A share of the lines holds an error, so that the model's accuracy leaves room for a method to improve it."""
 
 from __future__ import annotations
 
@@ -15,22 +14,23 @@ from etude.credit.imitate import imitate, tagged
 from etude.lab.tasks import KINDS, LETTERS, LEVELS, lab_task, solution
 from etude.models.tiny import LETTERS as CHARACTERS
 from etude.rollout.demonstrate import answer_tokens
+from etude.text.chat_template import Renderer
 from etude.types import Episode, Message, Signal, Span, Task
 
 AGAIN = "Try again."
 CHECK = "check"
 SHARES = {"plain": 0.6, "hinted": 0.15, "again": 0.1, "checking": 0.15}
-SLIPS = 0.1  # of the lines that it has read are wrong: what it knows and what it says are two things
+SLIPS = 0.1  # share of the lines that are wrong
 LEVEL_SHARES = (0.35, 0.3, 0.2, 0.1, 0.05)
 KIND_SHARES = {"sum": 0.2, "chain": 0.25, "sort": 0.15, "reverse": 0.25, "count": 0.15}
 
 
-def lesson(renderer: Any, number: int, step: int, seed: int) -> list[Signal]:
-    """`number` solutions to imitate, all drawn from the model's own quarter of the problems."""
+def warmup_signals(renderer: Renderer, number: int, step: int, seed: int) -> list[Signal]:
+    """`number` solutions to imitate, all from the quarter of the problems that is kept for the warm-up."""
     return [_signal(renderer, i, step, seed) for i in range(number)]
 
 
-def _signal(renderer: Any, i: int, step: int, seed: int) -> Signal:
+def _signal(renderer: Renderer, i: int, step: int, seed: int) -> Signal:
     rng = seeds.generator(seed, "warm-up", step, i)
     kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
     level = int(rng.choice(len(LEVELS), p=LEVEL_SHARES))
@@ -57,8 +57,8 @@ def _signal(renderer: Any, i: int, step: int, seed: int) -> Signal:
 
 
 def slipped(task: Task, rng: np.random.Generator, slips: float) -> tuple[list[str], str]:
-    """The task's lines and result as somebody writes them who is off by one in a share `slips` of the lines, and
-    goes on from there."""
+    """The task's lines and result with off-by-one errors in a share `slips` of the lines; running totals go on from the
+    wrong value."""
     lines = list(task.meta["steps"])
     assert task.answer
     listed = len(task.answer) > 1  # the result lists the lines; else it is the last total

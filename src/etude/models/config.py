@@ -90,7 +90,7 @@ class ModelConfig:
         base = 1.0 / (self.theta**steps)
         kind = self.scaling.get("rope_type", "default")
         if kind == "linear":
-            return base / self.scaling["factor"]
+            return base / float(self.scaling["factor"])
         return _llama3(base, self.scaling) if kind == "llama3" else base
 
 
@@ -108,7 +108,7 @@ def _llama3(base: Tensor, scaling: Mapping[str, Any]) -> Tensor:
 
 def _windows(config: Mapping[str, Any], family: str) -> tuple[int, ...]:
     """Sliding windows per layer, 0 where a layer sees everything."""
-    layers, window = config["num_hidden_layers"], config.get("sliding_window") or 0
+    layers, window = int(config["num_hidden_layers"]), int(config.get("sliding_window") or 0)
     if family in ("qwen2", "qwen3") and not config.get("use_sliding_window", False):
         window = 0
     if not window or family == "llama" or window >= config.get("max_position_embeddings", 2048):

@@ -116,7 +116,8 @@ def rotate(x: Tensor, angles: tuple[Tensor, Tensor], weight: Tensor | None, eps:
     """Rotary embedding of [R, heads, hd] by f32[R, hd / 2] cosines and sines, after the optional per-head norm
     (Qwen3). Computed in float32, returned in the precision of `x` (arXiv 2104.09864)."""
     if weight is not None:
-        return Rotate.apply(norm(x.float(), weight, eps), *angles).to(x.dtype)
+        normed: Tensor = Rotate.apply(norm(x.float(), weight, eps), *angles)
+        return normed.to(x.dtype)
     out: Tensor = Rotate.apply(x, *angles)
     return out
 

@@ -129,11 +129,13 @@ class TransformersBackbone:
     def project(self, hidden: Tensor) -> Tensor:
         """Logits by the output projection alone (without what some architectures do to them after it)."""
         head = self.module.get_output_embeddings()
-        return head(hidden.to(head.weight.dtype)).float()
+        logits: Tensor = head(hidden.to(head.weight.dtype))
+        return logits.float()
 
     @torch.no_grad()
     def raw_logits(self, tokens: Tensor) -> Tensor:
-        return self.module(tokens[None]).logits[0].float()
+        logits: Tensor = self.module(tokens[None]).logits[0]
+        return logits.float()
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         return list(self.masters.items())

@@ -4,7 +4,7 @@ requests, randomness or the event loop; `sampling.native` does.
 Every row holds the keys of its prompt and of its reply side by side, and its query goes through the same
 attention, in the same order and the same tiles, as in training: sampler and trainer then agree to the last bit
 (see `models.attention.flash`). Sharing one copy of a prompt's keys would spare memory traffic, but the merged softmax
-rounds differently. Seam for native kernels: `Step.attend`.
+rounds differently.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 from etude.errors import UserError, nearest
 from etude.registry import Registry
 from etude.tasks import environments, files, gym, jsonl
+from etude.tasks.gym_facts import EXCLUDED
 from etude.tasks.selftest import self_test
 from etude.tasks.source import Info, Source, check_disjoint
 from etude.tasks.spec import Param, convert, parse
@@ -65,7 +66,7 @@ def source(name: str, params: Mapping[str, Any] | None = None, called: str | Non
         return made
     if name in environments.KINDS:
         return environments.EnvironmentSource(name, params, called)
-    if name not in (*gym.names(), *gym.EXCLUDED):
+    if name not in (*gym.names(), *EXCLUDED):
         raise UserError(
             f"there is no task '{name}'{nearest(name, [*gym.names(), *environments.KINDS, *SOURCES])}"
         )
@@ -75,7 +76,7 @@ def source(name: str, params: Mapping[str, Any] | None = None, called: str | Non
 def catalogue(name: str | None = None) -> list[Info]:
     """Every task source, or the one called `name`: form, parameters, levels, and what its tasks carry.
     Sources that cannot be used say why in `fault`. Raises UserError for an unknown name."""
-    everything = [*gym.names(), *gym.EXCLUDED, *environments.KINDS, *SOURCES, _FILE.name]
+    everything = [*gym.names(), *EXCLUDED, *environments.KINDS, *SOURCES, _FILE.name]
     if name is not None and name not in everything:
         raise UserError(f"there is no task '{name}'{nearest(name, everything)}")
     return [_info(each) for each in (sorted(everything) if name is None else [name])]

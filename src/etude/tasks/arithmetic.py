@@ -38,7 +38,8 @@ def _value(node: ast.expr) -> Fraction:
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return Fraction(str(node.value))
     if isinstance(node, ast.BinOp):
-        return _OPERATIONS[type(node.op)](_value(node.left), _value(node.right))
+        result: Fraction = _OPERATIONS[type(node.op)](_value(node.left), _value(node.right))
+        return result
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_value(node.operand)
     raise ValueError("not plain arithmetic")

@@ -83,8 +83,10 @@ class GymSource:
         own = {p.name: values.pop(p.name, p.default) for p in OWN}
         self.generator, self.name, self.params = name, called or name, values
         self.kinds: tuple[str, ...] = (self.name,)
-        self.style, self.feedback, self.partial = own["style"], own["feedback"], own["partial"]
-        self.extract = own["extract"]
+        self.style: str = own["style"]
+        self.feedback: str = own["feedback"]
+        self.partial: bool = own["partial"]
+        self.extract: str = own["extract"]
         if self.extract != "auto" and self.extract not in RULES:
             raise UserError(
                 f"{where}: extract='{self.extract}' is no rule{nearest(self.extract, (*RULES, 'auto'))}"
@@ -284,12 +286,12 @@ def _make(name: str, params: tuple[tuple[str, Any], ...], seed: int) -> dict[str
     if name in REBUILT:
         import reasoning_gym
 
-        return reasoning_gym.create_dataset(name, size=1, seed=seed, **dict(params))[0]
+        return dict(reasoning_gym.create_dataset(name, size=1, seed=seed, **dict(params))[0])
     made = scorer(name, params)
     if isinstance(getattr(made, "letters", None), (set, frozenset)):
         made.letters = _Sorted(made.letters)
     made.seed = seed
-    return made[0]
+    return dict(made[0])
 
 
 class _Sorted(frozenset[str]):

@@ -63,8 +63,7 @@ class Info:
 
 @runtime_checkable
 class Source(Protocol):
-    """Where tasks come from. A finite source also has `size` and
-    `numbered(...)`, by which it orders and splits its tasks itself; see `etude.tasks.files.Listed`."""
+    """Where tasks come from."""
 
     name: str
     kinds: tuple[str, ...]
@@ -83,6 +82,19 @@ class Source(Protocol):
 
     def fingerprint(self) -> str:
         """A hash that changes whenever the tasks may."""
+        ...
+
+
+@runtime_checkable
+class FiniteSource(Source, Protocol):
+    """A source that orders and splits its tasks itself (`etude.tasks.files.Listed`)."""
+
+    size: int  # tasks, of both parts
+
+    def numbered(
+        self, kind: str | None, difficulty: float | None, purpose: str, index: int, attempt: int, seed: int
+    ) -> Task | None:
+        """Task number `index + attempt` of the part `purpose` ("train" | "eval"); None where there is none."""
         ...
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from etude.errors import UserError, nearest
 from etude.tasks.files import Listed
-from etude.tasks.source import Info, Source, digest, item_seed
+from etude.tasks.source import FiniteSource, Info, Source, digest, item_seed
 from etude.types import Request, Task
 
 TRIES = 64  # redraws before a task space counts as exhausted
@@ -34,7 +34,7 @@ class TaskSet:
                     raise UserError(f"two task sources are called '{kind}'; rename one with as=NAME")
                 self._of[kind] = source
         self._held: dict[str, Task] = {}
-        self._tries = max([TRIES, *(getattr(s, "size", 0) for s in self.sources)])
+        self._tries = max([TRIES, *(s.size for s in self.sources if isinstance(s, FiniteSource))])
 
     @classmethod
     def of(
@@ -128,9 +128,8 @@ class TaskSet:
         index: int,
         attempt: int,
     ) -> Task | None:
-        numbered = getattr(source, "numbered", None)
-        if numbered is not None:  # a finite source: it splits and orders its tasks itself
-            return numbered(kind, difficulty, purpose, index, attempt, seed)
+        if isinstance(source, FiniteSource):
+            return source.numbered(kind, difficulty, purpose, index, attempt, seed)
         assert kind is not None
         drawn = source.draw(kind, difficulty, 1, item_seed(purpose, seed, kind, index, attempt))
         return drawn[0] if drawn else None
@@ -150,6 +149,6 @@ class TaskSet:
                 chosen = source
                 break
             point -= weight
-        if hasattr(chosen, "numbered"):
+        if isinstance(chosen, FiniteSource):
             return chosen, None
         return chosen, chosen.kinds[item_seed("kind", *where) % len(chosen.kinds)]
