@@ -66,7 +66,7 @@ def gradients(policy: Policy, batch: Batch) -> tuple[bool, list[torch.Tensor]]:
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
 @pytest.mark.parametrize("more", [False, True], ids=["one turn", "two turns"])
-def test_the_tape_gives_the_same_bits(family: str, more: bool) -> None:
+def test_the_cache_gives_the_same_bits(family: str, more: bool) -> None:
     window = 6 if family == "mistral" else None
     policy = tiny(precision="bf16", seed=5, family=family, sliding_window=window)
     batch = sampled(policy, more=more)
@@ -92,8 +92,8 @@ def test_a_part_of_the_batch_is_found_too() -> None:
     assert all(toys.agree(a, b, "bf16") for a, b in zip(mine, theirs, strict=True))
 
 
-def test_what_is_not_on_the_tape_is_computed() -> None:
-    """Other tokens, new weights, sampling outside, a tape that grew too long: never a wrong row."""
+def test_what_is_not_cached_is_computed() -> None:
+    """Other tokens, new weights, sampling outside, a cache that grew too large: never a wrong row."""
     policy = tiny(precision="bf16", seed=5)
     batch = sampled(policy)
     changed = batch.tokens.clone()
