@@ -19,7 +19,7 @@ import numpy as np
 
 from etude.errors import UserError, nearest
 from etude.tasks.check import UNARY, Exact, NoText
-from etude.tasks.kind import told
+from etude.tasks.kind import feedback_text
 from etude.tasks.source import Info, check_level, digest, item_seed
 from etude.tasks.spec import Param, typed
 from etude.types import Message, Task, Verdict
@@ -138,7 +138,7 @@ class Worked(Exact):
 
 
 def lab_task(kind: str, level: int, seed: int, feedback: str = "unary", warm_up: bool = False) -> Task:
-    """The task named by the arguments. `warm_up`: from the quarter of problems that the model has been taught on;
+    """The task named by the arguments. `warm_up`: from the quarter of problems that the model was warmed up on;
     otherwise never one of these."""
     for attempt in range(TRIES):
         rng = np.random.default_rng(item_seed("lab", kind, level, seed, attempt))
@@ -197,7 +197,7 @@ class ProblemSeriesEnvironment:
         return ""
 
     def act(self, text: str) -> tuple[str, Verdict | None]:
-        """Judges the reply in silence and poses the next problem. Raises RuntimeError after the end."""
+        """Checks the reply, without saying how it did, and returns the next problem. Raises RuntimeError after the end."""
         problems = self._series.problems
         if self._done == len(problems):
             raise RuntimeError("the series is over: call task.environment() for a new one")
@@ -211,7 +211,7 @@ class ProblemSeriesEnvironment:
             return "All of it is right.", Verdict(1.0, True)
         hint = f"{UNARY} Wrong: {', '.join(map(str, self._wrong))} of {len(problems)}."
         answers = ", ".join(p.answer or "" for p in problems)
-        said = told(self._series.feedback, UNARY, hint, f"{hint} The right answers are {answers}.")
+        said = feedback_text(self._series.feedback, UNARY, hint, f"{hint} The right answers are {answers}.")
         return "Not all of it is right.", Verdict(0.0, False, said)
 
     def solve(self) -> list[str]:

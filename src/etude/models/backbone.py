@@ -3,9 +3,9 @@ is here; `models.hf` has the one for every other architecture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -145,7 +145,7 @@ def assemble(
     entropy: Tensor,
     heads: Mapping[str, Tensor],
     state: Tensor,
-    project: Any,
+    project: Callable[[Tensor], Tensor],
     needs: frozenset[str],
 ) -> Outputs:
     """Lays rows for int64[M] `wanted` tokens out on all N tokens of the batch, 0 elsewhere."""

@@ -1,4 +1,4 @@
-"""What a policy says of a batch. Index t always describes `tokens[t]`, as seen from the prefix before it:
+"""What a policy computes for a batch. Index t always describes `tokens[t]`, as seen from the prefix before it:
 `logp[t]` is the log-probability of tokens[t], `entropy[t]` that of the distribution it is drawn from,
 `value[t]` the value of the state in which it is chosen. The shift by one happens in `models.backbone.predicting` only.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Outputs:
-    """Rows that nobody asked for (`~batch.needed`), and the first token of a sequence, hold 0."""
+    """Rows outside `batch.needed`, and the first token of a sequence, hold 0."""
 
     logp: Tensor  # f32[N], under the batch's sampling settings
     entropy: Tensor | None = None  # f32[N], nats; of the same distribution

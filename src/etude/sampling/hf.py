@@ -73,7 +73,7 @@ class TransformersSampler(Scheduler):
                 self._gone.add(i)
 
     def _compact(self) -> None:
-        """Cuts rows that are done, or that nobody waits for, out of the cache."""
+        """Removes rows that are finished or abandoned from the cache."""
         if not self._gone:
             return
         keep = [i for i in range(len(self.live)) if i not in self._gone]

@@ -7,6 +7,7 @@ Where `isolated` is true the caller must run the checker in a child process (`et
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, is_dataclass, replace
@@ -145,8 +146,6 @@ class Math(AnswerCheck):
 
     def score(self, found: str) -> float:
         """1 where math-verify finds the two equal. Raises ValueError for an unreadable gold answer."""
-        import logging
-
         import math_verify
 
         if self.strict and re.search(r"(?<!\\)\b(?:or|and)\b|[\n;?]|\$[^$]*\$.*\$", found):

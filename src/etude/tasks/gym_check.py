@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,8 +82,6 @@ class Gym(AnswerCheck):
 
 @lru_cache(maxsize=256)
 def _built(name: str, params: str) -> Any:
-    import pickle
-
     import reasoning_gym
 
     return reasoning_gym.create_dataset(name, size=1, seed=0, **dict(pickle.loads(bytes.fromhex(params))))
@@ -90,8 +89,6 @@ def _built(name: str, params: str) -> Any:
 
 def scorer(name: str, params: tuple[tuple[str, Any], ...]) -> Any:
     """The generator with this configuration, built once per process. Raises UserError."""
-    import pickle
-
     try:
         return _built(name, pickle.dumps(params).hex())
     except (AssertionError, ValueError, TypeError) as error:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -232,8 +233,6 @@ def _inline(check: Check, answer: str) -> Verdict:
     try:
         return check(answer)
     except Exception as error:
-        import traceback
-
         raise CheckError(f"{type(error).__name__}: {error}", traceback.format_exc()) from error
 
 

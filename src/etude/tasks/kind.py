@@ -47,6 +47,6 @@ def out_of_range(settings: Mapping[str, Any], **bounds: tuple[float, float]) -> 
     return ""
 
 
-def told(feedback: str, unary: str, hint: str, full: str) -> str:
-    """What a failed attempt is told at this degree of revealing."""
+def feedback_text(feedback: str, unary: str, hint: str, full: str) -> str:
+    """The feedback on a failed attempt: `feedback` chooses among "", `unary`, `hint` and `full`."""
     return {"none": "", "unary": unary, "hint": hint, "full": full}[feedback]

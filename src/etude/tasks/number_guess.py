@@ -67,7 +67,7 @@ class NumberGuessEnvironment:
         return f"{said} {self.observe()}", None
 
     def solve(self) -> list[str]:
-        """The guesses of a player who halves what is left; the last one hits."""
+        """Guesses by bisection; the last one hits."""
         low, high = 1, self._game.highest
         replies: list[str] = []
         while len(replies) < self._game.turns - 1:

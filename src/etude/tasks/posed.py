@@ -1,4 +1,4 @@
-"""Problems that somebody wrote, made into tasks: answered by running them, or by a majority of answers."""
+"""Written problems (a model's, say) made into tasks: answered by running them, or by a majority of answers."""
 
 from __future__ import annotations
 

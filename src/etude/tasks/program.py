@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from etude.errors import UserError, nearest
 from etude.tasks.check import FEEDBACK as DEGREES
 from etude.tasks.check import UNARY
-from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, out_of_range, told
+from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, feedback_text, out_of_range
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
 from etude.types import Message, Task, Verdict
@@ -61,7 +61,7 @@ class Program:
         if not fault:
             return Verdict(1.0, True)
         full = f"{fault} A program that works:\n{self.gold}" if self.gold else fault
-        return Verdict(0.0, False, told(self.feedback, UNARY, fault, full))
+        return Verdict(0.0, False, feedback_text(self.feedback, UNARY, fault, full))
 
     def fault(self, code: str) -> str:
         """A sentence about the first thing that is wrong, or ""."""

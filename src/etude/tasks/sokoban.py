@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, out_of_range, told
+from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, feedback_text, out_of_range
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
 from etude.types import Verdict
@@ -137,7 +137,7 @@ class SokobanEnvironment:
         )
         full = f"{trace} A way that works: {', '.join(self.solve())}."
         self._verdict = Verdict(
-            0.0, False, told(self._room.feedback, "Not every box is on a goal.", trace, full)
+            0.0, False, feedback_text(self._room.feedback, "Not every box is on a goal.", trace, full)
         )
         return self._verdict
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from etude.tasks.arithmetic import evaluate
 from etude.tasks.extract import extract, value
-from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, out_of_range, told
+from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, feedback_text, out_of_range
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
 from etude.types import Verdict
@@ -88,7 +88,7 @@ class CalculatorEnvironment:
         )
         hint = f"{how} Your calls: {'; '.join(self._trace) or 'none'}."
         full = f"{hint} The right answer is {gold}."
-        return Verdict(0.0, False, told(self._errand.feedback, "That is not right.", hint, full))
+        return Verdict(0.0, False, feedback_text(self._errand.feedback, "That is not right.", hint, full))
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class RunningTotalEnvironment:
         first = right.index(False)
         hint = f"Step {first + 1} is wrong: the number was not {self._said[first]} then."
         full = f"{hint} The right numbers are {', '.join(self.solve())}."
-        feedback = told(self._total.feedback, "Not every step is right.", hint, full)
+        feedback = feedback_text(self._total.feedback, "Not every step is right.", hint, full)
         return "That was the last step.", Verdict(0.0, False, feedback)
 
     def solve(self) -> list[str]:

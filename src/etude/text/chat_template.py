@@ -53,7 +53,7 @@ class Renderer:
         return tokens, False
 
     def decode(self, tokens: Sequence[int] | Array) -> str:
-        """The text of tokens without special ones. For people and checkers; never raises."""
+        """The text of tokens without special ones. For display and checkers; never raises."""
         return self.tokenizer.decode(tokens)
 
     def _test(self) -> bool:

@@ -4,6 +4,7 @@ Nothing here imports transformers, unless a directory holds no `tokenizer.json`.
 from __future__ import annotations
 
 import json
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,9 +122,7 @@ def _stops(directory: Path, config: Mapping[str, Any], backend: Backend) -> tupl
 
 
 def _through_transformers(directory: Path) -> Tokenizer:
-    """Older formats (sentencepiece): transformers converts them to a `tokenizer.json` beside nothing of ours."""
-    import tempfile
-
+    """Older formats (sentencepiece), converted by transformers to a `tokenizer.json` in a temporary directory."""
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as place:
         warnings.simplefilter("ignore")
         try:
