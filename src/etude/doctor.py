@@ -27,7 +27,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from etude.models import kernels
-    from etude.train.setup import card
+    from etude.versions import card
 
     flags = cpu_flags()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -24,7 +24,8 @@ from etude.errors import UserError
 from etude.evaluate.intervals import clustered
 from etude.report.run import RunDirectory
 from etude.train.config import Budget, Plan, RunSettings
-from etude.train.setup import card, resolve
+from etude.train.setup import resolve
+from etude.versions import card
 
 Say = Callable[[str], None]
 

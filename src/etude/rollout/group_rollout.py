@@ -16,13 +16,10 @@ from typing import Any
 from etude import seeds
 from etude.rollout.conversation import CheckRunner, Conversation, Failed, Generator
 from etude.rollout.demonstrate import demonstrate
+from etude.stages import GroupRolloutStage, Reward, Rollout
 from etude.types import Episode, Failure, Group, Request, Task, Verdict
 
 DEMONSTRATION = 1 << 20  # the seat of the demonstrator
-
-Rollout = Callable[[Task, Conversation], Awaitable[Episode | Sequence[Episode]]]
-GroupRolloutStage = Callable[["GroupRollout"], Awaitable[list[Episode]]]
-Reward = Callable[[Episode], "dict[str, float] | Awaitable[dict[str, float]]"]
 
 
 @dataclass
