@@ -120,7 +120,7 @@ def test_objects_are_given_again_on_resume(tmp_path: Path) -> None:
     run = session(tmp_path, recipe)
     config = run.directory.config
     assert config["plan"]["recipe"] == "mine"
-    with pytest.raises(UserError, match="tasks of .* were given from Python"):
+    with pytest.raises(UserError, match=r"tasks of .* were given from Python"):
         etude.resume(run)
     with pytest.raises(UserError, match=r"recipe 'mine' of this run cannot be found again"):
         etude.resume(run, own_tasks())
@@ -287,4 +287,4 @@ def test_stages_are_fields_of_a_run() -> None:
     from etude.recipe import STAGES
     from etude.train.run import Run
 
-    assert STAGES.keys() <= {name for name in Run.__dataclass_fields__}
+    assert STAGES.keys() <= set(Run.__dataclass_fields__)
