@@ -249,7 +249,7 @@ def hardest(tasks: str, found: Sequence[Sequence[Any]]) -> list[Sequence[Any]]:
 @cache
 def held_out(tasks: str, number: int) -> Sequence[Any]:
     """The problems that a run on `tasks` is examined on."""
-    from etude.evaluate.run import exam_tasks
+    from etude.train.measure import exam_tasks
 
     return exam_tasks(source(tasks), None, number)[1]
 
@@ -275,8 +275,8 @@ def examined(path: Path, tasks: str, rollout: Any = None) -> Sequence[Any]:
 
 def finished(path: Path) -> tuple[Any, Any]:
     """The policy of a finished run, and its settings."""
-    from etude.evaluate.run import load_policy, run_defaults
     from etude.train.config import run_settings
+    from etude.train.measure import load_policy, run_defaults
 
     settings = run_settings(run_defaults(str(path)), {})
     return load_policy(str(path), settings.precision), settings

@@ -81,7 +81,7 @@ def measure(recipe: str, changes: dict[str, str], steps: int) -> dict[str, float
     with tempfile.TemporaryDirectory() as place:
         plan = Plan(recipe, "lab", "lab", Budget(steps, "steps"), 0, {**own, **changes})
         run = start(plan, Path(place) / "run")
-        timed = run.stages["curriculum"] = Timed(run.stages["curriculum"])
+        timed = run.curriculum = Timed(run.curriculum)
         train(run)
         run.close()
         metrics = run.directory.metrics()

@@ -7,7 +7,7 @@ import sys
 
 from contestants import serve
 
-from etude.evaluate.run import Exam, evaluate_model, exam_tasks
+from etude.train.measure import Exam, evaluate_model, exam_tasks
 
 job = json.loads(sys.argv[1])
 name, held = exam_tasks(job["spec"], None, job["problems"])

@@ -106,8 +106,8 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
 def main(where: str = "smollm2") -> None:
     import claims
 
-    from etude.evaluate.run import load_policy, run_defaults
     from etude.train.config import run_settings
+    from etude.train.measure import load_policy, run_defaults
 
     settings = run_settings(run_defaults(where), {})
     print(measured(load_policy(where, settings.precision), settings, claims.held_out("text", HELD)))

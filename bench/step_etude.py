@@ -77,7 +77,7 @@ def turn(steps: int = 1, every_group: bool = False, save: str = "") -> dict[str,
     the weights; writing it is not counted."""
     total.clear()
     wanted["steps"] = steps
-    run.stages["objective"] = eager if every_group else lazy
+    run.objective = eager if every_group else lazy
     run.ended = ""
     begin = time.perf_counter()
     train(run)

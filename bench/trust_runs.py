@@ -86,7 +86,7 @@ def played(job: Job, chosen: dict[str, Any]) -> list[float]:
     with tempfile.TemporaryDirectory() as where:
         run = start(plan, Path(where) / "run", load(plan.tasks))
         if variant == "wrong_sign":
-            run.stages["credit"] = flipped(0.2, run.stages["credit"])
+            run.credit = flipped(0.2, run.credit)
         if variant == "untrained":
             result = run.evaluate("before")
         else:

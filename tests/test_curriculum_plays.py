@@ -23,7 +23,7 @@ from etude.rollout.group_rollout import GroupRollout
 from etude.tasks import TaskSet, load
 from etude.tasks.check import Number
 from etude.tasks.posed import worked_out
-from etude.train.loop import play, train
+from etude.train.loop import sample, train
 from etude.train.setup import resume, start
 from etude.types import Episode, Failure, Group, Message, Request, Span, Verdict
 from test_resume import facts, same_weights
@@ -380,11 +380,11 @@ def test_a_start_state_of_a_held_out_task_cannot_be_trained(tmp_path) -> None:
         asked = Start(task, np.array([1], np.int32), 0.0, 0, 1.0).asked(run.generator.renderer, IMPROVE)
         assert run.tasks.held(asked) is not allowed
         if allowed:
-            assert play(run, [Request(task=asked)])[0].task == asked
+            assert sample(run, [Request(task=asked)])[0].task == asked
             continue
         for refused in (asked, held):
             with pytest.raises(UserError, match="held out for evaluation"):
-                play(run, [Request(task=refused)])
+                sample(run, [Request(task=refused)])
     run.close()
 
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from etude.compare.paired import checkpoints
 from etude.errors import Refused
 from etude.evaluate.intervals import clustered
 from etude.evaluate.passk import pass_at
-from etude.evaluate.result import Card, EvalResult, from_groups, paired
+from etude.evaluate.result import Card, EvalResult, from_groups
 from etude.types import Episode, Failure, Group, Message, SamplingParams, Span, Task, Verdict
 
 CARD = Card(
@@ -175,17 +176,17 @@ def test_printing_says_how_it_was_measured():
 def test_two_models_are_compared_on_the_same_problems_only():
     strong = from_groups([group(str(i), 4, 0) for i in range(20)], replace(CARD, model="tuned"))
     weak = from_groups([group(str(i), 1, 3) for i in reversed(range(20))], CARD)
-    found = paired(strong, weak)
+    found = checkpoints(strong, weak)
     assert found.effect == pytest.approx(75)
     assert found.verdict.startswith("this run of tuned is better than this run of smollm2 by 75.0 points")
     other = from_groups([group(str(i), 1, 3) for i in range(1, 20)], CARD)
     with pytest.raises(Refused, match=r"1 problem\(s\) stand in only"):
-        paired(strong, other)
+        checkpoints(strong, other)
 
 
 def test_paired_follows_the_keys_and_not_the_order():
     a = from_groups([group(str(i), i % 5, 4 - i % 5) for i in range(20)], CARD)
     b = from_groups([group(str(i), i % 5, 4 - i % 5) for i in reversed(range(20))], CARD)
-    found = paired(a, b)
+    found = checkpoints(a, b)
     assert found.effect == 0
     assert found.error == pytest.approx(100 * np.sqrt(2) / 20)  # only the floor: no problem differs

@@ -698,8 +698,8 @@ def test_the_four_ways() -> None:
 @pytest.mark.parametrize("way", ["feedback", "reconsider", "reflect"])
 def test_eval_measures_second_attempts(way: str, tmp_path) -> None:
     from etude.evaluate.result import EvalResult
-    from etude.evaluate.run import Exam, evaluate_model
     from etude.report.terminal import eval_screen
+    from etude.train.measure import Exam, evaluate_model
 
     held = letters.words().holdout(6, 0)
     exam = Exam("words", held, 2, 0, changes={"precision": "fp32", "max_tokens": "2"}, again=way)

@@ -17,6 +17,7 @@ from etude.methods import build, catalogue, find
 from etude.tasks import TaskSet
 from etude.train.config import Budget, Plan, run_settings
 from etude.train.loop import collect, train
+from etude.train.preflight import preflight
 from etude.train.setup import start
 from etude.types import Message, Task, Verdict
 
@@ -105,7 +106,7 @@ def test_every_recipe_plays_worlds_or_refuses_them(recipe: str, tmp_path: Path) 
 
 def test_constant_reward_is_refused(tmp_path: Path) -> None:
     run = run_with(tmp_path, letters.words(), reward=lambda episode: 0.5)
-    found = run.preflight()
+    found = preflight(run)
     run.close()
     assert found.cause == "reward"
     assert "constant (0.5)" in found.sentence
@@ -121,7 +122,7 @@ def test_a_hopeless_length_limit_is_refused_and_named(tmp_path: Path) -> None:
         [Task((Message("user", w),), Long(), answer="a" * 11) for w in ("ab", "ba", "cd", "dc", "ca")]
     )
     run = run_with(tmp_path, tasks, run__max_tokens=4)
-    found = run.preflight()
+    found = preflight(run)
     run.close()
     assert found.cause == "length"
     assert "truncated" in found.sentence
@@ -129,7 +130,7 @@ def test_a_hopeless_length_limit_is_refused_and_named(tmp_path: Path) -> None:
 
 def test_nothing_is_refused_where_something_can_be_learned(tmp_path: Path) -> None:
     run = run_with(tmp_path, letters.words())
-    assert run.preflight().cause == ""
+    assert preflight(run).cause == ""
     run.close()
 
 

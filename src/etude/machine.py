@@ -9,13 +9,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from etude import __version__
+
 PACKAGES = ("torch", "transformers", "numpy", "reasoning-gym", "math-verify", "gymnasium", "pyarrow")
 
 
 def card() -> dict[str, Any]:
     """Versions, commit and machine, recorded with every run."""
     return {
-        "etude": metadata.version("etude"),
+        "etude": __version__,
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in PACKAGES},

@@ -68,8 +68,7 @@ class Parameter:
 
 def parameters(factory: Callable[..., Any]) -> dict[str, Parameter]:
     """The settings of `factory`, in order. Every parameter must be annotated with a `Setting`."""
-    plain_class = inspect.isclass(factory) and not dataclasses.is_dataclass(factory)
-    hints = typing.get_type_hints(factory.__init__ if plain_class else factory, include_extras=True)
+    hints = _hints(factory)
     found = {}
     for name, parameter in inspect.signature(factory).parameters.items():
         kind = hints.get(name)
@@ -80,6 +79,19 @@ def parameters(factory: Callable[..., Any]) -> dict[str, Parameter]:
         default = None if parameter.default is inspect.Parameter.empty else parameter.default
         found[name] = Parameter(name, base, default, setting)
     return found
+
+
+def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the parameters. What a function returns is left alone: it may name types that are imported for
+    annotations only."""
+    if dataclasses.is_dataclass(factory):
+        return typing.get_type_hints(factory, include_extras=True)
+    made: Any = factory.__init__ if inspect.isclass(factory) else factory
+    if not inspect.isfunction(made):  # a class without parameters
+        return {}
+    named = {name: kind for name, kind in made.__annotations__.items() if name != "return"}
+    shown: Any = types.SimpleNamespace(__annotations__=named, __globals__=made.__globals__)
+    return typing.get_type_hints(shown, include_extras=True)
 
 
 @dataclass(frozen=True)

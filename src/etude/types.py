@@ -1,4 +1,4 @@
-"""The nouns of etude. Shapes: `B` sequences, `T` tokens of one sequence, `N` tokens of a packed batch,
+"""What passes between the stages. Shapes: `B` sequences, `T` tokens of one sequence, `N` tokens of a packed batch,
 `G` episodes of one task. Everything here is frozen; a stage is a function between two of these.
 """
 
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+
+from etude.errors import UserError
 
 Array = np.ndarray
 
@@ -40,20 +42,21 @@ Check = Callable[[str], Verdict]
 
 
 class Environment(Protocol):
-    """An environment of several turns, made anew for every attempt by `Task.world(luck)`."""
+    """An environment of several turns, made anew for every attempt by `Task.environment(seed)`."""
 
     def observe(self) -> str:
-        """The text that the player sees first."""
+        """The text that the policy sees first."""
         ...
 
     def act(self, text: str) -> tuple[str, Verdict | None]:
-        """The next observation after the player's words, and the verdict once the episode is over."""
+        """The next observation after the policy's reply, and the verdict once the episode is over."""
         ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """One problem. `key` is a hash of its content: two tasks that ask the same are the same task."""
+    """One problem. `prompt` may be given as text, which becomes one message of the user. `key` is a hash of the
+    content: two tasks that ask the same are the same task."""
 
     prompt: tuple[Message, ...]
     check: Check = field(compare=False)
@@ -62,9 +65,20 @@ class Task:
     answer: str | None = None  # a gold answer, which `check` accepts
     reference: str | None = None  # a worked solution: a demonstration to imitate
     hints: tuple[str, ...] = ()  # from vague to telling
-    # (luck) -> World; picklable. `luck`, an integer of the attempt's own, decides whatever is left to chance.
+    # (seed) -> Environment; picklable. `seed`, an integer that differs by attempt, decides whatever is random.
     environment: Callable[..., Environment] | None = field(default=None, compare=False)
-    meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    meta: Mapping[str, Any] = field(default_factory=dict, compare=False)  # every further column
+
+    def __post_init__(self) -> None:
+        given: Any = self.prompt
+        if isinstance(given, str):
+            object.__setattr__(self, "prompt", (Message("user", given),))
+        elif isinstance(given, list | tuple) and all(isinstance(m, Message) for m in given):
+            object.__setattr__(self, "prompt", tuple(given))
+        else:
+            raise UserError(f"Task.prompt is {given!r:.60}; it must be text, or a sequence of Messages")
+        if not callable(self.check):
+            raise UserError(f"Task.check is {self.check!r:.60}; it must be a function of the answer's text")
 
     @property
     def key(self) -> str:
@@ -79,9 +93,10 @@ class Request:
 
     kind: str | None = None  # None: the task source's own mixture
     difficulty: float | None = None
-    samples: int | None = None  # None: the run's attempts per task
+    samples: int | None = None  # None: run.group_size
     task: Task | None = None
-    why: str = ""
+    purpose: str = ""  # what the request is for, read by the method that made it
+    why: str = ""  # the same for people: shown, never read by code
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an episode has no verdict. `where`: "check" | "world" | "rollout" | "reward" | "sampler"."""
+    """Why an episode has no verdict. `where`: "check" | "environment" | "rollout" | "reward" | "sampler"."""
 
     where: str
     error: str
@@ -125,7 +140,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Episode:
-    """One conversation about one task, as tokens. Text is a view for people, never for training."""
+    """One conversation about one task, as tokens. Text is for people, checkers and rewards, never for training."""
 
     task: Task
     spans: tuple[Span, ...]
@@ -138,11 +153,12 @@ class Episode:
     failure: Failure | None = None
     notes: Mapping[str, Any] = field(
         default_factory=dict
-    )  # facts that a method's rollout leaves for its credit
+    )  # facts that a rollout leaves for its method's credit
+    text: str = ""  # the last reply
 
     @property
     def demonstration(self) -> bool:
-        """Whether nobody played this: the task's own solution, laid out as an episode."""
+        """Whether nothing of this was sampled: the task's own solution, laid out as an episode."""
         return self.player == "demonstration"
 
     @property
@@ -199,7 +215,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Signal:
-    """What one sequence is to teach. `weights[name]` says how strongly the loss term `name` acts on each
+    """The credit of one episode's tokens. `weights[name]` says how strongly the loss term `name` acts on each
     token (0: not at all); a token's loss is weight x term. Arrays are aligned with `episode.tokens`."""
 
     episode: Episode

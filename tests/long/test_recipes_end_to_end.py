@@ -52,8 +52,8 @@ def test_runs_end_to_end(name, tmp_path):
 
 
 def test_the_laboratory_is_half_taught_and_its_levels_rise():
-    from etude.evaluate.run import Exam, evaluate_model, exam_tasks
     from etude.lab.tasks import MAX_TOKENS
+    from etude.train.measure import Exam, evaluate_model, exam_tasks
 
     name, held = exam_tasks("lab", None, 300)
     found = evaluate_model("lab", Exam(name, held, 8, 0, changes={"max_tokens": str(MAX_TOKENS)}))

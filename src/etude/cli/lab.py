@@ -16,10 +16,10 @@ def add_to(app: typer.Typer) -> None:
 
 def lab(json: Json = False) -> None:
     """Make the laboratory's model if need be (a minute or two, once), and say what it can do."""
-    from etude.evaluate.run import Exam, evaluate_model, exam_tasks
     from etude.lab.model import directory, facts
     from etude.lab.tasks import MAX_TOKENS
     from etude.report.terminal import eval_screen
+    from etude.train.measure import Exam, evaluate_model, exam_tasks
 
     place = directory()
     name, held = exam_tasks("lab", None, 200)

@@ -42,11 +42,11 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Accuracy on held-out problems, with intervals: pass@k, majority@k, by kind and difficulty."""
+    from etude.compare.paired import checkpoints
     from etude.evaluate import contamination
-    from etude.evaluate.result import paired
-    from etude.evaluate.run import Exam, evaluate_model, exam_tasks, trained_tasks
     from etude.report.terminal import eval_screen
     from etude.train.config import parse_changes
+    from etude.train.measure import Exam, evaluate_model, exam_tasks, trained_tasks
 
     changes = {name.removeprefix("run."): value for name, value in parse_changes(set or []).items()}
     name, held = exam_tasks(tasks, suite, problems)
@@ -55,7 +55,7 @@ def evaluate(
     exam = Exam(name, held, k, seed, greedy, changes, again)
     result = evaluate_model(model, exam)
     other = evaluate_model(versus, exam) if versus else None
-    difference = paired(result, other) if other else None
+    difference = checkpoints(result, other) if other else None
     if json:
         facts = result.to_dict()
         if other and difference:
@@ -120,9 +120,9 @@ def sample(
     import asyncio
 
     from etude import seeds
-    from etude.evaluate.run import load_policy
     from etude.report.terminal import clean
     from etude.sampling.engine import sampler_for
+    from etude.train.measure import load_policy
     from etude.types import Message, SamplingParams
 
     policy = load_policy(model)

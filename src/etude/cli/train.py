@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from etude.errors import Refused, UserError
+from etude.errors import UserError
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="smollm2 (comes with etude), a directory, or a hub name")
@@ -48,16 +47,17 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a model with a recipe; evaluates on held-out tasks before and after."""
+    from etude.report.terminal import Progress
     from etude.train.config import Budget, Plan, parse_changes
+    from etude.train.session import free, run_session
     from etude.train.setup import start
 
     if steps is not None and budget is not None:
         raise UserError("give either --steps or --budget, not both")
     amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
     plan = Plan(recipe, model, tasks, amount, seed, parse_changes(set or []))
-    run = start(plan, out or _free(Path("runs") / f"{recipe}-{seed}"), overwrite=overwrite)
-    summary = run_session(run, force=force, quiet=quiet or json, log=log)
-    _finish(summary, json)
+    run = start(plan, out or free(Path("runs") / f"{Path(recipe).stem}-{seed}"), overwrite=overwrite)
+    _finish(run_session(run, watcher=Progress(amount, quiet or json), force=force, log=log), json)
 
 
 def resume(
@@ -67,12 +67,15 @@ def resume(
     json: Json = False,
 ) -> None:
     """Go on with a run from its last checkpoint, exactly as if it had never stopped."""
+    from etude.report.terminal import Progress
+    from etude.train.session import run_session
     from etude.train.setup import resume as reopen
 
     again, warnings = reopen(run)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    _finish(run_session(again, fresh=False, quiet=quiet or json, log=log), json)
+    watcher = Progress(again.plan.budget, quiet or json)
+    _finish(run_session(again, watcher=watcher, fresh=False, log=log), json)
 
 
 def check(
@@ -87,14 +90,17 @@ def check(
     import tempfile
 
     from etude.train.config import Budget, Plan, parse_changes
+    from etude.train.preflight import preflight
     from etude.train.setup import start
 
     changes = {"run.eval_problems": "0", **parse_changes(set or [])}
     plan = Plan(recipe, model, tasks, Budget(1, "steps"), seed, changes)
     with tempfile.TemporaryDirectory() as place:
         run = start(plan, Path(place) / "check")
-        found = run.preflight()
-        run.close()
+        try:
+            found = preflight(run)
+        finally:
+            run.close()
     _print_json(found.to_dict()) if json else typer.echo(found.sentence)
     if found.cause:
         raise typer.Exit(2)
@@ -106,92 +112,19 @@ def demo(
     json: Json = False,
 ) -> None:
     """The main job on the embedded model: arithmetic with answers that can be checked, in minutes, on a CPU."""
-    from etude.demo import plan
+    from etude.cli.demo import plan
+    from etude.report.terminal import Progress
+    from etude.train.session import run_session
     from etude.train.setup import start
 
     run = start(plan(steps), out, overwrite=True)
-    _finish(run_session(run, quiet=json), json)
-
-
-def run_session(
-    run: Any,
-    fresh: bool = True,
-    force: bool = False,
-    quiet: bool = False,
-    log: str = "",
-    keep_model: bool = True,
-    before: bool = True,
-) -> dict[str, Any]:
-    """Pre-flight, evaluation, training, evaluation, model: what `train`, `resume` and `demo` have in common.
-    The run is left resumable whatever happens."""
-    from etude.report.terminal import Progress
-    from etude.report.writers import writers
-    from etude.train.loop import train as loop
-
-    beside = writers(log, run.directory.path)
-    progress = Progress(run.plan.budget, quiet)
-
-    def on_step(step: int, metrics: dict[str, Any]) -> None:
-        progress(step, metrics, run.context.progress)
-        for writer in beside:
-            writer.write(step, metrics)
-
-    run.on_step = on_step
-    try:
-        if fresh:
-            found = run.preflight()
-            progress.say(f"pre-flight: {found.sentence}")
-            if found.cause and not (force or run.settings.skip_preflight):
-                raise Refused(f"nothing can be learned: {found.sentence} (--force trains all the same)")
-            run.checkpoint()
-            if run.holdout and before:
-                run.evaluate("before")
-        begin = time.perf_counter()
-        run.times["begin"] = begin
-        loop(run)
-        if run.holdout:
-            run.evaluate("last")
-        return summary_of(run, run.save_model() if keep_model else None)
-    finally:
-        for writer in beside:
-            writer.close()
-        run.close()
-
-
-def summary_of(run: Any, model: Path | None) -> dict[str, Any]:
-    """The facts of the last screen, all read back from disk."""
-    from etude.report.page import write_report
-
-    evals, metrics = run.directory.evals(), run.directory.metrics()
-    last = metrics[-1] if metrics else {}
-    return {
-        "run": str(run.directory.path),
-        "recipe": run.recipe.name,
-        "steps": run.context.step,
-        "ended": run.ended or "budget spent",
-        "minutes": last.get("seconds", 0.0) / 60,
-        "tokens": {k.removeprefix("tokens/"): v for k, v in last.items() if k.startswith("tokens/")},
-        "flops": last.get("flops", 0.0),
-        "before": evals[0] if evals else None,
-        "after": evals[-1] if len(evals) > 1 else None,
-        "model": str(model) if model else None,
-        "report": str(write_report(run.directory.path)) if model else None,
-    }
+    _finish(run_session(run, watcher=Progress(run.plan.budget, json)), json)
 
 
 def _finish(summary: dict[str, Any], as_json: bool) -> None:
     from etude.report.terminal import final_screen
 
     _print_json(summary) if as_json else typer.echo(final_screen(summary))
-
-
-def _free(path: Path) -> Path:
-    """`path`, or the first of path-2, path-3, ... that is not taken."""
-    number = 2
-    free = path
-    while free.exists():
-        free, number = path.with_name(f"{path.name}-{number}"), number + 1
-    return free
 
 
 def _print_json(value: Any) -> None:

@@ -22,9 +22,10 @@ from etude.compare.schedule import Job, run_all
 from etude.compare.tune import tuned
 from etude.errors import UserError
 from etude.evaluate.intervals import clustered
+from etude.machine import card
 from etude.report.run import RunDirectory
 from etude.train.config import Budget, Plan, RunSettings
-from etude.train.setup import card, resolve
+from etude.train.setup import resolve
 
 Say = Callable[[str], None]
 

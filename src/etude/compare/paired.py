@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from etude.compare.variance import Contrast, Need, contrast, floor, holm, needed, seed_parts
+from etude.errors import Refused
+from etude.evaluate.result import EvalResult
 from etude.seeds import generator
 from etude.types import Array
 
@@ -229,3 +231,19 @@ def _difference(
 
 def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def checkpoints(a: EvalResult, b: EvalResult, *, level: float = 0.95, target: float = 3.0) -> Difference:
+    """Two checkpoints on the same problems, a - b, paired by problem. Says nothing about other runs of the
+    methods that made them. Raises Refused where the problems differ."""
+    first = {key: correct / samples for key, correct, samples in a.per_problem}
+    second = {key: correct / samples for key, correct, samples in b.per_problem}
+    if apart := first.keys() ^ second.keys():
+        raise Refused(
+            f"'{a.card.name}' and '{b.card.name}' cannot be compared: {len(apart)} problem(s) stand in only"
+            " one of them; evaluate both models on the same problems"
+        )
+    keys = sorted(first)
+    names = (a.card.model, b.card.model)
+    x, y = [first[k] for k in keys], [second[k] for k in keys]
+    return differ(x, y, names=names, level=level, target=target)

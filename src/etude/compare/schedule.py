@@ -18,6 +18,10 @@ import psutil
 from etude.errors import UserError
 from etude.process import environment
 from etude.report.run import is_run
+from etude.train import checkpoint
+from etude.train.config import Plan
+from etude.train.session import run_session
+from etude.train.setup import resume, start
 
 WORKER = "import sys; from etude.compare.schedule import work; sys.exit(work(sys.argv[1]))"
 
@@ -56,20 +60,10 @@ def work(job_file: str) -> int:
 def perform(job: Job) -> None:
     """Starts or resumes a job's run, trains, evaluates, and notes that it is done. Raises UserError where it cannot
     be run."""
-    from etude.cli.train import run_session
-    from etude.train import checkpoint
-    from etude.train.config import Plan
-    from etude.train.setup import resume, start
-
     path = job.path
     begun = is_run(path) and bool(checkpoint.steps(path / "checkpoints"))
     run = resume(path)[0] if begun else start(Plan.from_dict(dict(job.plan)), path, overwrite=True)
-    try:
-        summary = run_session(
-            run, fresh=not begun, force=True, quiet=True, keep_model=job.keep, before=job.before
-        )
-    finally:
-        run.close()
+    summary = run_session(run, fresh=not begun, force=True, keep_model=job.keep, before=job.before)
     beside = path / "done.json.tmp"
     beside.write_text(json.dumps({"ended": summary["ended"], "alone": job.alone}))
     os.replace(beside, path / "done.json")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from etude.compare.paired import Difference, differ
 from etude.errors import Refused
 from etude.evaluate.intervals import Interval, clustered
 from etude.evaluate.passk import majority_at, pass_at
@@ -210,22 +209,6 @@ def from_groups(
         lost=len(groups) - len(kept),
         attempts=transitions(groups),
     )
-
-
-def paired(a: EvalResult, b: EvalResult, *, level: float = 0.95, target: float = 3.0) -> Difference:
-    """Two checkpoints on the same problems, a - b, paired by problem. Says nothing about other runs of the
-    methods that made them. Raises Refused where the problems differ."""
-    first = {key: correct / samples for key, correct, samples in a.per_problem}
-    second = {key: correct / samples for key, correct, samples in b.per_problem}
-    if apart := first.keys() ^ second.keys():
-        raise Refused(
-            f"'{a.card.name}' and '{b.card.name}' cannot be compared: {len(apart)} problem(s) stand in only"
-            " one of them; evaluate both models on the same problems"
-        )
-    keys = sorted(first)
-    names = (a.card.model, b.card.model)
-    x, y = [first[k] for k in keys], [second[k] for k in keys]
-    return differ(x, y, names=names, level=level, target=target)
 
 
 def _split(labels: Sequence[str], shares: Array, samples: Array, level: float) -> dict[str, Interval]:

@@ -1,7 +1,7 @@
-"""A player: the conversation in which an episode is written, as tokens.
+"""The conversation in which an episode is written, as tokens.
 
-A rollout is a coroutine against a player; the sampler batches whatever all of them wait for. What was sampled
-stays as it was sampled: later turns append to the tokens that are held.
+A rollout is a coroutine that talks to a conversation; the sampler batches the requests of all that wait. What was
+sampled stays as it was sampled: later turns are appended to the tokens that are held, never tokenised anew.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from typing import Any, Protocol
 import numpy as np
 
 from etude import seeds
+from etude.text.chat_template import Renderer
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
 
 class CheckRunner(Protocol):
-    """Runs a task's checker behind the boundary that keeps errors from becoming zeros."""
+    """Runs a task's checker. An error of the checker raises `Failed`: it never becomes a reward of 0."""
 
     async def __call__(self, task: Task, answer: str) -> Verdict: ...
 
 
 @dataclass(frozen=True)
 class Generator:
-    """Who speaks: a sampler with the renderer of its model."""
+    """A model that replies: its sampler, its renderer (chat template), and how it is sampled."""
 
-    sampler: Any  # policy.sampler.Sampler
-    renderer: Any  # policy.render.Renderer
+    sampler: Any  # sampling.protocol.Sampler; None where nothing is sampled
+    renderer: Renderer
     params: SamplingParams
     name: str = "policy"
-    limit: int = 1 << 30  # the most tokens that a conversation may have
+    limit: int = 1 << 30  # longest conversation, tokens
 
 
 class Failed(Exception):
-    """An episode that cannot be finished, through no fault of the policy."""
+    """Raised where an episode cannot be finished through no fault of the policy; becomes its `Failure`."""
 
     def __init__(self, where: str, error: BaseException | str, traceback: str = ""):
         super().__init__(str(error))
@@ -43,30 +44,31 @@ class Failed(Exception):
 
 @dataclass
 class Conversation:
-    """Writes one episode. Not shared between coroutines; `fork` to branch."""
+    """One episode in the making. Not shared between coroutines; `fork` to branch."""
 
     task: Task
     generator: Generator
     check_runner: CheckRunner
-    key: int  # names this player's random stream
-    index: int = 0
-    messages: list[Message] = field(default_factory=list)  # the conversation as text, for templates
+    key: int  # names the random streams of this conversation
+    index: int = 0  # sample number within its group
+    messages: list[Message] = field(default_factory=list)  # as text, for the chat template
     spans: list[Span] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
-    stop: str = ""
-    turns: int = 0
-    version: int = -1
+    stop: str = ""  # why the last reply ended: "end" | "length"
+    turns: int = 0  # replies sampled so far
+    version: int = -1  # of the policy that gave the last reply
+    text: str = ""  # the last reply
     notes: dict[str, Any] = field(default_factory=dict)
-    generators: Mapping[str, Generator] = field(default_factory=dict)  # companions that can be asked to speak
-    _unsaid: list[Message] = field(default_factory=list)  # said to the policy, not yet tokenised
+    generators: Mapping[str, Generator] = field(default_factory=dict)  # auxiliary models that can be sampled
+    _unsaid: list[Message] = field(default_factory=list)  # given to the policy, not yet tokenised
     _instead: list[Message] | None = None  # what training sees in place of `_unsaid`
-    _new_context: bool = False  # what is said next begins a new conversation
+    _new_context: bool = False  # the next message begins a new sequence
 
-    # ---- saying things to the policy -----------------------------------------------------------------
+    # ---- what the policy is given --------------------------------------------------------------------
 
     def user(self, said: str | Sequence[Message], instead: str | Sequence[Message] | None = None) -> None:
-        """Something the policy is told. `instead` is what training shall see in its place: with it, a hint is
-        there when sampling and absent when training."""
+        """Adds a message of the user (or several messages). With `instead`, sampling sees `said` and training sees
+        `instead`: a hint is there when sampling and absent when training."""
         before = list(self._unsaid)
         self._unsaid += _messages(said)
         if instead is not None:
@@ -75,33 +77,38 @@ class Conversation:
             self._instead += _messages(said)
 
     def new_context(self, said: str | Sequence[Message]) -> None:
-        """A new conversation within the same episode: what came before is out of view, and a new sequence begins."""
+        """Begins a new sequence within the same episode: what came before is no longer in the policy's context."""
         self.messages, self._unsaid, self._instead, self._new_context = [], [], None, True
         self.user(said)
 
     def inject(self, text: str, tag: str) -> None:
-        """Words of somebody else where the policy's reply would stand. Not sampled."""
+        """Puts `text` where the policy's reply would stand, ended as a reply is. Not sampled."""
         self._render()
         words = self.generator.renderer.tokenizer.encode(text)
         tokens = np.concatenate([words, np.array(self.generator.renderer.stops[:1], np.int32)])
         self.spans.append(Span("assistant", tokens, tag=tag))
         self.messages.append(Message("assistant", text))
-        self.stop = "end"
+        self.text, self.stop = text, "end"
 
     def environment(self) -> Environment | None:
-        """A fresh world for the next attempt, with a luck of its own; None where the task is answered in words."""
+        """A new environment for the next attempt, with a seed that differs by attempt; None where the task has none."""
         make = self.task.environment
         return None if make is None else make(seeds.key(self.key, "luck", len(self.verdicts)))
 
     def force_prefix(self, tokens: Array, tag: str = "prefix") -> None:
-        """Words put in the policy's mouth: the next reply continues them. Not sampled."""
+        """int32[n] tokens that the next reply continues. Not sampled."""
         self._render()
         self.spans.append(Span("assistant", np.asarray(tokens, np.int32), tag=tag))
 
-    # ---- hearing from it -----------------------------------------------------------------------------
+    def adopt(self, spans: Sequence[Span]) -> None:
+        """Takes over what was written already, as it is: the next reply goes on after it."""
+        self.spans = list(spans)
+
+    # ---- what it replies -----------------------------------------------------------------------------
 
     async def reply(self, tag: str = "attempt", max_tokens: int | None = None, **params: Any) -> str:
-        """Samples the policy's next words and returns them as text. Their tokens are what is trained."""
+        """Samples a reply and returns it as text, a forced prefix included. `max_tokens` and `params` override the
+        generator's settings. Without room left in the context the reply is empty and `stop` is "length"."""
         self._render()
         settings = replace(self.generator.params, **params)
         context = self.context
@@ -120,22 +127,23 @@ class Conversation:
         self.spans.append(Span("assistant", sample.tokens, sampled=True, logp=sample.logp, tag=tag))
         text = self.generator.renderer.decode(np.concatenate([prefix, sample.tokens]))
         self.messages.append(Message("assistant", text))
+        self.text = text
         return text
 
     async def check(self, answer: str) -> Verdict:
-        """The verdict on an answer, kept with the episode. An error of the checker raises `Failed`."""
+        """The task's verdict on `answer`, kept with the episode. An error of the checker raises `Failed`."""
         verdict = await self.check_runner(self.task, answer)
         return self.verdict(verdict)
 
     def verdict(self, verdict: Verdict) -> Verdict:
-        """Keeps a verdict that came from elsewhere, such as a world."""
+        """Keeps a verdict that came from elsewhere, such as an environment."""
         self.verdicts.append(verdict)
         return verdict
 
     # ---- branching and finishing ---------------------------------------------------------------------
 
     def fork(self, branch: int) -> Conversation:
-        """An independent continuation of this conversation; the prefix is shared by the sampler."""
+        """An independent continuation of this conversation, with random streams named by `branch`."""
         self._render()
         return replace(
             self,
@@ -148,6 +156,7 @@ class Conversation:
         )
 
     def done(self, **notes: Any) -> Episode:
+        """The finished episode; `notes` are left for the method's credit."""
         self._render(final=True)
         return Episode(
             task=self.task,
@@ -158,18 +167,19 @@ class Conversation:
             stop=self.stop,
             policy_version=self.version,
             notes={"limit": self.generator.params.max_tokens, **self.notes, **notes},
+            text=self.text,
         )
 
     @property
     def context(self) -> Array:
-        """int32[n]: what the policy has in view now (without spans that only training sees)."""
+        """int32[n]: the tokens that the next reply is conditioned on (without spans that only training sees)."""
         last = max((i for i, s in enumerate(self.spans) if s.restart), default=0)
         seen = [s.tokens for s in self.spans[last:] if not s.unseen]
         return np.concatenate(seen) if seen else np.zeros(0, np.int32)
 
     def _render(self, final: bool = False) -> None:
-        """Tokenises what was said since the last reply, once. A trailing remark that nobody answered is not
-        part of the episode (`final`)."""
+        """Tokenises what was added since the last reply, once. `final`: a message that got no reply is dropped; it is
+        not part of the episode."""
         said, instead = self._unsaid, self._instead
         self._unsaid, self._instead = [], None
         if not said or final:

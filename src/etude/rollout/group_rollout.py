@@ -1,7 +1,7 @@
-"""Where the episodes of one task are collected, and the one boundary behind which user code runs.
+"""Collects the episodes of one task. The one boundary behind which user code runs.
 
-Whatever a checker, a world or a rollout raises becomes a `Failure` on its episode: reported, counted, kept out
-of credit; never a crash and never a zero.
+Whatever a checker, an environment, a rollout or a reward raises becomes a `Failure` on its episode: reported, counted,
+kept out of credit; never a crash and never a reward of 0.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from typing import Any
 from etude import seeds
 from etude.rollout.conversation import CheckRunner, Conversation, Failed, Generator
 from etude.rollout.demonstrate import demonstrate
-from etude.types import Episode, Failure, Group, Request, Task, Verdict
+from etude.sampling.protocol import Sampler
+from etude.stages import GroupRolloutStage, Reward, Rollout
+from etude.tasks.isolate import Pool
+from etude.types import Episode, Failure, Group, Request, Span, Task, Verdict
 
-DEMONSTRATION = 1 << 20  # the seat of the demonstrator
-
-Rollout = Callable[[Task, Conversation], Awaitable[Episode | Sequence[Episode]]]
-GroupRolloutStage = Callable[["GroupRollout"], Awaitable[list[Episode]]]
-Reward = Callable[[Episode], "dict[str, float] | Awaitable[dict[str, float]]"]
+DEMONSTRATION = 1 << 20  # the index of the demonstration: beyond every sample's
 
 
 @dataclass
 class GroupRollout:
-    """One task, at which `samples` players sit down. `progress` in [0, 1] is how far the run has come. A gather stage
-    may put another task in its place before anyone plays, if `admits` says that it may be trained on."""
+    """One task with everything that its episodes need. A group-rollout stage receives this and returns the episodes; it
+    may replace `task` before anything is sampled, where `admits` says that the new one may be trained on."""
 
     task: Task
     request: Request
-    samples: int
-    generator: Generator
+    samples: int  # episodes wanted
+    generator: Generator  # the policy
     check_runner: CheckRunner
     rollout: Rollout
     reward: Reward
-    key: int
-    progress: float = 0.0
-    generators: dict[str, Generator] = field(default_factory=dict)  # companions that can speak
+    key: int  # names the random streams of this group
+    progress: float = 0.0  # share of the run's budget spent, in [0, 1]
+    generators: dict[str, Generator] = field(default_factory=dict)  # auxiliary models that can be sampled
     admits: Callable[[Task], bool] = lambda task: True  # whether a task is not held out for evaluation
 
     def conversation(
         self, index: int, task: Task | None = None, generator: Generator | None = None
     ) -> Conversation:
+        """A new conversation for episode number `index`; `task` and `generator` default to the group's own."""
         key = seeds.key(self.key, index)
         return Conversation(
             task or self.task,
@@ -58,7 +58,8 @@ class GroupRollout:
     async def play(
         self, index: int, rollout: Rollout | None = None, task: Task | None = None
     ) -> list[Episode]:
-        """Episode number `index`, scored; of a rollout that returns several, all. Failures included."""
+        """Rolls out episode number `index` and scores it; all of them where the rollout returns several. A failed one is
+        returned with its `failure`."""
         conversation = self.conversation(index, task)
         try:
             result = await (rollout or self.rollout)(conversation.task, conversation)
@@ -76,6 +77,7 @@ class GroupRollout:
         return [e for episodes in found for e in episodes]
 
     async def score(self, episode: Episode) -> Episode:
+        """The episode with the scores of the reward stage, or with its failure."""
         try:
             scores: Any = self.reward(episode)
             if isinstance(scores, Awaitable):
@@ -91,9 +93,10 @@ class GroupRollout:
         return demonstrate(self.task, self.conversation(DEMONSTRATION)).with_scores({"reward": 1.0})
 
     def resume_from(self, episode: Episode, cut: int, index: int) -> Conversation:
-        """A player who goes on after the first `cut` tokens of an episode, as if it had written them. What it
-        replies next is sampled; what came before is kept as it was, unsampled beyond the cut span's start."""
+        """A conversation that goes on after the first `cut` tokens of an episode. What comes before is kept as it was; a
+        span that the cut goes through becomes a forced prefix, no longer sampled."""
         conversation = self.conversation(index)
+        kept: list[Span] = []
         left = cut
         for span in episode.spans:
             if left <= 0:
@@ -107,11 +110,13 @@ class GroupRollout:
                 logp=span.logp[:keep] if whole and span.logp is not None else None,
                 tag=span.tag if whole else "prefix",
             )
-            conversation.spans.append(part)
+            kept.append(part)
             left -= keep
+        conversation.adopt(kept)
         return conversation
 
     async def group(self, group_rollout: GroupRolloutStage) -> Group:
+        """The group that a stage makes of this: demonstrations and failed episodes are kept apart."""
         episodes = await group_rollout(self)
         shown = tuple(e for e in episodes if e.demonstration)
         good = tuple(e for e in episodes if e.failure is None and not e.demonstration)
@@ -119,8 +124,8 @@ class GroupRollout:
         return Group(self.task, good, self.request, bad, shown)
 
 
-def independent():
-    """Every player plays on its own."""
+def independent() -> GroupRolloutStage:
+    """`samples` episodes, independent of each other."""
 
     async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
         return await rollouts.plays(range(rollouts.samples))
@@ -128,8 +133,8 @@ def independent():
     return group_rollout
 
 
-def verdict():
-    """The last verdict's reward."""
+def verdict() -> Callable[[Episode], dict[str, float]]:
+    """The reward of the last verdict. Raises ValueError where there is none."""
 
     def reward(episode: Episode) -> dict[str, float]:
         if episode.verdict is None:
@@ -139,15 +144,15 @@ def verdict():
     return reward
 
 
-def optional_verdict():
+def optional_verdict() -> Callable[[Episode], dict[str, float]]:
     """The last verdict's reward, for reporting; 0 where nothing was checked."""
     return lambda episode: {"reward": episode.verdict.reward if episode.verdict else 0.0}
 
 
-def checks_in(pool: Any, sampler: Any, times: dict[str, float]) -> CheckRunner:
-    """A judge that runs checks in `pool` (tasks.isolate). A check that fails is tried once more; a second
-    failure fails the episode. The sampler waits meanwhile, so that timing cannot change what is sampled.
-    `times["check"]` grows by the seconds in which any check was under way."""
+def checks_in(pool: Pool, sampler: Sampler, times: dict[str, float]) -> CheckRunner:
+    """Runs checks in `pool`. A check that fails is tried once more; a second failure fails the episode. The sampler waits
+    meanwhile, so that timing cannot change what is sampled. `times["check"]` grows by the seconds in which any check
+    was under way."""
     running, begin = 0, 0.0
 
     async def check_runner(task: Task, answer: str) -> Verdict:

@@ -1,4 +1,4 @@
-"""What a stage may ask for beyond its argument: where the run stands, models, and keyed randomness."""
+"""What a stage may read besides its arguments: where the run stands, its models, and keyed randomness."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from torch import Tensor
 from etude import seeds
 from etude.batch import pack, unpack
 from etude.models.outputs import Outputs
+from etude.models.policy import Policy
 from etude.train.step import Learner
 from etude.types import Array, SamplingParams, Signal
 
 
 @dataclass
-class Context:
+class RunContext:
+    """The context of a run in progress; implements `stages.Context`."""
+
     seed: int
-    tasks: Any  # tasks.TaskSet
+    tasks: Any  # tasks.TaskSet; not imported: whatever draws may stand in
     learner: Learner
     sampling: SamplingParams
     auxiliary: dict[str, Any] = field(default_factory=dict)  # name -> Policy, or Learner where it is trained
@@ -29,8 +32,9 @@ class Context:
     progress: float = 0.0  # share of the budget spent, in [0, 1]
 
     @property
-    def policy(self) -> Any:
-        return self.learner.policy
+    def policy(self) -> Policy:
+        policy: Policy = self.learner.policy
+        return policy
 
     def rng(self, purpose: str, *parts: object) -> np.random.Generator:
         """A stream of this run's, named by its purpose, the step and `parts`."""
@@ -49,15 +53,18 @@ class Context:
         batch = pack(signals, self.sampling)
         return unpack(read((policy or self.policy).score(batch, frozenset(needs))), batch, signals)
 
-    def with_logp(self, signals: Sequence[Signal], companion: str) -> list[Signal]:
-        """`extras[companion]` = the companion's log-probability of every trained token."""
-        model = self.auxiliary[companion]
-        logp = self.rows(signals, lambda out: out.logp, policy=getattr(model, "policy", model))
-        return [replace(s, extras={**s.extras, companion: row}) for s, row in zip(signals, logp, strict=True)]
+    def with_logp(self, signals: Sequence[Signal], model: str) -> list[Signal]:
+        """`extras[model]` = the auxiliary model's log-probability of every trained token."""
+        held = self.auxiliary[model]
+        logp = self.rows(signals, lambda out: out.logp, policy=getattr(held, "policy", held))
+        return [replace(s, extras={**s.extras, model: row}) for s, row in zip(signals, logp, strict=True)]
 
     def completed(self, signals: Sequence[Signal], reads: Iterable[str]) -> list[Signal]:
-        """Signals with the log-probabilities of all companions that the objective reads."""
+        """Signals with the log-probabilities of all auxiliary models that the objective reads."""
         done = list(signals)
         for name in sorted(reads):
             done = self.with_logp(done, name)
         return done
+
+
+Context = RunContext  # until nothing imports the old name

@@ -1,30 +1,31 @@
 """The loop: the only place where all stages meet.
 
-task source -> curriculum -> rollout -> reward -> credit -> objective -> update
-                   ^                                                        |
-                   +------------------ what happened ----------------------+
+curriculum -> rollout -> reward -> filter -> credit -> objective -> update
+    ^                                                                  |
+    +----------------------- observe ----------------------------------+
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from etude import seeds
 from etude.rollout.group_rollout import GroupRollout
+from etude.train.run import Run
 from etude.types import Group, Request
-
-if TYPE_CHECKING:
-    from etude.train.run import Run
 
 
 def train(run: Run) -> None:
-    """Runs until the budget is spent, or until nothing has been left to learn for `patience` steps."""
+    """Trains until the budget is spent, or until no step has carried any signal for `run.patience` steps. Raises
+    Refused where too many episodes fail, or where the signal dries up although problems are left unsolved."""
     context, settings = run.context, run.settings
+    run.start_clock()
     while not run.finished:
         with run.clock("rollout"), run.recording():
             groups, drawn = collect(run)
+        if context.step == 0:
+            run.fix_start(drawn)
         with run.clock("train"):
             signals = context.completed(run.credit(groups, context), run.objective.reads)
             learnt = run.learner.learn(run.objective, signals, context.step, context.progress)
@@ -39,23 +40,24 @@ def train(run: Run) -> None:
 
 
 def collect(run: Run) -> tuple[list[Group], list[Group]]:
-    """The groups to train on, and all that were drawn for them. Where `select` refuses groups, more are drawn,
-    up to the over-sampling budget; a short batch is trained as it is."""
+    """The groups to train on, and all that were drawn for them. Where the filter drops groups, more are drawn, up to
+    `run.oversample` times `run.tasks_per_step`; a short batch is trained as it is."""
     wanted = run.settings.tasks_per_step
     most = round(wanted * run.settings.oversample)
     kept: list[Group] = []
     drawn: list[Group] = []
     while len(kept) < wanted and len(drawn) < most:
         requests = run.curriculum.next(min(wanted - len(kept), most - len(drawn)), run.context)
-        fresh = play(run, requests)
-        drawn += fresh
+        new = sample(run, requests)
+        drawn += new
         run.guard(drawn)
-        kept += run.filter([g for g in fresh if g.episodes or g.demonstrations], run.context)
+        kept += run.filter([g for g in new if g.episodes or g.demonstrations], run.context)
     return kept, drawn
 
 
-def play(run: Run, requests: Sequence[Request], purpose: str = "train") -> list[Group]:
-    """Plays every request at a table of its own, all at once. Deterministic: keys name what they are for."""
+def sample(run: Run, requests: Sequence[Request], purpose: str = "train") -> list[Group]:
+    """One group of scored episodes per request, sampled all at once. Deterministic: every random stream is keyed by
+    `purpose`, step, task and episode."""
     context = run.context
     group_rollouts = []
     for request in requests:
@@ -80,4 +82,4 @@ def play(run: Run, requests: Sequence[Request], purpose: str = "train") -> list[
     async def together() -> list[Group]:
         return list(await asyncio.gather(*(rollouts.group(run.group_rollout) for rollouts in group_rollouts)))
 
-    return run.loop.run_until_complete(together())
+    return run.loop.run(together())

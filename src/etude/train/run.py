@@ -1,79 +1,99 @@
-"""A run: a plan brought to life, with its directory, its checkpoints and its guards."""
+"""A run: its models, stages, directory, budget and guards. `train.loop` moves it."""
 
 from __future__ import annotations
 
-import asyncio
-import copy
+import inspect
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from etude.batch import pack
 from etude.errors import Refused, UserError
-from etude.recipe import Recipe
+from etude.evaluate.result import EvalResult, from_groups
+from etude.evaluate.run import EVAL_SAMPLING, answers, attempt, card_of, strictly
+from etude.event_loop import EventLoop
+from etude.objective.terms import Objective
+from etude.recipe import STAGES, Recipe
 from etude.report.health import Health
 from etude.report.run import RunDirectory
-from etude.rollout.conversation import Generator
+from etude.rollout.conversation import CheckRunner, Generator
+from etude.stages import Credit, Curriculum, Filter, GroupRolloutStage, Reward, Rollout
+from etude.tasks import TaskSet
+from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings
-from etude.train.context import Context
-from etude.train.loop import play
+from etude.train.context import RunContext
+from etude.train.diagnosis import Diagnosis, diagnose
+from etude.train.drift import Drift
 from etude.train.metrics import step_metrics
-from etude.train.preflight import Diagnosis, diagnose
 from etude.train.rescore import rescored
-from etude.train.step import alive_share
-from etude.types import Group, Request, Signal
+from etude.train.step import Learner
+from etude.types import Array, Group, Signal, Task
+from etude.update import Update
 
-AUDIT = 20  # steps
+DRIFT_EVERY = 20  # steps between measurements of the distance from the starting weights
+AUDIT = 20  # steps between those in which sampler and trainer are compared
 Progress = Callable[[int, dict[str, Any]], None]
 
 
 @dataclass
 class Run:
-    """Built by `train.setup.start` or `train.setup.resume`; `train.loop.train` moves it."""
+    """Built by `train.setup.start` or `train.setup.resume`; `train.loop.train` moves it. The stages are fields of the
+    same names."""
 
     plan: Plan
     settings: RunSettings
     recipe: Recipe
     directory: RunDirectory
-    context: Context
-    tasks: Any
-    stages: dict[str, Any]  # the built stages by name
+    context: RunContext
+    tasks: TaskSet
+    curriculum: Curriculum
+    rollout: Rollout
+    group_rollout: GroupRolloutStage
+    reward: Reward
+    filter: Filter
+    credit: Credit
+    objective: Objective
+    update: Update
     generator: Generator
     generators: dict[str, Generator]
-    check_runner: Any
-    pool: Any
-    loop: asyncio.AbstractEventLoop
-    holdout: list[Any]
+    check_runner: CheckRunner
+    pool: Pool
+    loop: EventLoop
+    holdout: list[Task]
+    times: dict[str, float]  # seconds by use, of the step in progress; "begin": when it began
     on_step: Progress | None = None
     health: Health = field(default_factory=Health)
+    drift: Drift = field(default_factory=Drift)
     spent: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "barren": 0.0, "generated": 0.0})
-    times: dict[str, float] = field(default_factory=dict)
     ended: str = ""  # why the run ended before its budget did
 
-    def __getattr__(self, name: str) -> Any:
-        """`run.credit` is the stage of that name."""
-        try:
-            return self.__dict__["stages"][name]
-        except KeyError:
-            raise AttributeError(name) from None
+    @property
+    def stages(self) -> Mapping[str, Any]:
+        """The built stages by name. To replace one, assign the field."""
+        return MappingProxyType({name: getattr(self, name) for name in STAGES})
 
     @property
-    def learner(self) -> Any:
+    def learner(self) -> Learner:
         return self.context.learner
 
     @property
     def policies(self) -> list[Any]:
-        """The policy and its companions."""
+        """The policy and the auxiliary models."""
         return [getattr(c, "policy", c) for c in (self.learner, *self.context.auxiliary.values())]
 
     @property
     def finished(self) -> bool:
         return bool(self.ended) or self.context.progress >= 1.0
+
+    def start_clock(self) -> None:
+        """The first step begins now; what came before it is charged to nothing."""
+        self.times.clear()
+        self.times["begin"] = time.perf_counter()
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
@@ -81,21 +101,45 @@ class Run:
         yield
         self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - begin
 
+    @contextmanager
+    def uncharged(self) -> Iterator[None]:
+        """What happens inside counts neither as time nor as tokens nor as FLOPs of the run."""
+        times, begin = dict(self.times), time.perf_counter()
+        meters = [policy.meter.state_dict() for policy in self.policies]
+        try:
+            yield
+        finally:
+            for policy, meter in zip(self.policies, meters, strict=True):
+                policy.meter.load_state_dict(meter)
+            self.times.clear()  # in place: the check runner holds it
+            self.times.update(times)
+            if "begin" in times:
+                self.times["begin"] += time.perf_counter() - begin
+
     def recording(self) -> AbstractContextManager[None]:
-        """Sampling is kept for the gradient, but for one step in `AUDIT`: there, sampler and trainer are compared. Nothing
-        that was sampled before is at hand, so that a run that was resumed here costs the same."""
-        for companion in self.policies[1:]:
-            companion.forget()
+        """What is sampled inside is kept for the gradient, but for one step in `AUDIT`: there the trainer computes it
+        again, and the two are compared. Nothing that was sampled before is reused, so that a run that was resumed here
+        costs the same."""
+        for policy in self.policies[1:]:
+            policy.forget()
         kept: AbstractContextManager[None] = self.learner.policy.recording(self.context.step % AUDIT != 0)
         return kept
 
     # ---- what a step leaves behind -------------------------------------------------------------------
 
     def tell(self, drawn: Sequence[Group], signals: Sequence[Signal]) -> None:
-        """What happened, to every stage that wants to hear of it: the curriculum, a memory."""
+        """What the step brought, to every stage that has `observe`: the curriculum, a memory."""
         for part in self.stages.values():
             if hasattr(part, "observe"):
-                part.observe(drawn, signals)
+                if _takes_context(part):
+                    part.observe(drawn, signals, self.context)
+                else:
+                    part.observe(drawn, signals)
+
+    def fix_start(self, drawn: Sequence[Group]) -> None:
+        """Notes what the starting weights say of a few tokens (`train.drift`)."""
+        with self.uncharged():
+            self.drift.begin(self.context, drawn)
 
     def record(
         self,
@@ -112,8 +156,11 @@ class Run:
                 metrics[name] = report
         step = self.context.step
         if self.settings.rescore_every and (step - 1) % self.settings.rescore_every == 0:
-            signals, metrics["rescored"] = rescored(self.context, drawn, signals)
-            self.times["begin"] = time.perf_counter()  # charged to no budget
+            with self.uncharged():
+                signals, metrics["rescored"] = rescored(self.context, drawn, signals)
+        if step % DRIFT_EVERY == 0:
+            with self.uncharged():
+                metrics |= self.drift.measure(self.context)
         self.directory.write_step(step, metrics, signals, drawn, self.decode)
         for finding in self.health.observe(step, metrics):
             self.directory.write_finding(finding.to_dict())
@@ -124,14 +171,13 @@ class Run:
         if self.spent["barren"] >= self.settings.patience:
             self._stalled(drawn, alive)
 
-    def decode(self, tokens: Any) -> str:
-        """Tokens as text, special tokens included."""
+    def decode(self, tokens: Array) -> str:
+        """int32[n] tokens as text, special tokens included."""
         return self.learner.policy.tokenizer.decode(tokens, special=True)
 
     def _spend(self, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()
-        whole = now - self.times.pop("begin", now)
-        self.times["begin"] = now
+        whole, self.times["begin"] = now - self.times.get("begin", now), now
         rollout, check, train = (self.times.pop(k, 0.0) for k in ("rollout", "check", "train"))
         self.spent["seconds"] += whole
         other = max(0.0, whole - rollout - train)
@@ -153,7 +199,7 @@ class Run:
         )
 
     def cost(self) -> tuple[dict[str, float], float]:
-        """Tokens by use, and model FLOPs (2N a token forward, 6N a token trained), companions included."""
+        """Tokens by use, and model FLOPs (2N a token forward, 6N a token trained), auxiliary models included."""
         meters = [p.meter for p in self.policies]
         names = ("generated", "prefilled", "scored", "trained")
         return {n: float(sum(getattr(m, n) for m in meters)) for n in names}, float(
@@ -185,24 +231,9 @@ class Run:
                 f"the first, in {first.where}: {first.error}\n{first.traceback}".rstrip()
             )
 
-    def preflight(self) -> Diagnosis:
-        """Plays a few groups before step 1 and asks what the objective would make of them."""
-        requests = [Request() for _ in range(self.settings.preflight)]
-        drawn = self.context.drawn
-        learning = {n: copy.deepcopy(part.state_dict()) for n, part in self._learning.items()}
-        groups = play(self, requests, "preflight")
-        self.context.drawn = drawn
-        self.guard(groups)
-        kept = self.filter([g for g in groups if g.episodes or g.demonstrations], self.context)
-        signals = self.credit(kept, self.context)
-        alive = alive_share(pack(signals, self.context.sampling), self.objective)
-        for name, state in learning.items():  # what the rehearsal taught is forgotten
-            self._learning[name].load_state_dict(state)
-        return self.diagnose(groups, alive)
-
     @property
-    def _learning(self) -> dict[str, Any]:
-        """Stages and companions with a state."""
+    def learning(self) -> dict[str, Any]:
+        """Stages and auxiliary models with a state."""
         named = {**self.stages, **self.context.auxiliary}
         return {n: part for n, part in named.items() if hasattr(part, "state_dict")}
 
@@ -218,12 +249,27 @@ class Run:
 
     # ---- evaluation and state ------------------------------------------------------------------------
 
-    def evaluate(self, rule: str) -> Any:
-        """Held-out accuracy now, written to evals.jsonl. `rule` says by which rule this moment was chosen."""
-        from etude.evaluate.run import evaluate_run
-
-        result = evaluate_run(self, rule)
-        self.times["begin"] = time.perf_counter()  # evaluation is not charged to the run
+    def evaluate(self, rule: str) -> EvalResult:
+        """Held-out accuracy of the policy now, by single attempts, appended to evals.jsonl. `rule` says by which rule
+        this moment was chosen (`evaluate.result.Card`). What it costs is kept apart from the run's budget."""
+        policy, renderer = self.learner.policy, self.generator.renderer
+        with self.uncharged():
+            samples = self.settings.eval_samples
+            groups = self.loop.run(
+                attempt(self.generator, self.check_runner, self.holdout, samples, EVAL_SAMPLING)
+            )
+            self.guard(groups)
+            strict = self.loop.run(strictly(groups, renderer, self.pool))
+        tokens, flops = self.cost()
+        card = replace(
+            card_of(self.plan.tasks, self.plan.model, policy, self.generator.params, EVAL_SAMPLING, rule),
+            step=self.context.step,
+            flops=flops,
+            tokens=int(tokens["generated"] + tokens["trained"]),
+            seconds=self.spent["seconds"],
+        )
+        result = from_groups(groups, card, answer=answers(renderer))
+        self.directory.write_eval({**result.to_dict(), "strict": strict})
         return result
 
     def state_dict(self) -> dict[str, Any]:
@@ -234,11 +280,10 @@ class Run:
             "spent": dict(self.spent),
             "ended": self.ended,
             "learner": self.learner.state_dict(),
-            "stages": {k: v.state_dict() for k, v in self._learning.items()},
-            "meters": [
-                getattr(c, "policy", c).meter for c in (self.learner, *self.context.auxiliary.values())
-            ],
+            "stages": {k: v.state_dict() for k, v in self.learning.items()},
+            "meters": [policy.meter for policy in self.policies],
             "health": self.health,
+            "drift": self.drift,
             "tasks": self.tasks.fingerprint(),
         }
 
@@ -253,11 +298,10 @@ class Run:
         self.spent, self.health = dict(state["spent"]), state["health"]
         self.learner.load_state_dict(state["learner"])
         for name, value in state["stages"].items():
-            self._learning[name].load_state_dict(value)
-        for owner, meter in zip(
-            (self.learner, *self.context.auxiliary.values()), state["meters"], strict=True
-        ):
-            getattr(owner, "policy", owner).meter = meter
+            self.learning[name].load_state_dict(value)
+        self.drift = state.get("drift", Drift())
+        for policy, meter in zip(self.policies, state["meters"], strict=True):
+            policy.meter = meter
         self.directory.truncate(self.context.step)
 
     def save_model(self) -> Path:
@@ -268,3 +312,8 @@ class Run:
     def close(self) -> None:
         self.pool.close()
         self.loop.close()
+
+
+def _takes_context(part: Any) -> bool:
+    """Whether `observe` has the third argument; until every stage has it."""
+    return len(inspect.signature(part.observe).parameters) > 2

@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from etude import __version__
+from etude import tasks as sources
 from etude.errors import Refused, UserError
+from etude.evaluate.run import hold_out
+from etude.event_loop import EventLoop
 from etude.machine import card
 from etude.methods import build, find, resolved_stages
+from etude.methods.renamed import RENAMED_SETTINGS
+from etude.models.policy import Policy
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.run import RunDirectory
+from etude.reward.function import from_function
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
+from etude.tasks import TaskSet
+from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings, run_settings
-from etude.train.context import Context
+from etude.train.context import RunContext
 from etude.train.run import Run
 from etude.train.step import Learner
+from etude.types import Episode, Request, Task
 
-TUNING_SEED = 1
-EVAL_SEED = 0  # held-out tasks are the same for every seed of a run, so that seeds can be compared
+RewardFunction = Callable[[Episode], Any]  # see `reward.function.from_function`
+OLD_NAMES = {"run.attempts": "run.group_size"}
+OLD_STAGES = {"gather": "group_rollout", "select": "filter"}
 
 
-def start(plan: Plan, out: str | Path, tasks: Any = None, reward: Any = None, overwrite: bool = False) -> Run:
-    """A new run in directory `out`. `tasks` (a TaskSet) and `reward` (a plain function of an episode) stand in
-    for what the plan names, when the run is made from Python. Raises UserError before anything is sampled."""
+def start(
+    plan: Plan,
+    out: str | Path,
+    tasks: TaskSet | Sequence[Task] | None = None,
+    reward: RewardFunction | None = None,
+    overwrite: bool = False,
+    reward_weights: Mapping[str, float] | None = None,
+) -> Run:
+    """A new run in directory `out`. `tasks` and `reward` (a function of an episode, `reward.function.from_function`)
+    stand in for what the plan names, when the run is made from Python. Raises UserError before anything is sampled."""
     recipe, settings, stages = resolve(plan)
     if reward is not None:
-        stages["reward"] = as_reward(reward)
-    tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
+        stages["reward"] = from_function(reward, reward_weights)
+    tasks = task_set(plan.tasks if tasks is None else tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
     prepare(stages, tasks)
@@ -42,15 +58,24 @@ def start(plan: Plan, out: str | Path, tasks: Any = None, reward: Any = None, ov
     return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
 
 
-def resume(out: str | Path, tasks: Any = None, reward: Any = None) -> tuple[Run, list[str]]:
+def resume(
+    out: str | Path,
+    tasks: TaskSet | Sequence[Task] | None = None,
+    reward: RewardFunction | None = None,
+    recipe: Recipe | None = None,
+    reward_weights: Mapping[str, float] | None = None,
+) -> tuple[Run, list[str]]:
     """The run in `out` as it stood at its last whole checkpoint, and warnings. What was recorded after that
-    checkpoint is forgotten and will be made again, bit for bit."""
+    checkpoint is forgotten and will be made again, bit for bit. What was given as an object from Python, and cannot be
+    found by its name, is given again."""
     directory = RunDirectory.open(out)
     config = directory.config
     config["settings"] = {**asdict(RunSettings()), **config["settings"]}  # an earlier version may know fewer
     plan = Plan.from_dict(config["plan"])
-    recipe, settings, stages = resolve(plan)
-    now = describe(plan, recipe, settings)
+    if recipe is not None:
+        plan = plan.but(recipe=recipe)
+    found, settings, stages = _found_again(plan)
+    now = describe(plan, found, settings)
     for name in ("settings", "stages", "recipe"):
         if now[name] != config[name]:
             raise UserError(
@@ -58,23 +83,36 @@ def resume(out: str | Path, tasks: Any = None, reward: Any = None) -> tuple[Run,
                 "resume with the version of etude that wrote it, or start a new run"
             )
     if reward is not None:
-        stages["reward"] = as_reward(reward)
-    tasks = tasks if tasks is not None else _load_tasks(plan.tasks)
+        stages["reward"] = from_function(reward, reward_weights)
+    tasks = task_set(plan.tasks if tasks is None else tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     prepare(stages, tasks)
     _, state, warnings = checkpoint.load(directory.path / "checkpoints")
     run = _assemble(
-        plan, settings, recipe, stages, tasks, holdout, directory, _models(plan, settings, recipe, stages)
+        plan, settings, found, stages, tasks, holdout, directory, _models(plan, settings, found, stages)
     )
     run.load_state_dict(state)
     return run, warnings
 
 
+def _found_again(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
+    try:
+        return resolve(plan)
+    except UserError as error:
+        if "there is no recipe" not in str(error):
+            raise
+        raise UserError(
+            f"the recipe '{plan.recipe}' of this run cannot be found again; where it was made in Python, give it: "
+            "etude.resume(run, recipe=...)"
+        ) from error
+
+
 def resolve(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
     """The plan's recipe with its changes, the run's settings, and the built stages."""
+    recipe = plan.recipe if isinstance(plan.recipe, Recipe) else find(plan.recipe)
+    refuse_old_names(recipe, plan.changes)
     own = {k.removeprefix("run."): v for k, v in plan.changes.items() if k.startswith("run.")}
     rest = {k: v for k, v in plan.changes.items() if not k.startswith("run.")}
-    recipe = find(plan.recipe)
     settings = run_settings(recipe.all_defaults, own)
     recipe, stages = build(recipe, rest)
     if settings.top_p < 1 and settings.precision == "bf16" and settings.backbone == "transformers":
@@ -84,26 +122,34 @@ def resolve(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
     return recipe, settings, stages
 
 
-def hold_out(tasks: Any, problems: int, tuning: bool = False) -> list[Any]:
-    """The evaluation tasks; of finite sources at most those that were set aside (every result says how many).
-    With `tuning`, as many other tasks, which neither evaluation nor training ever sees."""
-    finite = [len(s.tasks("eval")) for s in tasks.sources if hasattr(s, "numbered")]
-    most = sum(finite) if len(finite) == len(tasks.sources) else problems
-    held = tasks.holdout(min(problems, most), EVAL_SEED) if problems else []
-    if not tuning:
-        return held
-    if len(finite) == len(tasks.sources):
-        raise UserError(
-            "a finite set of tasks is too small to set tuning problems aside; tune on a generator"
-        )
-    keys = {task.key for task in held}
-    return [t for t in tasks.holdout(2 * problems, TUNING_SEED) if t.key not in keys][:problems]
+def refuse_old_names(recipe: Recipe, changes: Mapping[str, str]) -> None:
+    """UserError naming the new name of a setting, or of a value, that has an old one."""
+    renamed = dict(OLD_NAMES)
+    for name in recipe.name.split("+"):
+        renamed |= RENAMED_SETTINGS.get(name, {})
+    for path, value in changes.items():
+        stage, _, setting = path.partition(".")
+        now = f"{OLD_STAGES[stage]}.{setting}" if stage in OLD_STAGES else path
+        now = renamed.get(now, renamed.get(path, now))
+        if now != path:
+            raise UserError(f"the setting '{path}' is called '{now}' now")
+        if setting == "mean" and value == "sequence":
+            raise UserError(f"the value 'sequence' of '{path}' is called 'episode' now")
 
 
-def missing(recipe: Recipe, settings: RunSettings, tasks: Any, seed: int) -> None:
+def task_set(given: str | TaskSet | Sequence[Task]) -> TaskSet:
+    """The task set that is named, or that consists of these tasks. Raises UserError for anything else."""
+    if isinstance(given, str):
+        return sources.load(given)
+    if isinstance(given, TaskSet):
+        return given
+    if isinstance(given, list | tuple) and given and all(isinstance(task, Task) for task in given):
+        return TaskSet.of(given)
+    raise UserError(f"tasks is {given!r:.60}; it must be text, a TaskSet, or a list of Tasks")
+
+
+def missing(recipe: Recipe, settings: RunSettings, tasks: TaskSet, seed: int) -> None:
     """Refuses a recipe that needs what the tasks or the models lack, before the first rollout."""
-    from etude.types import Request
-
     samples = [tasks.draw(Request(), i, seed) for i in range(4)]
     has = {
         "reference": all(t.reference for t in samples),
@@ -119,21 +165,11 @@ def missing(recipe: Recipe, settings: RunSettings, tasks: Any, seed: int) -> Non
             raise Refused(f"recipe {recipe.name} needs {NEEDS[need]}, which is missing here")
 
 
-def prepare(stages: Mapping[str, Any], tasks: Any) -> None:
+def prepare(stages: Mapping[str, Any], tasks: TaskSet) -> None:
     """Shows the task set to every stage that wants to see it before anything is sampled, and may refuse it."""
     for part in stages.values():
         if hasattr(part, "prepare"):
             part.prepare(tasks)
-
-
-def as_reward(function: Any) -> Any:
-    """A plain function of an episode -> number or {name: number} as a reward stage."""
-
-    def reward(episode: Any) -> dict[str, float]:
-        value = function(episode)
-        return value if isinstance(value, dict) else {"reward": float(value)}
-
-    return reward
 
 
 def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any]:
@@ -151,15 +187,9 @@ def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any
     }
 
 
-def _load_tasks(spec: str) -> Any:
-    from etude import tasks
-
-    return tasks.load(spec)
-
-
-def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, Any]:
-    from etude.models.policy import Policy
-
+def _models(
+    plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[str, Any]
+) -> dict[str, Policy]:
     common: dict[str, Any] = {"precision": settings.precision, "backbone": settings.backbone}
     models = {
         "policy": Policy.load(
@@ -169,23 +199,21 @@ def _models(plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[s
             **common,
         )
     }
-    for name, companion in _companions(recipe, stages).items():
-        if companion.source == "teacher":
+    for name, own in _auxiliary(recipe, stages).items():
+        if own.source == "teacher":
             if settings.teacher is None:
                 raise Refused(f"recipe {recipe.name} needs {NEEDS['teacher']}, which is missing here")
             models[name] = Policy.load(settings.teacher, **common).clone(frozen=True)
             if models[name].tokenizer.backend.get_vocab() != models["policy"].tokenizer.backend.get_vocab():
                 raise Refused(f"the teacher '{settings.teacher}' has another vocabulary than '{plan.model}'")
-        elif companion.source == "copy":
-            models[name] = Policy.load(
-                plan.model, lora_rank=settings.lora, heads=dict(companion.heads), **common
-            )
+        elif own.source == "copy":
+            models[name] = Policy.load(plan.model, lora_rank=settings.lora, heads=dict(own.heads), **common)
         else:
             models[name] = models["policy"].clone(frozen=True)
     return models
 
 
-def _companions(recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, AuxiliaryModel]:
+def _auxiliary(recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, AuxiliaryModel]:
     wanted = {name for part in stages.values() for name in getattr(part, "reads", ())}
     standard = {name: STANDARD[name] for name in sorted(wanted) if name in STANDARD}
     return {**standard, **recipe.all_auxiliary}
@@ -196,20 +224,18 @@ def _assemble(
     settings: RunSettings,
     recipe: Recipe,
     stages: dict[str, Any],
-    tasks: Any,
-    holdout: Sequence[Any],
+    tasks: TaskSet,
+    holdout: Sequence[Task],
     directory: RunDirectory,
-    models: dict[str, Any],
+    models: dict[str, Policy],
 ) -> Run:
-    from etude.tasks.isolate import Pool
-
     policy = models.pop("policy")
     learner = Learner(policy, stages["update"], "policy", plan.seed, settings.micro_tokens, settings.sampling)
-    auxiliary = {}
+    auxiliary: dict[str, Policy | Learner] = {}
     for name, model in models.items():
-        companion = _companions(recipe, stages)[name]
-        trained = companion.source == "copy"
-        update = type(stages["update"])(lr=companion.lr * stages["update"].lr)
+        own = _auxiliary(recipe, stages)[name]
+        trained = own.source == "copy"
+        update = type(stages["update"])(lr=own.lr * stages["update"].lr)
         auxiliary[name] = (
             Learner(model, update, name, plan.seed, settings.micro_tokens, settings.sampling)
             if trained
@@ -225,24 +251,23 @@ def _assemble(
         if not isinstance(model, Learner)
     }
     pool = Pool(seconds=settings.check_seconds)
-    context = Context(plan.seed, tasks, learner, settings.sampling, auxiliary, settings.group_size)
-    run = Run(
+    times: dict[str, float] = {}
+    return Run(
         plan=plan,
         settings=settings,
         recipe=recipe,
         directory=directory,
-        context=context,
+        context=RunContext(plan.seed, tasks, learner, settings.sampling, auxiliary, settings.group_size),
         tasks=tasks,
-        stages=stages,
+        **stages,
         generator=generator,
         generators=generators,
-        check_runner=None,
+        check_runner=checks_in(pool, sampler, times),
         pool=pool,
-        loop=asyncio.new_event_loop(),
+        loop=EventLoop(),
         holdout=list(holdout),
+        times=times,
     )
-    run.check_runner = checks_in(pool, sampler, run.times)
-    return run
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str:

@@ -1,0 +1,1 @@
+"""Measured accuracy with its intervals and its card. `etude.evaluate(...)` calls `train.session.evaluate`."""

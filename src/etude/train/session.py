@@ -1,0 +1,288 @@
+"""A whole session: pre-flight, evaluation, training, evaluation, model, page. The command line and Python call the same.
+
+run = train("grpo", model="smollm2", tasks="chain_sum:max_terms=2", budget="5m")
+run.before, run.after, run.report(), run.save("my-model")
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from etude.errors import Refused, UserError
+from etude.evaluate.result import EvalResult
+from etude.recipe import Recipe
+from etude.report.page import write_report
+from etude.report.run import RunDirectory
+from etude.report.writers import writers
+from etude.tasks import TaskSet
+from etude.train import loop, setup
+from etude.train.config import Budget, Plan
+from etude.train.measure import Exam, evaluate_model, exam_tasks
+from etude.train.preflight import preflight
+from etude.train.run import Run
+from etude.train.setup import RewardFunction
+from etude.types import Task
+
+GIVEN = "given from Python"  # stands for tasks in a plan
+
+
+class Watcher(Protocol):
+    """Who is told how a session goes."""
+
+    def __call__(self, step: int, metrics: Mapping[str, Any], fraction: float) -> None:
+        """After step `step`, with `fraction` in [0, 1] of the budget spent."""
+        ...
+
+    def say(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a session left in `path`; everything is read from there."""
+
+    path: Path
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Metrics, evaluations, findings and episodes."""
+        return RunDirectory.open(self.path)
+
+    @property
+    def before(self) -> EvalResult | None:
+        """Held-out accuracy of the model as it was given."""
+        return self._result("before", 0)
+
+    @property
+    def after(self) -> EvalResult | None:
+        """Held-out accuracy of the trained model; None until the run has ended."""
+        return self._result("last", -1)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One dictionary per step."""
+        return self.directory.metrics()
+
+    @property
+    def model(self) -> Path:
+        """The directory of the trained model, which transformers loads. UserError where none was saved."""
+        model = self.path / "model"
+        if not model.exists():
+            raise UserError(f"'{self.path}' holds no trained model; resume the run to its end")
+        return model
+
+    def report(self) -> Path:
+        """Writes the run's page, one HTML file that opens offline, and returns where it lies."""
+        return write_report(self.path)
+
+    def save(self, directory: str | Path) -> Path:
+        """Copies the trained model to `directory`, which must not exist or be empty."""
+        place = Path(directory)
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise UserError(f"'{place}' exists already; name a new directory")
+        shutil.copytree(self.model, place, dirs_exist_ok=True)
+        return place
+
+    def _result(self, rule: str, place: int) -> EvalResult | None:
+        found = [e for e in self.directory.evals() if e.get("rule") == rule]
+        return EvalResult.from_dict(found[place]) if found else None
+
+    def __repr__(self) -> str:
+        shown = [f"{100 * r.mean.mean:.1f} %" for r in (self.before, self.after) if r is not None]
+        accuracy = f", held-out accuracy {' -> '.join(shown)}" if shown else ""
+        return f"<run '{self.path}': {self.directory.config['recipe']}, {len(self.metrics)} steps{accuracy}>"
+
+
+def train(
+    recipe: str | Recipe,
+    model: str = "smollm2",
+    tasks: str | TaskSet | Sequence[Task] | None = None,
+    budget: str | Budget | int = "100-steps",
+    *,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    reward: RewardFunction | None = None,
+    reward_weights: Mapping[str, float] | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    force: bool = False,
+    log: str = "",
+    progress: bool = True,
+) -> TrainedRun:
+    """Trains `model` with `recipe` and evaluates it on held-out tasks before and after.
+
+    `tasks`: text such as "chain_sum:max_terms=2" or "mine.jsonl", a TaskSet, or a list of Tasks. `budget`: "5m",
+    "500k-tokens", "2e14-flops", a Budget, or a number of steps. `settings`: {"update.lr": 1e-5, "run.group_size": 4}.
+    `reward(episode)`: a bool, a number or named parts (`reward.function.from_function`). `out`: the run's directory
+    (default: runs/RECIPE-SEED). `force` trains even if the pre-flight sees nothing to learn. `log`: "tensorboard",
+    "wandb". Raises UserError in one sentence for what cannot be used, Refused where nothing can be learned.
+    """
+    if tasks is None:
+        raise UserError("tasks is missing; name some, as in tasks='chain_sum:max_terms=2'")
+    named = tasks if isinstance(tasks, str) else GIVEN
+    plan = Plan(recipe, model, named, Budget.of(budget), seed, settings or {})
+    name = recipe.name if isinstance(recipe, Recipe) else Path(recipe).stem
+    place = Path(out) if out is not None else free(Path("runs") / f"{name}-{seed}")
+    run = setup.start(
+        plan,
+        place,
+        None if isinstance(tasks, str) else setup.task_set(tasks),
+        reward,
+        overwrite,
+        reward_weights,
+    )
+    run_session(run, watcher=Bar(run.plan.budget) if progress else None, force=force, log=log)
+    return TrainedRun(place)
+
+
+def resume(
+    path: str | Path | TrainedRun,
+    tasks: TaskSet | Sequence[Task] | None = None,
+    reward: RewardFunction | None = None,
+    recipe: Recipe | None = None,
+    reward_weights: Mapping[str, float] | None = None,
+    log: str = "",
+    progress: bool = True,
+) -> TrainedRun:
+    """Goes on with a run from its last checkpoint, exactly as if it had never stopped. Tasks, reward and recipe that
+    were given as objects are given again."""
+    place = path.path if isinstance(path, TrainedRun) else Path(path)
+    if tasks is None and RunDirectory.open(place).config["plan"]["tasks"] == GIVEN:
+        raise UserError(
+            f"the tasks of '{place}' were given from Python; give them again: resume(path, tasks=...)"
+        )
+    run, warnings = setup.resume(place, tasks, reward, recipe, reward_weights)
+    watcher = Bar(run.plan.budget) if progress else None
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    run_session(run, watcher=watcher, fresh=False, log=log)
+    return TrainedRun(place)
+
+
+def load(path: str | Path) -> TrainedRun:
+    """The run at `path`. UserError where there is none."""
+    return TrainedRun(RunDirectory.open(path).path)
+
+
+def evaluate(
+    model: str | Path | TrainedRun,
+    tasks: str | Sequence[Task] | None = None,
+    *,
+    suite: str | None = None,
+    problems: int = 200,
+    samples: int = 8,
+    seed: int = 0,
+    greedy: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    again: str = "",
+) -> EvalResult:
+    """Accuracy on held-out problems of `tasks`, on exactly these Tasks where a list is given, or on a fixed `suite`.
+    `model`: smollm2, a model directory, a hub name, or a run. `settings`: {"max_tokens": 64}. `again`: how a second
+    attempt is made (`evaluate.transitions.AGAIN`). UserError for what cannot be used."""
+    where = str(model.path if isinstance(model, TrainedRun) else model)
+    if tasks is None or isinstance(tasks, str):
+        name, held = exam_tasks(tasks, suite, problems)
+    else:
+        name, held = GIVEN, list(tasks)
+    changes = {k.removeprefix("run."): str(v) for k, v in (settings or {}).items()}
+    return evaluate_model(where, Exam(name, held, samples, seed, greedy, changes, again))
+
+
+def run_session(
+    run: Run,
+    *,
+    watcher: Watcher | None = None,
+    fresh: bool = True,
+    force: bool = False,
+    log: str = "",
+    keep_model: bool = True,
+    before: bool = True,
+) -> dict[str, Any]:
+    """Pre-flight, evaluation, training, evaluation, model; returns `summary_of` the run. `fresh`: the run has just been
+    started, not resumed. `before`: the untrained model is evaluated too. The run is closed, and resumable, whatever
+    happens. Raises Refused where the pre-flight sees nothing to learn, unless `force`."""
+    beside = writers(log, run.directory.path)
+
+    def on_step(step: int, metrics: dict[str, Any]) -> None:
+        if watcher:
+            watcher(step, metrics, run.context.progress)
+        for writer in beside:
+            writer.write(step, metrics)
+
+    run.on_step = on_step
+    try:
+        if fresh:
+            found = preflight(run)
+            if watcher:
+                watcher.say(f"pre-flight: {found.sentence}")
+            if found.cause and not (force or run.settings.skip_preflight):
+                raise Refused(f"nothing can be learned: {found.sentence} (--force trains all the same)")
+            run.checkpoint()
+            if run.holdout and before:
+                run.evaluate("before")
+        loop.train(run)
+        if run.holdout:
+            run.evaluate("last")
+        return summary_of(run, run.save_model() if keep_model else None)
+    finally:
+        for writer in beside:
+            writer.close()
+        run.close()
+        if isinstance(watcher, Bar):
+            watcher.close()
+
+
+def summary_of(run: Run, model: Path | None) -> dict[str, Any]:
+    """The facts of the last screen, all read back from disk."""
+    evals, metrics = run.directory.evals(), run.directory.metrics()
+    last = metrics[-1] if metrics else {}
+    return {
+        "run": str(run.directory.path),
+        "recipe": run.recipe.name,
+        "steps": run.context.step,
+        "ended": run.ended or "budget spent",
+        "minutes": last.get("seconds", 0.0) / 60,
+        "tokens": {k.removeprefix("tokens/"): v for k, v in last.items() if k.startswith("tokens/")},
+        "flops": last.get("flops", 0.0),
+        "before": evals[0] if evals else None,
+        "after": evals[-1] if len(evals) > 1 else None,
+        "model": str(model) if model else None,
+        "report": str(write_report(run.directory.path)) if model else None,
+    }
+
+
+class Bar:
+    """A progress bar of the budget, in a notebook as in a terminal."""
+
+    def __init__(self, budget: Budget) -> None:
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=100.0, desc="pre-flight", file=sys.stderr, bar_format=BAR.format(budget=budget))
+
+    def __call__(self, step: int, metrics: Mapping[str, Any], fraction: float) -> None:
+        self.bar.set_description(f"step {step}", refresh=False)
+        shown = {name: f"{metrics[name]:.3g}" for name in ("reward", "signal") if name in metrics}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(100 * fraction - self.bar.n)
+
+    def say(self, text: str) -> None:
+        self.bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+BAR = "{{desc}}: {{percentage:3.0f}}% of {budget} |{{bar}}| {{elapsed}}<{{remaining}}{{postfix}}"
+
+
+def free(path: Path) -> Path:
+    """`path`, or the first of path-2, path-3, ... that is not taken."""
+    number = 2
+    unused = path
+    while unused.exists():
+        unused, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return unused
