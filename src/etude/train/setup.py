@@ -14,7 +14,7 @@ from typing import Any
 
 from etude import __version__
 from etude.errors import Refused, UserError
-from etude.methods import build, find, resolved_stages
+from etude.methods import build, find, outside, resolved_stages
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.run import RunDirectory
 from etude.rollout.conversation import Generator
@@ -32,6 +32,7 @@ EVAL_SEED = 0  # held-out tasks are the same for every seed of a run, so that se
 def start(plan: Plan, out: str | Path, tasks: Any = None, reward: Any = None, overwrite: bool = False) -> Run:
     """A new run in directory `out`. `tasks` (a TaskSet) and `reward` (a plain function of an episode) stand in
     for what the plan names, when the run is made from Python. Raises UserError before anything is sampled."""
+    plan = plan.but(recipe=outside.absolute(plan.recipe))
     recipe, settings, stages = resolve(plan)
     if reward is not None:
         stages["reward"] = as_reward(reward)
@@ -65,6 +66,9 @@ def resume(out: str | Path, tasks: Any = None, reward: Any = None) -> tuple[Run,
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     prepare(stages, tasks)
     _, state, warnings = checkpoint.load(directory.path / "checkpoints")
+    for path, was in config.get("methods", {}).items():
+        if now["methods"].get(path) != was:
+            warnings.append(f"'{path}' has changed since the run began; the run goes on with it as it is now")
     run = _assemble(
         plan, settings, recipe, stages, tasks, holdout, directory, _models(plan, settings, recipe, stages)
     )
@@ -150,6 +154,7 @@ def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any
         "recipe": recipe.name,
         "settings": dict(settings.__dict__),
         "stages": stages,
+        "methods": outside.hashes(plan.recipe),  # files of the user's that the recipe was read from
     }
 
 
