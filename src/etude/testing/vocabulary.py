@@ -9,7 +9,6 @@ the rest of the package (train, evaluate, lab, ...) counts as one more user.
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +59,13 @@ class Vocabulary:
 
 def measure(source: Path | None = None) -> Vocabulary:
     """Of the package in folder `source` (default: this one)."""
+    found = users(source)
+    single = {_said(d): next(iter(who)) for d, who in found.items() if len(who) == 1 and REST not in who}
+    return Vocabulary(len(found), single, [_said(d) for d, who in found.items() if not who])
+
+
+def users(source: Path | None = None) -> dict[Definition, set[str]]:
+    """{definition of a room: the methods ("topic.file") that reach it, and REST}."""
     modules = {m.name: m for m in _read(source or Path(__file__).parent.parent)}
     rooms = {name: m for name, m in modules.items() if m.room in ROOMS}
     uses = {
@@ -67,13 +73,12 @@ def measure(source: Path | None = None) -> Vocabulary:
         for m in rooms.values()
         for name, node in m.definitions.items()
     }
-    users: dict[Definition, set[str]] = defaultdict(set)
+    found: dict[Definition, set[str]] = {definition: set() for definition in uses}
     for m in modules.values():
         if m.room not in (*ROOMS, "testing"):
             user = m.name.removeprefix(f"{PACKAGE}.methods.") if m.is_method else REST
-            _reach(_named(m, m.tree, rooms), user, uses, users)
-    single = {_said(d): next(iter(users[d])) for d in uses if len(users[d]) == 1 and REST not in users[d]}
-    return Vocabulary(len(uses), single, [_said(d) for d in uses if not users[d]])
+            _reach(_named(m, m.tree, rooms), user, uses, found)
+    return found
 
 
 def _said(definition: Definition) -> str:
