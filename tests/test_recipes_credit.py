@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import test_laws as laws
 import test_resume as resumed
 import toys
 import worlds_of_letters as letters
@@ -31,6 +30,7 @@ from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.intervene import first_departure, read_proposal
 from etude.rollout.probe import step_cuts, step_index, text_ends
 from etude.tasks import TaskSet
+from etude.testing import laws
 from etude.testing.examples import example_episode
 from etude.text import tokenizer as tokenizers
 from etude.train.step import Learner, Update
@@ -81,8 +81,8 @@ EACH_TOKEN = {"group_rollout.separator": ""}
         ("intervention", {"group_rollout.proposer": "reference", **EACH_TOKEN}),
     ],
 )
-def test_laws_hold_where_steps_are_short(name: str, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    laws_hold(name, settings, monkeypatch)
+def test_laws_hold_where_steps_are_short(name: str, settings: dict) -> None:
+    laws_hold(name, settings)
 
 
 # ---- from text back to tokens -----------------------------------------------------------------------------

@@ -29,9 +29,9 @@ from etude.models.outputs import Outputs
 from etude.recipe import AuxiliaryModel
 from etude.rollout.group_rollout import GroupRollout
 from etude.testing.examples import example_advantages, example_group
+from etude.testing.laws import close
 from etude.train.step import Learner, Update
 from etude.types import Request, Verdict
-from test_laws import close
 
 # ---- means of this file -------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import test_laws as laws
 import toys
 import worlds_of_letters as letters
 from etude import seeds
@@ -27,6 +26,7 @@ from etude.methods.imitation_and_rl.rmt import Scored, bins, spots
 from etude.objective.hybrid import imitation
 from etude.objective.policy import plain
 from etude.rollout.group_rollout import GroupRollout
+from etude.testing import laws
 from etude.testing.examples import example_group
 from etude.train.loop import train
 from etude.train.setup import start
@@ -66,25 +66,17 @@ def same(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
 # ---- the laws, past the warm-up and in both modes ----------------------------------------------------------
 
 
-def laws_hold(name: str, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def laws_hold(name: str, settings: dict) -> None:
     """The shared laws for a recipe in another setting than its default."""
-    lesson = toys.lesson
-
-    def changed(recipe: str, more: dict | None = None, **other):
-        return lesson(recipe, {**settings, **(more or {})}, **other)
-
-    monkeypatch.setattr(toys, "lesson", changed)
-    for drifted in (0.0, 0.2):
-        laws.test_cuts_do_not_change_the_gradient(name, drifted)
-    laws.test_no_gradient_off_the_mask(name)
-    laws.test_a_step_goes_the_right_way(name)
-    laws.test_skipping_dead_weight_changes_nothing(name, monkeypatch)
+    for law in laws.STEP_LAWS:
+        law(build(find(name), settings)[0])
 
 
 @pytest.mark.parametrize("name", WARMED)
-def test_laws_hold_after_the_warm_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    laws_hold(name, {"group_rollout.warmup": 0.0}, monkeypatch)
-    assert any(s.episode.sampled.any() for s in toys.lesson(name).signals)
+def test_laws_hold_after_the_warm_up(name: str) -> None:
+    laws_hold(name, {"group_rollout.warmup": 0.0})
+    lesson = toys.lesson(name, {"group_rollout.warmup": 0.0})
+    assert any(s.episode.sampled.any() for s in lesson.signals)
 
 
 @pytest.mark.parametrize("name", WARMED)

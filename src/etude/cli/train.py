@@ -30,7 +30,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="a recipe, or several joined with +")],
+    recipe: Annotated[
+        str, typer.Argument(help="a recipe, ./my_method.py or pkg.module:RECIPE, or several joined with +")
+    ],
     model: Model = "smollm2",
     tasks: Tasks = ...,  # type: ignore[assignment]
     steps: Annotated[int | None, typer.Option(help="steps to train", min=1)] = None,
@@ -47,6 +49,7 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a model with a recipe; evaluates on held-out tasks before and after."""
+    from etude.methods import find
     from etude.report.terminal import Progress
     from etude.train.config import Budget, Plan, parse_changes
     from etude.train.session import free, run_session
@@ -56,7 +59,7 @@ def train(
         raise UserError("give either --steps or --budget, not both")
     amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
     plan = Plan(recipe, model, tasks, amount, seed, parse_changes(set or []))
-    run = start(plan, out or free(Path("runs") / f"{Path(recipe).stem}-{seed}"), overwrite=overwrite)
+    run = start(plan, out or free(Path("runs") / f"{find(recipe).name}-{seed}"), overwrite=overwrite)
     _finish(run_session(run, watcher=Progress(amount, quiet or json), force=force, log=log), json)
 
 

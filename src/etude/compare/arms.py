@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etude.errors import UserError
+from etude.methods import find, outside
 from etude.train.config import parse_changes
 
 UNTRAINED = "untrained"
-LABEL = re.compile(r"(?:(?P<label>[\w.-]+)=)?(?P<recipe>[\w+]+)(?::(?P<settings>.*))?")
+LABEL = re.compile(r"(?:(?P<label>[\w.-]+)=)?(?P<recipe>[^=]+?)(?::(?P<settings>[\w-]+\..*)?)?")
 SEPARATOR = re.compile(r",(?=[\w-]+\.[\w-]+=)")  # a value may hold commas of its own
 
 
@@ -44,7 +45,9 @@ def _arm(word: str) -> Arm:
             f"an arm looks like RECIPE, NAME=RECIPE or NAME=RECIPE:stage.field=value; got '{word}'"
         )
     changes = parse_changes(SEPARATOR.split(match["settings"])) if match["settings"] else {}
-    return Arm(match["label"] or match["recipe"], match["recipe"], changes)
+    recipe = outside.absolute(match["recipe"])
+    name = match["label"] or (find(recipe).name if outside.is_outside(recipe) else recipe)
+    return Arm(name, recipe, changes)
 
 
 def differing(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -113,7 +113,7 @@ def card_of(tasks: str, model: str, policy: Policy, params: SamplingParams, seed
         seed=seed,
         sampling=params,
         prompt="chat template" if policy.tokenizer.template else "plain text",
-        sampler=f"{type(policy.body).__name__} {policy.precision}, etude {__version__}",
+        sampler=f"{type(policy.backbone).__name__} {policy.precision}, etude {__version__}",
         commit=commit(),
         rule=rule,
     )

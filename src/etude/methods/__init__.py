@@ -1,4 +1,5 @@
-"""All recipes, found by being there: every module under `methods/<topic>/` offers `RECIPE` or `RECIPES`."""
+"""All recipes of the package, found by being there: every module under `methods/<topic>/` offers `RECIPE` or `RECIPES`.
+`find` reads those of a user as well (`etude.methods.outside`)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from etude.credit.group import group_mean
 from etude.curriculum.filter import everything
 from etude.curriculum.sampler import Uniform
 from etude.errors import UserError, nearest
+from etude.methods import outside
 from etude.objective.policy import plain
 from etude.recipe import Recipe, compose, override
 from etude.rollout.basic import single
@@ -47,13 +49,22 @@ def catalogue() -> dict[str, Recipe]:
 
 
 def find(expression: str) -> Recipe:
-    """The recipe named, or the composition `a+b`. UserError with the nearest name."""
+    """The recipe that is named, or the composition `a+b`. A part is a name of the catalogue or of an entry point
+    `etude.recipes`, a file (`./my_method.py`, or `file.py:NAME` of several), or `pkg.module:RECIPE`. UserError in one
+    sentence, with the nearest name."""
+    return compose([_part(part) for part in outside.parts(expression)])
+
+
+def _part(part: str) -> Recipe:
     known = catalogue()
-    names = [name.strip() for name in expression.split("+")]
-    for name in names:
-        if name not in known:
-            raise UserError(f"there is no recipe '{name}'{nearest(name, known)}")
-    return compose([known[name] for name in names])
+    if part in known:
+        return known[part]
+    registered = outside.registered()
+    if part in registered:
+        return outside.load_registered(registered[part])
+    if outside.is_outside(part):
+        return outside.read(part, known.keys() | registered.keys())
+    raise UserError(f"there is no recipe '{part}'{nearest(part, known.keys() | registered.keys())}")
 
 
 def build(recipe: Recipe, changes: dict[str, Any] | None = None) -> tuple[Recipe, dict[str, Any]]:

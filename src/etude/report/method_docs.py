@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.evaluate.transitions import WAYS
+from etude.methods import outside
 from etude.report.claims import UNITS, read, sentence
 from etude.report.method_page import HEADER, facts, rows
 
@@ -24,8 +25,8 @@ Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def recipes_page() -> str:
-    """All recipes, as `etude recipes` prints them."""
-    found = facts()
+    """All recipes of the package, as `etude recipes` prints them."""
+    found = [f for f in facts() if f["topic"] != outside.TOPIC]
     cells = [_row(HEADER), _row(["---"] * len(HEADER)), *(_row(row) for row in rows(found))]
     return "\n".join(
         [
@@ -54,7 +55,7 @@ def claims_page(results: Results) -> str:
         "",
         learned(results),
     ]
-    claimed = [f for f in facts() if f["claimed"]]
+    claimed = [f for f in facts() if f["claimed"] and f["topic"] != outside.TOPIC]
     for on, place in PLACES.items():
         mine = {name: both[on] for name, both in results.items() if on in both}
         lines += [f"## On {place}", ""]

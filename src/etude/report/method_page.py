@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from etude.methods import catalogue, find, resolved_stages
+from etude.methods import catalogue, find, outside, resolved_stages
 from etude.recipe import STAGES, Recipe
 from etude.report.claims import read, result, sentence
 
 
 def facts(name: str | None = None) -> list[dict[str, Any]]:
-    """One object per recipe, as `etude recipes --json` prints it. UserError for an unknown name."""
-    chosen = [find(name)] if name else list(catalogue().values())
-    return [_facts(recipe) for recipe in chosen]
+    """One object per recipe, as `etude recipes --json` prints it, those of installed packages last. UserError for an
+    unknown name."""
+    names = [name] if name else [*catalogue(), *sorted(outside.registered().keys() - catalogue().keys())]
+    return [_facts(find(one)) for one in names]
 
 
 def _facts(recipe: Recipe) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from etude.errors import Refused, UserError
 from etude.evaluate.run import hold_out
 from etude.event_loop import EventLoop
 from etude.machine import card
-from etude.methods import build, find, resolved_stages
+from etude.methods import build, find, outside, resolved_stages
 from etude.methods.renamed import RENAMED_SETTINGS
 from etude.models.policy import Policy
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
@@ -46,6 +46,8 @@ def start(
 ) -> Run:
     """A new run in directory `out`. `tasks` and `reward` (a function of an episode, `reward.function.from_function`)
     stand in for what the plan names, when the run is made from Python. Raises UserError before anything is sampled."""
+    if isinstance(plan.recipe, str):
+        plan = plan.but(recipe=outside.absolute(plan.recipe))
     recipe, settings, stages = resolve(plan)
     if reward is not None:
         stages["reward"] = from_function(reward, reward_weights)
@@ -88,6 +90,9 @@ def resume(
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     prepare(stages, tasks)
     _, state, warnings = checkpoint.load(directory.path / "checkpoints")
+    for path, was in config.get("methods", {}).items():
+        if now["methods"].get(path) != was:
+            warnings.append(f"'{path}' has changed since the run began; the run goes on with it as it is now")
     run = _assemble(
         plan, settings, found, stages, tasks, holdout, directory, _models(plan, settings, found, stages)
     )
@@ -184,6 +189,7 @@ def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any
         "recipe": recipe.name,
         "settings": dict(settings.__dict__),
         "stages": stages,
+        "methods": outside.hashes(plan.recipe),  # files of the user's that the recipe was read from
     }
 
 
