@@ -1,7 +1,7 @@
 """What a task source is, and the mixture of sources that a run draws from.
 
 Everything is a pure function of (seed, purpose, index) through `etude.seeds.key`: nothing here has state,
-hence nothing here needs a checkpoint. Item seeds are hashes, never seed + index (design.md, rule 4.6).
+hence nothing here needs a checkpoint. Item seeds are hashes, never seed + index.
 """
 
 from __future__ import annotations
