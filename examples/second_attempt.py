@@ -11,7 +11,7 @@ from etude.types import Message, Task, Verdict
 
 
 class Lamps:
-    def __init__(self, on: tuple[bool, ...], seed: int = 0) -> None:  # `luck`: a seed, for worlds with chance
+    def __init__(self, on: tuple[bool, ...], seed: int = 0) -> None:  # `seed`: for environments with chance
         self.on, self.said = list(on), ""
 
     def observe(self) -> str:

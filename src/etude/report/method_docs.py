@@ -1,6 +1,6 @@
 """Pages of the documentation that are made from the recipes and their results:
 
-python -m etude.report.method_docs [FOLDER]        writes recipes.md, papers.md, claims.md and claims-*.svg (default: docs)
+python -m etude.report.method_docs [FOLDER]        writes them (default: docs)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from etude.evaluate.transitions import WAYS
 from etude.report.claims import UNITS, read, sentence
 from etude.report.method_page import HEADER, facts, rows
 from etude.report.papers import papers_page, table_row
+from etude.report.renamed_page import renamed_page
 
 HELD, NOT_HELD, OPEN = "held", "not held", "not resolved"
 COLOURS = {HELD: "#1a7f4b", NOT_HELD: "#b3261e", OPEN: "#6b7280"}
@@ -176,7 +177,12 @@ def picture(results: Mapping[str, Mapping[str, Any]]) -> str:
 def pages(results: Results | None = None) -> dict[str, str]:
     """{file name: content} of all that is made."""
     results = read() if results is None else results
-    made = {"recipes.md": recipes_page(), "papers.md": papers_page(), "claims.md": claims_page(results)}
+    made = {
+        "recipes.md": recipes_page(),
+        "papers.md": papers_page(),
+        "renamed-settings.md": renamed_page(),
+        "claims.md": claims_page(results),
+    }
     for on in PLACES:
         mine = {name: both[on] for name, both in results.items() if on in both}
         if any(_in_points(r) for r in mine.values()):
