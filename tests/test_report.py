@@ -15,9 +15,9 @@ import pytest
 from browser.synthetic import MALICIOUS, Words, extra_metrics, make_eval, make_run, make_step
 from etude.errors import UserError
 from etude.report import json_files, rows
-from recompute import recompute
 from etude.report.run import RunDirectory
 from etude.types import Episode, Group, Message, Signal, Span, Task, Verdict
+from recompute import recompute
 
 
 def new(path: Path) -> RunDirectory:
