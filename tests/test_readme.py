@@ -6,7 +6,13 @@ import etude
 from documents import indented
 from etude.models.tiny import tiny_directory
 
-FAST = {"run.precision": "fp32", "run.max_tokens": 3, "run.eval_problems": 4, "run.tasks_per_step": 4}
+FAST = {
+    "run.precision": "fp32",
+    "run.max_tokens": 3,
+    "run.eval_problems": 4,
+    "run.tasks_per_step": 4,
+    "run.preflight": 2,
+}
 
 
 def run_block(marker: str, monkeypatch, model: str) -> dict:
