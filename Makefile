@@ -1,4 +1,4 @@
-.PHONY: install demo test long bench clean
+.PHONY: install demo check test long mutants bench clean
 PY ?= python3
 BIN := .venv/bin
 
@@ -14,17 +14,26 @@ install: .venv/.installed
 demo: install
 	$(BIN)/etude demo
 
-test: install
+# Format, lint, types.
+check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+test: check
 	$(BIN)/pytest -n 2 --dist loadfile
 
 long: install
 	$(BIN)/pytest -m long
 
+# Plants small errors in the formulas and counts those that the tests notice.
+mutants: install
+	$(BIN)/python bench/mutants.py
+
 bench: install
 	$(BIN)/python bench/run.py
 
+# Caches, build outputs and .venv; never runs/.
 clean:
-	rm -rf .venv runs
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,7 +4,7 @@
 
 Every claim is a method against its baseline: equal compute, the same problems, several seeds, `compare`'s statistics.
 Runs are shared between claims and kept, reduced to a few numbers, in runs/claims: started again it goes on. Results
-are written claim by claim to src/etude/methods/claims.json, where `etude recipes` reads them.
+are written claim by claim to src/etude/report/claims.json, where `etude recipes` reads them.
 """
 
 from __future__ import annotations

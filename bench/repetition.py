@@ -74,14 +74,14 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
     from etude.sampling.engine import sampler_for
     from etude.types import Group, Request, Verdict
 
-    async def nobody_asks(*_: Any) -> Verdict:
+    async def never_asked(*_: Any) -> Verdict:
         return Verdict(0.0, False)
 
     params = replace(settings.sampling, greedy=True, max_tokens=CONTINUED)
     generator = Generator(
         sampler_for(policy, settings.rows), policy.renderer, params, "policy", settings.context
     )
-    groups = asyncio.run(attempt(generator, nobody_asks, held, 1, 0))
+    groups = asyncio.run(attempt(generator, never_asked, held, 1, 0))
     written = [e.spans[-1].tokens.tolist() for g in groups for e in g.episodes]
 
     true = [solution(task, policy.renderer) for task in held]

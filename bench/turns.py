@@ -2,7 +2,7 @@
 
     python bench/turns.py [--rounds 3] [--conversations 32] [--turns 6]
 
-Conversations go on together after one opening; every turn adds 25 tokens that a conversation alone hears and 12 sampled ones,
+Conversations go on together after one opening; every turn adds 25 tokens of its own and 12 sampled ones,
 about what `number_guess` does. Two contestants take turns in one process: "kept", as used, and "anew", whose
 sampler forgets between turns. `ratio` = seconds anew / seconds kept. Writes bench/results/turns.json.
 """

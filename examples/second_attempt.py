@@ -4,14 +4,13 @@ import sys
 from functools import partial
 from itertools import product
 
-from etude.tasks import TaskSet
+import etude
 from etude.tasks.check import NoText
-from etude.train import config, loop, setup
 from etude.types import Message, Task, Verdict
 
 
 class Lamps:
-    def __init__(self, on: tuple[bool, ...], seed: int = 0) -> None:  # `luck`: a seed, for worlds with chance
+    def __init__(self, on: tuple[bool, ...], seed: int = 0) -> None:  # `seed`: for environments with chance
         self.on, self.said = list(on), ""
 
     def observe(self) -> str:
@@ -34,8 +33,6 @@ tasks = [
 
 if __name__ == "__main__":  # python examples/second_attempt.py [MODEL [STEPS]]
     model, steps = [*sys.argv[1:], *["smollm2", "40"][len(sys.argv) - 1 :]]
-    changes = {"run.max_tokens": "8", "rollout.longest": "48", "run.eval_problems": "5"}
-    plan = config.Plan("erl", model, "lamps", config.Budget(int(steps), "steps"), 0, changes)
-    run = setup.start(plan, "runs/lamps", TaskSet.of(tasks))
-    loop.train(run)
-    print(run.evaluate("last"), {k: v for k, v in run.directory.metrics()[-1].items() if "attempts/" in k})
+    settings = {"run.max_tokens": 8, "rollout.longest": 48, "run.eval_problems": 5}
+    run = etude.train("erl", model, tasks, int(steps), settings=settings, out="runs/lamps")
+    print(run.after, {k: v for k, v in run.metrics[-1].items() if "attempts/" in k})

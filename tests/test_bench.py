@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -115,3 +117,17 @@ def test_differences_that_exclude_zero_are_bold() -> None:
 def test_a_path_adds_up_over_kinds() -> None:
     path = [{"sum/0": 0.1, "sum/1": 0.2, "sort/0": 0.3, "sort/1": 0.4, "cap": 9.0}]
     assert curricula.shares(path).tolist() == [pytest.approx([0.4, 0.6])]
+
+
+def test_what_benches_and_examples_import_is_there():
+    """They are not all run by tests; a name that moved must not be found out a year later."""
+    root = Path(__file__).parents[1]
+    for path in [*root.glob("bench/*.py"), *root.glob("examples/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "etude":
+                module = importlib.import_module(node.module)
+                for name in (alias.name for alias in node.names):
+                    submodule = f"{node.module}.{name}"
+                    assert hasattr(module, name) or importlib.util.find_spec(submodule), (
+                        f"{path.name}: {submodule}"
+                    )

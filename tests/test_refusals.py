@@ -242,7 +242,7 @@ def test_train_eval_resume_from_the_command_line(files, capsys) -> None:
 def test_facts_as_json(capsys) -> None:
     assert cli.run(["recipes", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {"name", "n", "topic", "replaces", "claim"} <= found[0].keys()
+    assert {"name", "topic", "paper", "replaces", "claim"} <= found[0].keys()
     assert found[0]["claim"].keys() >= {"state", "effect", "interval"}
     assert cli.run(["tasks", "chain_sum", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "chain_sum"

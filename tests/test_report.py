@@ -14,10 +14,10 @@ import pytest
 
 from browser.synthetic import MALICIOUS, Words, extra_metrics, make_eval, make_run, make_step
 from etude.errors import UserError
-from etude.report import files, rows
-from etude.report.measures import recompute
+from etude.report import json_files, rows
 from etude.report.run import RunDirectory
 from etude.types import Episode, Group, Message, Signal, Span, Task, Verdict
+from recompute import recompute
 
 
 def new(path: Path) -> RunDirectory:
@@ -239,7 +239,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(
     with pytest.raises(UserError, match="the disk is full"):
         run.write_eval({"step": 3, "name": "a line that does not fit in forty bytes"})
     with pytest.raises(UserError, match="the disk is full"):
-        files.write_json(run.path / "config.json", {"name": "a plan that does not fit in forty bytes either"})
+        json_files.write_json(
+            run.path / "config.json", {"name": "a plan that does not fit in forty bytes either"}
+        )
     monkeypatch.undo()
     assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
 

@@ -14,7 +14,7 @@ from etude.report.health import Finding, Health
 from etude.report.terminal import Progress, clean, eval_screen, final_screen, sparkline
 from etude.report.writers import flat, writers
 
-WELL = {"entropy": 1.0, "length": 30.0, "truncated": 0.05, "kl": 0.01, "gap": 1e-6, "clip": 0.02, "errors": 0.0,
+WELL = {"entropy": 1.0, "length": 30.0, "truncated": 0.05, "kl_start": 0.01, "kl_sampler": 0.0, "gap": 1e-6, "clip": 0.02, "errors": 0.0,
         "signal_tokens": 0.6, "correct": 0.4, "grad_norm": 0.5, "loss/policy": 0.1}  # fmt: skip
 
 
@@ -43,7 +43,7 @@ COLLAPSES = {
         "correct": [0.4],
     },
     # the sampler goes wrong; then KL and entropy go up
-    "gap": {"gap": [0.01, 0.3, 0.5], "kl": [0.01, 0.1, 0.3, 0.9], "entropy": [1.0, 1.2, 2.0, 5.0]},
+    "gap": {"gap": [0.01, 0.3, 0.5], "kl_sampler": [0.01, 0.1, 0.3, 0.9], "entropy": [1.0, 1.2, 2.0, 5.0]},
     # answers grow, then are cut, then all fail alike
     "length explosion": {
         "length": [60, 90, 120],
@@ -74,7 +74,8 @@ def test_all_at_once_the_cause_still_comes_first() -> None:
 @pytest.mark.parametrize(
     ("name", "beyond", "within", "finding"),
     [
-        ("kl", 0.51, 0.5, "kl"),
+        ("kl_sampler", 0.51, 0.5, "kl"),
+        ("kl_start", 0.51, 0.5, "drift"),
         ("gap", 0.051, 0.05, "gap"),
         ("clip", 0.41, 0.4, "clip"),
         ("truncated", 0.51, 0.5, "truncation"),
@@ -91,13 +92,13 @@ def test_thresholds(name: str, beyond: float, within: float, finding: str) -> No
     assert watch({name: [within]})[1] == []
     found = watch({name: [beyond]})[1]
     assert [f.name for f in found] == [finding]
-    patient = finding not in ("errors", "not finite")
+    patient = finding not in ("errors", "not finite", "drift")
     assert found[0].step == (13 if patient else 11)
     assert watch({name: [beyond, beyond, within]})[1] == [] or not patient, "two steps are noise"
 
 
 def test_now_and_then_is_not_in_a_row() -> None:
-    assert watch({"kl": [0.9, 0.9, 0.1] * 7})[1] == []
+    assert watch({"kl_sampler": [0.9, 0.9, 0.1] * 7})[1] == []
 
 
 def test_missing_metrics_are_not_judged() -> None:

@@ -127,7 +127,7 @@ def extra_metrics(step: int, steps: int, rng: np.random.Generator, collapse: boo
     return {
         "signal_tokens": 0.6 - 0.3 * done,
         "entropy": max(0.001, entropy),
-        "kl": 0.08 * done + 0.004 * abs(rng.normal()),
+        "kl_start": 0.08 * done + 0.004 * abs(rng.normal()),
         "gap": 2e-6 * (1 + abs(rng.normal())),
         "grad_norm": 0.6 + 0.2 * abs(rng.normal()),
         "clip": 0.02 * abs(rng.normal()),

@@ -112,7 +112,7 @@ def test_curves_offline(watched: Watched, root: Path) -> None:
         "length",
         "truncated",
         "entropy",
-        "kl",
+        "kl_start",
         "gap",
         "grad_norm",
         "time",

@@ -73,7 +73,7 @@ def view(
     open: Annotated[bool, typer.Option(help="open a browser")] = True,
 ) -> None:
     """Serve a folder of runs on this machine, live while they train."""
-    from etude.report.page import serve
+    from etude.report.server import serve
 
     serve(directory, port=port, open_browser=open)
 

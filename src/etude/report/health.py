@@ -33,7 +33,7 @@ class Health:
     """Watches the metrics of one run. Thresholds are bounds on what is still healthy."""
 
     patience: int = 3
-    """Steps in a row that must lie beyond a threshold before it counts (errors and non-finite: one)."""
+    """Steps in a row that must lie beyond a threshold before it counts (those in `AT_ONCE`: one)."""
     baseline: int = 5
     """Steps whose mean says what entropy and length were at the start."""
     signal_low: float = 0.05
@@ -46,8 +46,10 @@ class Health:
     """Sampled tokens per episode, as a multiple of what they were at the start (and at least 16 more)."""
     truncated_high: float = 0.5
     """Share of episodes that were cut at the length limit."""
+    drift_high: float = 0.5
+    """Divergence from the starting weights, nats per token."""
     kl_high: float = 0.5
-    """Divergence from the reference policy, nats per token."""
+    """Divergence from the policy that sampled the batch, nats per token."""
     gap_high: float = 0.05
     """Mean |log p sampler - log p trainer|, nats per token."""
     clip_high: float = 0.4
@@ -200,9 +202,18 @@ CHECKS: tuple[tuple[str, Callable[[Health, Mapping[str, Any]], Crossing | None]]
     (
         "kl",
         _above(
-            "kl",
+            "kl_sampler",
             "kl_high",
-            "the policy is {value:.3g} nats per token away from its reference (healthy: up to {bound:g})",
+            "the updates move the policy {value:.3g} nats per token away from the one that sampled the batch"
+            " (healthy: up to {bound:g})",
+        ),
+    ),
+    (
+        "drift",
+        _above(
+            "kl_start",
+            "drift_high",
+            "the policy is {value:.3g} nats per token away from where the run began (healthy: up to {bound:g})",
         ),
     ),
     (
@@ -218,4 +229,4 @@ CHECKS: tuple[tuple[str, Callable[[Health, Mapping[str, Any]], Crossing | None]]
     ),
     ("no signal", _no_signal),
 )
-AT_ONCE = frozenset({"errors", "not finite"})
+AT_ONCE = frozenset({"errors", "not finite", "drift"})  # drift is measured now and then

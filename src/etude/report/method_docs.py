@@ -1,13 +1,13 @@
 """Pages of the documentation that are made from the recipes and their results:
 
-python -m etude.report.method_docs [FOLDER]        writes recipes.md, claims.md and claims-*.svg (default: docs)
+python -m etude.report.method_docs [FOLDER]        writes them (default: docs)
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from etude.evaluate.transitions import WAYS
 from etude.methods import outside
 from etude.report.claims import UNITS, read, sentence
 from etude.report.method_page import HEADER, facts, rows
+from etude.report.papers import papers_page, table_row
+from etude.report.renamed_page import renamed_page
 
 HELD, NOT_HELD, OPEN = "held", "not held", "not resolved"
 COLOURS = {HELD: "#1a7f4b", NOT_HELD: "#b3261e", OPEN: "#6b7280"}
@@ -27,14 +29,14 @@ Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 def recipes_page() -> str:
     """All recipes of the package, as `etude recipes` prints them."""
     found = [f for f in facts() if f["topic"] != outside.TOPIC]
-    cells = [_row(HEADER), _row(["---"] * len(HEADER)), *(_row(row) for row in rows(found))]
+    cells = [table_row(HEADER), table_row(["---"] * len(HEADER)), *(table_row(row) for row in rows(found))]
     return "\n".join(
         [
             "# Recipes",
             "",
             "Made by `python -m etude.report.method_docs` from the recipes themselves. `etude recipes NAME` prints one in full.",
-            "`n`: number in the catalogue of methods. `confidence`: what the description was built from. `tests`: numbers",
-            "worked by hand and reductions, beside the laws that run over every recipe. `claim`: see [claims](claims.md).",
+            "`year`: of [the paper](papers.md). `confidence`: what the description was built from. `tests`: numbers worked by hand",
+            "and reductions, beside the laws that run over every recipe. `claim`: see [claims](claims.md).",
             "",
             *cells,
             "",
@@ -50,7 +52,7 @@ def claims_page(results: Results) -> str:
         "Made by `python -m etude.report.method_docs` from results alone. Every claim is a method against its baseline at equal",
         "compute, on the same problems, over several seeds; settings stand in `bench/claims.toml` and were committed before",
         "the runs. *Held*: the 95 % interval excludes zero on the claimed side and the effect is as large as was asked for.",
-        "*Not held*: an effect of that size is excluded. At 95 % each, one claim in forty is held by luck alone.",
+        "*Not held*: an effect of that size is excluded. At 95 % each, one claim in forty holds by chance alone.",
         "A claim that does not hold for a model of 0.7 million weights may hold for a large one.",
         "",
         learned(results),
@@ -65,9 +67,12 @@ def claims_page(results: Results) -> str:
         lines += [_summary(mine), ""]
         if any(_in_points(r) for r in mine.values()):
             lines += [f"![effect and 95 % interval of each method on {place}](claims-{on}.svg)", ""]
-        lines += [_row(("recipe", "claim tested", "outcome", "against", "seeds")), _row(["---"] * 5)]
         lines += [
-            _row(
+            table_row(("recipe", "claim tested", "outcome", "against", "seeds")),
+            table_row(["---"] * 5),
+        ]
+        lines += [
+            table_row(
                 (name, r["says"], sentence(dict(r)), r.get("base", r.get("why", "")), str(r.get("seeds", "")))
             )
             for name, r in mine.items()
@@ -118,9 +123,9 @@ def twice_section(results: Results) -> list[str]:
         "with an empty memory; the tokens are those sampled for an episode with all of its parts. The gain has a 95 % interval",
         "over seeds and problems.",
         "",
-        _row(head + more),
-        _row(["---"] * len(head + more)),
-        *map(_row, table),
+        table_row(head + more),
+        table_row(["---"] * len(head + more)),
+        *map(table_row, table),
         "",
     ]
 
@@ -173,7 +178,12 @@ def picture(results: Mapping[str, Mapping[str, Any]]) -> str:
 def pages(results: Results | None = None) -> dict[str, str]:
     """{file name: content} of all that is made."""
     results = read() if results is None else results
-    made = {"recipes.md": recipes_page(), "claims.md": claims_page(results)}
+    made = {
+        "recipes.md": recipes_page(),
+        "papers.md": papers_page(),
+        "renamed-settings.md": renamed_page(),
+        "claims.md": claims_page(results),
+    }
     for on in PLACES:
         mine = {name: both[on] for name, both in results.items() if on in both}
         if any(_in_points(r) for r in mine.values()):
@@ -192,10 +202,6 @@ def _summary(mine: Mapping[str, Mapping[str, Any]]) -> str:
 
     states = [HELD, NOT_HELD, OPEN, *sorted({r["state"] for r in mine.values()} - {HELD, NOT_HELD, OPEN})]
     return "; ".join(names(state) for state in states) + "."
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def main(folder: Path) -> None:

@@ -20,7 +20,6 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
     paper = recipe.paper
     return {
         "name": recipe.name,
-        "n": recipe.n,
         "topic": recipe.topic,
         "year": paper.year if paper else None,
         "paper": paper.title if paper else None,
@@ -54,16 +53,15 @@ def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     return found
 
 
-HEADER = ("recipe", "topic", "n", "year", "replaces", "confidence", "tests", "claim")
+HEADER = ("recipe", "topic", "year", "replaces", "confidence", "tests", "claim")
 
 
 def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The table's cells, one tuple per recipe, in the order of `HEADER`."""
     cells = []
     for one in found:
-        number = one["n"] if not isinstance(one["n"], list | tuple) else ",".join(map(str, one["n"]))
         claim = sentence(one["claim"]) if one["claimed"] else "-"
-        known = (number or "-", one["year"] or "-", " ".join(one["replaces"]) or "-", one["confidence"])
+        known = (one["year"] or "-", " ".join(one["replaces"]) or "-", one["confidence"])
         cells.append((one["name"], one["topic"], *map(str, known), str(one["tests"]), claim))
     return cells
 
@@ -80,6 +78,7 @@ def one(recipe: dict[str, Any]) -> str:
     lines = [recipe["name"], "", recipe["idea"], ""]
     if recipe["equation"]:
         lines += ["  " + recipe["equation"], ""]
+    lines += [f"Topic: {recipe['topic']}"]
     if recipe["paper"]:
         lines += [f"Paper: {recipe['paper']} ({recipe['year']}) {recipe['url'] or ''}".rstrip()]
     lines += [f"Replaces: {', '.join(f'{s} ({STAGES[s]})' for s in recipe['replaces'])}"]

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.report import data, files
+from etude.files import write_atomically
+from etude.report import data, json_files
 from etude.report.run import RunDirectory, is_run
-from etude.report.server import serve
-
-__all__ = ["build", "comparison_data", "run_data", "serve", "write_report"]
 
 STYLES = ("uplot.min.css", "style.css", "episodes.css")
 SCRIPTS = (
@@ -52,7 +50,7 @@ def write_report(path: str | Path) -> Path:
     else:
         raise UserError(f"'{path}' is neither a run nor a comparison; name a directory that etude wrote")
     target = path / "report.html"
-    files.write_bytes(target, build(content, live=False).encode())
+    write_atomically(target, build(content, live=False))
     return target
 
 
@@ -63,7 +61,7 @@ def run_data(run: RunDirectory, episode_bytes: int) -> dict[str, Any]:
 
 def read_results(path: Path) -> dict[str, Any]:
     """The results of the comparison at `path`. Raises UserError when they lack what makes them quotable."""
-    results = files.read_json(path / "results.json")
+    results = json_files.read_json(path / "results.json")
     lacks = [name for name in RESULT_NEEDS if not isinstance(results, dict) or name not in results]
     if lacks:
         raise UserError(
@@ -122,7 +120,7 @@ def _inert(value: Any) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError):  # something that JSON has no word for
-        return _inert(files.plain(value))
+        return _inert(json_files.plain(value))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

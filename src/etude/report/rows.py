@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from etude.report.files import to_json
+from etude.report.json_files import to_json
 from etude.types import Array, Episode, Group, Signal
 
 Decode = Callable[[Array], str]

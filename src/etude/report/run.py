@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etude.errors import UserError
-from etude.report import files, rows
+from etude.files import write_atomically, writing
+from etude.report import json_files, rows
 from etude.report.suspects import COLUMNS, suspects
 from etude.types import Group, Signal
 
@@ -66,11 +67,11 @@ class RunDirectory:
         if foreign:
             raise UserError(f"'{path}' is not empty and not a run (it holds '{foreign[0]}')")
         _remove(path, OWN)
-        with files.writing(path):
+        with writing(path):
             (path / "episodes").mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
-        files.write_json(path / "card.json", card)
-        files.write_json(path / "config.json", config)
+        json_files.write_json(path / "card.json", card)
+        json_files.write_json(path / "config.json", config)
         return cls(path)
 
     @classmethod
@@ -98,10 +99,10 @@ class RunDirectory:
         episodes = rows.table(step, signals, groups, decode, self._pieces)
         sink = pa.BufferOutputStream()
         pq.write_table(episodes, sink, compression="zstd")
-        with files.writing(self.path / "episodes"):
+        with writing(self.path / "episodes"):
             (self.path / "episodes").mkdir(exist_ok=True)
-        files.write_bytes(self.episode_file(step), sink.getvalue().to_pybytes())
-        files.append_line(self.path / "metrics.jsonl", {**metrics, "step": step})
+        write_atomically(self.episode_file(step), sink.getvalue().to_pybytes())
+        json_files.append_line(self.path / "metrics.jsonl", {**metrics, "step": step})
 
     def write_eval(self, result: Mapping[str, Any]) -> None:
         """Records one evaluation; `result` must hold its `step`."""
@@ -118,8 +119,8 @@ class RunDirectory:
     def truncate(self, step: int) -> None:
         """Forgets everything after `step`, and whatever was half-written. What stays keeps its bytes."""
         for name in LINES:
-            files.keep_lines(self.path / name, lambda row: _within(row, step))
-        with files.writing(self.path):
+            json_files.keep_lines(self.path / name, lambda row: _within(row, step))
+        with writing(self.path):
             for beside in [*self.path.glob(".*.tmp"), *self.path.glob("episodes/.*.tmp")]:
                 beside.unlink(missing_ok=True)
             for number in self.steps():
@@ -129,26 +130,26 @@ class RunDirectory:
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         if not isinstance(row.get("step"), int):
             raise ValueError(f"a line of {name} needs the step it belongs to; got {row.get('step')!r}")
-        files.append_line(self.path / name, row)
+        json_files.append_line(self.path / name, row)
 
     # reading
 
     @property
     def config(self) -> dict[str, Any]:
-        return dict(files.read_json(self.path / "config.json"))
+        return dict(json_files.read_json(self.path / "config.json"))
 
     @property
     def card(self) -> dict[str, Any]:
-        return dict(files.read_json(self.path / "card.json"))
+        return dict(json_files.read_json(self.path / "card.json"))
 
     def metrics(self) -> list[dict[str, Any]]:
-        return files.read_lines(self.path / "metrics.jsonl")
+        return json_files.read_lines(self.path / "metrics.jsonl")
 
     def evals(self) -> list[dict[str, Any]]:
-        return files.read_lines(self.path / "evals.jsonl")
+        return json_files.read_lines(self.path / "evals.jsonl")
 
     def findings(self) -> list[dict[str, Any]]:
-        return files.read_lines(self.path / "findings.jsonl")
+        return json_files.read_lines(self.path / "findings.jsonl")
 
     def steps(self) -> list[int]:
         """The steps whose episodes are on disk, in order."""
@@ -204,7 +205,7 @@ def _foreign(path: Path, own: Collection[str]) -> list[str]:
 
 def _remove(path: Path, names: Iterable[str]) -> None:
     """Deletes the run's own entries, the plan first: a run half deleted is no longer one."""
-    with files.writing(path):
+    with writing(path):
         for name in ["config.json", *sorted(names)]:
             entry = path / name
             if entry.is_dir() and not entry.is_symlink():

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from etude.errors import UserError
-from etude.report import data, files
+from etude.report import data, json_files, page
 from etude.report.run import RunDirectory, is_run
 
 DEPTH = 4  # folders below the served one in which runs are looked for
@@ -60,7 +60,7 @@ class Library:
         line: dict[str, Any] = {"name": name, "kind": "run" if is_run(path) else "comparison"}
         try:
             if line["kind"] == "comparison":
-                results = files.read_json(path / "results.json")
+                results = json_files.read_json(path / "results.json")
                 return {**line, "verdict": results.get("verdict"), "arms": len(results.get("arms") or [])}
             run = RunDirectory(path)
             metrics, evals = run.metrics(), data.evaluations(run.evals())["shown"]
@@ -152,8 +152,6 @@ class Handler(BaseHTTPRequestHandler):
         raise KeyError(what)
 
     def _page(self, name: str | None) -> None:
-        from etude.report import page
-
         content: dict[str, Any] = {"kind": "home", "name": self.library.root.name}
         if name is not None:
             path = self.library.find(name)
@@ -165,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, page.build(content, live=True).encode(), "text/html; charset=utf-8")
 
     def _json(self, value: Any) -> None:
-        body = json.dumps(files.plain(value), allow_nan=False, separators=(",", ":")).encode()
+        body = json.dumps(json_files.plain(value), allow_nan=False, separators=(",", ":")).encode()
         self._send(HTTPStatus.OK, body, "application/json")
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:

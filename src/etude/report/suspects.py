@@ -19,7 +19,7 @@ def suspects(episodes: pa.Table, name: str, most: int = MOST) -> list[str]:
         rows = [row for row in rows if row["stop"] == "length"]
     if name in ("length explosion", "truncation"):
         rows.sort(key=lambda row: -sum(row["sampled"]))
-    elif name in ("entropy rise", "kl", "gap", "clip", "not finite"):
+    elif name in ("entropy rise", "kl", "drift", "gap", "clip", "not finite"):
         rows.sort(key=_mean_logp)
     elif name == "entropy collapse":
         rows.sort(key=lambda row: -_mean_logp(row))

@@ -28,7 +28,7 @@ SHOWN: tuple[tuple[str, str, str], ...] = (  # metric, its name on the screen, i
     ("signal", "signal", "%"),
     ("length", "length", "tokens"),
     ("entropy", "entropy", "nats"),
-    ("kl", "KL", "nats"),
+    ("kl_start", "KL from start", "nats"),
     ("gap", "gap", "nats"),
     ("tokens_per_second", "speed", "tokens/s"),
 )

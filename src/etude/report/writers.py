@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etude.errors import UserError, nearest
-from etude.report import files
+from etude.report import json_files
 
 
 class Writer(Protocol):
@@ -79,5 +79,5 @@ def writers(names: str, run: Path) -> list[Writer]:
     for name in wanted:
         if name not in KNOWN:
             raise UserError(f"there is no metrics writer '{name}'{nearest(name, KNOWN)}")
-    config = files.read_json(run / "config.json") if (run / "config.json").exists() else {}
+    config = json_files.read_json(run / "config.json") if (run / "config.json").exists() else {}
     return [KNOWN[name](run, config) for name in wanted]

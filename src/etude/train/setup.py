@@ -189,7 +189,9 @@ def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any
         "recipe": recipe.name,
         "settings": dict(settings.__dict__),
         "stages": stages,
-        "methods": outside.hashes(plan.recipe),  # files of the user's that the recipe was read from
+        "methods": outside.hashes(plan.recipe)
+        if isinstance(plan.recipe, str)
+        else {},  # files of the user's that the recipe was read from
     }
 
 

@@ -12,11 +12,12 @@ const CURVES = [
     ["length", "Length", "sampled tokens per episode", number],
     ["truncated", "Truncated", "episodes cut at the length limit", percent],
     ["entropy", "Entropy", "nats per token; towards zero it always says the same", number],
-    ["kl", "KL", "nats per token away from the reference", number],
+    ["kl_start", "KL from the start", "nats per token away from the starting weights, on fixed tokens", number],
   ]],
   ["Whether the update can be trusted", [
     ["gap", "Sampler gap", "mean |log p sampler − log p trainer|, nats per token", number],
     ["grad_norm", "Gradient norm", "before clipping", number],
+    ["kl_sampler", "KL from the sampler", "nats per token away from the policy that sampled the batch", number],
     ["clip", "Clipped", "share of tokens whose ratio was clipped", percent],
     ["errors", "Checker errors", "share of episodes that could not be judged", percent],
   ]],

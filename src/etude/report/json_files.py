@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside and renamed, or appended as one line.
+"""JSON files, and files of one JSON object a line that are appended to.
 
 A line counts once its newline is on disk. A process killed in the middle of one leaves a torn tail, which
 readers ignore and the next append removes.
@@ -10,47 +10,17 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-
-FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns an operating system's refusal to write `path` into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise UserError(
-                f"the disk is full: '{path}' could not be written (what was there before is intact);"
-                " free some space and resume the run"
-            ) from error
-        raise UserError(f"'{path}' could not be written: {error.strerror or error}") from error
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Puts `data` at `path` in one move. On failure whatever was there stays. Raises UserError."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with writing(path):
-        try:
-            with beside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+from etude.files import write_atomically, writing
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_bytes(path, (to_json(value, indent=2) + "\n").encode())
+    """Puts `value` at `path` in one move. Raises UserError."""
+    write_atomically(path, to_json(value, indent=2) + "\n")
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
@@ -126,7 +96,7 @@ def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
             kept.append(line)
     data = b"".join(kept)
     if data != path.read_bytes():
-        write_bytes(path, data)
+        write_atomically(path, data)
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
