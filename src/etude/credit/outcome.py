@@ -1,4 +1,4 @@
-"""Credit from the outcomes of all groups of a step."""
+"""Advantages from what an episode scored by itself, without comparing it with others."""
 
 from __future__ import annotations
 
@@ -24,15 +24,6 @@ def outcome(right: float, wrong: float) -> Credit:
         return [constant(e, advantage) for e, advantage in judged if advantage]
 
     return credit
-
-
-def assigned(groups: Sequence[Group], advantages: Sequence[Array]) -> list[Signal]:
-    """One advantage per episode, f64[G] for each group, on all of its sampled tokens."""
-    return [
-        constant(episode, float(advantage))
-        for group, row in zip(groups, advantages, strict=True)
-        for episode, advantage in zip(group.episodes, row, strict=True)
-    ]
 
 
 def scores(groups: Sequence[Group], names: str) -> list[Array]:
