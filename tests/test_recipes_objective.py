@@ -29,7 +29,7 @@ from etude.recipe import AuxiliaryModel
 from etude.rollout.group_rollout import GroupRollout
 from etude.testing.examples import example_advantages, example_group
 from etude.train.step import Learner, Update
-from etude.types import Request, Verdict
+from etude.types import Request, Signal, Verdict
 from test_laws import close
 
 # ---- means of this file -------------------------------------------------------------------------------------------
@@ -318,6 +318,62 @@ def at(filter: Replay, state: dict, groups, where, drawn: int):
     filter.load_state_dict(state)
     where.drawn = drawn
     return filter(groups, where)
+
+
+# ---- what the losses report -------------------------------------------------------------------------------------------
+
+
+def reported(name: str, ratio, advantage, settings: dict | None = None, **extras) -> dict[str, list[float]]:
+    """Each metric of the assembled objective, a number a token, where the policy has moved by `ratio` since sampling."""
+    episode = example_group([1.0], [len(ratio) + 1]).episodes[0]  # a first token has no log-probability
+    led = {n: np.array([0.0, *values], np.float32) for n, values in extras.items()}
+    batch = pack([Signal(episode, np.array([0.0, *advantage], np.float32), extras=led)])
+    logp = batch.behaviour.double() + torch.tensor([1.0, *ratio], dtype=torch.float64).log()
+    heads = {"value": torch.full((len(logp), 1), 0.5, dtype=torch.float64)}
+    found = {}
+    for term in build(find(name), settings or {})[1]["objective"].terms:
+        loss = term.loss(Outputs(logp, torch.ones_like(logp), heads), batch)
+        found |= loss[1] if isinstance(loss, tuple) else {}
+    return {n: row[1:].tolist() for n, row in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "clipped"),
+    [
+        ("grpo", [1, 0, 0, 0, 0, 1]),  # praise that has risen enough, blame that has fallen enough
+        ("rec", [1, 0, 0, 0, 0, 1]),
+        ("cispo", [0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_clip_and_ratio_are_reported_as_they_are(name: str, clipped: list[int]) -> None:
+    found = reported(name, (1.5, 1.1, 0.5, 1.5, 0.9, 0.5), (1, 1, 1, -1, -1, -1))
+    assert found["clip"] == clipped
+    assert found["ratio"] == pytest.approx([1.5, 1.1, 0.5, 1.5, 0.9, 0.5])
+
+
+def test_sequence_ratio_and_clipped_weight_are_reported_as_they_are() -> None:
+    within = reported("gspo", (2.0, 1.00035**2 / 2), (1, 1))
+    assert within["ratio"] == pytest.approx([1.00035] * 2)
+    assert within["clip"] == [0, 0], "1.00035 is within 1.0004"
+    assert reported("gspo", (1.0005,), (1,))["clip"] == [1]
+    assert reported("gspo", (1.0005,), (-1,))["clip"] == [0]
+    assert reported("gspo", (0.99965,), (-1,))["clip"] == [1], "beyond 0.9997"
+    assert reported("cispo", (6.0, 4.0), (1, 1))["clip"] == [1, 0]
+
+
+def test_the_kl_is_reported_as_it_is() -> None:
+    """k3 = r - 1 - log r with r = start / policy: 2 - 1 - log 2 where the start is twice as likely."""
+    extras = {"reference": (-1 + np.log(2), -1 - np.log(2), -1)}
+    found = reported("grpo", (1.0, 1.0, 1.0), (1, 1, 1), {"objective.kl_weight": 0.1}, **extras)
+    assert found["kl_reference"] == pytest.approx([1 - np.log(2), np.log(2) - 0.5, 0], abs=1e-6)
+
+
+def test_the_other_metrics_are_reported_as_they_are() -> None:
+    found = reported("ppo", (1.0,), (1,), values=(0.5,), returns=(1.0,))
+    assert (found["value"], found["value_error"]) == ([0.5], [0.125])
+    assert reported("nft", (1.5,), (-0.25,), rate=(0.25,))["negative_ratio"] == pytest.approx([5 / 6])
+    assert reported("topr", (0.5,), (-1,))["taper"] == pytest.approx([0.5])
+    assert reported("tea_rl", (1.0,), (1,), bonus=(0.1,))["exact_entropy"] == [1.0]
 
 
 # ---- normalisation ----------------------------------------------------------------------------------------------------

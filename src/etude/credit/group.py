@@ -1,19 +1,20 @@
 """Advantages from the rewards of a group: every token of an episode gets the episode's advantage.
 
 Notation: r_i is the reward of episode i of a group, the G episodes of one task. Advantages are numbers, never
-differentiated. `advantage(baseline, scale)` is the credit stage of every method that only chooses what is subtracted
-from a reward and what divides the difference.
+differentiated. `advantage(baseline, scale)` is the credit stage of every method that only chooses what is
+subtracted from a reward and what divides the difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from etude.settings import Setting
+from etude.stages import Context
 from etude.stages import Credit as Credit
 from etude.types import Array, Episode, Group, Signal
 
@@ -103,7 +104,7 @@ def whitened(
 def each(advantages: Callable[[Array], Array]) -> Credit:
     """Credit that looks at the rewards of one group at a time: f64[G] -> f64[G]."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context | None = None) -> list[Signal]:
         return assigned(groups, [advantages(group.rewards) for group in groups])
 
     return credit
@@ -131,7 +132,7 @@ def advantage(
                whitened       (A - mean A) / (std A + 1e-8) over the tokens of all groups (REINFORCE++, arXiv 2501.03262)
     """
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context | None = None) -> list[Signal]:
         rewards = [group.rewards for group in groups]
         advantages = [BASELINES[baseline](r) for r in rewards]
         if scale == "group std":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from etude.credit.group import Credit, constant
 from etude.errors import UserError, nearest
 from etude.settings import Setting
+from etude.stages import Context
 from etude.types import Array, Group, Signal
 
 Names = Annotated[str, Setting("scores that are credited, joined by +")]
@@ -19,7 +20,7 @@ def outcome(right: float, wrong: float) -> Credit:
     """`right` for reward 1, `wrong` for reward 0, and the line between them. An episode of advantage 0 is left
     out altogether: it counts in no denominator."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context | None = None) -> list[Signal]:
         judged = [(e, wrong + (right - wrong) * e.reward) for g in groups for e in g.episodes]
         return [constant(e, advantage) for e, advantage in judged if advantage]
 

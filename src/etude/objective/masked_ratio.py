@@ -1,5 +1,7 @@
-"""REINFORCE on data of older policies, with PPO's clip read as a mask: which tokens keep their gradient is decided by
-the ratio rho = pi_theta(y_t) / pi_old(y_t) and the sign of the advantage, and rho itself need not weigh anything."""
+"""REINFORCE on data of older policies, with PPO's clip read as a mask: which tokens keep their gradient is
+decided by the ratio rho = pi_theta(y_t) / pi_old(y_t) and the sign of the advantage, and rho itself need not
+weigh anything.
+"""
 
 from __future__ import annotations
 

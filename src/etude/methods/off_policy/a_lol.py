@@ -1,8 +1,8 @@
 """A-LoL: offline policy gradient that keeps only what is better than expected.
 
-Baheti et al. (arXiv 2305.14718). Group rollout: attempts of the policy as it was when the run began, an offline data set.
-Credit: A = R - V(x), V a linear head on the frozen start; answers with A <= 0 are left out. Objective: REINFORCE, a whole
-answer weighed by its clipped ratio to the start.
+Baheti et al. (arXiv 2305.14718). Group rollout: attempts of the policy as it was when the run began, an
+offline data set. Credit: A = R - V(x), V a linear head on the frozen start; answers with A <= 0 are left out.
+Objective: REINFORCE, a whole answer weighed by its clipped ratio to the start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """AsymRE: a baseline a little below the mean.
 
-Arnal et al. (arXiv 2506.20520). Filter: groups of the last twenty steps are replayed (as in REC). Credit: the reward minus
-the group's mean minus dV, dV < 0. Objective: REINFORCE as a token mean, without ratio or mask.
+Arnal et al. (arXiv 2506.20520). Filter: groups of the last twenty steps are replayed (as in REC). Credit: the
+reward minus the group's mean minus dV, dV < 0. Objective: REINFORCE as a token mean, without ratio or mask.
 """
 
 from __future__ import annotations

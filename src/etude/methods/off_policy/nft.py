@@ -1,8 +1,8 @@
 """NFT: learn from wrong answers by supervised learning.
 
-Chen et al. (arXiv 2505.18116). Filter: groups of mixed outcomes. Credit: a weight w from the task's pass rate r, written as
-the advantage that the loss amounts to on-policy. Objective: maximum likelihood of right answers under the policy, and of
-wrong answers under the negative policy that pi_old = r pi_+ + (1 - r) pi_- implies.
+Chen et al. (arXiv 2505.18116). Filter: groups of mixed outcomes. Credit: a weight w from the task's pass rate
+r, written as the advantage that the loss amounts to on-policy. Objective: maximum likelihood of right answers
+under the policy, and of wrong answers under the negative policy that pi_old = r pi_+ + (1 - r) pi_- implies.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import log
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from etude.objective.terms import (
 )
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
+from etude.stages import Context
 from etude.testing.examples import example_group
 from etude.types import Array, Group, Signal
 
@@ -53,7 +54,7 @@ def rated(
     """A = w for a right answer, -w r/(1-r) for a wrong one: what the loss amounts to at pi_theta = pi_old. Extras:
     `rate`, the pass rate r of the group, kept away from 0 and 1."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context | None = None) -> list[Signal]:
         signals = []
         for group in groups:
             r = float(np.clip(np.mean([e.correct for e in group.episodes]), rate_margin, 1 - rate_margin))

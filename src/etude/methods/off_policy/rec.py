@@ -1,8 +1,9 @@
 """REC and OPMD: group-relative REINFORCE read as an off-policy method.
 
-Yao et al. (arXiv 2509.24203). Filter: groups of the last twenty steps are replayed. Credit: the reward minus the group's
-mean. Objective, `relative` (`etude.objective.masked_ratio`): REINFORCE without importance weight; REC masks tokens whose
-ratio has moved too far (PPO's clip, read as a mask), OPMD pulls the log-ratio back to 0 by its square instead.
+Yao et al. (arXiv 2509.24203). Filter: groups of the last twenty steps are replayed. Credit: the reward minus
+the group's mean. Objective, `relative` (`etude.objective.masked_ratio`): REINFORCE without importance weight;
+REC masks tokens whose ratio has moved too far (PPO's clip, read as a mask), OPMD pulls the log-ratio back to
+0 by its square instead.
 """
 
 from __future__ import annotations

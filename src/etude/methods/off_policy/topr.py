@@ -1,7 +1,8 @@
 """TOPR: off-policy REINFORCE that needs no trust region.
 
-Le Roux et al. (arXiv 2503.14286). Filter: groups of the last steps are replayed. Credit: +1 - c for a right answer, -1 - c
-for a wrong one. Objective: REINFORCE; wrong answers are weighed by the ratio of the whole answer, at most 1.
+Le Roux et al. (arXiv 2503.14286). Filter: groups of the last steps are replayed. Credit: +1 - c for a right
+answer, -1 - c for a wrong one. Objective: REINFORCE; wrong answers are weighed by the ratio of the whole
+answer, at most 1.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """BNPO: advantages divided by a Beta density that follows the policy.
 
-Xiao et al. (arXiv 2506.02864). Credit: A_i = (r_i - p) / f_Beta(p; alpha, beta), p the mean reward of the group; alpha and
-beta are fitted at every step, by moments, to the p of all its groups. Objective: PPO's clipped surrogate with dual clip,
-summed over an answer. A fixed density gives REINFORCE (alpha = beta = 1) and GRPO (alpha = beta = 3/2).
+Xiao et al. (arXiv 2506.02864). Credit: A_i = (r_i - p) / f_Beta(p; alpha, beta), p the mean reward of the
+group; alpha and beta are fitted at every step, by moments, to the p of all its groups. Objective: PPO's
+clipped surrogate with dual clip, summed over an answer. A fixed density gives REINFORCE (alpha = beta = 1)
+and GRPO (alpha = beta = 3/2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import gamma
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from scipy.special import betaln, xlog1py, xlogy
@@ -19,6 +20,7 @@ from etude.credit.outcome import Names, scores
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
+from etude.stages import Context
 from etude.types import Array, Group, Signal
 
 
@@ -44,7 +46,7 @@ def beta_normalised(
 ) -> Credit:
     """A_i = (r_i - p) / max(f_Beta(p), 1e-6). Of several scores in [0, 1], each has its own fit, and A is the mean."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context | None = None) -> list[Signal]:
         played = [g for g in groups if g.episodes]
         if not played:
             return []

@@ -1,6 +1,7 @@
 """CISPO: the importance weight is clipped, and no token loses its gradient.
 
-MiniMax-M1 (arXiv 2506.13585). Credit: GRPO's. Objective: REINFORCE, each token weighed by its detached, clipped ratio.
+MiniMax-M1 (arXiv 2506.13585). Credit: GRPO's. Objective: REINFORCE, each token weighed by its detached,
+clipped ratio.
 """
 
 from __future__ import annotations

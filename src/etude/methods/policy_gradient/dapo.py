@@ -1,8 +1,8 @@
 """DAPO: GRPO with four changes for long answers.
 
-Yu et al. (arXiv 2503.14476). Reward: a soft punishment near the length limit. Filter: groups whose rewards are all equal
-are drawn anew (dynamic sampling, `mixed_only`). Credit: GRPO's. Objective: the clipped surrogate with more room upwards
-("clip-higher"), as a mean over all tokens.
+Yu et al. (arXiv 2503.14476). Reward: a soft punishment near the length limit. Filter: groups whose rewards
+are all equal are drawn anew (dynamic sampling, `mixed_only`). Credit: GRPO's. Objective: the clipped
+surrogate with more room upwards ("clip-higher"), as a mean over all tokens.
 """
 
 from __future__ import annotations

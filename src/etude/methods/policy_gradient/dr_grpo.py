@@ -1,8 +1,8 @@
 """Dr. GRPO: GRPO without its two biases.
 
-Liu et al. (arXiv 2503.20783). Credit: A_i = r_i - mean r, not divided by the group's standard deviation, which favours
-very easy and very hard tasks. Objective: the clipped surrogate divided by a constant, not by the answer's own length,
-which favours long wrong answers.
+Liu et al. (arXiv 2503.20783). Credit: A_i = r_i - mean r, not divided by the group's standard deviation,
+which favours very easy and very hard tasks. Objective: the clipped surrogate divided by a constant, not by
+the answer's own length, which favours long wrong answers.
 """
 
 from __future__ import annotations

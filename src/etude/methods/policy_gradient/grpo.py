@@ -2,11 +2,11 @@
 
 DeepSeekMath (Shao et al., arXiv 2402.03300). It stands on two pieces of the shared vocabulary:
 
-- credit, `advantage(baseline="group mean", scale="group std")`: A_i = (r_i - mean r) / (std r + 1e-4), mean and std over
-  the G answers to one task, the same number on every token of answer i (`etude.credit.group`).
-- objective, `clipped`: -min(rho_t A_i, clip(rho_t, 1 - e, 1 + e) A_i), rho_t = pi_theta(y_t) / pi_old(y_t), as a mean over
-  the tokens of an answer, then over answers (mean="episode"); plus kl_weight x KL(pi_theta || pi_start), as the k3
-  estimate r - 1 - log r with r = pi_start / pi_theta (`etude.objective.policy`).
+- credit, `advantage(baseline="group mean", scale="group std")`: A_i = (r_i - mean r) / (std r + 1e-4), mean
+  and std over the G answers to one task, the same number on every token of answer i (`etude.credit.group`).
+- objective, `clipped`: -min(rho_t A_i, clip(rho_t, 1 - e, 1 + e) A_i), rho_t = pi_theta(y_t) / pi_old(y_t),
+  as a mean over the tokens of an answer, then over answers (mean="episode"); plus kl_weight x KL(pi_theta ||
+  pi_start), as the k3 estimate r - 1 - log r with r = pi_start / pi_theta (`etude.objective.policy`).
 """
 
 from math import log

@@ -1,7 +1,7 @@
 """GSPO: one importance ratio per answer.
 
-Zheng et al. (arXiv 2507.18071). Credit: GRPO's. Objective: the clipped surrogate with the geometric mean of an answer's
-token ratios in the place of each of them, so that an answer is clipped, or not, as a whole.
+Zheng et al. (arXiv 2507.18071). Credit: GRPO's. Objective: the clipped surrogate with the geometric mean of
+an answer's token ratios in the place of each of them, so that an answer is clipped, or not, as a whole.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """TEA-RL and Entropy-SFT (Light-IF): entropy is kept at the tokens where it would collapse.
 
-Wang et al. (arXiv 2508.03178). TEA-RL. Credit: GRPO's advantage, and per token a weight of its entropy, larger where a high
-probability meets a high advantage. Objective: PPO's clipped surrogate with wide bounds and dual clip, minus the weighted
-exact entropy. Entropy-SFT. Credit: imitation of only those tokens whose cross-entropy is large compared with the policy's
-entropy there.
+Wang et al. (arXiv 2508.03178). TEA-RL. Credit: GRPO's advantage, and per token a weight of its entropy,
+larger where a high probability meets a high advantage. Objective: PPO's clipped surrogate with wide bounds
+and dual clip, minus the weighted exact entropy. Entropy-SFT. Credit: imitation of only those tokens whose
+cross-entropy is large compared with the policy's entropy there.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import exp
+from types import SimpleNamespace
 from typing import Annotated
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from etude.channels import writes
@@ -27,7 +29,7 @@ from etude.objective.terms import Objective
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.examples import example_group
+from etude.testing.examples import example_episode, example_group
 from etude.types import Array, Group, Signal
 
 # ---- TEA-RL ---------------------------------------------------------------------------------------------------------
@@ -188,6 +190,17 @@ def surprising(
     return credit
 
 
+def example_kept() -> Array:
+    """Weights of a solution of four tokens with CE = 3, 2, 1, 1 and H = 3, 0, 1, 0 of which half are to be trained on."""
+    said = Outputs(-torch.tensor([3.0, 2, 1, 1]), torch.tensor([3.0, 0, 1, 0]), {})
+    context = SimpleNamespace(rows=lambda signals, read, needs: [read(said).numpy()])
+    solution = example_episode(1.0, range(4))
+    shown = replace(solution.spans[0], tag="demonstration", sampled=False, logp=None)
+    group = Group(solution.task, (), demonstrations=(replace(solution, spans=(shown,)),))
+    (signal,) = ENTROPY_SFT.stages["credit"].but(trained_share=0.5).build("credit")([group], context)
+    return signal.weights["imitation"]
+
+
 ENTROPY_SFT = Recipe(
     name="entropy_sft",
     base=SFT,
@@ -201,6 +214,7 @@ ENTROPY_SFT = Recipe(
     stages={"credit": stage(surprising)},
     claim="The policy's entropy stays higher than after SFT at equal training accuracy.",
     examples=(
+        ByHand("CE - 0.8 H = 0.6, 2, 0.2, 1: the second and the fourth", example_kept, [0, 1, 0, 1]),
         ByHand(
             "half of four, over two answers",
             lambda: np.concatenate(largest([np.array([3.0, 1]), np.array([2.0, 0])], 0.5)),

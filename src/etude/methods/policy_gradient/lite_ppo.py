@@ -1,7 +1,7 @@
 """Lite PPO: two techniques are enough.
 
-Liu et al. (arXiv 2508.08221). Credit: the group's mean as baseline, the standard deviation of all rewards of the batch as
-scale. Objective: PPO's clipped surrogate as a mean over tokens.
+Liu et al. (arXiv 2508.08221). Credit: the group's mean as baseline, the standard deviation of all rewards of
+the batch as scale. Objective: PPO's clipped surrogate as a mean over tokens.
 """
 
 from etude.credit.group import advantage

@@ -1,8 +1,8 @@
 """W-REINFORCE, PSR and NSR: what right answers teach and what wrong ones teach, told apart.
 
-Zhu et al. (arXiv 2506.01347). Credit: a fixed positive advantage for right answers, a fixed negative one for wrong answers,
-no baseline; a weight of 0 leaves the answers out. Objective: PPO's clipped surrogate, a mean over tokens. PSR keeps right
-answers only, NSR wrong ones only, W-REINFORCE both, the right ones at a tenth.
+Zhu et al. (arXiv 2506.01347). Credit: a fixed positive advantage for right answers, a fixed negative one for
+wrong answers, no baseline; a weight of 0 leaves the answers out. Objective: PPO's clipped surrogate, a mean
+over tokens. PSR keeps right answers only, NSR wrong ones only, W-REINFORCE both, the right ones at a tenth.
 """
 
 from __future__ import annotations

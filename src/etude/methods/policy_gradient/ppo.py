@@ -1,9 +1,10 @@
 """PPO: a value head on the policy's trunk, generalised advantage estimation, the clipped surrogate.
 
-Schulman et al. (arXiv 1707.06347; GAE: 1506.02438). Credit, `value_baseline` (`etude.credit.baseline`): GAE over the
-tokens of an answer, whose reward comes with the last one, whitened over the batch; the returns A_t + V_t and the values
-travel along as extras. Objective, `clipped_with_value` (`etude.objective.policy`): the clipped surrogate plus c times half
-the clipped squared error of the value. Update: two passes over each batch.
+Schulman et al. (arXiv 1707.06347; GAE: 1506.02438). Credit, `value_baseline` (`etude.credit.baseline`): GAE
+over the tokens of an answer, whose reward comes with the last one, whitened over the batch; the returns A_t +
+V_t and the values travel along as extras. Objective, `clipped_with_value` (`etude.objective.policy`): the
+clipped surrogate plus c times half the clipped squared error of the value. Update: two passes over each
+batch.
 """
 
 from types import SimpleNamespace

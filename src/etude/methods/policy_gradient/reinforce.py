@@ -1,7 +1,8 @@
 """REINFORCE with the group's mean reward as baseline: make what was better than average likelier.
 
-Williams (1992). Credit: A_i = r_i - mean of r over the answers to the same task. Objective: -A_i sum_t log pi(y_it), mean
-over answers. Nothing is clipped and no ratio enters, so it is exact only for answers of the present policy.
+Williams (1992). Credit: A_i = r_i - mean of r over the answers to the same task. Objective: -A_i sum_t log
+pi(y_it), mean over answers. Nothing is clipped and no ratio enters, so it is exact only for answers of the
+present policy.
 """
 
 from math import log

@@ -1,7 +1,8 @@
 """REINFORCE++: rewards normalised over the whole batch, PPO's clip, no critic.
 
-Hu et al. (arXiv 2501.03262). Credit: the reward itself, minus the mean and over the standard deviation of all tokens of
-the batch (`advantage(baseline="off", scale="whitened")`). Objective: PPO's clipped surrogate, a mean over tokens.
+Hu et al. (arXiv 2501.03262). Credit: the reward itself, minus the mean and over the standard deviation of all
+tokens of the batch (`advantage(baseline="off", scale="whitened")`). Objective: PPO's clipped surrogate, a
+mean over tokens.
 """
 
 from etude.credit.group import advantage

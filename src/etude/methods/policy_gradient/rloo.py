@@ -1,7 +1,8 @@
 """RLOO: REINFORCE with the mean reward of the other answers as baseline.
 
-Ahmadian et al. (arXiv 2402.14740). Credit: A_i = r_i - mean of r over the other answers to the same task, which the answer
-itself does not influence, so the gradient is unbiased. Objective: that of REINFORCE, a whole answer as one action.
+Ahmadian et al. (arXiv 2402.14740). Credit: A_i = r_i - mean of r over the other answers to the same task,
+which the answer itself does not influence, so the gradient is unbiased. Objective: that of REINFORCE, a whole
+answer as one action.
 """
 
 from math import log

@@ -1,8 +1,8 @@
 """T1: many hot samples, an entropy bonus, and an anchor that follows the policy.
 
-Hou et al. (arXiv 2501.11651). Reward: answers that repeat themselves or do not end are punished. Credit: RLOO's advantage
-minus the log-ratio to an anchor, a moving average of the policy. Objective: REINFORCE as a token mean, minus
-entropy_weight times the exact entropy. Sampling at temperature 1.2.
+Hou et al. (arXiv 2501.11651). Reward: answers that repeat themselves or do not end are punished. Credit:
+RLOO's advantage minus the log-ratio to an anchor, a moving average of the policy. Objective: REINFORCE as a
+token mean, minus entropy_weight times the exact entropy. Sampling at temperature 1.2.
 """
 
 from __future__ import annotations

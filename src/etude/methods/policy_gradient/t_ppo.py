@@ -1,8 +1,9 @@
 """T-PPO: do not wait for long answers; learn from the part that is there.
 
-Fan et al. (arXiv 2506.15050). Curriculum: tasks with open answers first. Group rollout: the next window of every answer.
-Reward: 0 until an answer is closed. Credit: extended GAE, which takes the value after the last token of an open answer to
-be the last value seen; the policy learns the tokens of this window, the value closed answers only. Objective: PPO's.
+Fan et al. (arXiv 2506.15050). Curriculum: tasks with open answers first. Group rollout: the next window of
+every answer. Reward: 0 until an answer is closed. Credit: extended GAE, which takes the value after the last
+token of an open answer to be the last value seen; the policy learns the tokens of this window, the value
+closed answers only. Objective: PPO's.
 """
 
 from __future__ import annotations

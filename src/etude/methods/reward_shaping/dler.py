@@ -1,15 +1,16 @@
 """DLER and DA-DLER: the bluntest length penalty, with the optimisation mended around it.
 
-Liu et al. (arXiv 2510.15110). Reward: nothing for an answer that is longer than allowed. Filter: groups of mixed reward;
-DA-DLER first holds easy tasks to a shorter limit. Credit: the group's mean as baseline, then whitened over the tokens of
-the batch. Objective: PPO's clipped surrogate with more room upwards and dual clip, a mean over tokens.
+Liu et al. (arXiv 2510.15110). Reward: nothing for an answer that is longer than allowed. Filter: groups of
+mixed reward; DA-DLER first holds easy tasks to a shorter limit. Credit: the group's mean as baseline, then
+whitened over the tokens of the batch. Objective: PPO's clipped surrogate with more room upwards and dual
+clip, a mean over tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from etude.objective.policy import clipped
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
-from etude.stages import Filter, Reward
+from etude.stages import Context, Filter, Reward
 from etude.testing.examples import example_episode, example_group
 from etude.types import Array, Episode, Group
 
@@ -56,7 +57,7 @@ def by_difficulty(
         easy = one.rewards.mean() > easy_above
         return shortened(one, easy_limit * one.episodes[0].notes["limit"]) if easy else one
 
-    def filter(groups: Sequence[Group], context: Any = None) -> list[Group]:
+    def filter(groups: Sequence[Group], context: Context | None = None) -> list[Group]:
         return mixed_only()([held(g) for g in groups], context)
 
     return filter

@@ -1,9 +1,10 @@
 """Dynamic reward weighting: several rewards, whose weights, or whose common factor, follow the training.
 
-Lu et al. (arXiv 2509.11452). Reward: accuracy, conciseness and format. Credit, dynamic_rewards: GRPO's advantage of the
-weighted sum; before each update, weight moves to the rewards whose policy gradient agrees with the sum of all. Credit,
-hypervolume_rewards: the mean of the rewards, times a factor that grows with the hypervolume by which this step extends
-what was reached before. Objective: PPO's clipped surrogate, a mean over tokens.
+Lu et al. (arXiv 2509.11452). Reward: accuracy, conciseness and format. Credit, dynamic_rewards: GRPO's
+advantage of the weighted sum; before each update, weight moves to the rewards whose policy gradient agrees
+with the sum of all. Credit, hypervolume_rewards: the mean of the rewards, times a factor that grows with the
+hypervolume by which this step extends what was reached before. Objective: PPO's clipped surrogate, a mean
+over tokens.
 """
 
 from __future__ import annotations
