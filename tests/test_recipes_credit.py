@@ -14,7 +14,7 @@ import toys
 import worlds_of_letters as letters
 from etude import seeds
 from etude.batch import pack
-from etude.credit.group import constant
+from etude.credit.group import advantage, constant
 from etude.methods import build, find
 from etude.methods.preference.t_reg import contrasted_pairs, regularised
 from etude.methods.process_credit.pav import prover_progress, value
@@ -22,7 +22,6 @@ from etude.methods.process_credit.prime import implicit_outcome, process_advanta
 from etude.methods.process_credit.spa_rl import estimate_progress, executable, turn_ends
 from etude.methods.process_credit.spae import accuracy, potential
 from etude.methods.process_credit.text2grad import against_reference, read_critique, token_marks
-from etude.methods.reward_shaping.dler import batch_whitened
 from etude.models.tiny import tiny_directory
 from etude.objective.preference import implicit_rewards, pairs_of
 from etude.rollout.basic import retry
@@ -232,7 +231,7 @@ def test_without_its_terms_spae_is_reinforce_plus_plus_with_a_group_baseline() -
     )
     mixed = stages["filter"](groups, where)
     assert all(e.notes["cuts"] for g in mixed for e in g.episodes if e.sampled.sum() > 1)
-    ours, theirs = stages["credit"](mixed, where), batch_whitened()(mixed)
+    ours, theirs = stages["credit"](mixed, where), advantage(scale="whitened")(mixed)
     for a, b in zip(ours, theirs, strict=True):
         assert np.allclose(a.advantage, b.advantage, atol=1e-5)
     assert any(np.abs(s.advantage).max() > 0.1 for s in ours)
@@ -295,9 +294,8 @@ def test_an_untrained_reward_model_says_nothing() -> None:
     stages, where, groups = setting("prime", {"credit.whiten": False, "credit.outcome": 1})
     where.auxiliary["reference"] = toys.TablePolicy(0)
     signals = stages["credit"](groups, where)
-    from etude.credit.group import others_mean
 
-    for a, b in zip(signals, others_mean()(groups), strict=True):
+    for a, b in zip(signals, advantage("leave one out")(groups), strict=True):
         assert np.allclose(a.advantage, b.advantage, atol=1e-6)
 
 

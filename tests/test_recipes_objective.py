@@ -12,7 +12,7 @@ import torch
 import toys
 from etude import seeds
 from etude.batch import pack
-from etude.credit.group import constant, others_mean, standardised
+from etude.credit.group import advantage, constant, standardised
 from etude.curriculum.replay import Replay
 from etude.errors import UserError
 from etude.methods import build, find
@@ -20,7 +20,6 @@ from etude.methods.imitation.ditto import sentences
 from etude.methods.off_policy.a_lol import estimate_value, whole_answer
 from etude.methods.off_policy.topr import shifted
 from etude.methods.policy_gradient.bnpo import beta_density, beta_normalised
-from etude.methods.policy_gradient.reinforce_pp import raw
 from etude.methods.policy_gradient.t1 import repeats
 from etude.methods.policy_gradient.t_ppo import OPEN, RUNNING, Unfinished, egae
 from etude.methods.process_credit.oreal import estimate_token_reward
@@ -31,7 +30,7 @@ from etude.rollout.group_rollout import GroupRollout
 from etude.testing.examples import example_advantages, example_group
 from etude.testing.laws import close
 from etude.train.step import Learner, Update
-from etude.types import Request, Verdict
+from etude.types import Request, Signal, Verdict
 
 # ---- means of this file -------------------------------------------------------------------------------------------
 
@@ -98,26 +97,26 @@ def parallel(a: torch.Tensor, b: torch.Tensor) -> bool:
 # ---- the laws, with the options that the defaults leave out ----------------------------------------------------------
 
 VARIANTS = {
-    "dler by group": ("dler", {"credit.over": "group"}),
-    "nft, one ratio per answer": ("nft", {"objective.whole": True, "credit.weight": "odds"}),
+    "dler by group": ("dler", {"credit.scale": "group std"}),
+    "nft, one ratio per answer": ("nft", {"objective.whole": True, "credit.task_weight": "odds"}),
     "topr per token, tapered on both sides": ("topr", {"objective.per_token": True, "objective.both": True}),
     "rec in a ring": (
         "rec",
-        {"objective.mask": "ring", "objective.importance": True, "objective.temperature": 1.0},
+        {"objective.mask": "ring", "objective.importance": True, "objective.advantage_temperature": 1.0},
     ),
     "rec balanced": ("rec", {"objective.mask": "two-side", "credit.balance": True}),
     "ditto on loops": ("ditto", {"credit.share": 1.0, "credit.ends": "+=", "credit.length": 12}),
     "ditto, one-sided": ("ditto", {"credit.share": 1.0, "credit.ends": "+=", "objective.one_sided": True}),
     "masked thought with holes": ("masked_thought", {"credit.warmup": 0.0, "credit.random": 0.5}),
     "guide, pooled": ("guide", {"credit.pooled": True}),
-    "t1, whitened": ("t1", {"credit.whiten": True, "credit.beta": 0.5}),
+    "t1, whitened": ("t1", {"credit.whiten": True, "credit.anchor_weight": 0.5}),
     "t_ppo in a long window": ("t_ppo", {"group_rollout.window": 1.0, "credit.whiten": False}),
     "a_lol": ("a_lol", {}),
     "a_lol on traces, by priority": (
         "a_lol",
-        {"group_rollout.traces": True, "credit.priority": True, "objective.weight": "token"},
+        {"group_rollout.traces": True, "credit.priority": True, "objective.importance_unit": "token"},
     ),
-    "a_lol with KL": ("a_lol", {"objective.weight": "off", "objective.beta": 0.1}),
+    "a_lol with KL": ("a_lol", {"objective.importance_unit": "off", "objective.kl_weight": 0.1}),
     "oreal": ("oreal", {}),
     "oreal, all answers": ("oreal", {"credit.keep": 0, "credit.weigh": False}),
     "bnpo, three scores": ("bnpo", {"credit.names": "reward+reward"}),
@@ -168,7 +167,9 @@ def test_a_step_goes_the_right_way(case: str) -> None:
 @pytest.mark.parametrize("drift", [0.05, 0.2, 0.5])
 def test_rec_with_one_side_and_importance_is_grpo_without_std(drift: float) -> None:
     mine = toys.gradient(toys.lesson("rec", {"objective.importance": True}, drift=drift))
-    theirs = toys.gradient(toys.lesson("grpo", {"credit.std": False, "objective.mean": "token"}, drift=drift))
+    theirs = toys.gradient(
+        toys.lesson("grpo", {"credit.scale": "off", "objective.mean": "token"}, drift=drift)
+    )
     assert close(mine, theirs)
     unweighted = toys.gradient(toys.lesson("rec", drift=drift))
     assert not close(unweighted, theirs, 1e-3)
@@ -195,7 +196,7 @@ def test_opmd_is_one_step_on_the_consistency_of_pairs() -> None:
 
 
 def test_topr_by_the_formula_on_stale_data() -> None:
-    lesson, _ = prepared("topr", {"credit.baseline": 0.25}, drift=0.3)
+    lesson, _ = prepared("topr", {"credit.reward_shift": 0.25}, drift=0.3)
 
     def formula(out: Outputs, batch):
         total, episodes = torch.zeros(()), answers(batch)
@@ -210,7 +211,7 @@ def test_topr_by_the_formula_on_stale_data() -> None:
 
 def test_topr_forgets_wrong_answers_that_the_policy_would_not_give() -> None:
     """Without right answers, the gradient fades where the policy has moved away; REINFORCE's does not."""
-    lesson, _ = prepared("topr", {"credit.baseline": 1.0})
+    lesson, _ = prepared("topr", {"credit.reward_shift": 1.0})
     assert all(s.advantage.max() <= 0 for s in lesson.signals)
     near = toys.gradient(lesson).norm()
     stale = [replace(s, episode=older(s.episode, by=5.0)) for s in lesson.signals]
@@ -247,7 +248,8 @@ def older(episode, by: float):
 
 def test_topr_on_policy_is_reinforce_of_plus_and_minus_one() -> None:
     lesson, groups = prepared("topr")
-    plain = toys.Lesson(build(find("reinforce"))[1], lesson.context, raw(0.5)(groups, None))
+    bare = [constant(e, e.reward - 0.5) for g in groups for e in g.episodes]
+    plain = toys.Lesson(build(find("reinforce"))[1], lesson.context, bare)
     assert close(toys.gradient(lesson), 2 * toys.gradient(plain))
 
 
@@ -255,9 +257,9 @@ def test_topr_on_policy_is_reinforce_of_plus_and_minus_one() -> None:
 def test_nft_by_the_formula_on_stale_data(whole: bool) -> None:
     settings = {
         "objective.whole": whole,
-        "objective.floor": 0.9,
+        "objective.ratio_floor": 0.9,
         "objective.negative": 0.5,
-        "objective.length": 1.0,
+        "objective.length_divisor": 1.0,
     }
     lesson, groups = prepared("nft", settings, drift=0.1)
     rate = {g.task.key: np.clip(np.mean([e.correct for e in g.episodes]), 0.02, 0.98) for g in groups}
@@ -280,7 +282,7 @@ def test_nft_by_the_formula_on_stale_data(whole: bool) -> None:
 
 
 def test_nft_without_wrong_answers_is_rft() -> None:
-    settings = {"objective.negative": 0.0, "credit.weight": "1"}
+    settings = {"objective.negative": 0.0, "credit.task_weight": "1"}
     mine = toys.gradient(toys.lesson("nft", settings, drift=0.2))
     theirs = toys.gradient(toys.lesson("rft", {"credit.distinct": False, "objective.mean": "sum"}, drift=0.2))
     assert parallel(mine, theirs)
@@ -316,6 +318,62 @@ def at(filter: Replay, state: dict, groups, where, drawn: int):
     filter.load_state_dict(state)
     where.drawn = drawn
     return filter(groups, where)
+
+
+# ---- what the losses report -------------------------------------------------------------------------------------------
+
+
+def reported(name: str, ratio, advantage, settings: dict | None = None, **extras) -> dict[str, list[float]]:
+    """Each metric of the assembled objective, a number a token, where the policy has moved by `ratio` since sampling."""
+    episode = example_group([1.0], [len(ratio) + 1]).episodes[0]  # a first token has no log-probability
+    led = {n: np.array([0.0, *values], np.float32) for n, values in extras.items()}
+    batch = pack([Signal(episode, np.array([0.0, *advantage], np.float32), extras=led)])
+    logp = batch.behaviour.double() + torch.tensor([1.0, *ratio], dtype=torch.float64).log()
+    heads = {"value": torch.full((len(logp), 1), 0.5, dtype=torch.float64)}
+    found = {}
+    for term in build(find(name), settings or {})[1]["objective"].terms:
+        loss = term.loss(Outputs(logp, torch.ones_like(logp), heads), batch)
+        found |= loss[1] if isinstance(loss, tuple) else {}
+    return {n: row[1:].tolist() for n, row in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "clipped"),
+    [
+        ("grpo", [1, 0, 0, 0, 0, 1]),  # praise that has risen enough, blame that has fallen enough
+        ("rec", [1, 0, 0, 0, 0, 1]),
+        ("cispo", [0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_clip_and_ratio_are_reported_as_they_are(name: str, clipped: list[int]) -> None:
+    found = reported(name, (1.5, 1.1, 0.5, 1.5, 0.9, 0.5), (1, 1, 1, -1, -1, -1))
+    assert found["clip"] == clipped
+    assert found["ratio"] == pytest.approx([1.5, 1.1, 0.5, 1.5, 0.9, 0.5])
+
+
+def test_sequence_ratio_and_clipped_weight_are_reported_as_they_are() -> None:
+    within = reported("gspo", (2.0, 1.00035**2 / 2), (1, 1))
+    assert within["ratio"] == pytest.approx([1.00035] * 2)
+    assert within["clip"] == [0, 0], "1.00035 is within 1.0004"
+    assert reported("gspo", (1.0005,), (1,))["clip"] == [1]
+    assert reported("gspo", (1.0005,), (-1,))["clip"] == [0]
+    assert reported("gspo", (0.99965,), (-1,))["clip"] == [1], "beyond 0.9997"
+    assert reported("cispo", (6.0, 4.0), (1, 1))["clip"] == [1, 0]
+
+
+def test_the_kl_is_reported_as_it_is() -> None:
+    """k3 = r - 1 - log r with r = start / policy: 2 - 1 - log 2 where the start is twice as likely."""
+    extras = {"reference": (-1 + np.log(2), -1 - np.log(2), -1)}
+    found = reported("grpo", (1.0, 1.0, 1.0), (1, 1, 1), {"objective.kl_weight": 0.1}, **extras)
+    assert found["kl_reference"] == pytest.approx([1 - np.log(2), np.log(2) - 0.5, 0], abs=1e-6)
+
+
+def test_the_other_metrics_are_reported_as_they_are() -> None:
+    found = reported("ppo", (1.0,), (1,), values=(0.5,), returns=(1.0,))
+    assert (found["value"], found["value_error"]) == ([0.5], [0.125])
+    assert reported("nft", (1.5,), (-0.25,), rate=(0.25,))["negative_ratio"] == pytest.approx([5 / 6])
+    assert reported("topr", (0.5,), (-1,))["taper"] == pytest.approx([0.5])
+    assert reported("tea_rl", (1.0,), (1,), bonus=(0.1,))["exact_entropy"] == [1.0]
 
 
 # ---- normalisation ----------------------------------------------------------------------------------------------------
@@ -491,7 +549,7 @@ def test_masked_thought_with_nothing_but_holes_sees_the_question_only() -> None:
 
 
 def test_entropy_sft_keeps_the_tokens_whose_loss_exceeds_their_uncertainty() -> None:
-    lesson, _ = prepared("entropy_sft", {"credit.share": 0.5})
+    lesson, _ = prepared("entropy_sft", {"credit.trained_share": 0.5})
     sft = prepared("sft")[0].signals
     batch = pack(sft)
     out = lesson.policy.score(batch, frozenset({"entropy"}))
@@ -506,7 +564,7 @@ def test_entropy_sft_keeps_the_tokens_whose_loss_exceeds_their_uncertainty() -> 
 
 
 def test_tea_rl_by_the_formula() -> None:
-    lesson, _ = prepared("tea_rl", {"credit.alpha": 3.0, "credit.most": 1.0})
+    lesson, _ = prepared("tea_rl", {"credit.tea_alpha": 3.0, "credit.bonus_bound": 1.0})
 
     def formula(out: Outputs, batch):
         on, a = batch.sampled, batch.advantage
@@ -523,7 +581,7 @@ def test_tea_rl_by_the_formula() -> None:
 
 def test_tea_rl_with_uniform_weights_is_a_plain_entropy_bonus() -> None:
     """alpha = length and no covariance: coefficient 1."""
-    lesson, _ = prepared("tea_rl", {"objective.weight": 1.0})
+    lesson, _ = prepared("tea_rl", {"objective.entropy_weight": 1.0})
     flat = [
         replace(
             s, advantage=np.zeros_like(s.advantage), extras={"bonus": s.episode.sampled.astype(np.float32)}
@@ -537,7 +595,7 @@ def test_tea_rl_with_uniform_weights_is_a_plain_entropy_bonus() -> None:
 
 
 def test_t1_pulls_towards_an_anchor_that_follows() -> None:
-    _, stages = build(find("t1"), {"credit.beta": 1.0, "credit.momentum": 0.75})
+    _, stages = build(find("t1"), {"credit.anchor_weight": 1.0, "credit.momentum": 0.75})
     policy = toys.TablePolicy()
     where = toys.context(policy)
     groups = toys.play(stages, policy, [toys.task(i) for i in range(3)])
@@ -546,7 +604,7 @@ def test_t1_pulls_towards_an_anchor_that_follows() -> None:
     signals = stages["credit"](groups, where)
     for name, parameter in anchor.parameters():
         assert torch.allclose(parameter, 0.75 * before[name] + 0.25 * policy.state_dict()[name])
-    plain = others_mean()(groups, None)
+    plain = advantage("leave one out")(groups, None)
     logp = where.rows(plain, lambda out: out.logp, policy=anchor)
     for mine, bare, reference in zip(signals, plain, logp, strict=True):
         on = mine.episode.sampled
@@ -557,16 +615,18 @@ def test_t1_pulls_towards_an_anchor_that_follows() -> None:
 
 def test_t1_without_memory_has_no_pull() -> None:
     """m = 0: the anchor is the policy."""
-    _, stages = build(find("t1"), {"credit.beta": 1.0, "credit.momentum": 0.0})
+    _, stages = build(find("t1"), {"credit.anchor_weight": 1.0, "credit.momentum": 0.0})
     policy = toys.TablePolicy()
     where = toys.context(policy)
     groups = toys.play(stages, policy, [toys.task(i) for i in range(3)])
-    for mine, bare in zip(stages["credit"](groups, where), others_mean()(groups, None), strict=True):
+    for mine, bare in zip(
+        stages["credit"](groups, where), advantage("leave one out")(groups, None), strict=True
+    ):
         np.testing.assert_allclose(mine.advantage, bare.advantage, atol=1e-5)
 
 
 def test_t1_punishes_repetition_and_what_does_not_end() -> None:
-    _, stages = build(find("t1"), {"reward.size": 2, "reward.most": 2})
+    _, stages = build(find("t1"), {"reward.run_length": 2, "reward.max_repeats": 2})
     scored = {
         name: stages["reward"](replace(example_group([1.0], [n]).episodes[0], stop=stop))["reward"]
         for name, n, stop in (("fine", 6, "end"), ("cut off", 6, "length"))
@@ -580,7 +640,7 @@ def test_t1_punishes_repetition_and_what_does_not_end() -> None:
 
 
 def test_dynamic_rewards_move_with_their_share_of_the_gradient() -> None:
-    lesson, groups = prepared("dynamic_rewards", {"credit.rate": 0.0})
+    lesson, groups = prepared("dynamic_rewards", {"credit.weight_rate": 0.0})
     credit, where = lesson.stages["credit"], lesson.context
     np.testing.assert_allclose(np.exp(credit.log_w), 1 / 3)
     before = where.policy.state_dict()
@@ -634,7 +694,7 @@ def test_oreal_with_whole_weights_is_reinforce_with_a_leave_one_out_baseline() -
     lesson, groups = prepared("oreal", settings)
     plain = {
         id(s.episode): 2 * float(s.advantage.sum() / s.episode.sampled.sum())
-        for s in others_mean()(groups, None)
+        for s in advantage("leave one out")(groups, None)
     }
 
     def formula(out: Outputs, batch):
@@ -707,7 +767,7 @@ def test_a_lol_learns_from_the_start_and_its_value_from_a_frozen_trunk() -> None
 
 
 def test_a_lol_without_value_and_weight_clones_the_right_answers() -> None:
-    settings = {"credit.baseline": False, "objective.weight": "off"}
+    settings = {"credit.subtract_value": False, "objective.importance_unit": "off"}
     lesson, groups = prepared("a_lol", settings, drift=0.2)
     _, stages = build(find("rft"), {"credit.distinct": False, "objective.mean": "sum"})
     theirs = toys.Lesson(stages, lesson.context, stages["credit"](groups, None))
@@ -715,7 +775,7 @@ def test_a_lol_without_value_and_weight_clones_the_right_answers() -> None:
 
 
 def test_a_lol_judges_the_traces_it_is_given() -> None:
-    settings = {"group_rollout.traces": True, "credit.baseline": False}
+    settings = {"group_rollout.traces": True, "credit.subtract_value": False}
     lesson, groups = prepared(
         "a_lol", settings, tasks=[toys.task(0, only_seven), toys.task(1, only_seven, reference="8")]
     )
@@ -739,7 +799,7 @@ def only_seven(answer: str) -> Verdict:
 
 
 def test_a_lol_by_the_formula_on_data_of_the_start() -> None:
-    lesson, _ = prepared("a_lol", {"credit.baseline": False, "objective.epsilon": 0.5}, drift=0.3)
+    lesson, _ = prepared("a_lol", {"credit.subtract_value": False, "objective.weight_clip": 0.5}, drift=0.3)
 
     def formula(out: Outputs, batch):
         total, episodes = torch.zeros(()), answers(batch)
@@ -799,7 +859,7 @@ def test_t_ppo_goes_on_where_it_stopped() -> None:
             if not open_:
                 assert episode.correct == toys.coin(policy.renderer.decode(np.array(words))).correct
                 closed.append(name)
-        pool.observe(groups, signals)
+        pool.observe(groups, signals, where)
         carried = [task for waiting, es in pool.waiting for task in (waiting, *(e.task for e in es))]
         assert not any(RUNNING in task.meta for task in carried), "no answer drags its past along"
         again = Unfinished()
@@ -823,6 +883,6 @@ def test_t_ppo_takes_the_last_value_for_what_is_not_there_yet() -> None:
 
 
 def test_examples_are_what_they_say() -> None:
-    assert example_advantages(raw(), [0.5, 1.0], [0.0]) == [0.5, 1.0, 0.0]
+    assert example_advantages(advantage("off"), [0.5, 1.0], [0.0]) == [0.5, 1.0, 0.0]
     assert repeats(np.array([1, 2]), 3) == 0
     assert [len(s) for s in sentences(np.arange(4), [0, 0, 0, 1])] == [4]

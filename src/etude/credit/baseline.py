@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
-from etude.credit.group import constant, laid, whitened
+from etude.channels import writes
+from etude.credit.group import Credit, constant, laid, whitened
 from etude.settings import Setting
+from etude.stages import Context
 from etude.types import Array, Episode, Group, Signal
 
 Gamma = Annotated[float, Setting("discount per token", low=0, high=1)]
@@ -38,7 +40,7 @@ def terminal(episode: Episode, reward: float) -> Array:
 def token_gae(
     episodes: Sequence[Episode],
     rewards: Sequence[Array],
-    context: Any,
+    context: Context,
     gamma: float,
     lam: float,
     whiten: bool = True,
@@ -55,14 +57,15 @@ def token_gae(
     return whitened(signals) if whiten else signals
 
 
+@writes("policy", extras=("returns", "values"))
 def value_baseline(
     gamma: Gamma = 1.0,
     lam: Lambda = 0.95,
     whiten: Annotated[bool, Setting("whiten advantages over the batch")] = True,
-):
+) -> Credit:
     """GAE over the sampled tokens of an episode; the reward comes with the last one."""
 
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         episodes = [e for g in groups for e in g.episodes]
         return token_gae(episodes, [terminal(e, e.reward) for e in episodes], context, gamma, lam, whiten)
 

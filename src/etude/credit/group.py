@@ -1,20 +1,24 @@
-"""Credit from the outcomes of a group: each token of an episode gets the episode's advantage.
+"""Advantages from the rewards of a group: every token of an episode gets the episode's advantage.
 
-Notation: r_i is the reward of episode i of a group of G; advantages are numbers, never differentiated.
+Notation: r_i is the reward of episode i of a group, the G episodes of one task. Advantages are numbers, never
+differentiated. `advantage(baseline, scale)` is the credit stage of every method that only chooses what is
+subtracted from a reward and what divides the difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from etude.settings import Setting
+from etude.stages import Context
+from etude.stages import Credit as Credit
 from etude.types import Array, Episode, Group, Signal
 
-Credit = Callable[[Sequence[Group], Any], list[Signal]]
+EPSILON = 1e-4  # added to a standard deviation that divides
 
 
 def constant(episode: Episode, advantage: float) -> Signal:
@@ -22,11 +26,23 @@ def constant(episode: Episode, advantage: float) -> Signal:
     return Signal(episode, np.where(episode.sampled, np.float32(advantage), np.float32(0)))
 
 
+def assigned(groups: Sequence[Group], advantages: Sequence[Array]) -> list[Signal]:
+    """One advantage per episode, f64[G] for each group, on all of its sampled tokens."""
+    return [
+        constant(episode, float(advantage))
+        for group, row in zip(groups, advantages, strict=True)
+        for episode, advantage in zip(group.episodes, row, strict=True)
+    ]
+
+
 def laid(where: Array, values: Array | float) -> Array:
     """f32[T]: `values` on the tokens `where` (bool[T]), 0 elsewhere."""
     row = np.zeros(len(where), np.float32)
     row[where] = values
     return row
+
+
+# ---- baselines: f64[G] -> f64[G] ------------------------------------------------------------------------------------
 
 
 def centred(rewards: Array) -> Array:
@@ -40,22 +56,19 @@ def leave_one_out(rewards: Array) -> Array:
     return centred(rewards) * g / (g - 1) if g > 1 else np.zeros(g)
 
 
-def standardised(rewards: Array, epsilon: float = 1e-4) -> Array:
+def standardised(rewards: Array, epsilon: float = EPSILON) -> Array:
     """(r_i - mean) / (std + epsilon), std over the group without Bessel's correction; 0 for equal rewards."""
     return centred(rewards) / (rewards.std() + epsilon) if len(rewards) else rewards
 
 
-def each(advantages: Callable[[Array], Array]) -> Credit:
-    """Credit that looks at one group at a time."""
+BASELINES: dict[str, Callable[[Array], Array]] = {
+    "group mean": centred,
+    "leave one out": leave_one_out,
+    "off": lambda rewards: rewards,
+}
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return [
-            constant(episode, float(advantage))
-            for group in groups
-            for episode, advantage in zip(group.episodes, advantages(group.rewards), strict=True)
-        ]
 
-    return credit
+# ---- scales over the batch ------------------------------------------------------------------------------------------
 
 
 def sampled(signal: Signal) -> Array:
@@ -85,12 +98,51 @@ def whitened(
     ]
 
 
-# ---- stages ------------------------------------------------------------------------------------------
+# ---- stages ---------------------------------------------------------------------------------------------------------
 
 
-def group_mean(std: Annotated[bool, Setting("divide by the group's standard deviation")] = False) -> Credit:
-    return each(standardised if std else centred)
+def each(advantages: Callable[[Array], Array]) -> Credit:
+    """Credit that looks at the rewards of one group at a time: f64[G] -> f64[G]."""
+
+    def credit(groups: Sequence[Group], context: Context | None = None) -> list[Signal]:
+        return assigned(groups, [advantages(group.rewards) for group in groups])
+
+    return credit
 
 
-def others_mean() -> Credit:
-    return each(leave_one_out)
+def advantage(
+    baseline: Annotated[
+        str, Setting("what is subtracted from an episode's reward", choices=tuple(BASELINES))
+    ] = "group mean",
+    scale: Annotated[
+        str,
+        Setting(
+            "what divides: the std of the group's rewards, of all rewards of the batch; whitened: minus the mean and "
+            "over the std of all tokens of the batch",
+            choices=("off", "group std", "batch std", "whitened"),
+        ),
+    ] = "off",
+) -> Credit:
+    """A_i = (r_i - baseline) / scale, on every sampled token of episode i.
+
+    baseline   group mean     mean of r over the group            (REINFORCE, GRPO)
+               leave one out  mean of r over the other episodes   (RLOO, arXiv 2402.14740)
+    scale      group std      std of r over the group + 1e-4      (GRPO, arXiv 2402.03300)
+               batch std      std of r over all groups + 1e-4     (Lite PPO, arXiv 2508.08221)
+               whitened       (A - mean A) / (std A + 1e-8) over the tokens of all groups (REINFORCE++, arXiv 2501.03262)
+    """
+
+    def credit(groups: Sequence[Group], context: Context | None = None) -> list[Signal]:
+        rewards = [group.rewards for group in groups]
+        advantages = [BASELINES[baseline](r) for r in rewards]
+        if scale == "group std":
+            advantages = [
+                a / (r.std() + EPSILON) if len(r) else a for a, r in zip(advantages, rewards, strict=True)
+            ]
+        if scale == "batch std":
+            std = np.concatenate(rewards).std() if rewards else 0.0
+            advantages = [a / (std + EPSILON) for a in advantages]
+        signals = assigned(groups, advantages)
+        return whitened(signals) if scale == "whitened" else signals
+
+    return credit

@@ -1,15 +1,16 @@
-"""Credit from the outcomes of all groups of a step."""
+"""Advantages from what an episode scored by itself, without comparing it with others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from etude.credit.group import Credit, constant
 from etude.errors import UserError, nearest
 from etude.settings import Setting
+from etude.stages import Context
 from etude.types import Array, Group, Signal
 
 Names = Annotated[str, Setting("scores that are credited, joined by +")]
@@ -19,20 +20,11 @@ def outcome(right: float, wrong: float) -> Credit:
     """`right` for reward 1, `wrong` for reward 0, and the line between them. An episode of advantage 0 is left
     out altogether: it counts in no denominator."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context | None = None) -> list[Signal]:
         judged = [(e, wrong + (right - wrong) * e.reward) for g in groups for e in g.episodes]
         return [constant(e, advantage) for e, advantage in judged if advantage]
 
     return credit
-
-
-def assigned(groups: Sequence[Group], advantages: Sequence[Array]) -> list[Signal]:
-    """One advantage per episode, f64[G] for each group, on all of its sampled tokens."""
-    return [
-        constant(episode, float(advantage))
-        for group, row in zip(groups, advantages, strict=True)
-        for episode, advantage in zip(group.episodes, row, strict=True)
-    ]
 
 
 def scores(groups: Sequence[Group], names: str) -> list[Array]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from etude.credit.group import group_mean
+from etude.credit.group import advantage
 from etude.curriculum.filter import everything
 from etude.curriculum.sampler import Uniform
 from etude.errors import UserError, nearest
@@ -27,7 +27,7 @@ DEFAULTS: dict[str, Stage] = {
     "group_rollout": stage(independent),
     "reward": stage(verdict),
     "filter": stage(everything),
-    "credit": stage(group_mean),
+    "credit": stage(advantage),
     "objective": stage(plain),
     "update": stage(Update),
 }

@@ -28,17 +28,20 @@ Dual = Annotated[float | None, Setting("bound on the loss of negative advantages
 Length = Annotated[float, Setting("constant divisor of every episode", "tokens", low=1)]
 ValueClip = Annotated[float | None, Setting("how far a value may move per batch", low=0)]
 ValueWeight = Annotated[float, Setting("weight of the value loss", low=0)]
-Beta = Annotated[float, Setting("weight of the KL to the starting policy", "nats", low=0)]
+KLWeight = Annotated[float, Setting("weight of the KL to the starting policy", "nats", low=0)]
 
 
-def kl_to_start(beta: float) -> Objective:
-    """beta x k3 estimate of KL(pi || pi_ref), token mean; nothing, and no reference model, for beta = 0."""
+def kl_to_start(kl_weight: float) -> Objective:
+    """kl_weight x k3 estimate of KL(pi_theta || pi_ref), token mean, with k3 = r - 1 - log r, r = pi_ref/pi_theta.
+    Nothing, and no reference model, for weight 0."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         kl = k3(out.logp, batch.extras["reference"])
         return kl, {"kl_reference": kl}
 
-    return objective(Term("kl", loss, coefficient=beta), reads={"reference"}) if beta else objective()
+    return (
+        objective(Term("kl", loss, coefficient=kl_weight), reads={"reference"}) if kl_weight else objective()
+    )
 
 
 def plain(mean: MeanOver = "sum") -> Objective:
@@ -51,31 +54,36 @@ def plain(mean: MeanOver = "sum") -> Objective:
 
 
 def clipped(
-    low: Low = 0.2,
-    high: High = 0.2,
+    clip_low: Low = 0.2,
+    clip_high: High = 0.2,
     mean: MeanOver = "episode",
-    dual: Dual = None,
-    beta: Beta = 0.0,
+    dual_clip: Dual = None,
+    kl_weight: KLWeight = 0.0,
 ) -> Objective:
-    """PPO's clipped surrogate, averaged as told, plus beta x KL to the starting policy."""
+    """PPO's clipped surrogate -min(rho_t A_t, clip(rho_t, 1 - clip_low, 1 + clip_high) A_t) (arXiv 1707.06347): no
+    gradient for a token that has already moved past the bound in the direction of its advantage. With `dual_clip`, at
+    most dual_clip |A_t| where A_t < 0 (arXiv 1912.09729). Averaged as told, plus kl_weight x KL to the start."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         ratio = log_ratio(out, batch).exp()
-        cut = clipped_share(ratio, batch.advantage, low, high)
-        return surrogate(ratio, batch.advantage, low, high, dual), {"clip": cut, "ratio": ratio}
+        cut = clipped_share(ratio, batch.advantage, clip_low, clip_high)
+        lost = surrogate(ratio, batch.advantage, clip_low, clip_high, dual_clip)
+        return lost, {"clip": cut, "ratio": ratio}
 
-    return objective(Term("policy", loss, MEANS[mean], proportional=True)) + kl_to_start(beta)
+    return objective(Term("policy", loss, MEANS[mean], proportional=True)) + kl_to_start(kl_weight)
 
 
 def clipped_with_value(
-    low: Low = 0.2,
-    high: High = 0.2,
+    clip_low: Low = 0.2,
+    clip_high: High = 0.2,
     value_clip: ValueClip = 0.2,
     value_weight: ValueWeight = 0.1,
-    beta: Beta = 0.0,
+    kl_weight: KLWeight = 0.0,
 ) -> Objective:
-    """PPO: the clipped surrogate and half the (clipped) squared error of the value head, token means."""
-    base = clipped(low, high, mean="token", beta=beta)
+    """PPO with a value head V (arXiv 1707.06347): the clipped surrogate plus value_weight x 1/2 (V - R)^2, token means.
+    With `value_clip`, the larger of that error and the error of V kept within value_clip of the value predicted when
+    the batch was credited. Extras: `returns` (R), `values` (the old V)."""
+    base = clipped(clip_low, clip_high, mean="token", kl_weight=kl_weight)
 
     def value_loss(out: Outputs, batch: Batch) -> TokenLoss:
         value, returns = out.heads["value"][:, 0], batch.extras["returns"]
@@ -85,4 +93,7 @@ def clipped_with_value(
             error = torch.maximum(error, (old + (value - old).clamp(-value_clip, value_clip) - returns) ** 2)
         return 0.5 * error, {"value": value, "value_error": 0.5 * error}
 
-    return base + objective(Term("value", value_loss, MEANS["token"], coefficient=value_weight), value=1)
+    term = Term("value", value_loss, MEANS["token"], coefficient=value_weight)
+    old = {"values"}
+    read, silent = ({"returns"} | old, set()) if value_clip is not None else ({"returns"}, old)
+    return base + objective(term, extras=read, silent=silent, value=1)

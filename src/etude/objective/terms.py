@@ -105,7 +105,7 @@ class Term:
 @dataclass(frozen=True)
 class Objective:
     """A sum of terms. `needs`: what `models.outputs` must provide beyond log-probabilities: "entropy",
-    "hidden". `reads`: companions whose log-probability of every token stands in `batch.extras`. `heads`:
+    "hidden". `reads`: auxiliary models whose log-probability of every token stands in `batch.extras`. `heads`:
     auxiliary linear heads on the trunk {name: outputs}. `unit`: the smallest piece that a micro-batch may hold
     ("episode" | "group" | "batch"). `corrupt` may change the input tokens of a batch
     (not its targets) before the forward pass; anything random about that is drawn in credit. `extras`: the rows of
@@ -188,9 +188,14 @@ def log_ratio(out: Outputs, batch: Batch, limit: float = 20.0) -> Tensor:
     return torch.where(known, out.logp - batch.behaviour, 0.0).clamp(-limit, limit)
 
 
+def per_answer(log_ratio: Tensor, answer: Tensor) -> Tensor:
+    """f[N]: at each token, the log-ratio of its whole answer; int64[N] `answer` numbers the answers."""
+    return segment_sum(log_ratio, answer)[answer]
+
+
 def surrogate(ratio: Tensor, advantage: Tensor, low: float, high: float, dual: float | None = None) -> Tensor:
     """-min(rho A, clip(rho, 1-low, 1+high) A): PPO's clipped loss (arXiv 1707.06347). `dual` bounds the loss
-    of negative advantages by dual * |A| (arXiv 1912.09729)."""
+    of negative advantages by dual * |A| (dual clip, arXiv 1912.09729)."""
     loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
     if dual is not None:
         loss = torch.where(advantage < 0, torch.minimum(loss, -dual * advantage), loss)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from etude.credit.group import Credit
 from etude.types import Episode, Group, Span, Task, Verdict
 
 
@@ -43,6 +43,6 @@ def example_group(rewards: Sequence[float], lengths: Sequence[int] | None = None
     return Group(EXAMPLE_TASK, tuple(made))
 
 
-def example_advantages(credit: Credit, *rewards: Sequence[float]) -> list[float]:
+def example_advantages(credit: Any, *rewards: Sequence[float]) -> list[float]:
     """The advantage of each attempt, of groups with these rewards."""
     return [float(s.advantage[0]) for s in credit([example_group(r) for r in rewards], None)]

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from etude.credit.group import Credit, standardised
-from etude.credit.outcome import assigned
+from etude.credit.group import Credit, assigned, standardised
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation

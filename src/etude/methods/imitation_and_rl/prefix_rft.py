@@ -110,7 +110,7 @@ def dual_clipped(
     entropy: Entropy = 0.001,
 ) -> Objective:
     """The clipped surrogate, bounded for negative advantages, over a constant length; and an entropy bonus."""
-    return averaged(clipped(low, high, dual=dual), per_constant(length)) + entropy_bonus(entropy)
+    return averaged(clipped(low, high, dual_clip=dual), per_constant(length)) + entropy_bonus(entropy)
 
 
 RECIPE = Recipe(

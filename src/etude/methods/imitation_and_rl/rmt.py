@@ -14,7 +14,7 @@ from etude.credit.group import constant, standardised
 from etude.credit.imitate import imitate, tagged
 from etude.curriculum.sampler import Uniform
 from etude.objective.hybrid import Imitation, imitation
-from etude.objective.policy import Beta, kl_to_start, plain
+from etude.objective.policy import KLWeight, kl_to_start, plain
 from etude.objective.terms import Objective
 from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
@@ -166,7 +166,7 @@ def by_spot(epsilon: Annotated[float, Setting("added to the standard deviation",
     return credit
 
 
-def predict_and_read(next_token: Imitation = 0.1, beta: Beta = 0.0) -> Objective:
+def predict_and_read(next_token: Imitation = 0.1, beta: KLWeight = 0.0) -> Objective:
     """-A log pi (token mean) + beta KL + lambda cross-entropy."""
     return plain("token") + kl_to_start(beta) + imitation(next_token)
 

@@ -1,26 +1,37 @@
-"""A-LoL: offline policy gradient that keeps only what is better than expected."""
+"""A-LoL: offline policy gradient that keeps only what is better than expected.
+
+Baheti et al. (arXiv 2305.14718). Group rollout: attempts of the policy as it was when the run began, an
+offline data set. Credit: A = R - V(x), V a linear head on the frozen start; answers with A <= 0 are left out.
+Objective: REINFORCE, a whole answer weighed by its clipped ratio to the start.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from math import log
+from types import SimpleNamespace
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from etude.batch import Batch
+from etude.channels import writes
+from etude.credit.group import Credit
 from etude.credit.imitate import tagged
 from etude.models.outputs import Outputs
-from etude.objective.off_policy import per_answer
-from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
-from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe
+from etude.objective.policy import KLWeight
+from etude.objective.terms import Objective, Term, TokenLoss, objective, per_answer, sum_per_episode
+from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe
 from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import demonstrate
-from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout, GroupRolloutStage
+from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
 from etude.settings import Setting, stage
-from etude.types import Episode, Group, Signal, Task
+from etude.stages import Context, GroupRolloutStage
+from etude.testing.examples import example_group
+from etude.types import Array, Episode, Group, Signal, Task
 
 
 async def judged_solution(task: Task, conversation: Conversation) -> Episode:
@@ -33,8 +44,7 @@ async def judged_solution(task: Task, conversation: Conversation) -> Episode:
 def by_the_start(
     traces: Annotated[bool, Setting("the tasks' own solutions, judged, are data as well")] = False,
 ) -> GroupRolloutStage:
-    """Attempts of the policy as it was when the run began: an offline data set, read once
-    (A-LoL, arXiv 2305.14718)."""
+    """Attempts of the policy as it was when the run began: an offline data set, read once."""
 
     async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
         written = await replace(rollouts, generator=rollouts.generators["reference"]).plays(
@@ -54,7 +64,7 @@ def whole_answer(episode: Episode) -> Signal:
 
 
 def estimate_value() -> Objective:
-    """(V(x) - R)^2 / 2, V the head "value" at an answer's first token (A-LoL)."""
+    """(V(x) - R)^2 / 2, V the head "value" at an answer's first token."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         return 0.5 * (out.heads["value"][:, 0] - batch.extras["reward"]) ** 2
@@ -62,16 +72,17 @@ def estimate_value() -> Objective:
     return objective(Term("value", loss, weight="first"))
 
 
+@writes("policy", "first", extras=("reward",))
 def above_value(
-    baseline: Annotated[bool, Setting("subtract the start's expected reward V(x)")] = True,
+    subtract_value: Annotated[bool, Setting("subtract the start's expected reward V(x)")] = True,
     priority: Annotated[bool, Setting("draw what is kept anew, in proportion to A")] = False,
-):
+) -> Credit:
     """A = R - V(x); answers with A <= 0 are left out. V is a linear head on the frozen start, which learns from the
-    step's attempts after they were judged by it (A-LoL, arXiv 2305.14718)."""
+    step's attempts after they were judged by it."""
 
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = [whole_answer(e) for g in groups for e in (*g.episodes, *g.demonstrations)]
-        if baseline:
+        if subtract_value:
             critic = context.auxiliary["critic"]
             values = context.rows(signals, lambda out: out.heads["value"][:, 0], policy=critic.policy)
             own = [s for s in signals if not s.episode.demonstration]
@@ -91,31 +102,44 @@ def above_value(
     return credit
 
 
-def clipped_weights(gap: Tensor, answer: Tensor, by: str, epsilon: float) -> Tensor:
-    """clip(pi_theta / pi_ref, 1 - epsilon, 1 + epsilon) of whole answers, of tokens, or 1, from the log-ratio `gap`
-    of each token (A-LoL)."""
-    log_ratio = {"answer": per_answer(gap, answer), "token": gap, "off": torch.zeros_like(gap)}[by]
-    return log_ratio.clamp(-20, 20).exp().clamp(1 - epsilon, 1 + epsilon)
-
-
 def offline(
-    weight: Annotated[str, Setting("importance weight", choices=("answer", "token", "off"))] = "answer",
-    epsilon: Annotated[float, Setting("how far a weight may be from 1", low=0, high=1)] = 0.9,
-    beta: Annotated[float, Setting("weight of log pi - log pi_start", "nats", low=0)] = 0.0,
+    importance_unit: Annotated[
+        str, Setting("what the importance weight is the ratio of", choices=("answer", "token", "off"))
+    ] = "answer",
+    weight_clip: Annotated[float, Setting("how far a weight may be from 1", low=0, high=1)] = 0.9,
+    kl_weight: KLWeight = 0.0,
 ) -> Objective:
-    """-(sg[w] A - beta) log pi_theta(y_t), summed over an answer, mean over answers
-    (A-LoL, arXiv 2305.14718)."""
+    """-(w A - kl_weight) log pi_theta(y_t), summed over an answer, mean over answers;
+    w = sg[clip(pi_theta / pi_ref, 1 - weight_clip, 1 + weight_clip)] of the answer or of the token, or 1."""
+
+    def weights(gap: Tensor, answer: Tensor) -> Tensor:
+        if importance_unit == "answer":
+            gap = per_answer(gap, answer)
+        elif importance_unit == "off":
+            gap = torch.zeros_like(gap)
+        return gap.clamp(-20, 20).exp().clamp(1 - weight_clip, 1 + weight_clip)
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         gap = torch.where(batch.weight("policy") != 0, out.logp - batch.extras["reference"], 0.0).detach()
-        w = clipped_weights(gap, batch.episode, weight, epsilon)
-        return (beta - w * batch.advantage) * out.logp, {"importance": w}
+        w = weights(gap, batch.episode)
+        return (kl_weight - w * batch.advantage) * out.logp, {"importance": w}
 
-    term = Term("policy", loss, sum_per_episode, proportional=not beta)
-    return objective(term, reads={"reference"})
+    term = Term("policy", loss, sum_per_episode, proportional=not kl_weight)
+    return objective(term, reads={"reference"}, silent={"first", "reward"})  # those two are the critic's
 
 
-TWICE, SAME = torch.tensor([1.2, 1.2]).log(), torch.zeros(2, dtype=torch.int64)  # two tokens of one answer
+def credited() -> list[Array]:
+    """Advantages of the answers that are kept of right, wrong, half right, where V(x) = 0.4."""
+    found = SimpleNamespace(
+        auxiliary={"critic": SimpleNamespace(policy=None, learn=lambda *lesson: None)},
+        rows=lambda signals, read, policy: [np.array([0.4, 9.0], np.float32) for _ in signals],
+        step=0,
+        progress=0.0,
+    )
+    credit = RECIPE.stages["credit"].build("credit")
+    return [s.advantage for s in credit([example_group([1.0, 0.0, 0.5], [2, 2, 2])], found)]
+
+
 RECIPE = Recipe(
     name="a_lol",
     n=54,
@@ -134,8 +158,33 @@ RECIPE = Recipe(
     auxiliary={"critic": AuxiliaryModel("copy", lr=0.0, heads={"value": 1})},
     claim="On a noisy set of solutions, keeping A > 0 beats imitating all of them, in fewer steps.",
     examples=(
-        ByHand("of an answer", lambda: clipped_weights(TWICE, SAME, "answer", 0.9), [1.44, 1.44]),
-        ByHand("clipped at 1.3", lambda: clipped_weights(TWICE, SAME, "answer", 0.3), [1.3, 1.3]),
-        ByHand("of tokens", lambda: clipped_weights(TWICE, SAME, "token", 0.3), [1.2, 1.2]),
+        ByHand("rewards 1, 0, 0.5 at V(x) = 0.4: 0.6 and 0.1 are kept", credited, [[0.6, 0.6], [0.1, 0.1]]),
+        OffPolicy(
+            "weights of answers: 1.2 x 1.2 = 1.44; 4 counts as 1.9; 0.05 as 0.1; log pi = -1 + log of the ratio",
+            ratio=(1.2, 1.2, 4.0, 0.05),
+            advantage=(1.0, 1.0, 0.5, 0.5),
+            lengths=(2, 1, 1),
+            extras={"reference": (-1.0, -1.0, -1.0, -1.0)},
+            loss=(-1.44 * (2 * log(1.2) - 2) - 0.95 * (log(4) - 1) - 0.05 * (log(0.05) - 1)) / 3,
+            gradient=(-1.44 / 3, -1.44 / 3, -0.95 / 3, -0.05 / 3),
+        ),
+        OffPolicy(
+            "weights of tokens, within 0.7 and 1.3: 1.2, 1.5, 0.5",
+            ratio=(1.2, 1.5, 0.5),
+            advantage=(1.0, 1.0, 1.0),
+            extras={"reference": (-1.0, -1.0, -1.0)},
+            loss=-1.2 * (log(1.2) - 1) - 1.3 * (log(1.5) - 1) - 0.7 * (log(0.5) - 1),
+            gradient=(-1.2, -1.3, -0.7),
+            settings={"objective.importance_unit": "token", "objective.weight_clip": 0.3},
+        ),
+        OffPolicy(
+            "kl_weight 0.25 is taken off the weighed advantage, so that it makes an answer less likely; no importance weight",
+            ratio=(2.0,),
+            advantage=(1.0,),
+            extras={"reference": (-1.0,)},
+            loss=(0.25 - 1) * (log(2) - 1),
+            gradient=(0.25 - 1,),
+            settings={"objective.importance_unit": "off", "objective.kl_weight": 0.25},
+        ),
     ),
 )

@@ -1,7 +1,13 @@
-"""TOPR: off-policy REINFORCE that needs no trust region."""
+"""TOPR: off-policy REINFORCE that needs no trust region.
+
+Le Roux et al. (arXiv 2503.14286). Filter: groups of the last steps are replayed. Credit: +1 - c for a right
+answer, -1 - c for a wrong one. Objective: REINFORCE; wrong answers are weighed by the ratio of the whole
+answer, at most 1.
+"""
 
 from __future__ import annotations
 
+from math import log
 from typing import Annotated
 
 import torch
@@ -11,19 +17,31 @@ from etude.credit.group import Credit
 from etude.credit.outcome import outcome
 from etude.curriculum.replay import Replay
 from etude.models.outputs import Outputs
-from etude.objective.off_policy import per_answer
-from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, sum_per_episode
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.objective.terms import (
+    Objective,
+    Term,
+    TokenLoss,
+    log_ratio,
+    objective,
+    per_answer,
+    sum_per_episode,
+)
+from etude.recipe import Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.testing.examples import example_advantages
+
+
+def shifted(
+    reward_shift: Annotated[float, Setting("c, subtracted from rewards of +1 and -1", low=-1, high=1)] = 0.0,
+) -> Credit:
+    """1 - c for a right answer, -1 - c for a wrong one."""
+    return outcome(1 - reward_shift, -1 - reward_shift)
 
 
 def tapered(
     both: Annotated[bool, Setting("taper right answers too (truncated importance sampling)")] = False,
     per_token: Annotated[bool, Setting("one ratio per token instead of one per answer")] = False,
 ) -> Objective:
-    """-sg[w] A log pi_theta(y): w = 1 for A >= 0, min(1, pi_theta(y) / mu(y)) for A < 0
-    (TOPR, arXiv 2503.14286)."""
+    """-sg[w] A log pi_theta(y): w = 1 for A >= 0, min(1, pi_theta(y) / mu(y)) for A < 0; mu wrote y."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         ratio = log_ratio(out, batch).detach()
@@ -33,13 +51,6 @@ def tapered(
         return -weight * batch.advantage * out.logp, {"taper": weight}
 
     return objective(Term("policy", loss, sum_per_episode, proportional=True))
-
-
-def shifted(
-    baseline: Annotated[float, Setting("c, subtracted from rewards of +1 and -1", low=-1, high=1)] = 0.0,
-) -> Credit:
-    """1 - c for a right answer, -1 - c for a wrong one."""
-    return outcome(1 - baseline, -1 - baseline)
 
 
 RECIPE = Recipe(
@@ -55,17 +66,36 @@ RECIPE = Recipe(
     "This allows many passes over old data without a KL term.",
     equation="L = - mean_i sg[w_i] R_i log pi(y_i);  w_i = 1 for R_i >= 0, min(1, pi(y_i)/mu(y_i)) for R_i < 0",
     departures=(
-        "the groups of the last 8 steps are replayed evenly (select.steps); the paper's schedule of sampling is not known",
+        "the groups of the last 8 steps are replayed evenly (filter.steps); the paper's schedule of sampling is not known",
     ),
     stages={"filter": stage(Replay), "credit": stage(shifted), "objective": stage(tapered)},
     claim="Over many passes on one fixed batch TOPR keeps improving while plain REINFORCE degenerates.",
     examples=(
-        ByHand("c = 0: plus and minus one", lambda: example_advantages(shifted(), [1, 0]), [1.0, -1.0]),
-        ByHand("c = 0.5: weights 0.5 and 1.5", lambda: example_advantages(shifted(0.5), [1, 0]), [0.5, -1.5]),
+        Credited("c = 0: plus and minus one", [[1.0, 0.0]], [[1.0, -1.0]]),
+        Credited(
+            "c = 0.5: weights 0.5 and 1.5", [[1.0, 0.0]], [[0.5, -1.5]], settings={"credit.reward_shift": 0.5}
+        ),
+        OffPolicy(
+            "wrong: two tokens of ratio 2 x 0.25 weigh 0.5, ratio 3 weighs 1; right: always 1; log pi = -1 + log rho",
+            ratio=(2.0, 0.25, 3.0, 0.25, 3.0),
+            advantage=(-1.0, -1.0, -1.0, 1.0, 1.0),
+            lengths=(2, 1, 1, 1),
+            loss=(0.5 * (log(0.5) - 2) + (log(3) - 1) - (log(0.25) - 1) - (log(3) - 1)) / 4,
+            gradient=(0.5 / 4, 0.5 / 4, 1 / 4, -1 / 4, -1 / 4),
+        ),
+        OffPolicy(
+            "a ratio per token, both signs tapered",
+            ratio=(2.0, 0.25, 0.25, 2.0),
+            advantage=(-1.0, -1.0, 1.0, 1.0),
+            lengths=(2, 2),
+            loss=((log(2) - 1) + 0.25 * (log(0.25) - 1) - 0.25 * (log(0.25) - 1) - (log(2) - 1)) / 2,
+            gradient=(1 / 2, 0.25 / 2, -0.25 / 2, -1 / 2),
+            settings={"objective.per_token": True, "objective.both": True},
+        ),
         Reduction(
             "c = -1 drops the wrong answers and doubles the right ones: RFT",
             "rft",
-            {"credit.baseline": -1.0},
+            {"credit.reward_shift": -1.0},
             {"credit.distinct": False, "objective.mean": "sum"},
             scale=2.0,
         ),

@@ -1,4 +1,9 @@
-"""W-REINFORCE: right answers count a tenth of wrong ones."""
+"""W-REINFORCE, PSR and NSR: what right answers teach and what wrong ones teach, told apart.
+
+Zhu et al. (arXiv 2506.01347). Credit: a fixed positive advantage for right answers, a fixed negative one for
+wrong answers, no baseline; a weight of 0 leaves the answers out. Objective: PPO's clipped surrogate, a mean
+over tokens. PSR keeps right answers only, NSR wrong ones only, W-REINFORCE both, the right ones at a tenth.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,34 @@ from typing import Annotated
 from etude.credit.group import Credit
 from etude.credit.outcome import outcome
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.testing.examples import example_advantages
 
 
 def signed(
     right: Annotated[float, Setting("weight of right answers; 0 leaves them out", low=0)] = 1.0,
     wrong: Annotated[float, Setting("weight of wrong answers; 0 leaves them out", low=0)] = 1.0,
 ) -> Credit:
-    """+right for a right answer, -wrong for a wrong one (arXiv 2506.01347)."""
+    """A = +right for a right answer, -wrong for a wrong one."""
     return outcome(right, -wrong)
+
+
+PRAISE = OffPolicy(
+    "right answers: above the clip, within it, below it; every token counts alike",
+    ratio=(1.5, 1.1, 0.5),
+    advantage=(1.0, 1.0, 1.0),
+    lengths=(1, 2),
+    loss=(-1.2 - 1.1 - 0.5) / 3,
+    gradient=(0, -1.1 / 3, -0.5 / 3),
+)
+BLAME = OffPolicy(
+    "wrong answers: above the clip, within it, below it; every token counts alike",
+    ratio=(1.5, 0.9, 0.5),
+    advantage=(-1.0, -1.0, -1.0),
+    lengths=(1, 2),
+    loss=(1.5 + 0.9 + 0.8) / 3,
+    gradient=(1.5 / 3, 0.9 / 3, 0),
+)
 
 
 W_REINFORCE = Recipe(
@@ -34,7 +56,9 @@ W_REINFORCE = Recipe(
     stages={"credit": stage(signed, right=0.1), "objective": stage(clipped, mean="token")},
     claim="Pass@1 rises as with REINFORCE while pass@k at large k does not fall.",
     examples=(
-        ByHand("right, wrong", lambda: example_advantages(signed(0.1), [1, 0]), [0.1, -1.0]),
+        Credited("no baseline: all right, all wrong", [[1.0, 0], [1.0, 1.0]], [[0.1, -1.0], [0.1, 0.1]]),
+        PRAISE,
+        BLAME,
         Reduction(
             "lambda = 1, summed and on-policy: TOPR, that is REINFORCE with rewards +1 and -1",
             "topr",
@@ -53,9 +77,8 @@ PSR = replace(
     stages={"credit": stage(signed, wrong=0.0), "objective": stage(clipped, mean="token")},
     claim="Pass@1 rises and pass@k at large k falls.",
     examples=(
-        ByHand(
-            "of right, wrong, right", lambda: example_advantages(signed(wrong=0.0), [1, 0, 1]), [1.0, 1.0]
-        ),
+        Credited("of right, wrong, right", [[1.0, 0, 1.0]], [[1.0, 1.0]]),
+        PRAISE,
         Reduction(
             "on-policy it is rejection-sampling fine-tuning", "rft", to_settings={"credit.distinct": False}
         ),
@@ -72,7 +95,8 @@ NSR = replace(
     stages={"credit": stage(signed, right=0.0), "objective": stage(clipped, mean="token")},
     claim="Pass@k at large k stays as high as at the start, because entropy does.",
     examples=(
-        ByHand("of right, wrong, right", lambda: example_advantages(signed(0.0), [1, 0, 1]), [-1.0]),
+        Credited("of right, wrong, right", [[1.0, 0, 1.0]], [[-1.0]]),
+        BLAME,
         Reduction("W-REINFORCE with lambda = 0", "w_reinforce", to_settings={"credit.right": 0.0}),
     ),
 )

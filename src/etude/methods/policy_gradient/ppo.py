@@ -1,12 +1,32 @@
-"""PPO with a value head on the policy's trunk and generalised advantage estimation."""
+"""PPO: a value head on the policy's trunk, generalised advantage estimation, the clipped surrogate.
+
+Schulman et al. (arXiv 1707.06347; GAE: 1506.02438). Credit, `value_baseline` (`etude.credit.baseline`): GAE
+over the tokens of an answer, whose reward comes with the last one, whitened over the batch; the returns A_t +
+V_t and the values travel along as extras. Objective, `clipped_with_value` (`etude.objective.policy`): the
+clipped surrogate plus c times half the clipped squared error of the value. Update: two passes over each
+batch.
+"""
+
+from types import SimpleNamespace
 
 import numpy as np
 
-from etude.credit.baseline import gae, value_baseline
+from etude.credit.baseline import value_baseline
 from etude.objective.policy import clipped_with_value
-from etude.recipe import ByHand, Paper, Recipe
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.settings import stage
+from etude.testing.examples import example_group
 from etude.train.step import Update
+from etude.types import Array
+
+
+def credited(**settings: object) -> list[Array]:
+    """Advantages and returns that the recipe's credit gives to a right answer of three tokens, V = 0.2, 0.4, 0.9."""
+    predicted = SimpleNamespace(rows=lambda signals, read: [np.array([0.2, 0.4, 0.9])])
+    credit = RECIPE.stages["credit"].but(**settings).build("credit")
+    (signal,) = credit([example_group([1.0], [3])], predicted)
+    return [signal.advantage, signal.extras["returns"]]
+
 
 RECIPE = Recipe(
     name="ppo",
@@ -23,14 +43,54 @@ RECIPE = Recipe(
     },
     examples=(
         ByHand(
-            "gamma = lambda = 1: reward minus value",
-            lambda: gae(np.array([0.0, 0, 1]), np.array([0.2, 0.4, 0.9]), 1.0, 1.0)[0],
-            [0.8, 0.6, 0.1],
+            "delta = 0.2, 0.5, 0.1; lambda = 0.95: A_2 = 0.5 + 0.95 x 0.1, A_1 = 0.2 + 0.95 A_2; R = A + V",
+            lambda: credited(whiten=False),
+            [[0.2 + 0.95 * 0.595, 0.595, 0.1], [0.4 + 0.95 * 0.595, 0.995, 1.0]],
         ),
         ByHand(
-            "lambda = 0: the one-step error",
-            lambda: gae(np.array([0.0, 1.0]), np.array([0.5, 0.25]), 1.0, 0.0)[0],
-            [-0.25, 0.75],
+            "gamma = lambda = 1: reward minus value, and the reward as return",
+            lambda: credited(lam=1.0, whiten=False),
+            [[0.8, 0.6, 0.1], [1, 1, 1]],
+        ),
+        ByHand(
+            "gamma = 1/2, lambda = 0: delta_t alone",
+            lambda: credited(gamma=0.5, lam=0.0, whiten=False),
+            [[0.5 * 0.4 - 0.2, 0.5 * 0.9 - 0.4, 1 - 0.9], [0.2, 0.45, 1]],
+        ),
+        ByHand(
+            "whitened: 0.8, 0.6, 0.1 have mean 0.5 and variance 0.26/3; the returns are left as they are",
+            lambda: credited(lam=1.0),
+            [[0.3 / (0.26 / 3) ** 0.5, 0.1 / (0.26 / 3) ** 0.5, -0.4 / (0.26 / 3) ** 0.5], [1, 1, 1]],
+        ),
+        OffPolicy(
+            "praise above the clip, within it, below it; blame above, within, below; V = R costs nothing",
+            ratio=(1.5, 1.1, 0.5, 1.5, 0.9, 0.5),
+            advantage=(1.0, 1.0, 1.0, -1.0, -1.0, -1.0),
+            lengths=(1, 5),
+            heads={"value": (1.0,) * 6},
+            extras={"returns": (1.0,) * 6, "values": (1.0,) * 6},
+            loss=(-1.2 - 1.1 - 0.5 + 1.5 + 0.9 + 0.8) / 6,
+            gradient=(0, -1.1 / 6, -0.5 / 6, 1.5 / 6, 0.9 / 6, 0),
+        ),
+        OffPolicy(
+            "the worse of V and V within 0.2 of the old V, at R = 1: 0.9 from 0.5 counts as 0.7; 0.6 as itself; "
+            "0.3 from 0.8 as itself, not as 0.6",
+            ratio=(1.0, 1.0, 1.0),
+            advantage=(0.0, 0.0, 0.0),
+            heads={"value": (0.9, 0.6, 0.3)},
+            extras={"returns": (1.0, 1.0, 1.0), "values": (0.5, 0.5, 0.8)},
+            loss=0.1 * (0.5 * 0.3**2 + 0.5 * 0.4**2 + 0.5 * 0.7**2) / 3,
+            gradient=(0, 0, 0),
+        ),
+        OffPolicy(
+            "value_weight 1, unclipped: half the squared error",
+            ratio=(1.0,),
+            advantage=(1.0,),
+            heads={"value": (0.9,)},
+            extras={"returns": (1.0,), "values": (0.5,)},
+            loss=-1 + 0.5 * 0.1**2,
+            gradient=(-1,),
+            settings={"objective.value_clip": None, "objective.value_weight": 1.0},
         ),
     ),
 )

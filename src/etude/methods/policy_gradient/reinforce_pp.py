@@ -1,37 +1,14 @@
-"""REINFORCE++: rewards normalised over the whole batch, PPO's clip, no critic."""
+"""REINFORCE++: rewards normalised over the whole batch, PPO's clip, no critic.
 
-from __future__ import annotations
+Hu et al. (arXiv 2501.03262). Credit: the reward itself, minus the mean and over the standard deviation of all
+tokens of the batch (`advantage(baseline="off", scale="whitened")`). Objective: PPO's clipped surrogate, a
+mean over tokens.
+"""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
-
-import numpy as np
-
-from etude.credit.group import Credit, each, whitened
+from etude.credit.group import advantage
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, Paper, Recipe
-from etude.settings import Setting, stage
-from etude.types import Array, Group, Signal
-
-
-def raw(shift: Annotated[float, Setting("subtracted from every reward")] = 0.0) -> Credit:
-    """The reward itself."""
-    return each(lambda rewards: rewards - shift)
-
-
-def batch_normalised() -> Credit:
-    """The reward itself, whitened over all tokens of the batch."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return whitened(raw()(groups, context))
-
-    return credit
-
-
-def normalise(values: Array, epsilon: float = 1e-8) -> Array:
-    """(x - mean) / (std + epsilon)."""
-    return (values - values.mean()) / (values.std() + epsilon)
-
+from etude.recipe import Credited, OffPolicy, Paper, Recipe
+from etude.settings import stage
 
 RECIPE = Recipe(
     name="reinforce_pp",
@@ -46,10 +23,24 @@ RECIPE = Recipe(
     departures=(
         "the KL penalty in the reward is off by default, as its weight is 0 in most runs on checkable tasks",
     ),
-    stages={"credit": stage(batch_normalised), "objective": stage(clipped, mean="token")},
+    stages={
+        "credit": stage(advantage, baseline="off", scale="whitened"),
+        "objective": stage(clipped, mean="token"),
+    },
     examples=(
-        ByHand(
-            "two tokens of reward 1 and two of 0", lambda: normalise(np.array([1.0, 1, 0, 0])), [1, 1, -1, -1]
+        Credited("two tokens of reward 1 and two of 0", [[1.0, 0.0], [1.0, 0.0]], [[1, -1], [1, -1]]),
+        Credited(
+            "the batch's mean, not the group's: 3 of 4 right, mean 3/4, std sqrt(3)/4",
+            [[1.0, 0.0], [1.0, 1.0]],
+            [[3**-0.5, -(3**0.5)], [3**-0.5, 3**-0.5]],
+        ),
+        OffPolicy(
+            "the clip; every token counts alike, whatever its answer's length",
+            ratio=(1.5, 1.1, 0.5, 1.5, 0.9, 0.5),
+            advantage=(1.0, 1.0, 1.0, -1.0, -1.0, -1.0),
+            lengths=(1, 5),
+            loss=(-1.2 - 1.1 - 0.5 + 1.5 + 0.9 + 0.8) / 6,
+            gradient=(0, -1.1 / 6, -0.5 / 6, 1.5 / 6, 0.9 / 6, 0),
         ),
     ),
 )

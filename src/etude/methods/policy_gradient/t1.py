@@ -1,23 +1,31 @@
-"""T1: many hot samples, an entropy bonus, and an anchor that follows the policy."""
+"""T1: many hot samples, an entropy bonus, and an anchor that follows the policy.
+
+Hou et al. (arXiv 2501.11651). Reward: answers that repeat themselves or do not end are punished. Credit:
+RLOO's advantage minus the log-ratio to an anchor, a moving average of the policy. Objective: REINFORCE as a
+token mean, minus entropy_weight times the exact entropy. Sampling at temperature 1.2.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from math import log
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 
-from etude.credit.group import Credit, leave_one_out, others_mean, whitened
+from etude.credit.group import Credit, advantage, whitened
 from etude.credit.kl_penalty import drift
 from etude.objective.entropy import entropy_bonus
 from etude.objective.policy import MeanOver, plain
 from etude.objective.terms import Objective
-from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
+from etude.stages import Context, Reward
+from etude.testing.examples import example_episode
 from etude.types import Array, Episode, Group, Signal
 
 
@@ -28,17 +36,20 @@ def repeats(tokens: Array, size: int) -> int:
 
 
 def tidy(
-    penalty: Annotated[float, Setting("punishment of repetition and of overlong answers", low=0)] = 1.0,
-    size: Annotated[int, Setting("length of a run that counts as repeated", "tokens", low=1)] = 8,
-    most: Annotated[int, Setting("times that a run may occur", low=1)] = 3,
-):
-    """The verdict's reward, minus the penalty for an answer that was cut off or repeats itself
-    (T1, arXiv 2501.11651)."""
+    untidy_penalty: Annotated[
+        float, Setting("punishment of repetition and of overlong answers", low=0)
+    ] = 1.0,
+    run_length: Annotated[int, Setting("length of a run that counts as repeated", "tokens", low=1)] = 8,
+    max_repeats: Annotated[int, Setting("times that a run may occur", low=1)] = 3,
+) -> Reward:
+    """The verdict's reward, minus the penalty for an answer that was cut off or repeats itself."""
 
     def reward(episode: Episode) -> dict[str, float]:
-        untidy = episode.stop == "length" or repeats(episode.tokens[episode.sampled], size) > most
+        untidy = (
+            episode.stop == "length" or repeats(episode.tokens[episode.sampled], run_length) > max_repeats
+        )
         right = verdict()(episode)["reward"]
-        return {"reward": right - penalty * untidy, "verdict": right, "untidy": float(untidy)}
+        return {"reward": right - untidy_penalty * untidy, "verdict": right, "untidy": float(untidy)}
 
     return reward
 
@@ -52,21 +63,24 @@ def follow(anchor: Any, policy: Any, momentum: float) -> None:
 
 
 def anchored(
-    beta: Annotated[float, Setting("weight of log pi - log anchor in the reward", "nats", low=0)] = 0.01,
+    anchor_weight: Annotated[
+        float, Setting("weight of log pi - log anchor in the reward", "nats", low=0)
+    ] = 0.01,
     momentum: Annotated[float, Setting("what the anchor keeps of itself per step", low=0, high=1)] = 0.99,
     whiten: Annotated[bool, Setting("whiten the advantages over the batch")] = False,
 ) -> Credit:
-    """A_it = r_i - mean of the others - beta (log pi_old(y_it) - log pi_anchor(y_it)). The anchor moves first, which is
-    the update after the step before (T1, arXiv 2501.11651)."""
+    """A_it = r_i - mean of the others - anchor_weight (log pi_old(y_it) - log pi_anchor(y_it)). The anchor moves first,
+    which is the update after the step before."""
+    compared = advantage("leave one out")
 
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         anchor = context.auxiliary["reference"]
         follow(getattr(anchor, "policy", anchor), context.policy, momentum)
-        plain = others_mean()(groups, context)
-        gaps = drift([s.episode for s in plain], context)
+        signals = compared(groups, context)
+        gaps = drift([s.episode for s in signals], context)
         signals = [
-            replace(s, advantage=(s.advantage - beta * gap).astype(np.float32))
-            for s, gap in zip(plain, gaps, strict=True)
+            replace(s, advantage=(s.advantage - anchor_weight * gap).astype(np.float32))
+            for s, gap in zip(signals, gaps, strict=True)
         ]
         return whitened(signals) if whiten else signals
 
@@ -74,10 +88,18 @@ def anchored(
 
 
 def exploring(
-    alpha: Annotated[float, Setting("weight of the entropy bonus", low=0)] = 0.001, mean: MeanOver = "token"
+    entropy_weight: Annotated[float, Setting("weight of the entropy bonus", "per nat", low=0)] = 0.001,
+    mean: MeanOver = "token",
 ) -> Objective:
-    """-A_t log pi_theta(y_t) - alpha H_t."""
-    return plain(mean) + entropy_bonus(alpha)
+    """-A_t log pi_theta(y_t) - entropy_weight H_t."""
+    return plain(mean) + entropy_bonus(entropy_weight)
+
+
+def rewarded(tokens: Sequence[int], stop: str = "end") -> float:
+    """The recipe's reward of a right answer, where a run of two tokens may occur twice."""
+    reward = RECIPE.stages["reward"].but(run_length=2, max_repeats=2).build("reward")
+    scored: dict[str, float] = reward(example_episode(1.0, tokens, stop=stop))
+    return scored["reward"]
 
 
 RECIPE = Recipe(
@@ -95,7 +117,7 @@ RECIPE = Recipe(
     departures=(
         "GUESS: the KL penalty is the sampled log-ratio, detached, within the advantage; normalising over the batch is "
         "credit.whiten, off",
-        "GUESS: alpha = 0.001, beta = 0.01, m = 0.99; token mean; no clipping",
+        "GUESS: alpha (entropy_weight) = 0.001, beta (anchor_weight) = 0.01, m = 0.99; token mean; no clipping",
         "attempts per task are the run's own (the paper goes up to 64); its SFT stage is a run of sft before",
     ),
     stages={"reward": stage(tidy), "credit": stage(anchored), "objective": stage(exploring)},
@@ -104,12 +126,29 @@ RECIPE = Recipe(
     confidence="guess",
     claim="More attempts per task at an equal number of updates raise accuracy, and keep the KL lower at equal reward.",
     examples=(
-        ByHand("two attempts: r_1 - r_2", lambda: leave_one_out(np.array([1.0, -1.0])), [2.0, -2.0]),
-        ByHand("1 2 1 2 1: the run 1 2 occurs twice", lambda: repeats(np.array([1, 2, 1, 2, 1]), 2), 2),
+        ByHand(
+            "1 2 1 2 1 is fine, 1 2 1 2 1 2 repeats itself, 1 2 3 was cut off",
+            lambda: [rewarded([1, 2, 1, 2, 1]), rewarded([1, 2, 1, 2, 1, 2]), rewarded([1, 2, 3], "length")],
+            [1 - 0, 1 - 1, 1 - 1],
+        ),
+        OffPolicy(
+            "no ratio, no clip; less 0.001 x the mean entropy; every token counts alike",
+            ratio=(3.0, 1.0, 0.2),
+            advantage=(1.0, 1.0, -0.5),
+            lengths=(1, 2),
+            entropy=(1.0, 2.0, 600.0),
+            loss=(-(-1 + log(3)) - -1 + 0.5 * (-1 + log(0.2))) / 3 - 0.001 * 603 / 3,
+            gradient=(-1 / 3, -1 / 3, 0.5 / 3),
+        ),
         Reduction(
             "without bonus, penalty and anchor it is RLOO",
             "rloo",
-            {"objective.alpha": 0.0, "objective.mean": "sum", "credit.beta": 0.0, "reward.penalty": 0.0},
+            {
+                "objective.entropy_weight": 0.0,
+                "objective.mean": "sum",
+                "credit.anchor_weight": 0.0,
+                "reward.untidy_penalty": 0.0,
+            },
         ),
     ),
 )

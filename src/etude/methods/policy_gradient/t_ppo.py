@@ -1,29 +1,37 @@
-"""T-PPO: do not wait for long answers; learn from the part that is there."""
+"""T-PPO: do not wait for long answers; learn from the part that is there.
+
+Fan et al. (arXiv 2506.15050). Curriculum: tasks with open answers first. Group rollout: the next window of
+every answer. Reward: 0 until an answer is closed. Credit: extended GAE, which takes the value after the last
+token of an open answer to be the last value seen; the policy learns the tokens of this window, the value
+closed answers only. Objective: PPO's.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
 
+from etude.channels import writes
 from etude.credit.baseline import Gamma, gae
-from etude.credit.group import constant, laid, whitened
+from etude.credit.group import Credit, constant, laid, whitened
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.objective.policy import High, Low, ValueClip, ValueWeight, clipped_with_value
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
-from etude.rollout.group_rollout import GroupRollout, GroupRolloutStage, optional_verdict
+from etude.rollout.group_rollout import GroupRollout, optional_verdict
 from etude.settings import Setting, stage
+from etude.stages import Context, GroupRolloutStage, Rollout
+from etude.testing.examples import example_episode
 from etude.types import Array, Episode, Group, Request, Signal, Task
 
-OPEN = "window"
-
-
-RUNNING = "running"
+OPEN = "window"  # Episode.stop of an answer that is not finished
+RUNNING = "running"  # key of Task.meta: the open answers of a task
 
 
 class Unfinished:
@@ -32,7 +40,7 @@ class Unfinished:
     def __init__(self) -> None:
         self.waiting: list[tuple[Task, tuple[Episode, ...]]] = []
 
-    def next(self, n: int, context: Any) -> list[Request]:
+    def next(self, n: int, context: Context) -> list[Request]:
         now, self.waiting = self.waiting[:n], self.waiting[n:]
         again = [
             Request(
@@ -42,7 +50,9 @@ class Unfinished:
         ]
         return again + [Request()] * (n - len(again))
 
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
+    def observe(
+        self, groups: Sequence[Group], signals: Sequence[Signal], context: Context | None = None
+    ) -> None:
         for group in groups:
             task = replace(group.task, meta={k: v for k, v in group.task.meta.items() if k != RUNNING})
             if running := tuple(replace(e, task=task) for e in group.episodes if e.stop == OPEN):
@@ -58,7 +68,7 @@ class Unfinished:
         self.waiting = list(state["waiting"])
 
 
-def stretch(share: float, before: Episode | None) -> Callable[[Task, Conversation], Awaitable[Episode]]:
+def stretch(share: float, before: Episode | None) -> Rollout:
     """The next `share` of the length limit of one answer, judged once it has ended or reached the limit.
     notes["window"]: how many tokens this step wrote."""
 
@@ -87,8 +97,8 @@ def windowed(
 
     async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
         running = {e.index: e for e in rollouts.task.meta.get(RUNNING, ())}
-        seats = list(running) or range(rollouts.samples)
-        found = await asyncio.gather(*(rollouts.play(i, stretch(window, running.get(i))) for i in seats))
+        indices = list(running) or range(rollouts.samples)
+        found = await asyncio.gather(*(rollouts.play(i, stretch(window, running.get(i))) for i in indices))
         return [e for episodes in found for e in episodes]
 
     return group_rollout
@@ -99,15 +109,16 @@ def egae(reward: Array, value: Array, gamma: float, lam: float, closed: bool) ->
     return gae(reward, value, gamma, lam, last=0.0 if closed else float(value[-1]))[0]
 
 
+@writes("policy", "value", extras=("returns", "values"))
 def extended(
     gamma: Gamma = 1.0,
     lam: Annotated[float, Setting("GAE lambda of the policy", low=0, high=1)] = 0.95,
     whiten: Annotated[bool, Setting("whiten advantages over the batch")] = True,
-):
+) -> Credit:
     """The policy learns the tokens of this window by EGAE; the value learns closed answers whole, by their returns
-    (T-PPO, arXiv 2506.15050)."""
+    (lambda = 1)."""
 
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         plain = [constant(e, 0.0) for g in groups for e in g.episodes if e.sampled.any()]
         signals = []
         for s, value in zip(plain, context.rows(plain, lambda out: out.heads["value"][:, 0]), strict=True):
@@ -126,18 +137,27 @@ def extended(
 
 
 def windowed_with_value(
-    low: Low = 0.2,
-    high: High = 0.28,
+    clip_low: Low = 0.2,
+    clip_high: High = 0.28,
     value_clip: ValueClip = 0.2,
     value_weight: ValueWeight = 0.1,
 ) -> Objective:
-    """PPO's objective, its value term on the tokens with a weight of their own (T-PPO, arXiv 2506.15050)."""
-    ppo = clipped_with_value(low, high, value_clip, value_weight)
+    """PPO's objective, its value term on the tokens with a weight of their own."""
+    ppo = clipped_with_value(clip_low, clip_high, value_clip, value_weight)
     terms = (replace(t, weight="value") if t.name == "value" else t for t in ppo.terms)
     return replace(ppo, terms=tuple(terms))
 
 
-SEEN, NONE, LAST = np.array([0.2, 0.4]), np.zeros(2), np.array([0.0, 1])  # values and rewards of two tokens
+def credited(stop: str, window: int, **settings: object) -> list[Array]:
+    """What the recipe's credit says of an answer of three tokens, V = 0.2, 0.4, 0.9, of which `window` are new: advantage,
+    weights of policy and value, returns. Its reward is 1, or 0 while it is open."""
+    episode = example_episode(0.0 if stop == OPEN else 1.0, (1, 2, 3), stop=stop)
+    group = Group(episode.task, (replace(episode, notes={**episode.notes, "window": window}),))
+    predicted = SimpleNamespace(rows=lambda signals, read: [np.array([0.2, 0.4, 0.9])])
+    (s,) = RECIPE.stages["credit"].but(whiten=False, **settings).build("credit")([group], predicted)
+    return [s.advantage, s.weights["policy"], s.weights["value"], s.extras["returns"]]
+
+
 RECIPE = Recipe(
     name="t_ppo",
     base=PPO,
@@ -163,13 +183,36 @@ RECIPE = Recipe(
     confidence="memory",
     claim="Fewer generated-token steps to a target reward than PPO at equal final accuracy.",
     examples=(
-        ByHand("open: the last delta is 0", lambda: egae(NONE, SEEN, 1.0, 1.0, False), [0.2, 0]),
-        ByHand("closed with reward 1", lambda: egae(LAST, SEEN, 1.0, 1.0, True), [0.8, 0.6]),
-        ByHand("lambda = 0: delta_t only", lambda: egae(NONE, SEEN, 0.5, 0.0, False), [0, -0.2]),
+        ByHand(
+            "closed, all new: delta = 0.2, 0.5, 0.1, lambda = 0.95; the value's returns at lambda = 1",
+            lambda: credited("end", 3),
+            [[0.2 + 0.95 * 0.595, 0.5 + 0.95 * 0.1, 0.1], [1, 1, 1], [1, 1, 1], [1, 1, 1]],
+        ),
+        ByHand(
+            "open, two new: V after the end is the last V, so delta = 0.2, 0.5, 0; nothing for the value",
+            lambda: credited(OPEN, 2)[:3],
+            [[0, 0.5, 0], [0, 1, 1], [0, 0, 0]],
+        ),
+        ByHand(
+            "open, gamma = 1/2, lambda = 1/2: delta_3 = 0.45 - 0.9, delta_2 = 0.45 - 0.4, delta_1 = 0.2 - 0.2",
+            lambda: credited(OPEN, 3, gamma=0.5, lam=0.5)[0],
+            [0.25 * (0.05 - 0.25 * 0.45), 0.05 - 0.25 * 0.45, -0.45],
+        ),
+        OffPolicy(
+            "the policy acts on its own tokens (1.25 within the bounds, 1.3 and 0.75 beyond), the value on others, where "
+            "0.9 from 0.5 counts as 0.7",
+            ratio=(1.25, 1.3, 0.75, 1.0),
+            advantage=(1.0, 1.0, -1.0, 5.0),
+            weights={"policy": (1, 1, 1, 0), "value": (0, 0, 0, 1)},
+            heads={"value": (5.0, 5.0, 5.0, 0.9)},
+            extras={"returns": (1.0, 1.0, 1.0, 1.0), "values": (0.5, 0.5, 0.5, 0.5)},
+            loss=(-1.25 - 1.28 + 0.8) / 3 + 0.1 * 0.5 * 0.3**2,
+            gradient=(-1.25 / 3, 0, 0, 0),
+        ),
         Reduction(
             "a window as long as the answer is PPO",
             "ppo",
-            {"group_rollout.window": 1.0, "credit.lam": 1.0, "objective.high": 0.2},
+            {"group_rollout.window": 1.0, "credit.lam": 1.0, "objective.clip_high": 0.2},
             {"credit.lam": 1.0},
         ),
     ),

@@ -12,7 +12,7 @@ from etude.credit.group import Credit, leave_one_out
 from etude.credit.redistribution import judged
 from etude.models.outputs import Outputs
 from etude.objective.outcome import binary_cross_entropy, to_outcome
-from etude.objective.policy import Beta, kl_to_start
+from etude.objective.policy import KLWeight, kl_to_start
 from etude.objective.terms import Objective, Term, TokenLoss, objective
 from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
@@ -71,7 +71,7 @@ def best_and_worst(
 
 
 def two_sided(
-    negative: Annotated[float, Setting("weight of wrong answers", low=0)] = 0.5, beta: Beta = 0.01
+    negative: Annotated[float, Setting("weight of wrong answers", low=0)] = 0.5, beta: KLWeight = 0.01
 ) -> Objective:
     """-w_t A log pi_theta(y_t), a token mean over right answers plus `negative` times one over wrong answers, plus
     beta x KL to the starting policy (OREAL, arXiv 2502.06781)."""

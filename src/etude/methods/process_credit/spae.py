@@ -143,7 +143,7 @@ RECIPE = Recipe(
         "group_rollout": stage(answered_early),
         "reward": stage(verdict),
         "credit": stage(step_potentials),
-        "objective": stage(clipped, high=0.28, mean="token"),
+        "objective": stage(clipped, clip_high=0.28, mean="token"),
     },
     needs=("answer", "text"),
     claim="With alpha above 0 the checking after a found solution gets shorter at equal accuracy.",
@@ -162,7 +162,7 @@ RECIPE = Recipe(
             "xi = alpha = 0: DAPO without its std and length penalty",
             "dapo",
             {"credit.xi": 0.0, "credit.alpha": 0.0, "credit.whiten": False},
-            {"credit.std": False, "reward.penalty": 0.0},
+            {"credit.scale": "off", "reward.overlong_penalty": 0.0},
         ),
     ),
 )

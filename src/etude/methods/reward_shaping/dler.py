@@ -1,28 +1,39 @@
-"""DLER: the bluntest length penalty, with the optimisation mended around it."""
+"""DLER and DA-DLER: the bluntest length penalty, with the optimisation mended around it.
+
+Liu et al. (arXiv 2510.15110). Reward: nothing for an answer that is longer than allowed. Filter: groups of
+mixed reward; DA-DLER first holds easy tasks to a shorter limit. Credit: the group's mean as baseline, then
+whitened over the tokens of the batch. Objective: PPO's clipped surrogate with more room upwards and dual
+clip, a mean over tokens.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
-from etude.credit.group import Credit, centred, each, group_mean, whitened
-from etude.curriculum.filter import Filter, mixed_only
+import numpy as np
+
+from etude.credit.group import advantage
+from etude.curriculum.filter import mixed_only
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
+from etude.stages import Context, Filter, Reward
 from etude.testing.examples import example_episode, example_group
-from etude.types import Episode, Group, Signal
+from etude.types import Array, Episode, Group
 
 
 def paid_within(
-    length: Annotated[int, Setting("longest answer that is paid; 0: all that ended", "tokens", low=0)] = 0,
-):
-    """R' = R for an answer of at most `length` sampled tokens, else 0 (DLER, arXiv 2510.15110)."""
+    paid_length: Annotated[
+        int, Setting("longest answer that is paid; 0: all that ended", "tokens", low=0)
+    ] = 0,
+) -> Reward:
+    """R' = R for an answer of at most `paid_length` sampled tokens, else 0."""
 
     def reward(episode: Episode) -> dict[str, float]:
-        long = episode.sampled.sum() > length if length else episode.stop == "length"
+        long = episode.sampled.sum() > paid_length if paid_length else episode.stop == "length"
         right = verdict()(episode)["reward"]
         return {"reward": 0.0 if long else right, "verdict": right, "too_long": float(long)}
 
@@ -36,37 +47,39 @@ def shortened(one: Group, length: float) -> Group:
 
 
 def by_difficulty(
-    threshold: Annotated[float, Setting("mean reward above which a task is easy", low=0, high=1)] = 0.5,
-    short: Annotated[float, Setting("limit of easy tasks, in run.max_tokens", low=0, high=1)] = 0.5,
+    easy_above: Annotated[float, Setting("mean reward above which a task is easy", low=0, high=1)] = 0.5,
+    easy_limit: Annotated[float, Setting("limit of easy tasks, in run.max_tokens", low=0, high=1)] = 0.5,
 ) -> Filter:
     """Easy tasks are held to a shorter limit; then only groups of mixed reward are kept
-    (DA-DLER, arXiv 2510.15110)."""
+    (DA-DLER)."""
 
-    def fair(one: Group) -> Group:
-        easy = one.rewards.mean() > threshold
-        return shortened(one, short * one.episodes[0].notes["limit"]) if easy else one
+    def held(one: Group) -> Group:
+        easy = one.rewards.mean() > easy_above
+        return shortened(one, easy_limit * one.episodes[0].notes["limit"]) if easy else one
 
-    def filter(groups: Sequence[Group], context: Any = None) -> list[Group]:
-        return mixed_only()([fair(g) for g in groups], context)
+    def filter(groups: Sequence[Group], context: Context | None = None) -> list[Group]:
+        return mixed_only()([held(g) for g in groups], context)
 
     return filter
 
 
-def batch_whitened() -> Credit:
-    """r - mean of the group, then whitened over all tokens of the batch."""
+def rewarded(reward: float, length: int, stop: str = "end", **settings: object) -> list[float]:
+    """Reward and verdict that the recipe gives to an answer of `length` tokens."""
+    scored = (
+        DLER.stages["reward"]
+        .but(**settings)
+        .build("reward")(example_episode(reward, range(length), stop=stop))
+    )
+    return [scored["reward"], scored["verdict"]]
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        return whitened(each(centred)(groups, context))
 
-    return credit
+SPREAD = ((2 * 0.5**2 + 0.75**2 + 3 * 0.25**2) / 6) ** 0.5  # std of 0.5, -0.5, 0.75, -0.25, -0.25, -0.25
 
 
-def normalised(
-    over: Annotated[str, Setting("whose spread divides the advantage", choices=("batch", "group"))] = "batch",
-) -> Credit:
-    """r - mean of the group, then whitened over all tokens of the batch, or divided by the group's own std
-    (DLER, arXiv 2510.15110)."""
-    return batch_whitened() if over == "batch" else group_mean(std=True)
+def kept() -> list[Array]:
+    """Rewards of the groups that the recipe's filter keeps of 1,0 / 1,1 / 0,0."""
+    groups = [example_group(rewards) for rewards in ([1, 0], [1, 1], [0, 0])]
+    return [group.rewards for group in DLER.stages["filter"].build("filter")(groups, None)]
 
 
 DLER = Recipe(
@@ -82,31 +95,55 @@ DLER = Recipe(
     "Groups that are all cut off or all paid are drawn anew.",
     equation="R'_i = R_i [|y_i| <= L];  A_i = R'_i - mean_group R', whitened over the tokens of the batch;  L = token mean of PPO's clip",
     departures=(
-        "the KL to the starting policy (0.0005 in the paper) is off: --set objective.beta=0.0005",
+        "the KL to the starting policy (0.0005 in the paper) is off: --set objective.kl_weight=0.0005",
         "the merging of a part of the weight change into the start is left out",
     ),
     stages={
         "reward": stage(paid_within),
         "filter": stage(mixed_only),
-        "credit": stage(normalised),
-        "objective": stage(clipped, high=0.28, mean="token", dual=10.0),
+        "credit": stage(advantage, scale="whitened"),
+        "objective": stage(clipped, clip_high=0.28, mean="token", dual_clip=10.0),
     },
     claim="With the same hard limit, batch normalisation keeps a higher accuracy than group normalisation.",
     examples=(
         ByHand(
-            "4 of 6 tokens allowed",
-            lambda: shortened(example_group([1, 1], lengths=[4, 5]), 4).rewards,
-            [1, 0],
+            "at most 4 tokens are paid; the verdict stays",
+            lambda: [rewarded(1.0, n, paid_length=4) for n in (4, 5)],
+            [[1, 1], [0, 1]],
         ),
-        ByHand("the verdict stays", lambda: paid_within(4)(example_episode(1.0, range(5)))["verdict"], 1),
+        ByHand(
+            "by default, whatever ended by itself is paid",
+            lambda: [rewarded(1.0, 5), rewarded(1.0, 5, "length"), rewarded(0.0, 5)],
+            [[1, 1], [0, 1], [0, 0]],
+        ),
+        ByHand("of groups 1,0 / 1,1 / 0,0 the first is kept", kept, [[1, 0]]),
+        Credited(
+            "1 of 2 and 1 of 4 right: less the group's mean, over the batch's spread",
+            [[1.0, 0], [1.0, 0, 0, 0]],
+            [[0.5 / SPREAD, -0.5 / SPREAD], [0.75 / SPREAD, *[-0.25 / SPREAD] * 3]],
+        ),
+        OffPolicy(
+            "praise above 1.28, within, below; blame above, within, below, and above the dual clip of 10",
+            ratio=(1.3, 1.25, 0.5, 5.0, 0.85, 0.75, 12.0),
+            advantage=(1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0),
+            lengths=(1, 6),
+            loss=(-1.28 - 1.25 - 0.5 + 5 + 0.85 + 0.8 + 10) / 7,
+            gradient=(0, -1.25 / 7, -0.5 / 7, 5 / 7, 0.85 / 7, 0, 0),
+        ),
         Reduction(
             "no limit, the group's own std and on-policy: GRPO with a token mean",
             "grpo",
-            {"reward.length": 1 << 20, "credit.over": "group"},
+            {"reward.paid_length": 1 << 20, "credit.scale": "group std"},
             {"objective.mean": "token"},
         ),
     ),
 )
+
+
+def fair(rewards: Sequence[float], lengths: Sequence[int]) -> list[Array]:
+    """Rewards of the group after DA-DLER's filter; nothing where it is drawn anew."""
+    groups = DA_DLER.stages["filter"].build("filter")([example_group(rewards, lengths)], None)
+    return [group.rewards for group in groups]
 
 
 DA_DLER = Recipe(
@@ -121,11 +158,16 @@ DA_DLER = Recipe(
     claim="Answers get shorter than with DLER at the same accuracy.",
     examples=(
         ByHand(
-            "an easy group is held to 3 of 6 tokens",
-            lambda: by_difficulty()([example_group([1, 1, 0], [3, 4, 2])], None)[0].rewards,
-            [1, 0, 0],
+            "2 of 3 right is easy: held to 3 of 6 tokens; 1 of 2 is not",
+            lambda: np.concatenate(fair([1, 1, 0], [3, 4, 2]) + fair([1, 0], [6, 6])),
+            [1, 0, 0, 1, 0],
         ),
-        Reduction("one limit for all tasks is DLER", "dler", {"filter.short": 1.0}),
+        ByHand(
+            "an easy group whose right answers are all too long is drawn anew",
+            lambda: len(fair([1, 1], [4, 5])),
+            0,
+        ),
+        Reduction("one limit for all tasks is DLER", "dler", {"filter.easy_limit": 1.0}),
     ),
 )
 

@@ -1,28 +1,37 @@
-"""Dynamic reward weighting: rewards gain weight by how they pull the policy's gradient."""
+"""Dynamic reward weighting: several rewards, whose weights, or whose common factor, follow the training.
+
+Lu et al. (arXiv 2509.11452). Reward: accuracy, conciseness and format. Credit, dynamic_rewards: GRPO's
+advantage of the weighted sum; before each update, weight moves to the rewards whose policy gradient agrees
+with the sum of all. Credit, hypervolume_rewards: the mean of the rewards, times a factor that grows with the
+hypervolume by which this step extends what was reached before. Objective: PPO's clipped surrogate, a mean
+over tokens.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import tanh
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
 
-from etude.credit.group import centred, standardised
-from etude.credit.outcome import Names, assigned, scores
+from etude.credit.group import assigned, centred, standardised
+from etude.credit.outcome import Names, scores
 from etude.credit.weigh import gradient
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
-from etude.testing.examples import example_episode
+from etude.stages import Context, Reward
+from etude.testing.examples import example_episode, example_group
 from etude.types import Array, Episode, Group, Signal
 
 ASPECTS = "accuracy+conciseness+format"
 
 
-def aspects():
+def aspects() -> Reward:
     """accuracy: the verdict's reward; conciseness: 1 - sampled tokens / limit; format: whether the answer ended by
     itself. `reward` is their mean."""
 
@@ -43,17 +52,17 @@ def tilted(log_w: Array, influence: Array, rate: float) -> Array:
 
 class Influence:
     """GRPO on sum_k w_k r_k. Before each update w_k grows with s_k = <g_k, sum_j g_j>, g_k the policy gradient of
-    score k alone (arXiv 2509.11452)."""
+    score k alone."""
 
     def __init__(
         self,
         names: Names = ASPECTS,
-        rate: Annotated[float, Setting("learning rate of log w, as lr / lambda", low=0)] = 0.1,
+        weight_rate: Annotated[float, Setting("learning rate of log w, as lr / lambda", low=0)] = 0.1,
     ) -> None:
-        self.names, self.rate = names, rate
+        self.names, self.rate = names, weight_rate
         self.log_w = tilted(np.zeros(names.count("+") + 1), np.zeros(1), 0.0)
 
-    def __call__(self, groups: Sequence[Group], context: Any) -> list[Signal]:
+    def __call__(self, groups: Sequence[Group], context: Context) -> list[Signal]:
         rows, objective = scores(groups, self.names), clipped(mean="token")
         alone = [assigned(groups, [standardised(r[k]) for r in rows]) for k in range(len(self.log_w))]
         pulls = torch.stack([gradient(objective, signals, context) for signals in alone])
@@ -82,19 +91,20 @@ def hypervolume(points: Sequence[Sequence[float]], origin: Sequence[float]) -> f
 
 
 class Front:
-    """r_i - mean r of the mean of the scores, times base + gain tanh(h): h is the hypervolume by which this step's
-    mean scores extend what was reached before, seen from those of the first step (arXiv 2509.11452)."""
+    """r_i - mean r of the mean of the scores, times
+    factor_base + factor_gain tanh(h): h is the hypervolume by which this step's
+    mean scores extend what was reached before, seen from those of the first step."""
 
     def __init__(
         self,
         names: Names = ASPECTS,
-        base: Annotated[float, Setting("factor of a step that extends nothing", low=0)] = 0.5,
-        gain: Annotated[float, Setting("what a large extension adds to the factor", low=0)] = 1.5,
+        factor_base: Annotated[float, Setting("factor of a step that extends nothing", low=0)] = 0.5,
+        factor_gain: Annotated[float, Setting("what a large extension adds to the factor", low=0)] = 1.5,
     ) -> None:
-        self.names, self.base, self.gain = names, base, gain
+        self.names, self.base, self.gain = names, factor_base, factor_gain
         self.front: list[list[float]] = []  # the first step's point, then those that extended it
 
-    def __call__(self, groups: Sequence[Group], context: Any) -> list[Signal]:
+    def __call__(self, groups: Sequence[Group], context: Context) -> list[Signal]:
         rows = scores(groups, self.names)
         played = [r for r in rows if r.size]
         h = self.extend(np.concatenate(played, 1).mean(1).tolist()) if played else 0.0
@@ -116,6 +126,28 @@ class Front:
         self.front = state["front"]
 
 
+def rewarded(reward: float, length: int, stop: str = "end") -> list[float]:
+    """Reward, accuracy, conciseness and format of an answer of `length` tokens at a limit of 6."""
+    scored = DYNAMIC.stages["reward"].build("reward")(example_episode(reward, range(length), stop=stop))
+    return [scored[name] for name in ("reward", *ASPECTS.split("+"))]
+
+
+def extended(*steps: Sequence[float]) -> list[float]:
+    """The advantages that the recipe's credit gives in the last of several steps, of one group each, for one score."""
+    credit = HYPERVOLUME.stages["credit"].but(names="reward").build("credit")
+    for rewards in steps:
+        signals = credit([example_group(rewards)], None)
+    return [float(s.advantage[0]) for s in signals]
+
+
+CLIP = OffPolicy(
+    "praise above the clip, within it, below it; blame above, within, below; every token counts alike",
+    ratio=(1.5, 1.1, 0.5, 1.5, 0.9, 0.5),
+    advantage=(1.0, 1.0, 1.0, -1.0, -1.0, -1.0),
+    lengths=(1, 5),
+    loss=(-1.2 - 1.1 - 0.5 + 1.5 + 0.9 + 0.8) / 6,
+    gradient=(0, -1.1 / 6, -0.5 / 6, 1.5 / 6, 0.9 / 6, 0),
+)
 MEASURED = (
     "the rewards are accuracy, conciseness (1 - length / limit) and format (the answer ended by itself)"
 )
@@ -132,15 +164,15 @@ DYNAMIC = Recipe(
     departures=(
         MEASURED,
         "lambda is given as a share of the learning rate, lr / lambda = 0.1 as in the paper",
-        "the KL to the starting policy (0.001 in the paper) is off: --set objective.beta=0.001",
+        "the KL to the starting policy (0.001 in the paper) is off: --set objective.kl_weight=0.001",
     ),
     stages={"reward": stage(aspects), "credit": stage(Influence), "objective": stage(clipped, mean="token")},
     claim="On the front of accuracy against length it dominates fixed weights.",
     examples=(
         ByHand(
-            "2 of 6 tokens, right",
-            lambda: list(aspects()(example_episode(1.0, (1, 2))).values()),
-            [8 / 9, 1, 2 / 3, 1],
+            "right in 2 of 6 tokens; wrong, and cut off at 6",
+            lambda: [rewarded(1.0, 2), rewarded(0.0, 6, "length")],
+            [[8 / 9, 1, 2 / 3, 1], [0, 0, 0, 0]],
         ),
         ByHand("no influence", lambda: np.exp(tilted(np.log([0.2, 0.8]), np.zeros(2), 1.0)), [0.2, 0.8]),
         ByHand(
@@ -151,6 +183,7 @@ DYNAMIC = Recipe(
         ByHand(
             "lambda endless", lambda: np.exp(tilted(np.log([0.2, 0.8]), np.array([9.0, 0]), 0.0)), [0.2, 0.8]
         ),
+        CLIP,
         Reduction(
             "a single reward is GRPO with a token mean",
             "grpo",
@@ -178,10 +211,32 @@ HYPERVOLUME = Recipe(
     examples=(
         ByHand("two boxes that overlap: 2x1 + 1x3 - 1x1", lambda: hypervolume([[2, 1], [1, 3]], [0, 0]), 4.0),
         ByHand("in three dimensions", lambda: hypervolume([[1, 1, 2], [2, 2, 1]], [0, 0, 0]), 5.0),
+        Credited(
+            "the first step extends nothing: half of r - mean",
+            [[1.0, 0.0]],
+            [[0.25, -0.25]],
+            settings={"credit.names": "reward"},
+        ),
+        ByHand(
+            "mean reward 1/4, then 1/2: h = 1/4",
+            lambda: extended([1.0, 0, 0, 0], [1.0, 0]),
+            [0.5 * (0.5 + 1.5 * tanh(0.25)), -0.5 * (0.5 + 1.5 * tanh(0.25))],
+        ),
+        ByHand(
+            "back to 1/4: nothing new",
+            lambda: extended([1.0, 0, 0, 0], [1.0, 0], [1.0, 0, 0, 0])[0],
+            0.5 * 0.75,
+        ),
+        CLIP,
         Reduction(
             "a constant factor and a single reward, summed: REINFORCE",
             "reinforce",
-            {"credit.names": "accuracy", "credit.base": 1.0, "credit.gain": 0.0, "objective.mean": "sum"},
+            {
+                "credit.names": "accuracy",
+                "credit.factor_base": 1.0,
+                "credit.factor_gain": 0.0,
+                "objective.mean": "sum",
+            },
         ),
     ),
 )

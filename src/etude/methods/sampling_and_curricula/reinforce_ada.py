@@ -129,7 +129,7 @@ RECIPE = Recipe(
     stages={
         "group_rollout": stage(Adaptive),
         "credit": stage(pool_mean),
-        "objective": stage(clipped, high=0.28, mean="token"),
+        "objective": stage(clipped, clip_high=0.28, mean="token"),
     },
     defaults={"group_size": 4},
     claim="The share of tasks without a gradient falls and accuracy rises faster than with four attempts at every task.",
@@ -144,7 +144,7 @@ RECIPE = Recipe(
             "one round of n attempts: GRPO without std",
             "grpo",
             {"group_rollout.rounds": 1, "group_rollout.size": 4},
-            {"credit.std": False, "objective.mean": "token"},
+            {"credit.scale": "off", "objective.mean": "token"},
         ),
     ),
 )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from etude.batch import Batch
 from etude.credit.attempts import compared, distilled, on_parts, scores_of
 from etude.models.outputs import Outputs
-from etude.objective.policy import Beta, High, Low, MeanOver, clipped
+from etude.objective.policy import High, KLWeight, Low, MeanOver, clipped
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective, sharing_denominator
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
@@ -66,10 +66,10 @@ def praised(coefficient: float, mean: MeanOver = "sum", row: str = "distilled") 
 
 
 def reinforce_and_keep(
-    low: Low = 0.2, high: High = 0.28, mean: MeanOver = "sum", distil: Distil = 1.0, beta: Beta = 0.0
+    low: Low = 0.2, high: High = 0.28, mean: MeanOver = "sum", distil: Distil = 1.0, beta: KLWeight = 0.0
 ) -> Objective:
     """PPO's clip on what was said, and -max(r_2, 0) log pi(y_2 | x) on what worked (ERL, arXiv 2602.13949)."""
-    return clipped(low, high, mean, beta=beta) + praised(distil, mean)
+    return clipped(low, high, mean, kl_weight=beta) + praised(distil, mean)
 
 
 RECIPE = Recipe(

@@ -84,7 +84,7 @@ RECIPE = Recipe(
         "reward": stage(turn_decay),
         "filter": stage(most_varied),
         "credit": stage(value_baseline, lam=1.0),
-        "objective": stage(clipped_with_value, high=0.28),
+        "objective": stage(clipped_with_value, clip_high=0.28),
     },
     claim="Trained on single turns a model repeats its wrong answer; this one raises success within five turns and the share "
     "of different answers, at equal accuracy of the first.",
@@ -107,7 +107,7 @@ RECIPE = Recipe(
         Reduction(
             "one turn, nothing punished, every group: PPO",
             "ppo",
-            {"rollout.attempts": 1, "reward.malformed": 0.0, "filter.share": 1.0, "objective.high": 0.2},
+            {"rollout.attempts": 1, "reward.malformed": 0.0, "filter.share": 1.0, "objective.clip_high": 0.2},
             {"credit.lam": 1.0},
         ),
     ),
