@@ -26,10 +26,8 @@ class Lamps:
 
 
 ask = (Message("user", "Turn on all lamps in 6 moves. K flips lamp K and the next. Answer one number."),)
-states = [on for n in (3, 4, 5) for on in product((True, False), repeat=n) if on.count(False) in (2, 4)]
-tasks = [
-    Task(ask, NoText("lamps"), environment=partial(Lamps, on), meta={"environment_key": on}) for on in states
-]
+rows = [on for n in (3, 4, 5) for on in product((True, False), repeat=n) if on.count(False) in (2, 4)]
+tasks = [Task(ask, NoText("lamps"), environment=partial(Lamps, r), meta={"environment_key": r}) for r in rows]
 
 if __name__ == "__main__":  # python examples/second_attempt.py [MODEL [STEPS]]
     model, steps = [*sys.argv[1:], *["smollm2", "40"][len(sys.argv) - 1 :]]
