@@ -81,7 +81,8 @@ class Request:
     difficulty: float | None = None
     samples: int | None = None  # None: the run's attempts per task
     task: Task | None = None
-    why: str = ""
+    why: str = ""  # for people
+    purpose: str = ""  # what the request is for, read by the method that made it
 
 
 @dataclass(frozen=True)

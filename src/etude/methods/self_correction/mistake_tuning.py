@@ -11,7 +11,7 @@ from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import attempt, below, nth
 from etude.rollout.conversation import Conversation
-from etude.rollout.demonstrations import beside
+from etude.rollout.demonstrations import demonstration_and_attempts
 from etude.settings import Setting, stage
 from etude.types import Episode, Group, Signal, Task
 
@@ -76,7 +76,7 @@ RECIPE = Recipe(
     ),
     stages={
         "rollout": stage(marked),
-        "group_rollout": stage(beside),
+        "group_rollout": stage(demonstration_and_attempts),
         "credit": stage(right_and_wrong),
         "objective": stage(cross_entropy),
     },
