@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from etude.channels import writes
-from etude.rollout.demonstrate import SHOWN
+from etude.rollout.demonstrate import DEMONSTRATED
 from etude.stages import Context, Credit
 from etude.types import Array, Episode, Group, Signal
 
@@ -29,7 +29,7 @@ def tagged(episode: Episode, tag: str) -> Array:
 
 def shown(groups: Sequence[Group], *blank: str) -> list[Signal]:
     """The demonstrations, to be imitated; with extras `blank`, which the loss reads on attempts only."""
-    signals = [imitate(e, tagged(e, SHOWN)) for g in groups for e in g.demonstrations]
+    signals = [imitate(e, tagged(e, DEMONSTRATED)) for g in groups for e in g.demonstrations]
     return [replace(s, extras=dict.fromkeys(blank, np.zeros_like(s.advantage))) for s in signals]
 
 

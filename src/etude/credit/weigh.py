@@ -1,19 +1,19 @@
-"""Mixing losses: the gradient that each would give, weights scaled, and a controller that moves them."""
+"""Gradients of losses, for credit that compares them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from etude.batch import pack
 from etude.objective.terms import Objective
+from etude.stages import Context
 from etude.types import Signal
 
 
-def gradient(objective: Objective, signals: Sequence[Signal], context: Any) -> Tensor:
+def gradient(objective: Objective, signals: Sequence[Signal], context: Context) -> Tensor:
     """f[P]: the gradient of a loss at the policy's weights, which are left without gradients."""
     learner, parameters = context.learner, [p for _, p in context.policy.parameters()]
     learner.forget()

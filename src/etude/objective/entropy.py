@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from etude.batch import Batch
 from etude.models.outputs import Outputs
 from etude.objective.terms import Objective, Term, TokenLoss, objective
@@ -19,3 +21,9 @@ def entropy_bonus(weight: float, share: str | None = None) -> Objective:
         return -own * out.entropy, {"exact_entropy": out.entropy}
 
     return objective(Term("entropy", loss, coefficient=weight), needs={"entropy"}, extras=rows)
+
+
+def exact_entropy(out: Outputs) -> Tensor:
+    """f32[N], for readers of outputs that were asked for with needs={"entropy"}."""
+    assert out.entropy is not None
+    return out.entropy

@@ -1,5 +1,5 @@
-"""Reinforcement and imitation in one loss: "policy" weights say where the one acts, "imitation" weights where
-the other. Tasks without attempts, or without demonstrations, leave their term empty."""
+"""Reinforcement and imitation in one loss: weight row "policy" says where the one acts, "imitation" where the
+other. Tasks without attempts, or without demonstrations, leave their term empty."""
 
 from __future__ import annotations
 
@@ -30,48 +30,51 @@ from etude.objective.terms import (
 )
 from etude.settings import Setting
 
-Entropy = Annotated[float, Setting("weight of the entropy bonus", "per nat", low=0)]
-Imitation = Annotated[float, Setting("weight of the imitation loss", low=0)]
+EntropyWeight = Annotated[float, Setting("weight of the entropy bonus", "per nat", low=0)]
+ImitationWeight = Annotated[float, Setting("weight of the imitation loss", low=0)]
 
 
-def imitation(coefficient: float = 1.0) -> Objective:
-    """coefficient x the token mean of -log pi_theta(y*_t)."""
+def imitation(weight: float = 1.0) -> Objective:
+    """weight x the token mean of -log pi_theta(y*_t). Nothing for weight 0."""
     (term,) = cross_entropy("token").terms
-    return objective(replace(term, coefficient=coefficient)) if coefficient else objective()
+    return objective(replace(term, coefficient=weight)) if weight else objective(silent={"imitation"})
 
 
-def imitation_entropy(coefficient: float) -> Objective:
+def imitation_entropy(weight: float) -> Objective:
     """The entropy bonus on the tokens that are imitated."""
-    bonus = entropy_bonus(coefficient)
+    bonus = entropy_bonus(weight)
     terms = (replace(t, name=f"{t.name}/imitation", weight="imitation") for t in bonus.terms)
     return replace(bonus, terms=tuple(terms))
 
 
-def unclipped(length: float) -> Objective:
-    """-rho_t A_t, summed over the tokens of an episode and divided by a constant: Dr. GRPO without its clip."""
+def practise_and_imitate(
+    length_divisor: Length = 64.0,
+    imitation_weight: ImitationWeight = 1.0,
+    entropy_weight: EntropyWeight = 0.001,
+) -> Objective:
+    """-rho_t A_t, summed over an episode and divided by a constant length (Dr. GRPO without its clip); cross-entropy
+    on demonstrations, a token mean; and an entropy bonus on both."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         return -log_ratio(out, batch).exp() * batch.advantage
 
-    return objective(Term("policy", loss, per_constant(length), proportional=True))
-
-
-def practise_and_imitate(
-    length: Length = 64.0, imitate: Imitation = 1.0, entropy: Entropy = 0.001
-) -> Objective:
-    """-rho A over a constant length, cross-entropy as a token mean, and an entropy bonus on both."""
-    return unclipped(length) + imitation(imitate) + entropy_bonus(entropy) + imitation_entropy(entropy)
+    return (
+        objective(Term("policy", loss, per_constant(length_divisor), proportional=True))
+        + imitation(imitation_weight)
+        + entropy_bonus(entropy_weight)
+        + imitation_entropy(entropy_weight)
+    )
 
 
 def actor_critic_and_imitation(
-    low: Low = 0.2,
-    high: High = 0.2,
+    clip_low: Low = 0.2,
+    clip_high: High = 0.2,
     value_clip: ValueClip = 0.2,
     value_weight: ValueWeight = 0.1,
     mean: MeanOver = "token",
 ) -> Objective:
     """PPO with a value head, its two terms averaged as told, and cross-entropy on demonstrations."""
-    ppo = clipped_with_value(low, high, value_clip, value_weight)
+    ppo = clipped_with_value(clip_low, clip_high, value_clip, value_weight)
     # The value term acts on every attempt, so none may be skipped for an advantage of 0.
     terms = (replace(t, mean=MEANS[mean], proportional=False) for t in ppo.terms)
     return replace(ppo, terms=tuple(terms)) + imitation()

@@ -1,4 +1,4 @@
-"""Losses towards given tokens: cross-entropy on demonstrations, distillation from a teacher."""
+"""Cross-entropy on given tokens."""
 
 from __future__ import annotations
 

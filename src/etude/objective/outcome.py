@@ -1,4 +1,5 @@
-"""Losses of companions that learn to predict an episode's outcome, as a rule from what they say of its tokens."""
+"""Losses of auxiliary models that learn to predict an episode's outcome, as the sum or mean of what they say of its
+tokens: return decomposition, or an implicit process reward."""
 
 from __future__ import annotations
 
@@ -21,22 +22,17 @@ from etude.objective.terms import (
     sum_per_episode,
 )
 
-Said = Callable[[Outputs, Batch], Tensor]
-
-
-def outcome_in_extras(batch: Batch) -> Tensor:
-    return batch.extras["outcome"]
-
 
 def to_outcome(
-    said: Said,
+    said: Callable[[Outputs, Batch], Tensor],
     error: Callable[[Tensor, Tensor], Tensor],
-    outcome: Callable[[Batch], Tensor] = outcome_in_extras,
+    outcome: Callable[[Batch], Tensor] = lambda batch: batch.extras["outcome"],
     mean: bool = False,
     **more: Any,
 ) -> Objective:
     """error(sum_t said_t, R) per episode, mean over episodes; with `mean`, of their mean. Tokens are those with a
-    "policy" weight, R is constant over them. `said` gives f32[N], `error` maps f32[B] twice to f32[B]."""
+    "policy" weight, R is constant over them. `said` gives f32[N], `error` maps f32[B] twice to f32[B]; `more` as for
+    `terms.objective`."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         on, found = batch.weight("policy") != 0, said(out, batch)

@@ -1,4 +1,4 @@
-"""An episode that nobody plays: the task's own solution, laid out as the policy would have written it."""
+"""Demonstrations: a task's own solution as an episode, laid out as the policy would have written it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from etude.rollout.attempts import below
 from etude.rollout.conversation import Conversation, Generator
 from etude.types import Array, Environment, Episode, SamplingParams, Task, Verdict
 
-SHOWN = "demonstration"  # the tag of its spans, and who plays it
+DEMONSTRATED = "demonstration"  # the tag of its spans, and the name of who wrote it (`Episode.player`)
 
 
 def demonstrate(task: Task, conversation: Conversation) -> Episode:
-    """The worked solution (`reference`), or the gold answer where there is none, as tokens nobody sampled. Of a world,
-    the replies that win under luck 0, each after what it answers to."""
+    """The worked solution (`reference`), or the gold answer where there is none, as tokens nobody sampled. In an
+    environment, the replies that solve it under seed 0, each after the observation it answers. ValueError where the
+    task has no solution."""
     words = task.reference or task.answer
     if words is None:
         raise ValueError("the task has neither a reference nor an answer to demonstrate")
@@ -24,16 +25,16 @@ def demonstrate(task: Task, conversation: Conversation) -> Episode:
         _through(task, task.environment(0), words.splitlines(), conversation)
     else:
         conversation.user(task.prompt)
-        conversation.inject(words, SHOWN)
-    return replace(conversation.done(), player=SHOWN)
+        conversation.inject(words, DEMONSTRATED)
+    return replace(conversation.done(), player=DEMONSTRATED)
 
 
 def _through(task: Task, environment: Environment, lines: list[str], conversation: Conversation) -> None:
-    """Replies as the world itself knows them, else the `lines` of the reference; its verdict is the player's."""
+    """Replies as the environment itself knows them, else the `lines` of the reference; its verdict is the episode's."""
     conversation.user(below(task.prompt, environment.observe()))
     replies = environment.solve() if hasattr(environment, "solve") else lines
     for reply in replies:
-        conversation.inject(reply, SHOWN)
+        conversation.inject(reply, DEMONSTRATED)
         said, verdict = environment.act(reply)
         if verdict is not None:
             conversation.verdict(verdict)
@@ -42,13 +43,13 @@ def _through(task: Task, environment: Environment, lines: list[str], conversatio
 
 
 def solution(task: Task, renderer: Any) -> Episode:
-    """The same with a renderer alone, where nobody plays."""
-    silent = Generator(None, renderer, SamplingParams(), SHOWN)
-    return demonstrate(task, Conversation(task, silent, _nobody, 0))
+    """`demonstrate` with a renderer alone, outside of a rollout."""
+    silent = Generator(None, renderer, SamplingParams(), DEMONSTRATED)
+    return demonstrate(task, Conversation(task, silent, _unchecked, 0))
 
 
-async def _nobody(task: Task, answer: str) -> Verdict:
-    raise RuntimeError("a demonstration is not judged")
+async def _unchecked(task: Task, answer: str) -> Verdict:
+    raise RuntimeError("a demonstration is not checked")
 
 
 def answer_tokens(renderer: Any, words: str) -> Array:

@@ -1,33 +1,35 @@
-"""Demonstrations and attempts of one task, one after the other or together."""
+"""Group rollouts with demonstrations: before the first attempts, or together with them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
+from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting
+from etude.stages import GroupRolloutStage
 from etude.types import Episode
 
-Warmup = Annotated[float, Setting("share of the run that imitates before the first attempt", low=0, high=1)]
+WarmupShare = Annotated[
+    float, Setting("share of the run that imitates before the first attempt", low=0, high=1)
+]
 
 
-def warmed_up(warmup: Warmup = 0.2):
-    """The demonstration alone while the run is younger than `warmup`, attempts alone from then on."""
+def demonstration_then_attempts(warmup_share: WarmupShare = 0.2) -> GroupRolloutStage:
+    """The demonstration alone during the warm-up, attempts alone from then on."""
 
-    async def group_rollout(rollouts: Any) -> list[Episode]:
-        if rollouts.progress < warmup:
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        if rollouts.progress < warmup_share:
             return [rollouts.demonstrate()]
         return await rollouts.plays(range(rollouts.samples))
 
     return group_rollout
 
 
-def beside(warmup: Warmup = 0.0):
-    """The demonstration, and from `warmup` on attempts as well."""
-    before = warmed_up(warmup)
+def demonstration_and_attempts(warmup_share: WarmupShare = 0.0) -> GroupRolloutStage:
+    """The demonstration, and after the warm-up attempts as well."""
 
-    async def group_rollout(rollouts: Any) -> list[Episode]:
-        episodes = await before(rollouts)
-        shown = any(e.demonstration for e in episodes)
-        return episodes if shown else [*episodes, rollouts.demonstrate()]
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        attempts = [] if rollouts.progress < warmup_share else await rollouts.plays(range(rollouts.samples))
+        return [*attempts, rollouts.demonstrate()]
 
     return group_rollout

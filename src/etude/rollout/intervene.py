@@ -1,17 +1,18 @@
-"""Correcting a failed attempt where it first went wrong, and seeing whether that saves it."""
+"""The first wrong step of a failed attempt, with a step to put in its place: named by the policy, or found by
+comparison with the reference."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
 
 from etude.rollout.conversation import Conversation
+from etude.rollout.group_rollout import GroupRollout
 
 Proposal = tuple[int, str]  # the first wrong step, counted from 0, and what should stand there
 
-ASK = (
+ASK_FOR_CORRECTION = (
     "{task}\n\nA solution that is right:\n{reference}\n\nAn attempt that failed, step by step:\n{steps}\n\n"
     "Check it step by step. Name the first wrong step and write the one step that should stand in its place, "
     "without giving the final answer away, as 'NUMBER: STEP'."
@@ -33,16 +34,21 @@ def first_departure(steps: Sequence[str], reference: Sequence[str]) -> Proposal 
 
 
 def reveals(words: str, answer: str | None) -> bool:
+    """Whether the answer stands among the words, as a word of its own."""
     return bool(answer) and re.search(rf"(?<!\w){re.escape(answer or '')}(?!\w)", words) is not None
 
 
 async def propose(
-    rollouts: Any, conversation: Conversation, steps: Sequence[str], proposer: str, separator: str
+    rollouts: GroupRollout, conversation: Conversation, steps: Sequence[str], proposer: str, separator: str
 ) -> Proposal | None:
+    """The first wrong one of an attempt's `steps` and its correction: by comparison with the reference
+    (`proposer` = "reference"), or as the policy answers when it is shown both ("self")."""
     task = rollouts.task
-    reference = task.reference or task.answer
+    reference = task.reference or task.answer or ""
     if proposer == "reference":
         return first_departure(steps, reference.split(separator) if separator else list(reference))
     listed = "\n".join(f"{i}: {step.strip()}" for i, step in enumerate(steps, 1))
-    conversation.user(ASK.format(task=task.prompt[-1].content, reference=reference, steps=listed))
+    conversation.user(
+        ASK_FOR_CORRECTION.format(task=task.prompt[-1].content, reference=reference, steps=listed)
+    )
     return read_proposal(await conversation.reply(tag="proposal"), len(steps))

@@ -1,4 +1,4 @@
-"""Asking what a prefix of an answer is worth: where its steps end, and how the policy goes on from there.
+"""Step boundaries of an answer, branches sampled from its prefixes, and Monte-Carlo values of those prefixes.
 
 Probes are sampled and judged but never trained on; what they showed is left as numbers in `Episode.notes`.
 """
@@ -16,11 +16,16 @@ import numpy as np
 
 from etude import seeds
 from etude.rollout.conversation import Conversation
+from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting
 from etude.types import Array, Episode, Task
 
 Separator = Annotated[str, Setting("text that ends a step; empty: every token is a step")]
-Most = Annotated[int, Setting("steps that an answer is cut into at most; others are merged", low=1)]
+MaxSteps = Annotated[int, Setting("steps that an answer is cut into at most; others are merged", low=1)]
+Probes = Annotated[int, Setting("continuations sampled after each step", low=1)]
+
+PROBE = "probe"  # the tag of spans sampled from a prefix
+CUTS = "cuts"  # note: numbers of tokens after which a step ends (`step_cuts`)
 
 BROKEN = "\ufffd"  # what a decoder writes for bytes that are not yet a character
 
@@ -38,16 +43,17 @@ def text_ends(tokenizer: Any, tokens: Array) -> Array:
     return np.array(ends, np.int64)
 
 
-def step_cuts(tokenizer: Any, episode: Episode, separator: str, most: int) -> list[int]:
-    """Numbers of tokens of the episode after which a step of a reply is over and another one follows."""
+def step_cuts(tokenizer: Any, episode: Episode, separator: str, max_steps: int) -> list[int]:
+    """Numbers of tokens of the episode after which a step of a reply is over and another one follows: at most
+    `max_steps` - 1 of them, evenly chosen."""
     cuts: list[int] = []
     start = 0
     for span in episode.spans:
         if span.sampled:
             cuts += [start + cut for cut in _cuts(tokenizer, span.tokens, separator)]
         start += len(span)
-    if len(cuts) >= most:
-        cuts = [cuts[i] for i in np.linspace(0, len(cuts) - 1, most - 1).round().astype(int)]
+    if len(cuts) >= max_steps:
+        cuts = [cuts[i] for i in np.linspace(0, len(cuts) - 1, max_steps - 1).round().astype(int)]
     return cuts
 
 
@@ -72,32 +78,37 @@ def step_index(episode: Episode, cuts: Sequence[int]) -> Array:
 
 
 async def branches(
-    rollouts: Any, episode: Episode, cut: int, number: int, lead: Array | None = None, **params: Any
+    rollouts: GroupRollout,
+    episode: Episode,
+    cut: int,
+    number: int,
+    forced: Array | None = None,
+    **params: Any,
 ) -> list[Conversation]:
-    """`number` players who went on after the first `cut` tokens, `lead` put into their mouths first. `params`
-    as for `Player.reply`."""
+    """`number` continuations of the first `cut` tokens, after the tokens `forced` where given. `params` as for
+    `Conversation.reply`."""
     start = rollouts.resume_from(episode, cut, seeds.key("probe", episode.index, cut))
-    if lead is not None:
-        start.force_prefix(lead, tag="lead")
+    if forced is not None:
+        start.force_prefix(forced, tag="forced")
     return await continued(start, number, **params)
 
 
 async def continued(start: Conversation, number: int, **params: Any) -> list[Conversation]:
-    """`number` forks of a player, each after one reply of its own."""
+    """`number` forks of a conversation, each after one reply of its own."""
     conversations = [start.fork(k) for k in range(number)]
-    await asyncio.gather(*(p.reply(tag="probe", **params) for p in conversations))
+    await asyncio.gather(*(p.reply(tag=PROBE, **params) for p in conversations))
     return conversations
 
 
-def said(conversation: Conversation) -> str:
-    """The player's own words since it was last spoken to."""
+def last_turn(conversation: Conversation) -> str:
+    """The text of the assistant's turn that the conversation ends with, forced tokens included."""
     words: list[Array] = []
     for span in conversation.spans:
         words = [*words, span.tokens] if span.role == "assistant" else []
     return conversation.generator.renderer.decode(np.concatenate(words)) if words else ""
 
 
-def room(rollouts: Any, episode: Episode, cut: int) -> int:
+def tokens_left(rollouts: GroupRollout, episode: Episode, cut: int) -> int:
     """Tokens that are left of a reply's limit after `cut` tokens of the episode."""
     written = 0
     for span, end in zip(episode.spans, np.cumsum([len(s) for s in episode.spans]), strict=True):
@@ -108,10 +119,12 @@ def room(rollouts: Any, episode: Episode, cut: int) -> int:
 
 
 async def noting(
-    rollouts: Any, episodes: Sequence[Episode], look: Callable[[Episode], Awaitable[Mapping[str, Any]]]
+    rollouts: GroupRollout,
+    episodes: Sequence[Episode],
+    look: Callable[[Episode], Awaitable[Mapping[str, Any]]],
 ) -> list[Episode]:
-    """The episodes with what `look` finds in their notes. It runs behind the table's boundary: an episode whose
-    look fails has failed."""
+    """The episodes, with what `look` finds added to their notes. Errors of `look` fail its episode alone
+    (`GroupRollout.play`)."""
 
     async def again(episode: Episode) -> list[Episode]:
         async def noted(task: Task, conversation: Conversation) -> Episode:

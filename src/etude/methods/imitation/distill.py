@@ -1,47 +1,45 @@
-"""On-policy distillation: learn from a second model on your own answers."""
+"""On-policy distillation (arXiv 2306.13649): the policy samples, and a teacher's log-probability of every sampled token
+is its reward. The gradient is that of the reverse KL(pi || teacher), on the states that the student itself visits; no
+verdict is needed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
-
-import torch
-from torch import Tensor
+from typing import Annotated
 
 from etude.batch import Batch
 from etude.credit.group import constant
 from etude.models.outputs import Outputs
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
-from etude.recipe import ByHand, Paper, Recipe
+from etude.recipe import Credited, OffPolicy, Paper, Recipe
 from etude.rollout.group_rollout import optional_verdict
 from etude.settings import Setting, stage
+from etude.stages import Context, Credit
 from etude.types import Group, Signal
 
 
-def unjudged():
-    """Every sampled token, without an advantage: for losses that need no verdict."""
+def unjudged() -> Credit:
+    """Every sampled token, without an advantage: the loss needs no verdict."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         return [constant(e, 0.0) for g in groups for e in g.episodes]
 
     return credit
 
 
-def bounded(gap: Tensor, clip: float | None) -> Tensor:
-    """log pi - log teacher, the weight of a token's score function: positive where the policy says too much."""
-    return gap if clip is None else gap.clamp(-clip, clip)
-
-
 def reverse_kl(
-    clip: Annotated[float | None, Setting("bound on |log pi - log teacher| per token", "nats", low=0)] = 10.0,
+    gap_clip: Annotated[
+        float | None, Setting("bound on |log pi - log teacher| per token", "nats", low=0)
+    ] = 10.0,
 ) -> Objective:
-    """On-policy distillation: the policy gradient of KL(pi || teacher), whose per-token reward is
-    log teacher(y_t) - log pi(y_t), at tokens that the policy sampled."""
+    """sg[log pi(y_t) - log teacher(y_t)] log pi(y_t), a token mean: positive, so pushed down, where the policy says
+    too much."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         gap = out.logp.detach() - batch.extras["teacher"]
-        return bounded(gap, clip) * out.logp, {"reverse_kl": gap}
+        bounded = gap if gap_clip is None else gap.clamp(-gap_clip, gap_clip)
+        return bounded * out.logp, {"reverse_kl": gap}
 
     return objective(Term("distill", loss, MEANS["token"]), reads={"teacher"})
 
@@ -64,11 +62,24 @@ RECIPE = Recipe(
     needs=("teacher",),
     defaults={"group_size": 1},
     examples=(
-        ByHand(
-            "said with 1/2, teacher 1/8: pushed down by ln 4; the other way round: up by ln 4",
-            lambda: bounded(torch.tensor([0.5, 0.125]).log() - torch.tensor([0.125, 0.5]).log(), 10.0),
-            [math.log(4), -math.log(4)],
+        Credited("no verdict counts", [[1.0, 0.0]], [[0.0, 0.0]]),
+        # log pi = -1, -1, -1 and -15; gaps 2, -1/2, 19 and -14, the last two bounded at 10.
+        OffPolicy(
+            "said too much, too little, and both beyond the bound",
+            ratio=(1.0, 1.0, 1.0, math.exp(-14)),
+            advantage=(0.0, 0.0, 0.0, 0.0),
+            extras={"teacher": (-3.0, -0.5, -20.0, -1.0)},
+            loss=(2 * -1 - 0.5 * -1 + 10 * -1 - 10 * -15) / 4,
+            gradient=(2 / 4, -0.5 / 4, 10 / 4, -10 / 4),
         ),
-        ByHand("bounded at 1 nat", lambda: bounded(torch.tensor([3.0, -3.0, 0.5]), 1.0), [1.0, -1.0, 0.5]),
+        OffPolicy(
+            "without a bound",
+            ratio=(1.0,),
+            advantage=(0.0,),
+            extras={"teacher": (-20.0,)},
+            loss=-19.0,
+            gradient=(19.0,),
+            settings={"objective.gap_clip": None},
+        ),
     ),
 )

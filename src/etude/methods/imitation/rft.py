@@ -1,40 +1,51 @@
-"""Rejection-sampling fine-tuning, also known as expert iteration: imitate your own right answers."""
+"""Rejection-sampling fine-tuning, also known as expert iteration (arXiv 2308.01825): sample, keep the right answers,
+imitate them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
+from etude.channels import writes
 from etude.credit.imitate import imitate
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, Paper, Recipe
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage
-from etude.testing.examples import example_group
+from etude.stages import Context, Credit
+from etude.testing.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.types import Group, Signal
 
 
+@writes("imitation")
 def right_answers(
     distinct: Annotated[bool, Setting("train on each different answer to a task once")] = True,
-    most: Annotated[int, Setting("most answers per task", "answers", low=1)] = 64,
-):
-    """The sampled tokens of correct episodes."""
+    max_answers: Annotated[int, Setting("most answers per task", "answers", low=1)] = 64,
+) -> Credit:
+    """Imitation of the sampled tokens of correct episodes, the first `max_answers` of each task."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = []
         for group in groups:
-            seen: set[bytes] = set()
+            kept: list[bytes] = []
             for episode in group.episodes:
                 words = episode.tokens[episode.sampled].tobytes()
-                if not episode.correct or len(seen) >= most or (distinct and words in seen):
-                    continue
-                seen.add(words if distinct else words + bytes([len(seen) % 256]))
-                signals.append(imitate(episode, episode.sampled))
+                if episode.correct and len(kept) < max_answers and not (distinct and words in kept):
+                    kept.append(words)
+                    signals.append(imitate(episode, episode.sampled))
         return signals
 
     return credit
 
 
-THREE = [example_group([1, 0, 1], [2, 1, 2])]  # right, wrong, and the first again
+def _kept(**settings: object) -> list[int]:
+    """Of answers a (right), b (wrong), a (right) and c (right): the numbers of those that are imitated."""
+    group = example_attempts((1.0, (2,)), (0.0, (3,)), (1.0, (2,)), (1.0, (4,)))
+    signals = given_stage(RECIPE, "credit", **settings)([group], GivenContext())
+    assert beyond_prompt(signals, "imitation") == [1.0] * len(signals)
+    return [s.episode.index for s in signals]
+
+
 RECIPE = Recipe(
     name="rft",
     paper=Paper(
@@ -50,9 +61,16 @@ RECIPE = Recipe(
     ),
     stages={"credit": stage(right_answers), "objective": stage(cross_entropy)},
     examples=(
-        ByHand(
-            "right, wrong, the same again", lambda: [s.episode.index for s in right_answers()(THREE)], [0]
+        ByHand("a right, b wrong, a and c right: a and c", lambda: _kept(), [0, 3]),
+        ByHand("repeats kept", lambda: _kept(distinct=False), [0, 2, 3]),
+        ByHand("at most two", lambda: _kept(distinct=False, max_answers=2), [0, 2]),
+        OffPolicy(
+            "log pi = -1 + ln 2 and -1, whatever they were sampled with",
+            ratio=(2.0, 1.0),
+            advantage=(0.0, 0.0),
+            weights={"imitation": (1.0, 1.0)},
+            loss=((1 - math.log(2)) + 1) / 2,
+            gradient=(-1 / 2, -1 / 2),
         ),
-        ByHand("repeats kept", lambda: [s.episode.index for s in right_answers(False)(THREE)], [0, 2]),
     ),
 )

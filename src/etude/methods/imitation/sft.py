@@ -1,39 +1,67 @@
-"""Supervised fine-tuning on the tasks' own solutions."""
+"""Supervised fine-tuning: cross-entropy on the tasks' own solutions. Nothing is sampled."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 from etude.credit.imitate import demonstrations
 from etude.objective.imitation import cross_entropy
-from etude.recipe import Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Recipe, Reduction
+from etude.rollout.group_rollout import GroupRollout
 from etude.settings import stage
+from etude.stages import GroupRolloutStage
+from etude.testing.given import (
+    GivenContext,
+    beyond_prompt,
+    example_attempts,
+    example_demonstration,
+    given_stage,
+)
 from etude.types import Episode
 
 
-def shown_only():
-    """Nobody plays: the demonstration is all there is."""
-
-    async def group_rollout(rollouts: Any) -> list[Episode]:
+def demonstration_only() -> GroupRolloutStage:
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
         return [rollouts.demonstrate()]
 
     return group_rollout
 
 
-RECIPE = Recipe(
+RECIPE: Recipe = Recipe(
     name="sft",
     idea="Shows the model a worked solution and makes it likelier. Nothing is sampled. "
     "The solution is the task's `reference`, or its gold answer where there is none.",
     equation="L = - mean_t log pi(y*_t)",
     stages={
-        "group_rollout": stage(shown_only),
+        "group_rollout": stage(demonstration_only),
         "credit": stage(demonstrations),
         "objective": stage(cross_entropy),
     },
     needs=("answer",),
     examples=(
+        ByHand(
+            "of a wrong attempt and a demonstration, the demonstration",
+            lambda: beyond_prompt(
+                given_stage(RECIPE, "credit")(
+                    [example_attempts((0.0, (5, 6)), demonstrations=[example_demonstration((7, 8, 9))])],
+                    GivenContext(),
+                ),
+                "imitation",
+            ),
+            [1, 1, 1],
+        ),
+        OffPolicy(
+            "log pi = -1 + ln 2 and -1 - ln 2; a third token is not imitated",
+            ratio=(2.0, 0.5, 3.0),
+            advantage=(0.0, 0.0, 0.0),
+            weights={"imitation": (1.0, 1.0, 0.0)},
+            loss=((1 - math.log(2)) + (1 + math.log(2))) / 2,
+            gradient=(-1 / 2, -1 / 2, 0.0),
+        ),
         Reduction(
-            "HPT that imitates every task", "hpt", to_settings={"credit.gate": 1.0, "objective.entropy": 0.0}
+            "HPT that imitates every task",
+            "hpt",
+            to_settings={"credit.gate": 1.0, "objective.entropy_weight": 0.0},
         ),
     ),
 )

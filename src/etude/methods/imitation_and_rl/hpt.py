@@ -1,37 +1,59 @@
-"""HPT: per task, practise what sometimes succeeds and imitate what never does."""
+"""HPT (arXiv 2509.04419): imitation and reinforcement are one gradient estimator with different masks and reference
+probabilities, so each task chooses: practise what some attempt solves, imitate what none does."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
+import numpy as np
+
+from etude.channels import writes
 from etude.credit.group import centred, each
-from etude.credit.hybrid import practised
 from etude.credit.imitate import shown
 from etude.objective.hybrid import practise_and_imitate
-from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.demonstrations import beside
+from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.demonstrations import demonstration_and_attempts
 from etude.settings import Setting, stage
+from etude.stages import Context, Credit
+from etude.testing.given import (
+    GivenContext,
+    beyond_prompt,
+    example_attempts,
+    example_demonstration,
+    given_stage,
+)
 from etude.types import Group, Signal
 
 
+@writes("policy", "imitation")
 def gated(
     gate: Annotated[
         float, Setting("share of right attempts up to which a task is imitated", low=-1, high=1)
     ] = 0.0,
-):
-    """A_i = r_i - mean r for tasks above the gate; the demonstration, and no attempt, for the others and for those
-    that nobody attempted (HPT, arXiv 2509.04419)."""
+) -> Credit:
+    """(a, b) = (1, 0), that is A_i = r_i - mean r, for tasks whose share of right attempts lies above the gate;
+    (0, 1), the demonstration and no attempt, for the others and for those without attempts."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        sides: dict[bool, list[Group]] = {True: [], False: []}
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
+        practised, imitated = [], []
         for group in groups:
             right = [e.correct for e in group.episodes]
-            if right or not group.failed:  # where every attempt broke, nothing is known of the task
-                sides[bool(right) and practised(right, gate)].append(group)
-        return each(centred)(sides[True], context) + shown(sides[False])
+            if right and np.mean(right) > gate:
+                practised.append(group)
+            elif right or not group.failed:  # where every attempt broke, nothing is known of the task
+                imitated.append(group)
+        return each(centred)(practised, context) + shown(imitated)
 
     return credit
+
+
+def _rows(*rewards: float, gate: float = 0.0) -> list[list[float]]:
+    """Advantages and imitation weights where attempts with these rewards stand beside a demonstration of 2 tokens."""
+    group = example_attempts(*((r, (2,)) for r in rewards), demonstrations=[example_demonstration((3, 4))])
+    signals = given_stage(RECIPE, "credit", gate=gate)([group], GivenContext())
+    return [beyond_prompt(signals, name) for name in ("advantage", "imitation")]
 
 
 RECIPE = Recipe(
@@ -44,18 +66,41 @@ RECIPE = Recipe(
     equation="L = a L_RL + b c L_SFT, (a, b) = (1, 0) if the share of right attempts > gate, else (0, 1);  "
     "L_RL = - sum rho (r - mean r) / (G L)",
     departures=("the divisor L of the RL loss is 64 tokens by default, where the paper has 8192",),
-    stages={"group_rollout": stage(beside), "credit": stage(gated), "objective": stage(practise_and_imitate)},
+    stages={
+        "group_rollout": stage(demonstration_and_attempts),
+        "credit": stage(gated),
+        "objective": stage(practise_and_imitate),
+    },
     needs=("answer",),
     claim="From a weak base HPT solves more tasks than SFT followed by RL at equal steps, and its share of imitation falls by itself.",
     examples=(
+        ByHand("1 of 2 right: practised", lambda: _rows(1.0, 0.0), [[0.5, -0.5], [0, 0]]),
+        ByHand("none of 2 right: imitated", lambda: _rows(0.0, 0.0), [[0, 0], [1, 1]]),
         ByHand(
-            "0 of 8, 1 of 8 and 2 of 8 right, at gates 0 and 1/4",
-            lambda: [practised([i < k for i in range(8)], gate) for gate in (0.0, 0.25) for k in (0, 1, 2)],
-            [False, True, True, False, False, False],
+            "1 of 2 right at a gate of 1/2: imitated", lambda: _rows(1.0, 0.0, gate=0.5), [[0, 0], [1, 1]]
+        ),
+        Credited("without a demonstration nothing is left to imitate", [[1, 0], [0, 0]], [[0.5, -0.5], []]),
+        # Policy: -(3 - 1/2) / (2 x 1 episode). Imitation: 1/2 x (1 - ln 2 + 1) / 2. Entropy: -(0.3 + 2) / 10.
+        OffPolicy(
+            "ratios of 3 and 1/2 unclipped, half an imitation, a tenth of the entropy",
+            ratio=(3.0, 0.5, 2.0, 1.0),
+            advantage=(1.0, -1.0, 0.0, 0.0),
+            lengths=(2, 2),
+            weights={"policy": (1, 1, 0, 0), "imitation": (0, 0, 1, 1)},
+            entropy=(0.2, 0.4, 1.0, 3.0),
+            loss=-(3 - 0.5) / 2 + 0.5 * (2 - math.log(2)) / 2 - 0.1 * (0.3 + 2.0),
+            gradient=(-3 / 2, 0.5 / 2, -0.25, -0.25),
+            settings={
+                "objective.length_divisor": 2.0,
+                "objective.imitation_weight": 0.5,
+                "objective.entropy_weight": 0.1,
+            },
         ),
         Reduction(
-            "gate below 0: Dr. GRPO, on-policy", "dr_grpo", {"credit.gate": -1.0, "objective.entropy": 0.0}
+            "gate below 0: Dr. GRPO, on-policy",
+            "dr_grpo",
+            {"credit.gate": -1.0, "objective.entropy_weight": 0.0},
         ),
-        Reduction("gate 1: SFT", "sft", {"credit.gate": 1.0, "objective.entropy": 0.0}),
+        Reduction("gate 1: SFT", "sft", {"credit.gate": 1.0, "objective.entropy_weight": 0.0}),
     ),
 )

@@ -1,10 +1,13 @@
-"""Prefix-RFT: one attempt in each group begins with a piece of the demonstration."""
+"""Prefix-RFT (arXiv 2507.01679): in each group one attempt begins with a piece of the demonstration and is finished by
+the policy. If it does better than the ordinary attempts, the given tokens are reinforced as if they were the policy's
+own, where it was least sure of them. The given piece shrinks over the run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,35 +16,43 @@ from etude import seeds
 from etude.credit.attempts import adopted
 from etude.credit.group import centred, constant
 from etude.credit.imitate import tagged
-from etude.objective.entropy import entropy_bonus
-from etude.objective.hybrid import Entropy
+from etude.objective.entropy import entropy_bonus, exact_entropy
+from etude.objective.hybrid import EntropyWeight
 from etude.objective.policy import Dual, High, Length, Low, clipped
 from etude.objective.terms import Objective, averaged, per_constant
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
+from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
-from etude.types import Array, Episode, Group, Signal, Task
+from etude.stages import Context, Credit, GroupRolloutStage
+from etude.testing.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
+from etude.types import Array, Episode, Group, Signal, Span, Task
+
+PREFIX = "prefix"  # the tag of the given piece (`Conversation.force_prefix`)
 
 
 def given_share(uniform: float, low: float, high: float, progress: float) -> float:
     """l ~ Uniform(low_t, high), low_t falling by a cosine from high at the start to low at the end."""
-    least = low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
-    return least + (high - least) * uniform
+    low_t = low + (high - low) * (1 + math.cos(math.pi * progress)) / 2
+    return low_t + (high - low_t) * uniform
 
 
 def one_prefixed(
-    low: Annotated[
+    prefix_low: Annotated[
         float, Setting("least share of the demonstration given, at the end", low=0, high=1)
     ] = 0.05,
-    high: Annotated[float, Setting("greatest share of the demonstration given", low=0, high=0.999)] = 0.95,
-):
-    """Ordinary attempts, and as the last one the policy's continuation of a demonstration's first part
-    (arXiv 2507.01679)."""
+    prefix_high: Annotated[
+        float, Setting("greatest share of the demonstration given", low=0, high=0.999)
+    ] = 0.95,
+) -> GroupRolloutStage:
+    """Ordinary attempts, and as the last one the policy's continuation of the first floor(l |y*|) tokens of the
+    demonstration y*."""
 
-    async def group_rollout(rollouts: Any) -> list[Episode]:
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
         uniform = seeds.generator(rollouts.key, "prefix").random()
         words = rollouts.demonstrate().spans[-1].tokens
-        cut = int(given_share(uniform, min(low, high), high, rollouts.progress) * len(words))
+        share = given_share(uniform, min(prefix_low, prefix_high), prefix_high, rollouts.progress)
+        cut = int(share * len(words))
 
         async def continued(task: Task, conversation: Conversation) -> Episode:
             conversation.user(task.prompt)
@@ -62,40 +73,40 @@ def hybrid_advantages(plain: Array, hybrid: float, joined: bool) -> tuple[Array,
     return plain - base, hybrid - base, hybrid - base if joined else hybrid
 
 
-def _seen(episodes: Sequence[Episode], context: Any) -> list[Array]:
+def _prefix_outputs(episodes: Sequence[Episode], context: Context) -> list[Array]:
     """f32[T, 2] each: log-probability and entropy of the prefix tokens under the policy as it is."""
-    masks = [tagged(e, "prefix").astype(np.float32) for e in episodes]
+    masks = [tagged(e, PREFIX).astype(np.float32) for e in episodes]
     signals = [Signal(e, 0 * m, {"policy": m}) for e, m in zip(episodes, masks, strict=True)]
-    return context.rows(signals, lambda out: torch.stack([out.logp, out.entropy], -1), {"entropy"})
+    return context.rows(signals, lambda out: torch.stack([out.logp, exact_entropy(out)], -1), {"entropy"})
 
 
 def prefixed(
-    keep: Annotated[
+    prefix_trained: Annotated[
         float, Setting("share of prefix tokens trained, those of highest entropy", low=0, high=1)
     ] = 0.2,
     joined: Annotated[
         bool, Setting("one baseline for all, as written; else each its own, as released")
     ] = False,
-):
-    """Prefix tokens become the policy's own: with its log-probabilities now, and the hybrid's advantage where
-    its entropy is among the highest (Prefix-RFT, arXiv 2507.01679)."""
+) -> Credit:
+    """Prefix tokens become the policy's own: with its log-probabilities now, and the prefix's advantage where its
+    entropy is among the highest, 0 elsewhere."""
 
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        hybrids = [e for g in groups for e in g.episodes if tagged(e, "prefix").any()]
-        rows = {id(e): row for e, row in zip(hybrids, _seen(hybrids, context), strict=True)}
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
+        hybrids = [e for g in groups for e in g.episodes if tagged(e, PREFIX).any()]
+        outputs = {id(e): row for e, row in zip(hybrids, _prefix_outputs(hybrids, context), strict=True)}
         signals = []
         for group in groups:
-            plain = [e for e in group.episodes if id(e) not in rows]
+            plain = [e for e in group.episodes if id(e) not in outputs]
             rewards = np.array([e.reward for e in plain])
             own = centred(rewards)
-            for episode in (e for e in group.episodes if id(e) in rows):
+            for episode in (e for e in group.episodes if id(e) in outputs):
                 own, first, rest = hybrid_advantages(rewards, episode.reward, joined)
-                logp, entropy = rows[id(episode)].T
-                where = np.flatnonzero(tagged(episode, "prefix"))
-                kept = where[np.argsort(-entropy[where], kind="stable")[: round(keep * len(where))]]
+                logp, entropy = outputs[id(episode)].T
+                where = np.flatnonzero(tagged(episode, PREFIX))
+                kept = where[np.argsort(-entropy[where], kind="stable")[: round(prefix_trained * len(where))]]
                 advantage = np.where(episode.sampled, np.float32(rest), np.float32(0))
                 advantage[kept] = first
-                signals.append(Signal(adopted(episode, tagged(episode, "prefix"), logp), advantage))
+                signals.append(Signal(adopted(episode, tagged(episode, PREFIX), logp), advantage))
             signals += [constant(e, float(a)) for e, a in zip(plain, own, strict=True)]
         return signals
 
@@ -103,14 +114,31 @@ def prefixed(
 
 
 def dual_clipped(
-    low: Low = 0.2,
-    high: High = 0.2,
-    dual: Dual = 3.0,
-    length: Length = 64.0,
-    entropy: Entropy = 0.001,
+    clip_low: Low = 0.2,
+    clip_high: High = 0.2,
+    dual_clip: Dual = 3.0,
+    length_divisor: Length = 64.0,
+    entropy_weight: EntropyWeight = 0.001,
 ) -> Objective:
     """The clipped surrogate, bounded for negative advantages, over a constant length; and an entropy bonus."""
-    return averaged(clipped(low, high, dual_clip=dual), per_constant(length)) + entropy_bonus(entropy)
+    surrogate = clipped(clip_low, clip_high, "episode", dual_clip)
+    return averaged(surrogate, per_constant(length_divisor)) + entropy_bonus(entropy_weight)
+
+
+def _rows(**settings: float | bool) -> list[list[float]]:
+    """Advantages and log-probabilities of a right hybrid, of three given tokens and one of its own, and of ordinary
+    attempts of rewards 1 and 0. The given tokens have entropies 1, 3, 2 and log-probabilities -4, -5, -6."""
+    group = example_attempts((1.0, (2,)), (0.0, (3,)), (1.0, (7,)))
+    *plain, last = group.episodes
+    prompt, reply = last.spans
+    hybrid = replace(
+        last, spans=(prompt, Span("assistant", np.array([4, 5, 6], np.int32), tag=PREFIX), reply)
+    )
+    # The fourth token was sampled by the policy; its outputs are asked for and not used.
+    model = GivenModel(logp=[-4.0, -5.0, -6.0, -9.0], entropy=[1.0, 3.0, 2.0, 9.0])
+    credit = given_stage(RECIPE, "credit", **settings)
+    signals = credit([replace(group, episodes=(*plain, hybrid))], GivenContext(model))
+    return [beyond_prompt(signals), signals[0].episode.logp[1:].tolist()]
 
 
 RECIPE = Recipe(
@@ -135,13 +163,38 @@ RECIPE = Recipe(
     claim="Beats RL alone on tasks that no attempt solves, and SFT on held-out tasks.",
     examples=(
         ByHand("halfway, low_t is midway between 0 and 0.8", lambda: given_share(0.0, 0.0, 0.8, 0.5), 0.4),
+        ByHand("at the end, between 0.1 and 0.9", lambda: given_share(0.25, 0.1, 0.9, 1.0), 0.3),
         ByHand(
-            "plain 1, 0 and a right hybrid: +-1/2, prefix 1/2, continuation 1",
-            lambda: np.hstack(hybrid_advantages(np.array([1.0, 0.0]), 1.0, False)),
-            [0.5, -0.5, 0.5, 1.0],
+            "the two of three given tokens of highest entropy: 1 - mean(1, 0)",
+            lambda: _rows(prefix_trained=2 / 3)[0],
+            [0, 0.5, 0.5, 1.0, 0.5, -0.5],
+        ),
+        ByHand(
+            "one of three, in one baseline: 1 - 2/3",
+            lambda: _rows(prefix_trained=1 / 3, joined=True)[0],
+            [0, 1 / 3, 0, 1 / 3, 1 / 3, -2 / 3],
+        ),
+        ByHand("given tokens are the policy's own", lambda: _rows()[1], [-4, -5, -6, -1]),
+        # Surrogate: -1.3 - 0.9 in episode 1, 0.8 + 3 + 1.1 in episode 2 (ratio 4 bounded at 3), over 10 x 2. Entropy:
+        # a tenth of the mean, 1.
+        OffPolicy(
+            "praise beyond the clip and within it; blame below it, beyond the dual bound, and within",
+            ratio=(1.5, 0.9, 0.5, 4.0, 1.1),
+            advantage=(1.0, 1.0, -1.0, -1.0, -1.0),
+            lengths=(2, 3),
+            entropy=(0.5, 1.0, 1.0, 1.0, 1.5),
+            loss=(-2.2 + 4.9) / 20 - 0.1,
+            gradient=(0, -0.9 / 20, 0, 0, 1.1 / 20),
+            settings={
+                "objective.length_divisor": 10.0,
+                "objective.entropy_weight": 0.1,
+                "objective.clip_high": 0.3,
+            },
         ),
         Reduction(
-            "nothing given: Dr. GRPO", "dr_grpo", {"group_rollout.high": 0.0, "objective.entropy": 0.0}
+            "nothing given: Dr. GRPO",
+            "dr_grpo",
+            {"group_rollout.prefix_high": 0.0, "objective.entropy_weight": 0.0},
         ),
     ),
 )

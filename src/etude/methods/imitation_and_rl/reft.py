@@ -1,34 +1,57 @@
-"""ReFT: imitate for a while, then practise the same tasks with PPO."""
+"""ReFT (arXiv 2401.08967): a warm-up imitates the demonstrations; then PPO practises the same tasks, rewarded by the
+result, by a little for a wrong result that was reached, and with a price on leaving the warmed-up policy."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
-from etude.credit.kl_penalty import Regularised
+from etude.credit.kl_penalty import ActorCriticFromWarmup
 from etude.objective.hybrid import actor_critic_and_imitation
-from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
-from etude.rollout.demonstrations import warmed_up
+from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.demonstrations import demonstration_then_attempts
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
+from etude.stages import Reward
 from etude.testing.examples import example_episode
+from etude.testing.given import (
+    GivenContext,
+    GivenModel,
+    beyond_prompt,
+    example_attempts,
+    example_demonstration,
+    given_stage,
+)
 from etude.train.step import Update
 from etude.types import Episode
+
+VERDICT = "verdict"  # score: the verdict's reward, without the partial one
 
 
 def partial_verdict(
     partial: Annotated[float, Setting("reward of a wrong answer that came to its end", low=0, high=1)] = 0.1,
-):
-    """The verdict's reward, at least `partial` where the answer was not cut off by the length limit
-    (ReFT, arXiv 2401.08967)."""
+) -> Reward:
+    """R: the verdict's reward, at least `partial` where the answer was not cut off by the length limit."""
+    plain = verdict()
 
     def reward(episode: Episode) -> dict[str, float]:
-        right = verdict()(episode)["reward"]
-        return {"reward": max(right, partial if episode.stop == "end" else 0.0), "verdict": right}
+        right = plain(episode)["reward"]
+        return {"reward": max(right, partial if episode.stop == "end" else 0.0), VERDICT: right}
 
     return reward
 
 
-RECIPE = Recipe(
+def _rows() -> list[list[float]]:
+    """Of a right attempt of two tokens and a demonstration that stands alone: advantages, returns, imitation weights."""
+    model = GivenModel(logp=-1.0, value=[0.1, 0.2])
+    context = GivenContext(model, {"reference": GivenModel(logp=[-2.0, -1.5])})
+    credit = given_stage(RECIPE, "credit", kl_weight=0.5, lam=1.0, whiten=False)
+    groups = [example_attempts((1.0, (2, 3))), example_attempts(demonstrations=[example_demonstration((4,))])]
+    signals = credit(groups, context)
+    return [beyond_prompt(signals, name) for name in ("advantage", "returns", "imitation")]
+
+
+RECIPE: Recipe = Recipe(
     name="reft",
     n=124,
     paper=Paper("ReFT: Reasoning with Reinforced Fine-Tuning", "2401.08967", 2024),
@@ -43,9 +66,9 @@ RECIPE = Recipe(
         "as many attempts per task as the run makes (run.group_size), where the paper samples one",
     ),
     stages={
-        "group_rollout": stage(warmed_up),
+        "group_rollout": stage(demonstration_then_attempts),
         "reward": stage(partial_verdict),
-        "credit": stage(Regularised),
+        "credit": stage(ActorCriticFromWarmup),
         "objective": stage(actor_critic_and_imitation, mean="episode", value_weight=5.0),
         "update": stage(Update, passes=2),
     },
@@ -56,18 +79,41 @@ RECIPE = Recipe(
         ByHand(
             "right; wrong to the end; wrong and cut off",
             lambda: [
-                partial_verdict()(example_episode(r, stop=stop))["reward"]
+                given_stage(RECIPE, "reward")(example_episode(r, stop=stop))["reward"]
                 for r, stop in ((1, "end"), (0, "end"), (0, "length"))
             ],
             [1.0, 0.1, 0.0],
+        ),
+        # log pi_old - log pi_ref = 1, 1/2: r = -1/2, 1 - 1/4; returns 1/4, 3/4; less V = 0.1, 0.2.
+        ByHand(
+            "rewards less half a nat's price, and a demonstration alone",
+            _rows,
+            [[0.15, 0.55, 0], [0.25, 0.75, 0], [0, 0, 1]],
+        ),
+        # Surrogate: episode 1 (-1.3 - 0.9 + 0.8) / 3, episode 2 1.1. Halved squared errors of V, the larger of plain
+        # and clipped: 0.3^2 (0 plain), 0.5^2, 0.3^2; 1. Imitation: 1 - ln 2.
+        OffPolicy(
+            "praise beyond the clip and within it, blame beyond it and within it; a demonstration",
+            ratio=(1.5, 0.9, 0.5, 1.1, 2.0),
+            advantage=(1.0, 1.0, -1.0, -1.0, 0.0),
+            lengths=(3, 1, 1),
+            weights={"policy": (1, 1, 1, 1, 0), "imitation": (0, 0, 0, 0, 1)},
+            extras={"returns": (1.0, 1.0, 0.0, 1.0, 0.0), "values": (0.5, 0.5, 0.2, 0.1, 0.0)},
+            heads={"value": (1.0, 0.5, 0.3, 0.0, 9.0)},
+            loss=(-1.4 / 3 + 1.1) / 2
+            + 5 * ((0.3**2 + 0.5**2 + 0.3**2) / 2 / 3 + 1 / 2) / 2
+            + 1
+            - math.log(2),
+            gradient=(0, -0.9 / 3 / 2, 0, 1.1 / 2, -1),
+            settings={"objective.clip_high": 0.3},
         ),
         Reduction(
             "without warm-up, KL and partial rewards: PPO",
             "ppo",
             {
-                "group_rollout.warmup": 0.0,
+                "group_rollout.warmup_share": 0.0,
                 "reward.partial": 0.0,
-                "credit.beta": 0.0,
+                "credit.kl_weight": 0.0,
                 "objective.mean": "token",
                 "objective.value_weight": 0.1,
             },

@@ -1,41 +1,53 @@
-"""ReLIFT: reinforcement, interleaved with imitation of the tasks that no attempt solved."""
+"""ReLIFT (arXiv 2506.07527): reinforcement, interleaved with imitation. Tasks that no attempt solved wait in a buffer;
+whenever it is full, one step imitates their demonstrations instead."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+from etude.channels import writes
 from etude.credit.group import centred, each
 from etude.credit.imitate import shown
 from etude.objective.hybrid import practise_and_imitate
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
-from etude.testing.examples import example_advantages
+from etude.stages import Context, Credit, GroupRolloutStage
+from etude.testing.given import (
+    GivenContext,
+    beyond_prompt,
+    example_attempts,
+    example_demonstration,
+    given_stage,
+)
 from etude.types import Episode, Group, Request, Signal, Task
 
-UNSOLVED = "no attempt solved it"
+IMITATE = "imitate"  # the purpose of requests for a demonstration
 
 
 class Interleave:
-    """Tasks that were never solved wait, newest first. Once enough wait, a step asks for them instead."""
+    """Tasks that were tried and never solved wait, newest first. Once enough wait, a step asks for their
+    demonstrations."""
 
     def __init__(
         self,
-        size: Annotated[
-            int, Setting("tasks imitated at once, at least run.tasks_per_step", "tasks", low=1)
+        buffer_size: Annotated[
+            int, Setting("B, tasks imitated at once, at least run.tasks_per_step", "tasks", low=1)
         ] = 16,
     ) -> None:
-        self.size = size
+        self.buffer_size = buffer_size
         self.waiting: list[Task] = []
 
-    def next(self, n: int, context: Any) -> list[Request]:
-        size = max(self.size, n)
+    def next(self, n: int, context: Context) -> list[Request]:
+        size = max(self.buffer_size, n)
         if len(self.waiting) < size:
             return [Request() for _ in range(n)]
         due, self.waiting = self.waiting[:size], self.waiting[size:]
-        return [Request(task=task, why=UNSOLVED) for task in due]
+        return [Request(task=task, purpose=IMITATE, why="no attempt solved it") for task in due]
 
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
+    def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
         known = {task.key for task in self.waiting}
         for group in groups:
             tried = group.episodes and not group.failed
@@ -53,24 +65,40 @@ class Interleave:
         self.waiting = list(state["waiting"])
 
 
-def demonstrated_if_unsolved():
+def demonstration_if_unsolved() -> GroupRolloutStage:
     """The demonstration where the task was asked for because nothing solved it, attempts otherwise."""
 
-    async def group_rollout(rollouts: Any) -> list[Episode]:
-        if rollouts.request.why == UNSOLVED:
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        if rollouts.request.purpose == IMITATE:
             return [rollouts.demonstrate()]
         return await rollouts.plays(range(rollouts.samples))
 
     return group_rollout
 
 
-def centred_or_imitated():
+@writes("policy", "imitation")
+def centred_or_imitated() -> Credit:
     """r_i - mean r for attempts; imitation of demonstrations."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         return each(centred)(groups, context) + shown(groups)
 
     return credit
+
+
+def _purposes(*rewards: float) -> list[int]:
+    """What a buffer of one task asks for at three steps (1: a demonstration), if these attempts came before."""
+    curriculum = given_stage(RECIPE, "curriculum", buffer_size=1)
+    curriculum.observe([example_attempts(*((r, (2,)) for r in rewards))] * 2, [], GivenContext())
+    requests = [curriculum.next(1, GivenContext()) for _ in range(3)]
+    return [sum(r.purpose == IMITATE for r in step) for step in requests]
+
+
+def _rows() -> list[list[float]]:
+    tried = example_attempts((1.0, (2,)), (0.0, (3,)))
+    due = example_attempts(demonstrations=[example_demonstration((4, 5))])
+    signals = given_stage(RECIPE, "credit")([tried, due], GivenContext())
+    return [beyond_prompt(signals, name) for name in ("advantage", "imitation")]
 
 
 RECIPE = Recipe(
@@ -92,16 +120,28 @@ RECIPE = Recipe(
     ),
     stages={
         "curriculum": stage(Interleave),
-        "group_rollout": stage(demonstrated_if_unsolved),
+        "group_rollout": stage(demonstration_if_unsolved),
         "credit": stage(centred_or_imitated),
         "objective": stage(practise_and_imitate),
     },
     needs=("answer",),
     claim="The share of tasks never solved falls faster than with RL alone, with far fewer demonstrations than SFT uses.",
     examples=(
-        ByHand(
-            "attempts: r - mean r", lambda: example_advantages(centred_or_imitated(), [1, 0]), [0.5, -0.5]
+        ByHand("no attempt was right: one imitation, once", lambda: _purposes(0.0, 0.0), [1, 0, 0]),
+        ByHand("one of two was right: none", lambda: _purposes(0.0, 1.0), [0, 0, 0]),
+        ByHand("r - mean r, and a demonstration of 2 tokens", _rows, [[0.5, -0.5, 0, 0], [0, 0, 1, 1]]),
+        # Policy: (-1.5 + 0.25) / (10 x 2 episodes). Imitation: 1 - ln 2. Entropy: -(0.5 + 2) / 10.
+        OffPolicy(
+            "ratios of 1.5 and 1/4 unclipped, over a constant length",
+            ratio=(1.5, 0.25, 2.0),
+            advantage=(1.0, -1.0, 0.0),
+            lengths=(1, 1, 1),
+            weights={"policy": (1, 1, 0), "imitation": (0, 0, 1)},
+            entropy=(0.6, 0.4, 2.0),
+            loss=(-1.5 + 0.25) / 20 + 1 - math.log(2) - 0.1 * (0.5 + 2.0),
+            gradient=(-1.5 / 20, 0.25 / 20, -1.0),
+            settings={"objective.length_divisor": 10.0, "objective.entropy_weight": 0.1},
         ),
-        Reduction("while nothing waits: Dr. GRPO, on-policy", "dr_grpo", {"objective.entropy": 0.0}),
+        Reduction("while nothing waits: Dr. GRPO, on-policy", "dr_grpo", {"objective.entropy_weight": 0.0}),
     ),
 )

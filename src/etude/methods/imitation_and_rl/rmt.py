@@ -1,85 +1,73 @@
-"""RMT: think before the next token of a text, within a shrinking budget, and go on reading the rest."""
+"""RMT, reinforcement mid-training (arXiv 2509.24375): before some tokens of a text the model thinks, within a budget that
+shrinks over the run, and is rewarded when it then predicts the token. Tokens get harder over the run, by their entropy
+under the starting model; all other tokens are learned as in pre-training."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from etude import seeds
+from etude.channels import writes
 from etude.credit.group import constant, standardised
 from etude.credit.imitate import imitate, tagged
 from etude.curriculum.sampler import Uniform
-from etude.objective.hybrid import Imitation, imitation
+from etude.objective.entropy import exact_entropy
+from etude.objective.hybrid import ImitationWeight, imitation
 from etude.objective.policy import KLWeight, kl_to_start, plain
 from etude.objective.terms import Objective
-from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
-from etude.rollout.demonstrate import solution
+from etude.rollout.demonstrate import DEMONSTRATED, solution
+from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
+from etude.stages import Context, Credit, GroupRolloutStage, Reward, Rollout
+from etude.testing.given import (
+    GivenContext,
+    beyond_prompt,
+    example_attempts,
+    example_demonstration,
+    given_stage,
+)
 from etude.types import Array, Episode, Group, Message, Request, Signal, Task, Verdict
 
+ENTROPY = "entropy"  # of a task's meta: the entropy of each token of its text under the starting model
+SPOT, THOUGHT, BUDGET = (
+    "spot",
+    "thought",
+    "budget",
+)  # notes: the token predicted, tokens thought, tokens allowed
+SPOTS = "spots"  # note of the text: the tokens that were predicted
+THOUGHT_TAG = "thought"
 
-class Scored(Uniform):
-    """The task source's own tasks, each with the entropies of its text under the model the run began with
-    (`meta["entropy"]`, one per token)."""
+THINK_FIRST = "Continue the text. Think in at most {budget} tokens before you write the next word."
 
-    def next(self, n: int, context: Any) -> list[Request]:
+
+class EntropyScored(Uniform):
+    """The task source's own tasks, each with the entropies of its text under the model the run began with."""
+
+    def next(self, n: int, context: Context) -> list[Request]:
         tasks = [context.tasks.draw(Request(), context.drawn + i, context.seed) for i in range(n)]
-        shown = [solution(task, context.policy.renderer) for task in tasks]
-        signals = [imitate(e, tagged(e, "demonstration")) for e in shown]
+        texts = [solution(task, context.policy.renderer) for task in tasks]
+        signals = [imitate(e, tagged(e, DEMONSTRATED)) for e in texts]
         model = context.auxiliary["reference"]
-        rows = context.rows(signals, lambda out: out.entropy, {"entropy"}, policy=model)
+        rows = context.rows(signals, exact_entropy, {"entropy"}, policy=model)
         found = [row[s.weights["imitation"] != 0] for row, s in zip(rows, signals, strict=True)]
         return [
-            Request(task=replace(t, meta={**t.meta, "entropy": e})) for t, e in zip(tasks, found, strict=True)
+            Request(task=replace(t, meta={**t.meta, ENTROPY: e})) for t, e in zip(tasks, found, strict=True)
         ]
 
 
-ASK = "Continue the text. Think in at most {budget} tokens before you write the next word."
-
-
-def think_and_guess(words: Array, place: int, budget: int, tags: tuple[str, str]) -> Any:
-    """A rollout: the text before `place`, a thought of at most twice the budget, one token. Right iff that is
-    the text's own. Notes: `spot`, `thought` and `budget` (tokens)."""
-
-    async def rollout(task: Task, conversation: Conversation) -> Episode:
-        opening, closing = map(conversation.generator.renderer.tokenizer.encode, tags)
-        *before, last = task.prompt
-        asked = f"{last.content}\n\n{ASK.format(budget=budget)}"
-        conversation.user((*before, Message(last.role, asked)))
-        conversation.force_prefix(np.concatenate([words[:place], opening]))
-        await conversation.reply(tag="thought", max_tokens=2 * budget)
-        thought, stop = sum(len(s) for s in conversation.spans if s.tag == "thought"), conversation.stop
-        conversation.force_prefix(closing)
-        await conversation.reply(tag="guess", max_tokens=1)
-        conversation.stop = stop
-        right = conversation.spans[-1].tokens.tolist() == [int(words[place])]
-        conversation.verdict(Verdict(float(right), right))
-        return conversation.done(spot=place, thought=thought, budget=budget)
-
-    return rollout
-
-
-async def guesses(
-    rollouts: Any, words: Array, places: Sequence[int], budget: int, tags: tuple[str, str]
-) -> list[Episode]:
-    """`samples` thoughts, each with a guess, before each of the `places` of int32[n] `words`."""
-    plays = [
-        rollouts.play(n * rollouts.samples + i, think_and_guess(words, place, budget, tags))
-        for n, place in enumerate(places)
-        for i in range(rollouts.samples)
-    ]
-    return [e for found in await asyncio.gather(*plays) for e in found]
-
-
-def bins(early: float, late: float, begin: float, end: float, progress: float) -> Array:
-    """Probabilities of easy, medium and hard: (early, rest) until `begin`, (rest, late) from `end`, linear between."""
-    first = np.array([early, (1 - early) / 2, (1 - early) / 2])
-    last = np.array([(1 - late) / 2, (1 - late) / 2, late])
+def bins(early_easy: float, late_hard: float, begin: float, end: float, progress: float) -> Array:
+    """Probabilities of easy, medium and hard: (early_easy, rest) until `begin`, (rest, late_hard) from `end`, linear
+    between."""
+    first = np.array([early_easy, (1 - early_easy) / 2, (1 - early_easy) / 2])
+    last = np.array([(1 - late_hard) / 2, (1 - late_hard) / 2, late_hard])
     part = float(np.clip((progress - begin) / max(end - begin, 1e-9), 0, 1))
     return (1 - part) * first + part * last
 
@@ -95,30 +83,58 @@ def spots(
     return sorted({int(order[r]) for r in rank})
 
 
+def think_and_guess(words: Array, place: int, budget: int, tags: tuple[str, str]) -> Rollout:
+    """The text before `place`, a thought of at most twice the budget, one token. Right iff that is the text's own."""
+
+    async def rollout(task: Task, conversation: Conversation) -> Episode:
+        opening, closing = map(conversation.generator.renderer.tokenizer.encode, tags)
+        *before, last = task.prompt
+        asked = f"{last.content}\n\n{THINK_FIRST.format(budget=budget)}"
+        conversation.user((*before, Message(last.role, asked)))
+        conversation.force_prefix(np.concatenate([words[:place], opening]))
+        await conversation.reply(tag=THOUGHT_TAG, max_tokens=2 * budget)
+        thought, stop = sum(len(s) for s in conversation.spans if s.tag == THOUGHT_TAG), conversation.stop
+        conversation.force_prefix(closing)
+        await conversation.reply(tag="guess", max_tokens=1)
+        right = conversation.spans[-1].tokens.tolist() == [int(words[place])]
+        conversation.verdict(Verdict(float(right), right))
+        # An episode of a thought: the guess, of a single token, is always cut off.
+        return replace(conversation.done(**{SPOT: place, THOUGHT: thought, BUDGET: budget}), stop=stop)
+
+    return rollout
+
+
 def think_and_predict(
     positions: Annotated[int, Setting("tokens per text that are thought about", "tokens", low=0)] = 1,
-    start: Annotated[int, Setting("thinking budget at first", "tokens", low=1)] = 16,
-    least: Annotated[int, Setting("least thinking budget", "tokens", low=1)] = 1,
-    shrink: Annotated[float, Setting("share of the budget left at the end", low=0.001, high=1)] = 0.2,
-    early: Annotated[float, Setting("probability of easy tokens at first", low=0, high=1)] = 0.6,
-    late: Annotated[float, Setting("probability of hard tokens at last", low=0, high=1)] = 0.6,
-    begin: Annotated[float, Setting("share of the run after which tokens get harder", low=0, high=1)] = 0.3,
-    end: Annotated[float, Setting("share of the run after which they are hardest", low=0, high=1)] = 0.7,
+    budget_start: Annotated[int, Setting("B_0, thinking budget at first", "tokens", low=1)] = 16,
+    budget_least: Annotated[int, Setting("B_min, least thinking budget", "tokens", low=1)] = 1,
+    budget_left: Annotated[float, Setting("g, share of the budget left at the end", low=0.001, high=1)] = 0.2,
+    early_easy: Annotated[float, Setting("probability of easy tokens at first", low=0, high=1)] = 0.6,
+    late_hard: Annotated[float, Setting("probability of hard tokens at last", low=0, high=1)] = 0.6,
+    begin_at: Annotated[
+        float, Setting("share of the run after which tokens get harder", low=0, high=1)
+    ] = 0.3,
+    end_at: Annotated[float, Setting("share of the run after which they are hardest", low=0, high=1)] = 0.7,
     opening: Annotated[str, Setting("what opens a thought")] = "<think>",
     closing: Annotated[str, Setting("what closes a thought")] = "</think>",
-):
-    """At each drawn place of a text, `samples` times a thought and then one predicted token; and the text itself
-    (RMT, arXiv 2509.24375)."""
+) -> GroupRolloutStage:
+    """At each drawn place of a text, `samples` times a thought and then one predicted token, within a budget of
+    B_t = max(B_min, floor(B_0 g^(t/T))) tokens; and the text itself."""
 
-    async def group_rollout(rollouts: Any) -> list[Episode]:
-        shown = rollouts.demonstrate()
-        words = shown.spans[-1].tokens
-        budget = max(least, int(start * shrink**rollouts.progress))
-        chances = bins(early, late, begin, end, rollouts.progress)
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        text = rollouts.demonstrate()
+        words = text.spans[-1].tokens
+        budget = max(budget_least, int(budget_start * budget_left**rollouts.progress))
+        chances = bins(early_easy, late_hard, begin_at, end_at, rollouts.progress)
         rng = seeds.generator(rollouts.key, "spots")
-        places = spots(rollouts.task.meta.get("entropy"), len(words), positions, chances, rng)
-        episodes = await guesses(rollouts, words, places, budget, (opening, closing))
-        return [*episodes, replace(shown, notes={**shown.notes, "spots": tuple(places)})]
+        places = spots(rollouts.task.meta.get(ENTROPY), len(words), positions, chances, rng)
+        plays = [
+            rollouts.play(n * rollouts.samples + i, think_and_guess(words, place, budget, (opening, closing)))
+            for n, place in enumerate(places)
+            for i in range(rollouts.samples)
+        ]
+        guesses = [e for found in await asyncio.gather(*plays) for e in found]
+        return [*guesses, replace(text, notes={**text.notes, SPOTS: tuple(places)})]
 
     return group_rollout
 
@@ -128,47 +144,64 @@ def triangle(thought: int, budget: int) -> float:
     return max(0.0, 1 - abs(thought / budget - 1))
 
 
-def budgeted(
-    share: Annotated[float, Setting("share of the length reward", low=0, high=1)] = 0.2,
-    most: Annotated[float, Setting("length reward at the budget", low=0)] = 1.0,
-):
-    """(1 - w) [the token was right] + w r_max triangle(thought) (RMT, arXiv 2509.24375)."""
+def guess_within_budget(
+    length_share: Annotated[float, Setting("w, share of the length reward", low=0, high=1)] = 0.2,
+    max_length_reward: Annotated[float, Setting("r_max, length reward at the budget", low=0)] = 1.0,
+) -> Reward:
+    """r = (1 - w) [guess = token] + w r_max triangle(|thought| / B_t)."""
 
     def reward(episode: Episode) -> dict[str, float]:
         right = float(episode.correct)
-        length = most * triangle(episode.notes["thought"], episode.notes["budget"])
+        length = max_length_reward * triangle(episode.notes[THOUGHT], episode.notes[BUDGET])
         return {
-            "reward": (1 - share) * right + share * length,
+            "reward": (1 - length_share) * right + length_share * length,
             "match": right,
-            "thought": episode.notes["thought"],
+            "thought": episode.notes[THOUGHT],
         }
 
     return reward
 
 
-def by_spot(epsilon: Annotated[float, Setting("added to the standard deviation", low=0)] = 1e-4):
-    """(r - mean) / (std + epsilon) among the attempts at one token; imitation of the text's other tokens
-    (RMT, arXiv 2509.24375)."""
+@writes("policy", "imitation")
+def by_spot(epsilon: Annotated[float, Setting("added to the standard deviation", low=0)] = 1e-4) -> Credit:
+    """(r - mean) / (std + epsilon) among the attempts at one token; imitation of the text's other tokens."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = []
         for group in groups:
-            for spot in dict.fromkeys(e.notes["spot"] for e in group.episodes):
-                mine = [e for e in group.episodes if e.notes["spot"] == spot]
+            for spot in dict.fromkeys(e.notes[SPOT] for e in group.episodes):
+                mine = [e for e in group.episodes if e.notes[SPOT] == spot]
                 advantage = standardised(np.array([e.reward for e in mine]), epsilon)
                 signals += [constant(e, float(a)) for e, a in zip(mine, advantage, strict=True)]
-            for whole in group.demonstrations:
-                text = tagged(whole, "demonstration")
-                text[np.flatnonzero(text)[list(whole.notes["spots"])]] = False
-                signals.append(imitate(whole, text))
+            for text in group.demonstrations:
+                read = tagged(text, DEMONSTRATED)
+                read[np.flatnonzero(read)[list(text.notes[SPOTS])]] = False
+                signals.append(imitate(text, read))
         return signals
 
     return credit
 
 
-def predict_and_read(next_token: Imitation = 0.1, beta: KLWeight = 0.0) -> Objective:
-    """-A log pi (token mean) + beta KL + lambda cross-entropy."""
-    return plain("token") + kl_to_start(beta) + imitation(next_token)
+def predict_and_read(imitation_weight: ImitationWeight = 0.1, kl_weight: KLWeight = 0.0) -> Objective:
+    """-A log pi (token mean) + beta KL - lambda log pi(x_t) of the other tokens (token mean)."""
+    return plain("token") + kl_to_start(kl_weight) + imitation(imitation_weight)
+
+
+def _rewards() -> list[float]:
+    """A right guess after 4 tokens and a wrong one after 8, both on a budget of 8."""
+    attempts = example_attempts((1.0, (2,)), (0.0, (3,))).episodes
+    noted = [replace(e, notes={THOUGHT: n, BUDGET: 8}) for e, n in zip(attempts, (4, 8), strict=True)]
+    return [given_stage(RECIPE, "reward")(e)["reward"] for e in noted]
+
+
+def _rows() -> list[list[float]]:
+    """Advantages and imitation weights of guesses at token 2 (rewards 3, 1) and token 0 (reward 5) of a text of 3."""
+    attempts = example_attempts((3.0, (2,)), (5.0, (3,)), (1.0, (4,))).episodes
+    noted = [replace(e, notes={SPOT: spot}) for e, spot in zip(attempts, (2, 0, 2), strict=True)]
+    text = replace(example_demonstration((7, 8, 9)), notes={SPOTS: (0, 2)})
+    group = Group(text.task, tuple(noted), demonstrations=(text,))
+    signals = given_stage(RECIPE, "credit", epsilon=1.0)([group], GivenContext())
+    return [beyond_prompt(signals, name) for name in ("advantage", "imitation")]
 
 
 RECIPE = Recipe(
@@ -186,9 +219,9 @@ RECIPE = Recipe(
         "B_0 is 16 tokens, where the paper has 800 of 2048; guess: w = 0.2, r_max = 1, beta = 0, bins 60/20/20 to 20/20/60",
     ),
     stages={
-        "curriculum": stage(Scored),
+        "curriculum": stage(EntropyScored),
         "group_rollout": stage(think_and_predict),
-        "reward": stage(budgeted),
+        "reward": stage(guess_within_budget),
         "credit": stage(by_spot),
         "objective": stage(predict_and_read),
     },
@@ -201,7 +234,27 @@ RECIPE = Recipe(
             lambda: [triangle(n, 8) for n in (0, 4, 8, 12, 20)],
             [0, 0.5, 1, 0.5, 0],
         ),
+        ByHand("right after half the budget; wrong after all of it", _rewards, [0.8 + 0.2 * 0.5, 0.2 * 1.0]),
         ByHand("halfway through the curriculum", lambda: bins(0.6, 0.6, 0.3, 0.7, 0.5), [0.4, 0.2, 0.4]),
+        ByHand("at its start", lambda: bins(0.6, 0.7, 0.3, 0.7, 0.1), [0.6, 0.2, 0.2]),
+        # At token 2: (3 - 2) / (1 + 1); at token 0 there is nothing to compare with. Token 1 is read.
+        ByHand(
+            "rewards 3 and 1 at one token, 5 at another, epsilon 1",
+            _rows,
+            [[0.5, -0.5, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0]],
+        ),
+        # -A log pi: (1 - ln 2) - (1 + ln 2), over 2. k3 with log ref/pi = -+ ln 2: (1/2 - 1 + ln 2 + 2 - 1 - ln 2) / 2.
+        # Imitation: a tenth of 1.
+        OffPolicy(
+            "praise grown likelier, blame grown rarer, half their KL, a token read",
+            ratio=(2.0, 0.5, 1.0),
+            advantage=(1.0, -1.0, 0.0),
+            weights={"policy": (1, 1, 0), "imitation": (0, 0, 1)},
+            extras={"reference": (-1.0, -1.0, -1.0)},
+            loss=-math.log(2) + 0.5 * 0.25 + 0.1,
+            gradient=(-0.5 + 0.5 * (1 - 0.5) / 2, 0.5 + 0.5 * (1 - 2) / 2, -0.1),
+            settings={"objective.kl_weight": 0.5},
+        ),
         Reduction(
             "no token thought about: next-token prediction", "sft", {"group_rollout.positions": 0}, scale=0.1
         ),

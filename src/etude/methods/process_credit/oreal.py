@@ -1,22 +1,48 @@
-"""OREAL: clone the best, push away the worst, and let a learned token reward say where."""
+"""OREAL (arXiv 2502.06781): of each task one right answer is cloned and one wrong answer pushed away. A copy of the model
+learns from the outcomes alone which prefixes lead to right answers, and decides how much of the outcome each token is
+given."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from etude.batch import Batch
-from etude.credit.group import Credit, leave_one_out
-from etude.credit.redistribution import judged
+from etude.channels import writes
+from etude.credit.group import laid, leave_one_out
 from etude.models.outputs import Outputs
 from etude.objective.outcome import binary_cross_entropy, to_outcome
 from etude.objective.policy import KLWeight, kl_to_start
 from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
+from etude.stages import Context, Credit
+from etude.testing.given import (
+    GivenContext,
+    GivenModel,
+    beyond_prompt,
+    example_attempts,
+    example_loss,
+    given_stage,
+)
 from etude.types import Array, Episode, Group, Signal
+
+TOKEN_REWARD = "token_reward"  # the auxiliary model and its head
+RIGHT, WRONG = "right", "wrong"  # weight rows: the tokens of right and of wrong answers
+SHARE = "share"  # extra: w_t
+
+
+def estimate_token_reward() -> Objective:
+    """Binary cross-entropy of sigmoid(mean_t s_t) against whether the answer is right, s_t the head."""
+    return to_outcome(
+        lambda out, batch: out.heads[TOKEN_REWARD][:, 0],
+        binary_cross_entropy,
+        lambda batch: batch.weight(RIGHT) != 0,
+        mean=True,
+    )
 
 
 def shares(scores: Array, right: bool) -> Array:
@@ -26,62 +52,77 @@ def shares(scores: Array, right: bool) -> Array:
     return np.clip(2 * p - 1 if right else 1 - 2 * p, 0, 1)
 
 
-TOKEN_REWARD = "token_reward"  # OREAL's companion and its head
-
-
-def estimate_token_reward() -> Objective:
-    """Binary cross-entropy of sigmoid(mean_t s_t) against whether the answer is right, s_t the head (OREAL)."""
-    return to_outcome(
-        lambda out, batch: out.heads[TOKEN_REWARD][:, 0],
-        binary_cross_entropy,
-        lambda batch: batch.weight("right") != 0,
-        mean=True,
-    )
-
-
+@writes("policy", RIGHT, WRONG, extras=(SHARE,))
 def best_and_worst(
-    keep: Annotated[int, Setting("right and wrong answers kept per task, of each; 0: all", low=0)] = 1,
-    baseline: Annotated[bool, Setting("subtract the mean of the other answers from +1 and -1")] = True,
+    max_each: Annotated[int, Setting("right and wrong answers kept per task, of each; 0: all", low=0)] = 1,
+    subtract_mean: Annotated[bool, Setting("subtract the mean of the other answers from +1 and -1")] = True,
     weigh: Annotated[bool, Setting("weigh tokens by the learned token reward")] = True,
 ) -> Credit:
     """Leave-one-out advantages of rewards +1 and -1 for the kept answers, and the share of each token in it by the
-    companion's scores, which learn from the same answers first (OREAL, arXiv 2502.06781)."""
+    auxiliary model's scores, which learn from the same answers first."""
 
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+    def signal(episode: Episode, advantage: float, right: bool, share: Array | float) -> Signal:
+        on = episode.sampled.astype(np.float32)
+        rows = {"policy": on, RIGHT: on * right, WRONG: on * (not right)}
+        return Signal(episode, advantage * on, rows, {SHARE: laid(episode.sampled, share)})
+
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         kept: list[tuple[Episode, float, bool]] = []
         for group in groups:
             rewards = 2 * group.rewards - 1
-            advantages = leave_one_out(rewards) if baseline else rewards
+            advantages = leave_one_out(rewards) if subtract_mean else rewards
             order = context.rng("oreal", context.drawn, group.task.key).permutation(len(rewards))
             for right in (True, False):
-                mine = [i for i in order if (rewards[i] > 0) == right][: keep or None]
+                mine = [i for i in order if (rewards[i] > 0) == right][: max_each or None]
                 kept += [(group.episodes[i], advantages[i], right) for i in mine]
-        signals = [judged(*one, np.ones(1)) for one in kept]
+        signals = [signal(*one, share=1.0) for one in kept]
         if not weigh:
             return signals
-        judge = context.auxiliary[TOKEN_REWARD]
-        judge.learn(estimate_token_reward(), signals, context.step, context.progress)
-        scores = context.rows(signals, lambda out: out.heads[TOKEN_REWARD][:, 0], policy=judge.policy)
+        model = context.auxiliary[TOKEN_REWARD]
+        model.learn(estimate_token_reward(), signals, context.step, context.progress)
+        scores = context.rows(signals, lambda out: out.heads[TOKEN_REWARD][:, 0], policy=model.policy)
         return [
-            judged(e, a, right, shares(row[e.sampled], right))
-            for (e, a, right), row in zip(kept, scores, strict=True)
+            signal(*one, share=shares(row[one[0].sampled], one[2]))
+            for one, row in zip(kept, scores, strict=True)
         ]
 
     return credit
 
 
 def two_sided(
-    negative: Annotated[float, Setting("weight of wrong answers", low=0)] = 0.5, beta: KLWeight = 0.01
+    negative: Annotated[float, Setting("weight of wrong answers", low=0)] = 0.5, kl_weight: KLWeight = 0.01
 ) -> Objective:
     """-w_t A log pi_theta(y_t), a token mean over right answers plus `negative` times one over wrong answers, plus
-    beta x KL to the starting policy (OREAL, arXiv 2502.06781)."""
+    kl_weight x KL to the starting policy."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        return -batch.extras["share"] * batch.advantage * out.logp
+        return -batch.extras[SHARE] * batch.advantage * out.logp
 
-    right = Term("right", loss, weight="right", proportional=True)
-    wrong = Term("wrong", loss, weight="wrong", coefficient=negative, proportional=True)
-    return objective(right, wrong) + kl_to_start(beta)
+    right = Term("right", loss, weight=RIGHT, proportional=True)
+    wrong = Term("wrong", loss, weight=WRONG, coefficient=negative, proportional=True)
+    # "policy" is read by the KL, where it has a weight, and by the auxiliary model's own loss.
+    return objective(right, wrong, extras={SHARE}, silent={"policy"}) + kl_to_start(kl_weight)
+
+
+LN3 = math.log(3)
+
+
+def _rows() -> list[list[float]]:
+    """Of a right and a wrong answer of two tokens each, scored 2 ln 3, 0 and -2 ln 3, 0: means ln 9, ln 3 and the same
+    below 0, p = 9/10, 3/4 and 1/10, 1/4."""
+    group = example_attempts((1.0, (2, 3)), (0.0, (4, 5)))
+    model = GivenModel(**{TOKEN_REWARD: [2 * LN3, 0, -2 * LN3, 0]})
+    signals = given_stage(RECIPE, "credit")([group], GivenContext(auxiliary={TOKEN_REWARD: model}))
+    return [beyond_prompt(signals, name) for name in ("advantage", SHARE, RIGHT, WRONG)]
+
+
+def _token_reward_loss() -> float:
+    """What the auxiliary model is trained by: means of ln 3 in a right answer and 0 in a wrong one."""
+    model = GivenModel(**{TOKEN_REWARD: [2 * LN3, 0, LN3, -LN3]})
+    credit = given_stage(RECIPE, "credit")
+    credit([example_attempts((1.0, (2, 3)), (0.0, (4, 5)))], GivenContext(auxiliary={TOKEN_REWARD: model}))
+    ((objective, signals),) = model.lessons
+    return example_loss(objective, signals, model)
 
 
 RECIPE = Recipe(
@@ -102,19 +143,40 @@ RECIPE = Recipe(
     auxiliary={TOKEN_REWARD: AuxiliaryModel("copy", lr=4.0, heads={TOKEN_REWARD: 1})},
     claim="The down-weighted wrong answers beat cloning the right ones alone.",
     examples=(
-        ByHand("p = 3/4, then 1/2", lambda: shares(np.array([np.log(3), -np.log(3)]), True), [0.5, 0.0]),
+        ByHand("p = 3/4, then 1/2", lambda: shares(np.array([LN3, -LN3]), True), [0.5, 0.0]),
+        ByHand("the same in a wrong answer", lambda: shares(np.array([-LN3, LN3]), False), [0.5, 0.0]),
         ByHand(
-            "the same in a wrong answer", lambda: shares(np.array([-np.log(3), np.log(3)]), False), [0.5, 0.0]
+            "+-1 less the other's: +-2; shares 2 p - 1 and 1 - 2 p",
+            _rows,
+            [[2, 2, -2, -2], [0.8, 0.5, 0.8, 0.5], [1, 1, 0, 0], [0, 0, 1, 1]],
+        ),
+        ByHand(
+            "the token reward's loss: p = 3/4 of a right answer, 1/2 of a wrong one",
+            _token_reward_loss,
+            (-math.log(3 / 4) - math.log(1 / 2)) / 2,
+        ),
+        # Right: (1 x 2 x 1 + 1/2 x 2 x 1) / 2, log pi = -1. Wrong, halved: -1/4 x 2 x (1 - ln 2), log pi = -1 + ln 2.
+        # KL: a third of the k3 of the wrong token, log ref/pi = -ln 2: 1/2 - 1 + ln 2.
+        OffPolicy(
+            "two right tokens of shares 1 and 1/2, a wrong one of share 1/4, 0.3 of the KL",
+            ratio=(1.0, 1.0, 2.0),
+            advantage=(2.0, 2.0, -2.0),
+            lengths=(2, 1),
+            weights={"policy": (1, 1, 1), RIGHT: (1, 1, 0), WRONG: (0, 0, 1)},
+            extras={SHARE: (1.0, 0.5, 0.25), "reference": (-1.0, -1.0, -1.0)},
+            loss=1.5 - 0.5 * 0.25 * 2 * (1 - math.log(2)) + 0.3 / 3 * (math.log(2) - 0.5),
+            gradient=(-1.0, -0.5, 0.5 * 0.25 * 2 + 0.3 / 3 * (1 - 0.5)),
+            settings={"objective.kl_weight": 0.3},
         ),
         Reduction(
             "all right answers at weight 1 and no wrong ones: RFT",
             "rft",
             {
-                "credit.keep": 0,
-                "credit.baseline": False,
+                "credit.max_each": 0,
+                "credit.subtract_mean": False,
                 "credit.weigh": False,
                 "objective.negative": 0.0,
-                "objective.beta": 0.0,
+                "objective.kl_weight": 0.0,
             },
             {"credit.distinct": False},
         ),

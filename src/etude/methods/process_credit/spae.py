@@ -1,51 +1,61 @@
-"""SPAE: the potential of a step, from how sure and how right an answer forced after it would be."""
+"""SPAE (arXiv 2601.03823): after each step of its reasoning the model is made to answer at once. How sure that answer is,
+and how likely the gold answer, give the step a potential; steps that raise it are praised, and steps after it is full,
+mere checking, count for less."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 
-from etude.credit.group import centred, constant, whitened
+from etude.credit.group import centred, whitened
 from etude.methods.policy_gradient.dapo import RECIPE as DAPO
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.group_rollout import verdict
-from etude.rollout.probe import Most, Separator, branches, noting, step_cuts, step_index
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.group_rollout import GroupRollout, verdict
+from etude.rollout.probe import CUTS, MaxSteps, Probes, Separator, branches, noting, step_cuts, step_index
 from etude.settings import Setting, stage
+from etude.stages import Context, Credit, GroupRolloutStage
+from etude.testing.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.types import Array, Episode, Group, Signal, Span
+
+LEAD = "lead"  # note: the tokens that make the model answer at once
+CONFIDENCE = "confidence"  # note: Conf after each step but the last
 
 
 def confidence(logp: Array | None) -> float:
-    """exp(-mean H_l), each entropy H_l read from the token drawn there: -log p is an unbiased reading of it."""
+    """Conf = exp(-mean H_l), each entropy H_l read from the token drawn there: -log p is an unbiased reading of it."""
     return float(np.exp(np.mean(logp))) if logp is not None and len(logp) else 0.0
 
 
 def answered_early(
     separator: Separator = "\n",
-    most: Most = 16,
-    probes: Annotated[int, Setting("answers drawn after each step", low=1)] = 5,
-    tokens: Annotated[int, Setting("longest answer drawn", "tokens", low=1)] = 10,
-    temperature: Annotated[float, Setting("temperature of the answers", low=0.01, high=10)] = 0.6,
-    ask: Annotated[str, Setting("what makes the model answer at once")] = "**Final Answer** \\boxed{",
-):
-    """Attempts; in groups whose outcomes differ, with the confidence of answers forced after each step (notes
-    `cuts`, `lead`, `confidence`)."""
+    max_steps: MaxSteps = 16,
+    probes: Probes = 5,
+    answer_tokens: Annotated[int, Setting("longest answer drawn after a step", "tokens", low=1)] = 10,
+    answer_temperature: Annotated[float, Setting("temperature of these answers", low=0.01, high=10)] = 0.6,
+    answer_prompt: Annotated[
+        str, Setting("what makes the model answer at once")
+    ] = "**Final Answer** \\boxed{",
+) -> GroupRolloutStage:
+    """Attempts; in groups whose outcomes differ, with the confidence of answers forced after each step but the last."""
 
-    async def group_rollout(rollouts: Any) -> list[Episode]:
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
         tokenizer = rollouts.generator.renderer.tokenizer
-        lead = tokenizer.encode(ask)
+        lead = tokenizer.encode(answer_prompt)
 
         async def look(episode: Episode) -> dict[str, Any]:
-            cuts = step_cuts(tokenizer, episode, separator, most)
-            how = {"max_tokens": tokens, "temperature": temperature}
+            cuts = step_cuts(tokenizer, episode, separator, max_steps)
+            how = {"max_tokens": answer_tokens, "temperature": answer_temperature}
             drawn = await asyncio.gather(
                 *(branches(rollouts, episode, cut, probes, lead, **how) for cut in cuts)
             )
             sure = [[confidence(p.spans[-1].logp) for p in conversations] for conversations in drawn]
-            return {"cuts": cuts, "lead": lead.tolist(), "confidence": [float(np.mean(s)) for s in sure]}
+            return {CUTS: cuts, LEAD: lead.tolist(), CONFIDENCE: [float(np.mean(s)) for s in sure]}
 
         episodes = await rollouts.plays(range(rollouts.samples))
         rewards = [e.reward for e in episodes if not e.failure]
@@ -54,14 +64,14 @@ def answered_early(
     return group_rollout
 
 
-def accuracy(episodes: Sequence[Episode], context: Any) -> list[Array]:
+def accuracy(episodes: Sequence[Episode], context: Context) -> list[Array]:
     """f[K] each: the mean probability of the gold answer's tokens, forced after each step."""
     encode = context.policy.tokenizer.encode
     forced = []
     for episode in episodes:
-        gold = encode(episode.task.answer or episode.task.reference)
-        lead = np.array(episode.notes.get("lead", []), np.int32)
-        for cut in episode.notes.get("cuts", []):
+        gold = encode(episode.task.answer or episode.task.reference or "")
+        lead = np.array(episode.notes.get(LEAD, []), np.int32)
+        for cut in episode.notes.get(CUTS, []):
             before = Span("user", np.concatenate([episode.tokens[:cut], lead]))
             on = np.append(np.zeros(len(before)), np.ones(len(gold))).astype(np.float32)
             forced.append(
@@ -69,7 +79,7 @@ def accuracy(episodes: Sequence[Episode], context: Any) -> list[Array]:
             )
     rows = context.rows(forced, lambda out: out.logp)
     means = iter(float(np.exp(r[s.weights["probe"] != 0]).mean()) for r, s in zip(rows, forced, strict=True))
-    return [np.array([next(means) for _ in e.notes.get("cuts", [])]) for e in episodes]
+    return [np.array([next(means) for _ in e.notes.get(CUTS, [])]) for e in episodes]
 
 
 def potential(accurate: Array, sure: Array) -> Array:
@@ -77,28 +87,30 @@ def potential(accurate: Array, sure: Array) -> Array:
     return 1.5 * accurate * sure + 0.5 * accurate - sure
 
 
-def damping(phi: Array, alpha: float, saturated: float) -> Array:
-    """f_k = 1 - alpha (1 - exp(-C_k)), C_k the number of earlier steps with Phi above `saturated`."""
+def damping(phi: Array, strength: float, saturated: float) -> Array:
+    """f_k = 1 - alpha (1 - exp(-C_k)), C_k the number of earlier steps with Phi above `saturated`; alpha = `strength`."""
     found = (phi > saturated).astype(float)
-    return 1 - alpha * (1 - np.exp(-(np.cumsum(found) - found)))
+    return 1 - strength * (1 - np.exp(-(np.cumsum(found) - found)))
 
 
 def step_potentials(
     xi: Annotated[float, Setting("weight of a step's gain in potential", low=0)] = 0.5,
-    alpha: Annotated[float, Setting("damping of steps after the solution was found", low=0, high=1)] = 0.5,
+    damping_strength: Annotated[
+        float, Setting("alpha: damping of steps after the solution was found", low=0, high=1)
+    ] = 0.5,
     saturated: Annotated[
         float, Setting("potential at which a solution counts as found", low=-1, high=1)
     ] = 0.9,
     whiten: Annotated[bool, Setting("whiten advantages over the batch")] = True,
-):
-    """A_t = (r - mean r) f_k + xi g_k in step k; g_k = exp(dPhi_k, scaled to [0, 1]) minus its mean. Words after
-    the last probed step have that step's f, and g = 0 (SPAE, arXiv 2601.03823)."""
+) -> Credit:
+    """A_t = (r - mean r) f_k + xi g_k in step k; g_k = exp(dPhi_k, scaled to [0, 1] over the batch) minus its mean.
+    Words after the last probed step have that step's f, and g = 0."""
 
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         episodes = [e for g in groups for e in g.episodes]
         base = [a for g in groups for a in centred(g.rewards)]
         phis = [
-            potential(a, np.array(e.notes.get("confidence", [])))
+            potential(a, np.array(e.notes.get(CONFIDENCE, [])))
             for e, a in zip(episodes, accuracy(episodes, context), strict=True)
         ]
         gains = [np.diff(phi, prepend=phi[:1]) for phi in phis]
@@ -108,17 +120,29 @@ def step_potentials(
         mean = float(np.concatenate(raised).mean()) if len(flat) else 0.0
         signals = []
         for episode, outcome, phi, up in zip(episodes, base, phis, raised, strict=True):
-            f = damping(phi, alpha, saturated)
+            f = damping(phi, damping_strength, saturated)
             f, g = np.append(f, f[-1] if len(f) else 1.0), np.append(up - mean, 0.0)
-            step = step_index(episode, episode.notes.get("cuts", []))
-            signal = constant(episode, 0.0)
-            signal.advantage[:] = np.where(episode.sampled, outcome * f[step] + xi * g[step], 0)
-            signals.append(signal)
+            step = step_index(episode, episode.notes.get(CUTS, []))
+            advantage = np.where(episode.sampled, outcome * f[step] + xi * g[step], 0)
+            signals.append(Signal(episode, advantage.astype(np.float32)))
         return whitened(signals) if whiten else signals
 
     return credit
 
 
+def _advantages() -> list[float]:
+    """Of a right attempt of four steps of one token, and of a wrong one of a single step. After the right one's steps the
+    gold answer has probability 1/2, 1, 1 and the answers confidence 0, 1, 1."""
+    right, wrong = example_attempts((1.0, (2, 3, 4, 5)), (0.0, (6,))).episodes
+    task = replace(right.task, answer="7")
+    right = replace(right, task=task, notes={CUTS: [2, 3, 4], LEAD: [9], CONFIDENCE: [0.0, 1.0, 1.0]})
+    group = Group(task, (right, replace(wrong, task=task)))
+    model = GivenModel(logp=[math.log(0.5), 0.0, 0.0])
+    return beyond_prompt(given_stage(RECIPE, "credit", whiten=False)([group], GivenContext(model)))
+
+
+E = math.e
+MEAN = (2 + E) / 3
 RECIPE = Recipe(
     name="spae",
     n=23,
@@ -153,15 +177,37 @@ RECIPE = Recipe(
             lambda: potential(np.array([1.0, 0, 0]), np.array([1.0, 1, 0])),
             [1, -1, 0],
         ),
+        ByHand("answers drawn with probability 1/2 and 1/8", lambda: confidence(np.log([0.5, 0.125])), 0.25),
         ByHand(
             "solved in the first of three steps",
             lambda: damping(np.array([1.0, 1.0, 0.0]), 0.5, 0.9),
             [1, 1 - 0.5 * (1 - np.exp(-1)), 1 - 0.5 * (1 - np.exp(-2))],
         ),
+        # Phi = 1/4, 1, 1: gains 0, 3/4, 0 are scaled to 0, 1, 0; g = 1, e, 1 less their mean. Phi > 0.9 first after the
+        # second step, so f = 1, 1, 1 - (1 - 1/e) / 2, and the last step has the third one's f.
+        ByHand(
+            "(r - mean r) f + g / 2 in four steps; nothing was probed of the other attempt",
+            _advantages,
+            [
+                0.5 + 0.5 * (1 - MEAN),
+                0.5 + 0.5 * (E - MEAN),
+                0.5 * (0.5 + 0.5 / E) + 0.5 * (1 - MEAN),
+                0.5 * (0.5 + 0.5 / E),
+                -0.5,
+            ],
+        ),
+        OffPolicy(
+            "DAPO's bounds 0.8 and 1.28, a token mean",
+            ratio=(1.5, 1.25, 0.5, 0.9),
+            advantage=(1.0, 1.0, -1.0, -1.0),
+            lengths=(3, 1),
+            loss=(-1.28 - 1.25 + 0.8 + 0.9) / 4,
+            gradient=(0, -1.25 / 4, 0, 0.9 / 4),
+        ),
         Reduction(
             "xi = alpha = 0: DAPO without its std and length penalty",
             "dapo",
-            {"credit.xi": 0.0, "credit.alpha": 0.0, "credit.whiten": False},
+            {"credit.xi": 0.0, "credit.damping_strength": 0.0, "credit.whiten": False},
             {"credit.scale": "off", "reward.overlong_penalty": 0.0},
         ),
     ),

@@ -21,7 +21,7 @@ from etude.methods import build
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
-from etude.rollout.demonstrate import SHOWN, answer_tokens
+from etude.rollout.demonstrate import DEMONSTRATED, answer_tokens
 from etude.rollout.edits import subtle_error
 from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
 from etude.rollout.intervene import propose, reveals
@@ -104,7 +104,7 @@ class Corrected:
             trace.force_prefix(tokens, ERROR)
             trace.force_prefix(answer_tokens(renderer, words), CORRECTION)
             verdict = await trace.check(renderer.decode(tokens) + words)
-            return [replace(trace.done(), player=SHOWN)] if verdict.correct else []
+            return [replace(trace.done(), player=DEMONSTRATED)] if verdict.correct else []
 
         return rollout
 
@@ -164,9 +164,11 @@ def _weights(mask_errors: bool) -> list[Array]:
 
     def laid(*parts: tuple[str, int]) -> Episode:
         spans = [Span("assistant", np.ones(n, np.int32), tag=tag) for tag, n in parts]
-        return Episode(EXAMPLE_TASK, (Span("user", np.zeros(1, np.int32)), *spans), player=SHOWN)
+        return Episode(EXAMPLE_TASK, (Span("user", np.zeros(1, np.int32)), *spans), player=DEMONSTRATED)
 
-    group = Group(EXAMPLE_TASK, (), demonstrations=(laid((SHOWN, 2)), laid((ERROR, 1), (CORRECTION, 2))))
+    group = Group(
+        EXAMPLE_TASK, (), demonstrations=(laid((DEMONSTRATED, 2)), laid((ERROR, 1), (CORRECTION, 2)))
+    )
     _, stages = build(RECIPE, {"credit.mask_errors": mask_errors})
     return [np.concatenate([s.weights[IMITATION] for s in stages["credit"]([group], None)])]
 

@@ -19,7 +19,7 @@ from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.attempts import UNAIDED, attempt, attempt_tag, below
 from etude.rollout.conversation import Conversation
-from etude.rollout.demonstrations import beside
+from etude.rollout.demonstrations import demonstration_and_attempts
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Rollout
 from etude.testing.attempts import credited_signals, example_attempts
@@ -96,7 +96,7 @@ RECIPE = Recipe(
     ),
     stages={
         "rollout": stage(marked),
-        "group_rollout": stage(beside),
+        "group_rollout": stage(demonstration_and_attempts),
         "credit": stage(right_and_wrong),
         "objective": stage(cross_entropy),
     },

@@ -18,8 +18,7 @@ from etude.channels import writes
 from etude.credit.attempts import compared, on_parts, scores_of
 from etude.credit.imitate import tagged
 from etude.models.outputs import Outputs
-from etude.objective.policy import Beta as KLWeight
-from etude.objective.policy import MeanOver, plain
+from etude.objective.policy import KLWeight, MeanOver, plain
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, k3, objective
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import FIRST, SECOND, each_attempt
