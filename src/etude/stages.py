@@ -74,7 +74,7 @@ Rollout = Callable[[Task, "Conversation"], Awaitable[Episode | Sequence[Episode]
 GroupRolloutStage = Callable[["GroupRollout"], Awaitable[list[Episode]]]
 """How the episodes of one task are collected."""
 
-Reward = Callable[[Episode], "Mapping[str, float] | Awaitable[Mapping[str, float]]"]
+Reward = Callable[[Episode], Mapping[str, float] | Awaitable[Mapping[str, float]]]
 """What an episode is worth; credit reads the score "reward"."""
 
 

@@ -81,6 +81,7 @@ class Request:
     difficulty: float | None = None
     samples: int | None = None  # None: the run's attempts per task
     task: Task | None = None
+    purpose: str = ""  # what the request is for, read by the method that made it
     why: str = ""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from etude import seeds
 from etude.credit.group import constant, standardised
 from etude.credit.imitate import imitate, tagged
-from etude.curriculum.sampler import Uniform
+from etude.curriculum.base import SourceMixture
 from etude.objective.hybrid import Imitation, imitation
 from etude.objective.policy import Beta, kl_to_start, plain
 from etude.objective.terms import Objective
@@ -23,7 +23,7 @@ from etude.settings import Setting, stage
 from etude.types import Array, Episode, Group, Message, Request, Signal, Task, Verdict
 
 
-class Scored(Uniform):
+class Scored(SourceMixture):
     """The task source's own tasks, each with the entropies of its text under the model the run began with
     (`meta["entropy"]`, one per token)."""
 
