@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from etude import seeds
+from etude.models.outputs import Outputs
 from etude.recipe import Recipe
 from etude.tasks import TaskSet
 from etude.testing.examples import EXAMPLE_TASK, example_group
-from etude.types import Group, Message, SamplingParams, Task
+from etude.types import Array, Group, Message, SamplingParams, Signal, Task
 
 Arm = tuple[str, float]  # kind and level
 
 
 @dataclass
 class ExampleContext:
-    """Where a made-up run stands (`etude.stages.Context`, as far as curricula read it)."""
+    """Where a made-up run stands (`etude.stages.Context`); its models are what a test puts there."""
 
     step: int = 0
     drawn: int = 0
@@ -27,10 +29,25 @@ class ExampleContext:
     seed: int = 0
     tasks: Any = None
     policy: Any = None
+    learner: Any = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
+    auxiliary: dict[str, Any] = field(default_factory=dict)
+    group_size: int = 4
 
     def rng(self, purpose: str, *parts: object) -> np.random.Generator:
         return seeds.generator(self.seed, purpose, self.step, *parts)
+
+    def rows(
+        self,
+        signals: Sequence[Signal],
+        read: Callable[[Outputs], Tensor],
+        needs: Iterable[str] = (),
+        policy: Any = None,
+    ) -> list[Array]:
+        raise NotImplementedError
+
+    def with_logp(self, signals: Sequence[Signal], model: str) -> list[Signal]:
+        raise NotImplementedError
 
 
 def example_task(arm: Arm, number: int = 0) -> Task:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
+from torch import Tensor
 
 from etude import seeds
 from etude.credit.group import constant, standardised
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
+from etude.models.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import rewards_of
 from etude.settings import Setting, stage
@@ -175,7 +177,7 @@ def diverse() -> Credit:
 
     def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         episodes = [e for g in groups for e in g.episodes]
-        hidden = context.rows([constant(e, 1.0) for e in episodes], lambda out: out.hidden, {"hidden"})
+        hidden = context.rows([constant(e, 1.0) for e in episodes], _hidden, {"hidden"})
         means = iter([_mean(row[e.sampled]) for e, row in zip(episodes, hidden, strict=True)])
         signals = []
         for group in groups:
@@ -186,6 +188,11 @@ def diverse() -> Credit:
         return signals
 
     return credit
+
+
+def _hidden(out: Outputs) -> Tensor:
+    assert out.hidden is not None
+    return out.hidden
 
 
 def _mean(rows: Array) -> Array:

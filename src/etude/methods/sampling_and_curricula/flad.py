@@ -130,7 +130,10 @@ class Aligned(ByArm):
             raise UserError(
                 f"curriculum.target '{self.target}' leaves no other arm of {', '.join(self.arms.names)}"
             )
-        self.part = {**{k: a for a, k in enumerate(self.others)}, **dict.fromkeys(self.targets, TARGET)}
+        self.part: dict[int | None, int] = {
+            **{k: a for a, k in enumerate(self.others)},
+            **dict.fromkeys(self.targets, TARGET),
+        }
         self.steps = 0
         self.played = np.zeros(len(self.others))  # tasks of each of the others in this step
 
@@ -293,7 +296,7 @@ DEPARTURES = (
 )
 CLAIM = "With distracting kinds of tasks around, related kinds get more than their even share, and the target is learnt better."
 
-EXP3 = Recipe(
+EXP3: Recipe = Recipe(
     name="exp3_flad",
     default_base=GRPO,
     n=285,
@@ -322,7 +325,7 @@ EXP3 = Recipe(
     ),
 )
 
-UCB1 = Recipe(
+UCB1: Recipe = Recipe(
     name="ucb1_flad",
     default_base=GRPO,
     n=285,
