@@ -22,7 +22,7 @@ def tasks() -> list[Task]:
 
 if __name__ == "__main__":  # python examples/curriculum.py [MODEL [STEPS]]
     model, steps = [*sys.argv[1:], *["smollm2", "40"][len(sys.argv) - 1 :]]
-    changes = {"run.max_tokens": "12", "curriculum.tau": "0.3"}
+    changes = {"run.max_tokens": "12", "curriculum.sec_tau": "0.3"}
     plan = config.Plan("grpo+sec", model, "sums", config.Budget(int(steps), "steps"), 0, changes)
     run = setup.start(plan, "runs/curriculum", TaskSet.of(tasks()))
     loop.train(run)

@@ -1,49 +1,54 @@
-"""Arms: what a curriculum chooses among, and curricula that draw them by probability."""
+"""Arms: what a curriculum chooses among, and the base of curricula that draw arms by probability.
+
+An arm is a kind of task at a level of difficulty, a kind, or a level. K is the number of arms.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 
+from etude.curriculum.base import SourceMixture
 from etude.errors import UserError
 from etude.settings import Setting
+from etude.stages import Context
 from etude.types import Array, Group, Request, Task
 
 By = Annotated[
     str, Setting("what an arm is: a kind at a level, or one of them", choices=("both", "kind", "level"))
 ]
-Every = Annotated[int, Setting("steps between two looks at what happened", "steps", low=1)]
+Every = Annotated[int, Setting("steps between two updates of the curriculum", "steps", low=1)]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """`options`: what may be asked for, (kind, level or None for the source's own levels)."""
+    """`options`: the pairs (kind, level) that it stands for; level None: the source's own mixture of levels."""
 
     name: str  # "sort/3", "sort" or "3"
     options: tuple[tuple[str, float | None], ...]
 
-    def request(self, rng: np.random.Generator, why: str) -> Request:
-        """One of the options, each as likely."""
+    def request(self, rng: np.random.Generator, why: str = "") -> Request:
+        """One of the options, each equally likely."""
         kind, level = self.options[int(rng.integers(len(self.options)))]
         return Request(kind=kind, difficulty=level, why=why)
 
 
 class Arms(Sequence[Arm]):
-    """The arms of a task set, in its own order. UserError where there is only one."""
+    """The arms of a task set, in its own order. Raises UserError where there is only one."""
 
     def __init__(self, tasks: Any, by: str = "both") -> None:
         options: dict[str, list[tuple[str, float | None]]] = {}
-        self._of: dict[tuple[str, float], int] = {}
+        self._index: dict[tuple[str, float], int] = {}
         for kind in tasks.kinds:
             for level in tasks.levels(kind):
                 name = {"both": f"{kind}/{level:g}", "kind": kind, "level": f"{level:g}"}[by]
                 option = (kind, None if by == "kind" else level)
                 options.setdefault(name, [])
                 options[name] += [option] if option not in options[name] else []
-                self._of[kind, level] = list(options).index(name)
+                self._index[kind, level] = list(options).index(name)
         self._arms = [Arm(name, tuple(found)) for name, found in options.items()]
         self.names = [arm.name for arm in self._arms]
         if len(self) < 2:
@@ -60,60 +65,69 @@ class Arms(Sequence[Arm]):
         return self._arms[k]
 
     def of(self, task: Task) -> int | None:
-        """Which arm a task belongs to; None where it came from elsewhere."""
-        found = self._of.get((task.kind, task.difficulty))
+        """The index of the arm that a task belongs to; None where it belongs to none."""
+        found = self._index.get((task.kind, task.difficulty))
         if found is None:  # drawn at its source's own setting, which is not among the levels
             found = next((i for i, arm in enumerate(self) if (task.kind, None) in arm.options), None)
         return found
 
     def named(self, name: str) -> list[int]:
-        """The arms called `name`, or all arms of that kind. UserError where there is none."""
+        """The arms called `name`, or all arms of that kind. Raises UserError where there is none."""
         found = [i for i, arm in enumerate(self) if name in (arm.name, arm.name.rpartition("/")[0])]
         if not found:
             raise UserError(f"there is no arm '{name}'; the arms are {', '.join(self.names)}")
         return found
 
 
-class ByArm:
-    """A curriculum over arms. What follows says how likely each arm is (`chances`), in words why (`why`), and
-    learns from what happened (`observe`). Keeps no random state."""
+def levels_of(arms: Arms) -> dict[str, list[tuple[int, float]]]:
+    """{kind: [(arm, level), ...]}, levels rising, of arms by kind and level. Raises UserError where every kind has a
+    single level."""
+    kinds: dict[str, list[tuple[int, float]]] = {}
+    for k, arm in enumerate(arms):
+        ((kind, level),) = arm.options
+        assert level is not None  # an arm by kind and level is one such pair
+        kinds.setdefault(kind, []).append((k, level))
+    if all(len(found) < 2 for found in kinds.values()):
+        raise UserError(
+            f"this curriculum chooses among levels, and each of these kinds has a single one: {', '.join(arms.names)}; "
+            "lab has several, so have generators whose level is not fixed"
+        )
+    return {kind: sorted(found, key=lambda pair: pair[1]) for kind, found in kinds.items()}
+
+
+class ByArm(SourceMixture):
+    """A curriculum that draws every task from an arm. Subclasses say how likely each arm is (`probabilities`), explain
+    a draw to people (`why`), and learn from a step (`observe`). Holds no random state: draws come from
+    `context.rng`."""
 
     def __init__(self, by: By = "both") -> None:
         self.by = by
-        self.now: Array = np.zeros(0)  # f64[K], the probabilities of the last draw
+        self.p: Array = np.zeros(0)  # f64[K], the probabilities of the last draw
 
     def prepare(self, tasks: Any) -> None:
-        """Finds the arms, before anything is sampled."""
+        """Finds the arms of the task set, before anything is sampled."""
         self.arms = Arms(tasks, self.by)
 
-    def chances(self, context: Any) -> Array:
+    def probabilities(self, context: Context) -> Array:
         """f64[K]: the probability of every arm."""
         raise NotImplementedError
 
     def why(self, k: int) -> str:
-        return f"p {self.now[k]:.2f}"
+        """Why arm k was drawn, in words."""
+        return f"p {self.p[k]:.2f}"
 
-    def next(self, n: int, context: Any) -> list[Request]:
-        self.now = self.chances(context)
+    def next(self, n: int, context: Context) -> list[Request]:
+        self.p = self.probabilities(context)
         rng = context.rng("arms", context.drawn)
-        return [self.arms[k].request(rng, self.why(k)) for k in rng.choice(len(self.arms), n, p=self.now)]
+        return [self.arms[k].request(rng, self.why(k)) for k in rng.choice(len(self.arms), n, p=self.p)]
 
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
-        return None
-
-    def report(self) -> dict[str, float]:
+    def report(self) -> Mapping[str, float]:
         """{arm: its probability when this step was drawn}."""
-        return dict(zip(self.arms.names, map(float, self.now), strict=False))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        return None
+        return dict(zip(self.arms.names, map(float, self.p), strict=False))
 
 
 class Tally:
-    """Right answers and answers of every arm, f64[K] each, since they were last cleared."""
+    """Counts of right attempts and of all attempts per arm, f64[K] each, since they were last cleared."""
 
     def __init__(self, arms: int) -> None:
         self.right, self.tried = np.zeros(arms), np.zeros(arms)
@@ -128,6 +142,12 @@ class Tally:
     def clear(self) -> None:
         self.right, self.tried = np.zeros_like(self.right), np.zeros_like(self.tried)
 
+    def state_dict(self) -> tuple[Array, Array]:
+        return self.right.copy(), self.tried.copy()
+
+    def load_state_dict(self, state: tuple[Array, Array]) -> None:
+        self.right, self.tried = (np.array(row) for row in state)
+
 
 def softmax(x: Array) -> Array:
     """exp(x_k) / sum_j exp(x_j)."""
@@ -135,6 +155,6 @@ def softmax(x: Array) -> Array:
     return e / e.sum()
 
 
-def evenly(chosen: Array) -> Array:
-    """Equal probabilities where bool[K] `chosen`, 0 elsewhere."""
-    return chosen / chosen.sum()
+def evenly(among: Array) -> Array:
+    """f64[K]: equal probabilities for the arms where bool[K] `among`, 0 elsewhere."""
+    return among / among.sum()

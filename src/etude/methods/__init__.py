@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any
 
 from etude.credit.group import advantage
+from etude.curriculum.base import SourceMixture
 from etude.curriculum.filter import everything
-from etude.curriculum.sampler import Uniform
 from etude.errors import UserError, nearest
 from etude.methods import outside
 from etude.objective.policy import plain
@@ -22,7 +22,7 @@ from etude.settings import Stage, stage
 from etude.train.step import Update
 
 DEFAULTS: dict[str, Stage] = {
-    "curriculum": stage(Uniform),
+    "curriculum": stage(SourceMixture),
     "rollout": stage(single),
     "group_rollout": stage(independent),
     "reward": stage(verdict),

@@ -16,7 +16,7 @@ from etude import seeds
 from etude.channels import writes
 from etude.credit.group import constant, standardised
 from etude.credit.imitate import imitate, tagged
-from etude.curriculum.sampler import Uniform
+from etude.curriculum.base import SourceMixture
 from etude.objective.entropy import exact_entropy
 from etude.objective.hybrid import ImitationWeight, imitation
 from etude.objective.policy import KLWeight, kl_to_start, plain
@@ -48,7 +48,7 @@ THOUGHT_TAG = "thought"
 THINK_FIRST = "Continue the text. Think in at most {budget} tokens before you write the next word."
 
 
-class EntropyScored(Uniform):
+class EntropyScored(SourceMixture):
     """The task source's own tasks, each with the entropies of its text under the model the run began with."""
 
     def next(self, n: int, context: Context) -> list[Request]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 
 from etude.credit.group import constant, laid, leave_one_out, whitened
-from etude.curriculum.band import within
+from etude.curriculum.filter import within
 from etude.objective.outcome import binary_cross_entropy, to_outcome
 from etude.objective.policy import clipped
 from etude.objective.terms import Objective
@@ -193,8 +193,8 @@ RECIPE = Recipe(
                 "credit.outcome_weight": 1,
                 "credit.whiten": False,
                 "objective.mean": "sum",
-                "filter.low": 0,
-                "filter.high": 1,
+                "filter.min_accuracy": 0,
+                "filter.max_accuracy": 1,
             },
         ),
     ),

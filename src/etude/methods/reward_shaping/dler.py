@@ -57,7 +57,7 @@ def by_difficulty(
         easy = one.rewards.mean() > easy_above
         return shortened(one, easy_limit * one.episodes[0].notes["limit"]) if easy else one
 
-    def filter(groups: Sequence[Group], context: Context | None = None) -> list[Group]:
+    def filter(groups: Sequence[Group], context: Context) -> list[Group]:
         return mixed_only()([held(g) for g in groups], context)
 
     return filter

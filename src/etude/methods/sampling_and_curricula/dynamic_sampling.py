@@ -1,10 +1,25 @@
-"""DAPO's filter by itself: groups without differing outcomes are drawn anew."""
+"""Dynamic sampling, DAPO's filter by itself: groups whose outcomes do not differ are replaced by others.
+
+DAPO: An Open-Source LLM Reinforcement Learning System at Scale, arXiv 2503.14476. The filter is shared
+(`curriculum.filter.mixed_only`); the loop draws again where it refuses.
+"""
+
+from __future__ import annotations
 
 from etude.curriculum.filter import mixed_only
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import stage
+from etude.testing.curricula import ExampleContext, built
 from etude.testing.examples import example_group
+
+
+def _kept(*outcomes: list[float]) -> list[float]:
+    """Which of the groups with these rewards are trained on."""
+    groups = [example_group(rewards) for rewards in outcomes]
+    kept = built(RECIPE, "filter")(groups, ExampleContext())
+    return [any(group is other for other in kept) for group in groups]
+
 
 RECIPE = Recipe(
     name="dynamic_sampling",
@@ -21,13 +36,9 @@ RECIPE = Recipe(
     claim="A given accuracy is reached in fewer steps than with uniform sampling.",
     examples=(
         ByHand(
-            "mixed, all right, all wrong: one is kept",
-            lambda: len(
-                mixed_only()(
-                    [example_group([0.0, 1.0]), example_group([1.0, 1.0]), example_group([0.0, 0.0])], None
-                )
-            ),
-            1,
+            "mixed; all right; all wrong; a single attempt; mixed by a little",
+            lambda: _kept([0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0], [1.0, 1.0, 0.9]),
+            [1, 0, 0, 0, 1],
         ),
         Reduction("where all groups differ: GRPO", "grpo"),
     ),

@@ -1,191 +1,177 @@
-"""EXP3-FLAD and UCB1-FLAD: other tasks are drawn by how well their gradients point to where the target's do."""
+"""EXP3-FLAD and UCB1-FLAD: other tasks are drawn by how well their gradients point to where the target's do.
+
+One arm, the target, is what the user cares about; the others may help. Another arm helps if learning it moves the
+weights the way that learning the target does: its reward is the cosine of the two gradients. Two bandits draw by it.
+Improving Few-Shot Generalization by Exploring and Exploiting Auxiliary Data, arXiv 2302.00674.
+
+Notation: K arms beside the target, numbered by their place in `others`; g_a, g_T gradients.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from etude.batch import Batch, pack
-from etude.curriculum.arms import By, ByArm, softmax
+from etude.batch import pack
+from etude.curriculum.arms import By, ByArm, Every, softmax
 from etude.errors import UserError
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
+from etude.stages import Context
+from etude.testing.curricula import ExampleContext, example_curriculum
 from etude.types import Array, Group, Request, Signal
 
-Target = Annotated[
-    str, Setting("kind, or arm such as sort/4, that the others are to help; empty: the last arm")
-]
-
-
-Share = Annotated[float, Setting("share of the tasks that are the target's", low=0.01, high=0.99)]
-
-
-Episodes = Annotated[
-    int,
-    Setting(
-        "episodes of an arm whose gradient is taken, and as many of the target as of all arms; 0: all", low=0
-    ),
-]
-
-
-Apart = Annotated[int, Setting("steps between measurements of gradients", "steps", low=1)]
-
-
-TARGET = -1
-
-
-MARK = "part"  # extras row: which part a token belongs to
-
-
+TARGET = -1  # the target's number among the parts of a step
+PART = "part"  # extras row: the number of the part that a token belongs to
 CHUNK = 256  # rows whose probabilities over the vocabulary are held at once
 
 
-def strength(batch: Batch) -> Tensor:
-    """f32[N]: what the log-probability of each token is multiplied with: advantage x weight where there is an
-    advantage, the weight alone where a token is imitated."""
-    acts = batch.weight("policy") * batch.advantage
-    return acts + sum((batch.weight(n) for n in batch.weights if n != "policy"), torch.zeros_like(acts))
-
-
-def with_mark(signal: Signal, k: int) -> Signal:
-    row = np.full(len(signal.advantage), k, np.float32)
-    return replace(signal, extras={**signal.extras, MARK: row})
+# ---- the reward of an arm ----------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def head_gradients(parts: Mapping[int, Sequence[Signal]], context: Any) -> Iterator[tuple[int, Tensor]]:
-    """Of every part in turn, f32[V, D]: sum_t c_t (onehot(y_t) - softmax(W h_t)) h_t^T, the gradient of
-    sum_t c_t log pi(y_t) in the output projection W, c = `strength`. One forward pass for all, no backward pass.
-    One gradient at a time, since each is as large as the projection."""
-    signals = [with_mark(s, k) for k, found in parts.items() for s in found]
+def head_gradients(parts: Mapping[int, Sequence[Signal]], context: Context) -> Iterator[tuple[int, Tensor]]:
+    """g = sum_t c_t (onehot(y_t) - softmax(W h_t)) h_t^T, f32[V, D], of every part in turn: the gradient of
+    sum_t c_t log pi(y_t) in the output projection W. c_t is weight x advantage in a policy gradient, and the weight alone
+    where a token is imitated. One forward pass for all parts and no backward pass; one gradient at a time, since each is
+    as large as W."""
+    signals = [
+        replace(s, extras={**s.extras, PART: np.full(len(s.advantage), k, np.float32)})
+        for k, found in parts.items()
+        for s in found
+    ]
     batch = pack(signals, context.sampling)
     out = context.policy.score(batch, frozenset({"hidden"}))
     assert out.hidden is not None
-    weight = strength(batch) * batch.needed
+    c = batch.weight("policy") * batch.advantage
+    c = (c + sum(batch.weight(n) for n in batch.weights if n != "policy")) * batch.needed
     for k in parts:
-        rows = ((batch.extras[MARK] == k) & (weight != 0)).nonzero()[:, 0]
-        found = torch.zeros(())
-        for part in rows.split(CHUNK):
-            logits = out.logits(part).float() / context.sampling.temperature
+        rows = ((batch.extras[PART] == k) & (c != 0)).nonzero()[:, 0]
+        gradient = torch.zeros(())
+        for chunk in rows.split(CHUNK):
+            logits = out.logits(chunk).float() / context.sampling.temperature
             error = -torch.softmax(logits, -1)
-            error[torch.arange(len(part)), batch.tokens[part]] += 1
-            found = found + (error * weight[part][:, None]).T @ out.hidden[part].float()
-        yield k, found
+            error[torch.arange(len(chunk)), batch.tokens[chunk]] += 1
+            gradient = gradient + (error * c[chunk][:, None]).T @ out.hidden[chunk].float()
+        yield k, gradient
 
 
-def cosine(a: Tensor, b: Tensor) -> float:
+def alignments(parts: Mapping[int, Sequence[Signal]], most: int, context: Context) -> dict[int, float]:
+    """{a: cos(g_a, g_T)} of the arms with a gradient; {} where the target has none. At most `most` signals of each arm
+    are looked at, and as many of the target as of all arms together; 0: all."""
+    arms = {a: _drawn(found, most, a, context) for a, found in parts.items() if a != TARGET}
+    arms = {a: found for a, found in arms.items() if found}
+    target = _drawn(parts.get(TARGET, ()), most * len(arms), TARGET, context)
+    if not arms or not target:
+        return {}
+    gradients = head_gradients({TARGET: target, **arms}, context)
+    _, g_target = next(gradients)
+    return {a: _cosine(g, g_target) for a, g in gradients}
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
     """<a, b> / (|a| |b|); 0 where one of them is 0."""
     size = float(a.norm() * b.norm())
     return float((a * b).sum()) / size if size else 0.0
 
 
-def teaches(signal: Signal) -> bool:
-    """Whether any token of it is praised, blamed or imitated."""
+def _drawn(signals: Sequence[Signal], most: int, k: int, context: Context) -> list[Signal]:
+    """Up to `most` (0: all) of the signals that have a gradient, each equally likely."""
+    alive = [s for s in signals if _has_gradient(s)]
+    if not most or len(alive) <= most:
+        return alive
+    picks = context.rng("align", k).choice(len(alive), most, replace=False)
+    return [alive[i] for i in sorted(picks)]
+
+
+def _has_gradient(signal: Signal) -> bool:
     return any(
         ((row != 0) & ((signal.advantage != 0) if name == "policy" else True)).any()
         for name, row in signal.weights.items()
     )
 
 
-def chosen(signals: Sequence[Signal], most: int, k: int, context: Any) -> list[Signal]:
-    """Up to `most` of those that teach something, drawn alike."""
-    alive = [s for s in signals if teaches(s)]
-    if not most or len(alive) <= most:
-        return alive
-    picked = context.rng("align", k).choice(len(alive), most, replace=False)
-    return [alive[i] for i in sorted(picked)]
+# ---- the curricula -----------------------------------------------------------------------------------------
 
 
-def alignments(
-    target: Sequence[Signal], others: Mapping[int, Sequence[Signal]], most: int, context: Any
-) -> dict[int, float]:
-    """{k: cosine with the target}, of those that teach something; {} where the target teaches nothing. At most
-    `most` signals of each are looked at, and as many of the target as of all others together; 0: all."""
-    some = {k: chosen(found, most, k, context) for k, found in others.items()}
-    some = {k: found for k, found in some.items() if found}
-    aim = chosen(target, most * len(some), TARGET, context)
-    if not some or not aim:
-        return {}
-    gradients = head_gradients({TARGET: aim, **some}, context)
-    goal = next(gradients)[1]
-    return {k: cosine(gradient, goal) for k, gradient in gradients}
-
-
+@dataclass(eq=False)
 class Aligned(ByArm):
-    """A part of every step is the target's; the other arms compete for the rest by the cosine between the gradient
-    of their groups and the target's. What follows says which are played (`play`) and learns (`learn`)."""
+    """Of every step `target_share` is the target's; the other arms compete for the rest. A bandit says which of them are
+    played (`play`) and learns from their cosines (`learn`)."""
 
-    def __init__(
-        self,
-        target: Target = "",
-        share: Share = 0.5,
-        episodes: Episodes = 2,
-        every: Apart = 4,
-        by: By = "both",
-    ) -> None:
-        super().__init__(by)
-        self.target, self.share, self.episodes, self.every = target, share, episodes, every
+    target: Annotated[
+        str, Setting("kind, or arm such as sort/4, that the others are to help; empty: the last arm")
+    ] = ""
+    target_share: Annotated[
+        float, Setting("share of the tasks that are the target's", low=0.01, high=0.99)
+    ] = 0.5
+    episodes: Annotated[
+        int,
+        Setting(
+            "episodes of an arm whose gradient is taken, of the target as many as of all arms; 0: all", low=0
+        ),
+    ] = 2
+    every: Every = 4
+    by: By = "both"
 
     def prepare(self, tasks: Any) -> None:
         super().prepare(tasks)
-        self.aim = self.arms.named(self.target or self.arms.names[-1])
-        self.others = [k for k in range(len(self.arms)) if k not in self.aim]
+        self.p = np.zeros(len(self.arms))
+        self.targets = self.arms.named(self.target or self.arms.names[-1])
+        self.others = [k for k in range(len(self.arms)) if k not in self.targets]
         if not self.others:
             raise UserError(
                 f"curriculum.target '{self.target}' leaves no other arm of {', '.join(self.arms.names)}"
             )
+        self.part: dict[int | None, int] = {
+            **{k: a for a, k in enumerate(self.others)},
+            **dict.fromkeys(self.targets, TARGET),
+        }
         self.steps = 0
-        self.played = np.zeros(len(self.others))  # in this step
+        self.played = np.zeros(len(self.others))  # tasks of each of the others in this step
 
     def play(self, n: int, rng: np.random.Generator) -> list[int]:
-        """Which of the others to play, by their places in `others`."""
+        """Which of the others to draw n tasks from."""
         raise NotImplementedError
 
     def learn(self, found: Mapping[int, float]) -> None:
-        """`found`: {place in `others`: cosine} of what was played in this step."""
+        """`found`: {a: cos(g_a, g_T)} of what was played in this step."""
         raise NotImplementedError
 
-    def words(self, place: int) -> str:
+    def why_played(self, a: int) -> str:
         raise NotImplementedError
 
-    def next(self, n: int, context: Any) -> list[Request]:
-        self.context = context
+    def next(self, n: int, context: Context) -> list[Request]:
         rng = context.rng("arms", context.drawn)
-        aimed = math.floor(n * self.share + rng.random())  # its expectation is n x share
-        places = self.play(n - aimed, rng)
-        self.played += np.bincount(places, minlength=len(self.others))
-        picks = [(int(k), "the target") for k in rng.choice(self.aim, aimed)]
-        picks += [(self.others[i], self.words(i)) for i in places]
-        self.now = np.bincount([k for k, _ in picks], minlength=len(self.arms)) / n
+        aimed = math.floor(n * self.target_share + rng.random())  # its expectation is n x target_share
+        played = self.play(n - aimed, rng)
+        self.played += np.bincount(played, minlength=len(self.others))
+        picks = [(int(k), "the target") for k in rng.choice(self.targets, aimed)]
+        picks += [(self.others[a], self.why_played(a)) for a in played]
+        self.p = np.bincount([k for k, _ in picks], minlength=len(self.arms)) / n
         return [self.arms[k].request(rng, why) for k, why in (picks[i] for i in rng.permutation(n))]
 
-    def observe(self, groups: Sequence[Group], signals: Sequence[Signal]) -> None:
+    def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
         self.steps += 1
         if self.steps % self.every == 0:
-            self._measure(groups, signals)
+            part = {g.task.key: self.part.get(self.arms.of(g.task)) for g in groups}
+            parts: dict[int, list[Signal]] = {}
+            for signal in signals:
+                k = part.get(signal.episode.task.key)
+                if k is not None:
+                    parts.setdefault(k, []).append(signal)
+            cosines = alignments(parts, self.episodes, context)
+            if cosines:  # of an arm whose rewards were all equal it is 0
+                tried = {a: 0.0 for a in range(len(self.others)) if a in part.values()}
+                self.learn({**tried, **cosines})
         self.played = np.zeros(len(self.others))
-
-    def _measure(self, groups: Sequence[Group], signals: Sequence[Signal]) -> None:
-        of = {g.task.key: self.arms.of(g.task) for g in groups}
-        parts: dict[int, list[Signal]] = {TARGET: []}
-        for signal in signals:
-            k = of.get(signal.episode.task.key)
-            if k is not None:
-                parts.setdefault(TARGET if k in self.aim else self.others.index(k), []).append(signal)
-        cosines = alignments(parts.pop(TARGET), parts, self.episodes, self.context)
-        if cosines:
-            tried = {self.arms.of(g.task) for g in groups}
-            silent = {
-                i: 0.0 for i, k in enumerate(self.others) if k in tried
-            }  # equal rewards have no gradient
-            self.learn({**silent, **cosines})
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps}
@@ -194,44 +180,40 @@ class Aligned(ByArm):
         self.steps = state["steps"]
 
 
-def exploration(k: int, t: int) -> float:
-    """E_t = min(1/K, sqrt(ln K / (K t))); E_0 = 1/K."""
-    return min(1 / k, math.sqrt(math.log(k) / (k * t))) if t else 1 / k
-
-
-def exp3(totals: Array, t: int) -> Array:
-    """pi = (1 - K E_t) softmax(E_{t-1} Rhat) + E_t."""
-    k = len(totals)
-    now = exploration(k, t)
-    return (1 - k * now) * softmax(exploration(k, t - 1) * totals) + now
-
-
 class Exp3(Aligned):
-    """EXP3: arms drawn from pi; Rhat adds up cosine / pi."""
+    """Arms are drawn from pi; R_a adds up cos(g_a, g_T) / pi(a)."""
 
     def prepare(self, tasks: Any) -> None:
         super().prepare(tasks)
-        self.totals, self.turn = np.zeros(len(self.others)), 1
-        self.pi = exp3(self.totals, self.turn)
+        self.totals, self.turn = np.zeros(len(self.others)), 1  # R, f64[K], and t
+        self.pi = self._pi()
+
+    def _pi(self) -> Array:
+        """f64[K]: (1 - K E_t) softmax(E_{t-1} R) + E_t;  E_t = min(1/K, sqrt(ln K / (K t))), E_0 = 1/K."""
+        k, t = len(self.totals), self.turn
+        before, now = (min(1 / k, math.sqrt(math.log(k) / (k * i))) if i else 1 / k for i in (t - 1, t))
+        return (1 - k * now) * softmax(before * self.totals) + now
 
     def play(self, n: int, rng: np.random.Generator) -> list[int]:
-        self.pi = exp3(self.totals, self.turn)
-        return rng.choice(len(self.others), n, p=self.pi).tolist()
+        self.pi = self._pi()
+        found: list[int] = rng.choice(len(self.others), n, p=self.pi).tolist()
+        return found
 
-    def words(self, place: int) -> str:
-        return f"R {self.totals[place]:.2f}, p {self.pi[place]:.2f}"
+    def why_played(self, a: int) -> str:
+        return f"R {self.totals[a]:.2f}, p {self.pi[a]:.2f}"
 
     def learn(self, found: Mapping[int, float]) -> None:
-        pi, share = exp3(self.totals, self.turn), self.played / max(1.0, self.played.sum())
-        for i, cosine in found.items():  # drawn n times at once, an arm counts by its share of the draws
-            self.totals[i] += share[i] * cosine / pi[i]
+        """R_a += (c_a / n) cos(g_a, g_T) / pi(a), where a was played c_a times of n."""
+        pi, share = self._pi(), self.played / max(1.0, self.played.sum())
+        for a, cos in found.items():
+            self.totals[a] += share[a] * cos / pi[a]
         self.turn += 1
 
-    def report(self) -> dict[str, float]:
-        pi = {
-            self.arms.names[k]: (1 - self.share) * float(p) for k, p in zip(self.others, self.pi, strict=True)
-        }
-        return {**pi, **{self.arms.names[k]: self.share / len(self.aim) for k in self.aim}}
+    def report(self) -> Mapping[str, float]:
+        """{arm: its probability}."""
+        names, rest = self.arms.names, 1 - self.target_share
+        pi = {names[k]: rest * float(p) for k, p in zip(self.others, self.pi, strict=True)}
+        return {**pi, **{names[k]: self.target_share / len(self.targets) for k in self.targets}}
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "totals": self.totals.tolist(), "turn": self.turn}
@@ -241,48 +223,35 @@ class Exp3(Aligned):
         self.totals, self.turn = np.array(state["totals"]), state["turn"]
 
 
-def ucb1(means: Array, plays: Array) -> Array:
-    """Rbar + sqrt(2 ln t / n), t = sum n; infinite where nothing was played."""
-    t = max(1.0, float(plays.sum()))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(plays > 0, means + np.sqrt(2 * math.log(t) / plays), np.inf)
-
-
+@dataclass(eq=False)
 class Ucb1(Aligned):
-    """UCB1: the arm with the highest index, slot after slot; Rbar is a moving mean of cosines."""
+    """The arm of the highest index R_a + sqrt(2 ln t / n_a) is played, task after task; R_a is a moving mean of cosines,
+    n_a the tasks of arm a, t of all."""
 
-    def __init__(
-        self,
-        beta: Annotated[float, Setting("share of the newest cosine in the mean", low=0, high=1)] = 0.1,
-        target: Target = "",
-        share: Share = 0.5,
-        episodes: Episodes = 2,
-        every: Apart = 4,
-        by: By = "both",
-    ) -> None:
-        super().__init__(target, share, episodes, every, by)
-        self.beta = beta
+    ucb1_beta: Annotated[float, Setting("beta, share of the newest cosine in the mean", low=0, high=1)] = 0.1
 
     def prepare(self, tasks: Any) -> None:
         super().prepare(tasks)
-        self.means, self.known = np.zeros(len(self.others)), np.zeros(len(self.others), bool)
-        self.plays = np.zeros(len(self.others))
+        self.means, self.known = np.zeros(len(self.others)), np.zeros(len(self.others), bool)  # R
+        self.plays = np.zeros(len(self.others))  # n
 
     def play(self, n: int, rng: np.random.Generator) -> list[int]:
-        chosen = []
+        played = []
         for _ in range(n):
-            chosen.append(int(np.argmax(ucb1(self.means, self.plays))))
-            self.plays[chosen[-1]] += 1
-        return chosen
+            with np.errstate(divide="ignore", invalid="ignore"):
+                bonus = np.sqrt(2 * math.log(max(1.0, self.plays.sum())) / self.plays)
+            played.append(int(np.argmax(np.where(self.plays > 0, self.means + bonus, np.inf))))
+            self.plays[played[-1]] += 1
+        return played
 
-    def words(self, place: int) -> str:
-        return f"mean cosine {self.means[place]:+.2f}, played {self.plays[place]:.0f} times"
+    def why_played(self, a: int) -> str:
+        return f"mean cosine {self.means[a]:+.2f}, played {self.plays[a]:.0f} times"
 
     def learn(self, found: Mapping[int, float]) -> None:
-        for i, cosine in found.items():
-            rate = self.beta if self.known[i] else 1.0  # the first measurement stands as it is
-            self.means[i] += rate * (cosine - self.means[i])
-            self.known[i] = True
+        """R_a <- (1 - beta) R_a + beta cos(g_a, g_T); the first measurement stands as it is."""
+        for a, cos in found.items():
+            self.means[a] += (self.ucb1_beta if self.known[a] else 1.0) * (cos - self.means[a])
+            self.known[a] = True
 
     def state_dict(self) -> dict[str, Any]:
         own = {"means": self.means.tolist(), "known": self.known.tolist(), "plays": self.plays.tolist()}
@@ -291,6 +260,26 @@ class Ucb1(Aligned):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.means, self.known, self.plays = (np.array(state[n]) for n in ("means", "known", "plays"))
+
+
+# ---- recipes and their numbers -----------------------------------------------------------------------------
+
+
+def _after(recipe: Recipe, *cosines: Mapping[int, float]) -> Any:
+    """The curriculum over x, y and the target z after steps of eight tasks, three of them x's and one y's, with these
+    cosines of x and y; it has drawn for the next step."""
+    curriculum = example_curriculum(recipe, [("x", 0), ("y", 0), ("z", 0)])
+    for number, found in enumerate(cosines):
+        curriculum.next(8, ExampleContext(number))
+        curriculum.played = np.array([3.0, 1.0])
+        curriculum.learn(found)
+    curriculum.next(8, ExampleContext(len(cosines)))
+    return curriculum
+
+
+def _pi(exponent: float, kept: float) -> float:
+    """kept / (1 + exp(exponent)) + (1 - kept) / 2: pi of one of two arms."""
+    return kept / (1 + math.exp(exponent)) + (1 - kept) / 2
 
 
 PAPER = Paper(
@@ -305,17 +294,9 @@ DEPARTURES = (
     "a step plays several arms at once; an arm whose rewards were all equal has cosine 0; where the target's were, nothing is learnt",
     "half of the tasks are the target's; by default it is the last arm",
 )
+CLAIM = "With distracting kinds of tasks around, related kinds get more than their even share, and the target is learnt better."
 
-
-def _in_turn() -> list[float]:
-    """How often each of three arms is played in seven turns of UCB1 with equal rewards."""
-    plays = np.zeros(3)
-    for _ in range(7):
-        plays[np.argmax(ucb1(np.full(3, 0.2), plays))] += 1
-    return plays.tolist()
-
-
-EXP3 = Recipe(
+EXP3: Recipe = Recipe(
     name="exp3_flad",
     default_base=GRPO,
     n=285,
@@ -328,20 +309,23 @@ EXP3 = Recipe(
         "played c times among n, an arm adds (c / n) cos / pi, which has the expectation of one play",
     ),
     stages={"curriculum": stage(Exp3)},
-    claim="With distracting kinds of tasks around, related kinds get more than their even share, and the target is learnt better.",
+    claim=CLAIM,
     examples=(
-        ByHand("at t = 1 uniform, whatever the sums", lambda: exp3(np.array([5.0, -5.0]), 1), [0.5, 0.5]),
-        ByHand("E_8 of 2 arms", lambda: exploration(2, 8), math.sqrt(math.log(2) / 16)),
-        ByHand("a single arm", lambda: exp3(np.array([-3.0]), 4), [1.0]),
+        ByHand("at t = 1 evenly", lambda: list(_after(EXP3).report().values()), [0.25, 0.25, 0.5]),
         ByHand(
-            "at right angles, and opposite",
-            lambda: [cosine(torch.tensor([1.0, 0]), torch.tensor(v)) for v in ([0, 2.0], [-3.0, 0])],
-            [0, -1],
+            "R = (3/4) (-0.2) / 0.5 and (1/4) 0.4 / 0.5",
+            lambda: _after(EXP3, {0: -0.2, 1: 0.4}).totals,
+            [-0.3, 0.2],
+        ),
+        ByHand(
+            "then E_1 = 1/2, E_2 = sqrt(ln 2 / 4): 1 - 2 E_2 = 1 - sqrt(ln 2)",
+            lambda: _after(EXP3, {0: -0.2, 1: 0.4}).pi,
+            [_pi(0.5 * 0.5, 1 - math.sqrt(math.log(2))), _pi(-0.5 * 0.5, 1 - math.sqrt(math.log(2)))],
         ),
     ),
 )
 
-UCB1 = Recipe(
+UCB1: Recipe = Recipe(
     name="ucb1_flad",
     default_base=GRPO,
     n=285,
@@ -355,13 +339,18 @@ UCB1 = Recipe(
         "n_a counts tasks",
     ),
     stages={"curriculum": stage(Ucb1)},
-    claim="With distracting kinds of tasks around, related kinds get more than their even share, and the target is learnt better.",
+    claim=CLAIM,
     examples=(
-        ByHand("equal rewards: in turn", _in_turn, [3, 2, 2]),
+        ByHand("not measured yet: in turn", lambda: _after(UCB1).plays, [2, 2]),
         ByHand(
-            "two arms after e plays in all, one each but for the rest",
-            lambda: ucb1(np.zeros(2), np.array([math.e - 1, 1.0]))[1],
-            math.sqrt(2),
+            "R = 1/3 and -1/3: of eight further tasks x has five, y at t = 9 (1.149 > 1.126), x two",
+            lambda: _after(UCB1, *[{0: 1 / 3, 1: -1 / 3}] * 2).plays,
+            [9, 3],
+        ),
+        ByHand(
+            "the first cosines stand; of the next, beta = 0.1",
+            lambda: _after(UCB1, {0: 0.5, 1: -0.2}, {0: -0.5}).means,
+            [0.9 * 0.5 - 0.1 * 0.5, -0.2],
         ),
     ),
 )

@@ -1,8 +1,13 @@
-"""PUDF: item response theory says which tasks the model is able to learn from."""
+"""PUDF: item response theory says which tasks the model is able to learn from.
+
+Psychologists measure the difficulty of test items and the ability of those who take the test on one scale (the Rasch
+model). Items are the arms, the policy takes the test while it trains, and it trains on what is no harder than it is able
+to do. A Psychology-based Unified Dynamic Framework for Curriculum Learning, arXiv 2408.05326.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,92 +18,89 @@ from etude.curriculum.arms import By, ByArm, Every, Tally, evenly
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
-from etude.types import Array, Group
+from etude.stages import Context
+from etude.testing.curricula import after_steps, example_attempts
+from etude.types import Array, Group, Signal
 
-SPREAD = 3.0  # standard deviation of difficulties, logits
+PRIOR_B = 3.0  # standard deviation of the prior of difficulties, logits; of abilities it is 1
 
 
-def unlikely(theta: Array, b: Array, right: Array, tried: Array) -> Array:
-    """-log likelihood of each cell, f64[W, K], for abilities f64[W, 1] and difficulties f64[1, K]."""
+def negative_log_likelihood(theta: Array, b: Array, right: Array, tried: Array) -> Array:
+    """-log P of the answers, f64[W, K], P(right) = sigmoid(theta - b), for abilities f64[W, 1] and difficulties
+    f64[1, K]; of `tried` answers `right` were right."""
     x = theta - b
     return right * np.logaddexp(0, -x) + (tried - right) * np.logaddexp(0, x)
 
 
-def rasch(right: Array, tried: Array, spread: float = SPREAD) -> tuple[Array, Array]:
-    """Abilities f64[W] and difficulties f64[K], in logits, that are likeliest given counts f64[W, K] of right
-    answers and of answers by each of W takers to each of K items."""
+def fit_rasch(right: Array, tried: Array) -> tuple[Array, Array]:
+    """Abilities theta f64[W] and difficulties b f64[K] in logits: the maximum of their posterior, given counts f64[W, K]
+    of right answers and of all answers by W test takers to K items; theta ~ N(0, 1), b ~ N(0, 3^2)."""
     takers, items = right.shape
 
     def loss(point: Array) -> tuple[float, Array]:
         theta, b = point[:takers, None], point[None, takers:]
-        cells = unlikely(theta, b, right, tried)
-        pull = tried * expit(theta - b) - right  # d(-log likelihood) / d theta
-        slope = np.concatenate([pull.sum(1) + theta[:, 0], -pull.sum(0) + b[0] / spread**2])
-        return float(cells.sum() + (theta**2).sum() / 2 + (b**2).sum() / (2 * spread**2)), slope
+        likelihood = negative_log_likelihood(theta, b, right, tried).sum()
+        prior = (theta**2).sum() / 2 + (b**2).sum() / (2 * PRIOR_B**2)
+        pull = tried * expit(theta - b) - right  # d(-log likelihood) / d theta = -d(-log likelihood) / d b
+        gradient = np.concatenate([pull.sum(1) + theta[:, 0], -pull.sum(0) + b[0] / PRIOR_B**2])
+        return float(likelihood + prior), gradient
 
     found = minimize(loss, np.zeros(takers + items), jac=True, method="L-BFGS-B", options={"gtol": 1e-8})
     return found.x[:takers], found.x[takers:]
 
 
-def ability(b: Array, right: Array, tried: Array) -> float:
-    """argmax_theta log N(theta; 0, 1) + log likelihood, given difficulties f64[K] and counts f64[K]."""
+def fit_ability(b: Array, right: Array, tried: Array) -> float:
+    """argmax_theta log N(theta; 0, 1) + log P(answers), given difficulties f64[K] and counts f64[K]."""
     found = minimize_scalar(
-        lambda theta: theta**2 / 2 + float(unlikely(np.array(theta), b, right, tried).sum()),
+        lambda theta: theta**2 / 2 + float(negative_log_likelihood(np.array(theta), b, right, tried).sum()),
         bracket=(-1.0, 1.0),
         options={"xtol": 1e-10},
     )
     return float(found.x)
 
 
-def raised(cap: float, best: float, theta: float, creep: float) -> tuple[float, float]:
-    """(cap, best): the best ability so far, or a little more where there was no progress."""
-    return (theta, theta) if theta > best else (cap + creep, best)
-
-
 class Ability(ByArm):
-    """First every arm is drawn alike and the policies of these steps are the takers whose answers say how hard each
-    arm is. From then on only arms that are no harder than the policy is able are drawn, evenly."""
+    """First every arm is drawn alike, and the policies of these steps are the test takers whose answers say how hard
+    each arm is. From then on only arms with b_c <= cap are drawn, evenly."""
 
     def __init__(
         self,
         crowd: Annotated[
-            int, Setting("looks from which difficulties are fitted, all arms open", "looks", low=1)
+            int, Setting("updates from which difficulties are fitted, all arms open", "updates", low=1)
         ] = 3,
         every: Every = 5,
         creep: Annotated[
             float, Setting("how far the cap rises where ability did not", "logits", low=0)
         ] = 0.1,
-        least: Annotated[int, Setting("arms that are always open, the easiest", "arms", low=1)] = 3,
+        min_arms: Annotated[int, Setting("arms that are always open, the easiest", "arms", low=1)] = 3,
         by: By = "both",
     ) -> None:
         super().__init__(by)
-        self.crowd, self.every, self.creep, self.least = crowd, every, creep, least
+        self.crowd, self.every, self.creep, self.min_arms = crowd, every, creep, min_arms
 
     def prepare(self, tasks: Any) -> None:
         super().prepare(tasks)
-        self.answers = Tally(len(self.arms))  # since the last look
-        self.takers: list[
-            tuple[Array, Array]
-        ] = []  # (right, tried) of each look, while difficulties are unknown
-        self.difficulty: Array | None = None
+        self.answers = Tally(len(self.arms))  # since the last update
+        self.takers: list[tuple[Array, Array]] = []  # (right, tried) of each, until difficulties are fitted
+        self.difficulty: Array | None = None  # b, f64[K]
         self.cap = self.best = self.theta = -np.inf
         self.steps = 0
 
-    def chances(self, context: Any) -> Array:
+    def probabilities(self, context: Context) -> Array:
         if self.difficulty is None:
             return evenly(np.ones(len(self.arms)))
-        chosen = self.difficulty <= self.cap
-        if chosen.sum() < self.least:
-            chosen = np.zeros(len(self.arms), bool)
-            chosen[np.argsort(self.difficulty, kind="stable")[: self.least]] = True
-        return evenly(chosen)
+        is_open = self.difficulty <= self.cap
+        if is_open.sum() < self.min_arms:
+            is_open = np.zeros(len(self.arms), bool)
+            is_open[np.argsort(self.difficulty, kind="stable")[: self.min_arms]] = True
+        return evenly(is_open)
 
     def why(self, k: int) -> str:
         if self.difficulty is None:
             return "difficulties are being measured"
         return f"difficulty {self.difficulty[k]:+.2f}, ability {self.theta:+.2f}, cap {self.cap:+.2f}"
 
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
+    def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
         self.answers.add(self.arms, groups)
         self.steps += 1
         if self.steps % self.every or not self.answers.tried.any():
@@ -107,15 +109,17 @@ class Ability(ByArm):
         if self.difficulty is None:
             self.takers.append((right, tried))
             if len(self.takers) >= self.crowd and np.all(sum(t for _, t in self.takers) > 0):
-                counts = [np.stack(rows) for rows in zip(*self.takers, strict=True)]
-                self.difficulty = rasch(counts[0], counts[1])[1]
+                self.difficulty = fit_rasch(*(np.stack(rows) for rows in zip(*self.takers, strict=True)))[1]
                 self.takers = []
         if self.difficulty is not None:
-            self.theta = ability(self.difficulty, right, tried)
-            self.cap, self.best = raised(self.cap, self.best, self.theta, self.creep)
+            self.theta = fit_ability(self.difficulty, right, tried)
+            if self.theta > self.best:
+                self.cap = self.best = self.theta
+            else:
+                self.cap += self.creep
         self.answers.clear()
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> Mapping[str, float]:
         if self.difficulty is None:
             return super().report()
         hard = {f"difficulty of {n}": float(b) for n, b in zip(self.arms.names, self.difficulty, strict=True)}
@@ -123,7 +127,7 @@ class Ability(ByArm):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "answers": (self.answers.right.copy(), self.answers.tried.copy()),
+            "answers": self.answers.state_dict(),
             "takers": list(self.takers),
             "difficulty": self.difficulty,
             "levels": (self.cap, self.best, self.theta),
@@ -131,16 +135,56 @@ class Ability(ByArm):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.answers.right, self.answers.tried = (np.array(row) for row in state["answers"])
+        self.answers.load_state_dict(state["answers"])
         self.takers, self.difficulty = list(state["takers"]), state["difficulty"]
         self.cap, self.best, self.theta = state["levels"]
         self.steps = state["steps"]
 
 
-def _mirrored() -> list[float]:
-    """Two items, answered right 3 and 1 times in 4 by one taker: theta = 0 and b = -x, x by symmetry."""
-    (theta,), b = rasch(np.array([[3.0, 1.0]]), np.array([[4.0, 4.0]]))
-    return [theta, b[0] + b[1]]
+ITEMS = [("a", 0.0), ("a", 1.0)]
+
+
+def _after(*answers: tuple[Sequence[float], Sequence[float]], **settings: Any) -> Ability:
+    """The curriculum over two items after steps with these rewards for each; difficulties from the first `crowd`."""
+    steps = [[example_attempts(i, found) for i, found in zip(ITEMS, both, strict=True)] for both in answers]
+    curriculum: Ability = after_steps(
+        RECIPE, ITEMS, *steps, settings={"crowd": 1, "every": 1, "min_arms": 1, **settings}
+    )
+    return curriculum
+
+
+MIRRORED = (
+    [1.0, 1.0, 1.0, 0.0],
+    [1.0, 0.0, 0.0, 0.0],
+)  # 3 and 1 right of 4: theta = 0 and b = -x, x by symmetry
+
+
+def _stationary() -> list[float]:
+    """theta, b_0 + b_1, and d(-log posterior) / d b_1 = 4 sigmoid(theta - b_1) (its sign turned) - 1 - b_1 / 9."""
+    found = _after(MIRRORED)
+    assert found.difficulty is not None
+    low, high = found.difficulty
+    return [found.theta, low + high, 4 / (1 + np.exp(high)) - 1 - high / 9]
+
+
+def _ability(right: Sequence[float]) -> float:
+    """theta + 4 sigmoid(theta - b) - #right, 0 at the maximum, after both items, b = -x and x, were answered so."""
+    found = _after(MIRRORED, (right, right))
+    assert found.difficulty is not None
+    return float(found.theta + (4 / (1 + np.exp(found.difficulty - found.theta))).sum() - 2 * sum(right))
+
+
+def _caps(creep: float) -> list[float]:
+    """What the cap is above theta = 0 after no progress, again none, progress (then it is theta), and none again."""
+    solved = ([1.0] * 4, [1.0] * 4)
+    runs = [[MIRRORED] * 2, [MIRRORED] * 3, [MIRRORED] * 3 + [solved], [MIRRORED, solved, MIRRORED]]
+    found = [_after(*steps, creep=creep) for steps in runs]
+    return [found[0].cap, found[1].cap, found[2].cap - found[2].theta, found[3].cap - found[3].best]
+
+
+def _open(steps: int, **settings: Any) -> list[float]:
+    """The probabilities of the two items after that many steps of the same answers."""
+    return list(_after(*[MIRRORED] * steps, **settings).report().values())[:2]
 
 
 RECIPE = Recipe(
@@ -154,25 +198,26 @@ RECIPE = Recipe(
     equation="P(right) = sigmoid(theta - b_c);  theta = argmax log N(theta; 0, 1) + log P(answers);  draw {c: b_c <= cap}, "
     "cap = theta if theta > best so far, else cap + 0.1",
     departures=(
-        "the artificial crowd that fits the difficulties is the policy itself in its first looks (curriculum.crowd x curriculum.every "
+        "the artificial crowd that fits the difficulties is the policy itself in its first updates (curriculum.crowd x curriculum.every "
         "steps, all arms drawn evenly), where the paper fine-tunes several models beforehand; then they are kept fixed, as in the paper",
         "items are arms rather than tasks, since a generated task is rarely drawn twice; an arm's answers are binomial",
         "the Rasch model is fitted by its posterior's maximum (SciPy, L-BFGS), where the paper has variational inference (py-irt)",
         "guess: difficulties have the prior N(0, 3^2); the paper's is vaguer",
-        "the probe set is the attempts of the last look, on open arms; one look is one epoch",
+        "the probe set is the attempts since the last update, on open arms; one update is one epoch",
         "it reads attempts: where a run only imitates demonstrations it stays uniform",
     ),
     stages={"curriculum": stage(Ability)},
     claim="On sums of rising length a target accuracy is reached with fewer examples than in random order.",
     examples=(
+        ByHand("mirrored items: ability 0, difficulties opposite, stationary", _stationary, [0, 0, 0]),
+        ByHand("7 and 1 of 8 right, then: stationary", lambda: [_ability([1, 1, 1, 0])], [0]),
         ByHand(
-            "one right answer on an item of b = 0.5: theta = 1 - sigmoid(theta - b)",
-            lambda: ability(np.array([0.5]), np.ones(1), np.ones(1)),
-            0.5,
+            "no progress: the cap creeps; progress: it is theta", lambda: _caps(0.25), [0.25, 0.5, 0, 0.25]
         ),
-        ByHand("half right on b = 0", lambda: ability(np.zeros(1), np.ones(1), 2 * np.ones(1)), 0.0),
-        ByHand("mirrored items: ability 0, difficulties opposite", _mirrored, [0.0, 0.0]),
-        ByHand("progress raises the cap", lambda: raised(0.7, 0.5, 0.6, 0.1), [0.6, 0.6]),
-        ByHand("no progress raises it a little", lambda: raised(0.7, 0.5, 0.4, 0.1), [0.8, 0.5]),
+        ByHand("the cap 0 leaves the easier item", lambda: _open(1), [1, 0]),
+        ByHand("a cap above the harder item's b < 1 opens both", lambda: _open(2, creep=1.0), [0.5, 0.5]),
+        ByHand("two arms are always open", lambda: _open(1, min_arms=2), [0.5, 0.5]),
+        ByHand("a crowd of two: nothing is fitted yet", lambda: _open(1, crowd=2), [0.5, 0.5]),
+        ByHand("an update every second step", lambda: [_after(*[MIRRORED] * 3, every=2).cap], [0]),
     ),
 )

@@ -1,9 +1,14 @@
-"""SEC: the curriculum is a bandit that is paid in advantages."""
+"""SEC: the curriculum is a bandit that is paid in advantages.
+
+A group teaches most where about half of its attempts are right: there the advantages are largest. Kinds of tasks at
+their levels are the arms; an arm's value is a moving mean of the size of the advantages it brought.
+Self-Evolving Curriculum for LLM Reasoning, arXiv 2505.14970.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,41 +18,20 @@ from etude.curriculum.arms import By, ByArm, softmax
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
+from etude.stages import Context
+from etude.testing.curricula import after_steps, example_attempts
 from etude.types import Array, Group, Signal
 
 
-def taught(rewards: Array) -> Array:
-    """|A_i|, A the rewards of a group standardised; 0 where all are equal."""
-    return np.abs(standardised(rewards, 1e-8))
-
-
-def taught_by_credit(groups: Sequence[Group], signals: Sequence[Signal]) -> list[Array]:
-    """|A| as the run's own credit has it, a group's sequences each: the mean over trained tokens. A group that is
-    not trained on teaches nothing."""
-    found: dict[str, list[float]] = {}
-    for signal in signals:
-        on = signal.episode.sampled
-        if on.any():
-            mean = float(np.abs(signal.advantage[on]).mean())
-            found.setdefault(signal.episode.task.key, []).append(mean)
-    return [np.array(found.get(g.task.key, [0.0] * len(g.episodes))) for g in groups]
-
-
-def smoothed(old: Array, found: Mapping[int, float], rate: float, decay_absent: bool = False) -> Array:
-    """(1 - rate) old + rate found; an arm that is absent keeps its value, or counts as 0."""
-    new = old * (1 - rate) if decay_absent else old.copy()
-    for k, value in found.items():
-        new[k] = (1 - rate) * old[k] + rate * value
-    return new
-
-
 class Evolving(ByArm):
-    """Softmax over Q, a moving mean of the advantages' size that each arm brought (SEC)."""
+    """p(c) = softmax(Q(c) / tau);  Q(c) <- (1 - alpha) Q(c) + alpha mean |A_i|."""
 
     def __init__(
         self,
-        tau: Annotated[float, Setting("temperature of the softmax over Q; inf: uniform", low=1e-3)] = 0.2,
-        alpha: Annotated[float, Setting("share of the newest step in Q", low=0, high=1)] = 0.5,
+        sec_tau: Annotated[
+            float, Setting("tau, temperature of the softmax over Q; inf: uniform", low=1e-3)
+        ] = 0.2,
+        sec_alpha: Annotated[float, Setting("alpha, share of the newest step in Q", low=0, high=1)] = 0.5,
         decay_absent: Annotated[
             bool, Setting("an arm that was not drawn counts as 0, instead of keeping its Q")
         ] = False,
@@ -60,39 +44,76 @@ class Evolving(ByArm):
         by: By = "both",
     ) -> None:
         super().__init__(by)
-        self.tau, self.alpha, self.decay_absent, self.advantage = tau, alpha, decay_absent, advantage
+        self.tau, self.alpha, self.decay_absent, self.advantage = sec_tau, sec_alpha, decay_absent, advantage
 
     def prepare(self, tasks: Any) -> None:
         super().prepare(tasks)
         self.q = np.zeros(len(self.arms))
 
-    def chances(self, context: Any) -> Array:
+    def probabilities(self, context: Context) -> Array:
         return softmax(self.q / self.tau)
 
     def why(self, k: int) -> str:
-        return f"Q {self.q[k]:.2f}, p {self.now[k]:.2f}"
+        return f"Q {self.q[k]:.2f}, p {self.p[k]:.2f}"
 
-    def observe(self, groups: Sequence[Group], signals: Sequence[Signal]) -> None:
+    def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
         tried = [g for g in groups if g.episodes]
-        sizes = (
-            [taught(g.rewards) for g in tried]
-            if self.advantage == "rewards"
-            else taught_by_credit(tried, signals)
-        )
-        found: dict[int, list[float]] = {}
+        sizes = credited(tried, signals) if self.advantage == "credit" else [by_reward(g) for g in tried]
+        brought: dict[int, list[float]] = {}  # |A_i| of every episode, by arm
         for group, size in zip(tried, sizes, strict=True):
             k = self.arms.of(group.task)
             if k is not None:
-                found.setdefault(k, []).extend(size)
-        means = {k: float(np.mean(values)) for k, values in found.items()}
-        if means:
-            self.q = smoothed(self.q, means, self.alpha, self.decay_absent)
+                brought.setdefault(k, []).extend(size)
+        if not brought:
+            return
+        q = self.q * (1 - self.alpha) if self.decay_absent else self.q.copy()
+        for k, found in brought.items():
+            q[k] = (1 - self.alpha) * self.q[k] + self.alpha * float(np.mean(found))
+        self.q = q
 
     def state_dict(self) -> dict[str, Any]:
         return {"q": self.q.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.q = np.array(state["q"])
+
+
+def by_reward(group: Group) -> Array:
+    """|A_i| = |r_i - mean r| / std r, f64[G]; 0 where all rewards are equal."""
+    return np.abs(standardised(group.rewards, 1e-8))
+
+
+def credited(groups: Sequence[Group], signals: Sequence[Signal]) -> list[Array]:
+    """|A| as the run's own credit has it, for every group: of each sequence the mean over its sampled tokens. A group
+    that is not trained on has 0 for every episode."""
+    found: dict[str, list[float]] = {}
+    for signal in signals:
+        on = signal.episode.sampled
+        if on.any():
+            size = float(np.abs(signal.advantage[on]).mean())
+            found.setdefault(signal.episode.task.key, []).append(size)
+    return [np.array(found.get(g.task.key, [0.0] * len(g.episodes))) for g in groups]
+
+
+ARMS = [("a", 0.0), ("a", 1.0), ("b", 0.0)]
+HALF, QUARTER = (
+    [1.0, 1.0, 0.0, 0.0],
+    [1.0, 0.0, 0.0, 0.0],
+)  # |A| = 2 sqrt(p (1 - p)) on average: 1 and sqrt(3) / 2
+
+
+def _q(*steps: dict[tuple[str, float], list[float]], **settings: Any) -> list[float]:
+    """Q after steps in which arms earned these rewards."""
+    groups = [[example_attempts(arm, rewards) for arm, rewards in step.items()] for step in steps]
+    found: list[float] = after_steps(RECIPE, ARMS, *groups, settings=settings).q.tolist()
+    return found
+
+
+def _p(**settings: Any) -> list[float]:
+    """The probabilities after one step in which the second arm was half right."""
+    return list(
+        after_steps(RECIPE, ARMS, [example_attempts(ARMS[1], HALF)], settings=settings).report().values()
+    )
 
 
 RECIPE = Recipe(
@@ -116,15 +137,24 @@ RECIPE = Recipe(
     claim="Probability moves from easy to hard levels, and the hardest held-out level is solved more often than with uniform "
     "sampling at equal steps.",
     examples=(
-        ByHand("half right: 2 sqrt(p (1 - p)) = 1", lambda: np.mean(taught(np.array([1.0, 1, 0, 0]))), 1.0),
-        ByHand("1 of 4 right", lambda: np.mean(taught(np.array([1.0, 0, 0, 0]))), 3**0.5 / 2),
-        ByHand("all right teaches nothing", lambda: taught(np.ones(4)), [0, 0, 0, 0]),
         ByHand(
-            "alpha 0.5; the second arm was not drawn",
-            lambda: smoothed(np.array([0.4, 0.6]), {0: 1.0}, 0.5),
-            [0.7, 0.6],
+            "half right, all right, a quarter right",
+            lambda: _q({ARMS[0]: HALF, ARMS[1]: [1, 1, 1, 1], ARMS[2]: QUARTER}),
+            [0.5 * 1, 0, 0.5 * 3**0.5 / 2],
         ),
-        ByHand("and decays", lambda: smoothed(np.array([0.4, 0.6]), {0: 1.0}, 0.5, True), [0.7, 0.3]),
-        ByHand("Q = 0 and tau log 3", lambda: softmax(np.array([0, 0.2 * math.log(3)]) / 0.2), [0.25, 0.75]),
+        ByHand(
+            "alpha 1/4, half right and then a quarter; not drawn the second time",
+            lambda: _q({ARMS[0]: HALF, ARMS[2]: HALF}, {ARMS[0]: QUARTER}, sec_alpha=0.25),
+            [0.75 * 0.25 + 0.25 * 3**0.5 / 2, 0, 0.25],
+        ),
+        ByHand(
+            "and decays",
+            lambda: _q({ARMS[2]: HALF}, {ARMS[0]: HALF}, sec_alpha=0.25, decay_absent=True),
+            [0.25, 0, 0.75 * 0.25],
+        ),
+        ByHand(
+            "Q = 0, 1/2, 0 and tau = 1 / (2 ln 3)", lambda: _p(sec_tau=0.5 / math.log(3)), [0.2, 0.6, 0.2]
+        ),
+        ByHand("tau = inf: uniform", lambda: _p(sec_tau=math.inf), [1 / 3] * 3),
     ),
 )

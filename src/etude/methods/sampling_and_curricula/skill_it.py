@@ -1,4 +1,9 @@
-"""Skill-It: draw what helps most where the losses are still high."""
+"""Skill-It: draw what helps most where the losses are still high.
+
+Some skills help to learn others; such help is written down as a graph A over the arms. An arm is drawn the more often,
+the higher the recent losses of what it helps, itself included. Skill-it! A Data-Driven Skills Framework for
+Understanding and Training Language Models, arXiv 2307.14430.
+"""
 
 from __future__ import annotations
 
@@ -16,51 +21,42 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.rollout.demonstrate import solution
 from etude.settings import Setting, stage
-from etude.types import Array, Group
+from etude.stages import Context
+from etude.testing.curricula import after_steps, example_attempts
+from etude.types import Array, Group, Signal
 
 
-def _edges(text: str) -> list[tuple[str, str]]:
-    found = []
-    for part in text.split(","):
-        here, arrow, there = (p.strip() for p in part.partition(">"))
-        if not (here and arrow and there):
-            raise UserError(
-                f"curriculum.graph has '{part}'; it must be own, levels, or edges such as sum>chain,sort/0>reverse/0"
-            )
-        found.append((here, there))
-    return found
-
-
-def skills(arms: Arms, graph: str, edge: float) -> Array:
-    """f64[K, K], A_ij > 0 where training on i helps j; A_ii = 1. `graph`: "own" (no edges), "levels" (a level helps
-    the next one of its kind), or edges such as "sum>chain,sort/0>reverse/0" between kinds or arms."""
-    a = np.eye(len(arms))
-    if graph == "own":
-        return a
+def skill_graph(arms: Arms, graph: str, edge: float) -> Array:
+    """A, f64[K, K]: A_ij = `edge` where training on i helps j, A_ii = 1, else 0. `graph`: "own" (no edges), "levels" (a
+    level helps the next one of its kind), or edges such as "sum>chain,sort/0>reverse/0" between kinds or arms."""
+    pairs: list[tuple[int, int]] = []
     if graph == "levels":
         kinds: dict[str, list[int]] = {}
         for k, arm in enumerate(arms):  # a kind's levels rise in the order of the arms
             if arm.options[0][1] is not None:
                 kinds.setdefault(arm.name.rpartition("/")[0], []).append(k)
         pairs = [pair for row in kinds.values() for pair in pairwise(row)]
-    else:
-        pairs = [(i, j) for here, there in _edges(graph) for i in arms.named(here) for j in arms.named(there)]
+    elif graph != "own":
+        for part in graph.split(","):
+            helper, arrow, helped = (p.strip() for p in part.partition(">"))
+            if not (helper and arrow and helped):
+                raise UserError(
+                    f"curriculum.graph has '{part}'; it must be own, levels, or edges such as sum>chain,sort/0>reverse/0"
+                )
+            pairs += [(i, j) for i in arms.named(helper) for j in arms.named(helped)]
+    a = np.eye(len(arms))
     for i, j in pairs:
         a[i, j] = 1.0 if i == j else edge
     return a
 
 
-def mixture(a: Array, losses: Array, eta: float) -> Array:
-    """p_i proportional to exp(eta sum_j A_ij Lbar_j)."""
-    return softmax(eta * (a @ losses))
-
-
-def solution_losses(arms: Arms, probes: int, context: Any) -> Array:
-    """f64[K]: -log pi per token of the solutions of `probes` tasks of every arm, drawn for this alone."""
+def solution_losses(arms: Arms, probes: int, context: Context) -> Array:
+    """f64[K]: -log pi per token of the solutions of `probes` tasks of every arm, drawn for this alone. Raises UserError
+    for a task without a solution."""
     rng, signals, owner = context.rng("probes"), [], []
     for k, arm in enumerate(arms):
         for _ in range(probes):
-            task = context.tasks.draw(arm.request(rng, ""), int(rng.integers(1 << 30)), context.seed)
+            task = context.tasks.draw(arm.request(rng), int(rng.integers(1 << 30)), context.seed)
             if task.reference is None and task.answer is None:
                 raise UserError(
                     f"curriculum.loss is 'nll', but a task of '{arm.name}' has neither reference nor answer"
@@ -74,12 +70,13 @@ def solution_losses(arms: Arms, probes: int, context: Any) -> Array:
 
 
 class SkillGraph(ByArm):
-    """Arms drawn by `mixture`. Lbar_j is the sum of the last `window` losses of arm j; at first it is 1."""
+    """p_i proportional to exp(eta sum_j A_ij Lbar_j); Lbar_j is the sum of the last `loss_window` losses of arm j, and
+    1 before there are any."""
 
     def __init__(
         self,
         eta: Annotated[float, Setting("how sharply the mixture follows the losses; 0: uniform", low=0)] = 0.5,
-        window: Annotated[int, Setting("latest losses that are added up", "looks", low=1)] = 3,
+        loss_window: Annotated[int, Setting("latest losses that are added up", "updates", low=1)] = 3,
         every: Every = 10,
         graph: Annotated[
             str,
@@ -95,41 +92,39 @@ class SkillGraph(ByArm):
                 choices=("wrong", "nll"),
             ),
         ] = "wrong",
-        probes: Annotated[
-            int, Setting("solutions scored per arm and look, with loss=nll", "tasks", low=1)
+        probe_tasks: Annotated[
+            int, Setting("solutions scored per arm and update, with loss=nll", "tasks", low=1)
         ] = 2,
         by: By = "both",
     ) -> None:
         super().__init__(by)
-        self.eta, self.window, self.every, self.graph, self.edge = eta, window, every, graph, edge
-        self.loss, self.probes = loss, probes
+        self.eta, self.loss_window, self.every, self.graph, self.edge = eta, loss_window, every, graph, edge
+        self.loss, self.probe_tasks = loss, probe_tasks
 
     def prepare(self, tasks: Any) -> None:
         super().prepare(tasks)
-        self.a = skills(self.arms, self.graph, self.edge)
-        self.losses: list[Array] = []  # f64[K] each, the last `window`
-        self.answers = Tally(len(self.arms))
+        self.a = skill_graph(self.arms, self.graph, self.edge)
+        self.losses: list[Array] = []  # f64[K] each, the last `loss_window`
+        self.answers = Tally(len(self.arms))  # since the last update
         self.steps = 0
-        self.looked = 0  # step of the last look at solutions
+        self.scored_at = 0  # the step at which solutions were scored last
 
     @property
     def recent(self) -> Array:
         """f64[K]: Lbar."""
         return np.sum(self.losses, 0) if self.losses else np.ones(len(self.arms))
 
-    def chances(self, context: Any) -> Array:
-        if self.loss == "nll" and self.steps and self.steps % self.every == 0 and self.looked != self.steps:
-            self.remember(solution_losses(self.arms, self.probes, context))
-            self.looked = self.steps
-        return mixture(self.a, self.recent, self.eta)
-
-    def remember(self, losses: Array) -> None:
-        self.losses = [*self.losses, losses][-self.window :]
+    def probabilities(self, context: Context) -> Array:
+        due = self.steps and self.steps % self.every == 0 and self.scored_at != self.steps
+        if self.loss == "nll" and due:
+            self._remember(solution_losses(self.arms, self.probe_tasks, context))
+            self.scored_at = self.steps
+        return softmax(self.eta * (self.a @ self.recent))
 
     def why(self, k: int) -> str:
-        return f"recent loss {self.recent[k]:.2f}, with what it helps {self.a[k] @ self.recent:.2f}, p {self.now[k]:.2f}"
+        return f"recent loss {self.recent[k]:.2f}, with what it helps {self.a[k] @ self.recent:.2f}, p {self.p[k]:.2f}"
 
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
+    def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
         self.steps += 1
         if self.loss == "nll":
             return
@@ -139,19 +134,34 @@ class SkillGraph(ByArm):
             return
         last = self.losses[-1] if self.losses else np.ones(len(self.arms))
         wrong = 1 - self.answers.right / np.maximum(tried, 1)
-        self.remember(np.where(tried > 0, wrong, last))  # an arm that was not drawn keeps its loss
+        self._remember(np.where(tried > 0, wrong, last))  # an arm that was not drawn keeps its loss
         self.answers.clear()
 
+    def _remember(self, losses: Array) -> None:
+        self.losses = [*self.losses, losses][-self.loss_window :]
+
     def state_dict(self) -> dict[str, Any]:
-        answers = (self.answers.right.copy(), self.answers.tried.copy())
-        return {"losses": list(self.losses), "answers": answers, "steps": self.steps, "looked": self.looked}
+        return {
+            "losses": list(self.losses),
+            "answers": self.answers.state_dict(),
+            "steps": self.steps,
+            "scored_at": self.scored_at,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.losses, self.steps, self.looked = list(state["losses"]), state["steps"], state["looked"]
-        self.answers.right, self.answers.tried = (np.array(row) for row in state["answers"])
+        self.losses, self.steps, self.scored_at = list(state["losses"]), state["steps"], state["scored_at"]
+        self.answers.load_state_dict(state["answers"])
 
 
-CHAIN = np.array([[1.0, 0.5], [0.0, 1.0]])  # the first skill helps the second
+CHAIN = [("a", 0.0), ("a", 1.0)]  # the first skill helps the second
+HALF, WRONG, RIGHT = [1.0, 0.0], [0.0, 0.0], [1.0, 1.0]
+
+
+def _p(*steps: Sequence[Sequence[float]], **settings: Any) -> list[float]:
+    """The probabilities of the two skills after steps with these rewards of each, updated every step."""
+    groups = [[example_attempts(arm, r) for arm, r in zip(CHAIN, rewards, strict=False)] for rewards in steps]
+    found = after_steps(RECIPE, CHAIN, *groups, settings={"every": 1, **settings}).report()
+    return list(found.values())
 
 
 RECIPE = Recipe(
@@ -169,25 +179,47 @@ RECIPE = Recipe(
     departures=(
         "the graph is given, not estimated from short runs: by default a level helps the next level of its kind with 0.5; "
         "curriculum.graph takes other edges",
-        "the loss of an arm is the share of its attempts since the last look that were wrong, before they were trained on; with "
+        "the loss of an arm is the share of its attempts since the last update that were wrong, before they were trained on; with "
         "curriculum.loss=nll it is that of fresh tasks' solutions, which imitation needs, as it makes no attempts",
-        "an arm without attempts since the last look keeps its loss",
-        "a look every 10 steps, where the paper has 500 to 1000",
+        "an arm without attempts since the last update keeps its loss",
+        "an update every 10 steps, where the paper has 500 to 1000",
     ),
     stages={"curriculum": stage(SkillGraph)},
     claim="On chained skills the loss of the last is lower than with uniform sampling at equal steps.",
     examples=(
-        ByHand("eta = 0: uniform", lambda: mixture(CHAIN, np.array([3.0, 1.0]), 0.0), [0.5, 0.5]),
+        ByHand("eta = 0: uniform", lambda: _p([HALF, WRONG], eta=0), [0.5, 0.5]),
         ByHand(
-            "A = I: softmax over the own losses",
-            lambda: mixture(np.eye(2), np.array([0, 2 * math.log(3)]), 0.5),
+            "A = I, losses 0 and 1: softmax over the own losses",
+            lambda: _p([RIGHT, WRONG], eta=math.log(3), graph="own"),
             [0.25, 0.75],
         ),
         ByHand(
-            "a helper of a lossy skill: sums 0 + 0.5 x 4 and 4",
-            lambda: mixture(CHAIN, np.array([0.0, 4.0]), 0.5 * math.log(3)),
+            "the first helps the second: sums 0 + 0.5 x 1 and 1, eta = 2 ln 3",
+            lambda: _p([RIGHT, WRONG], eta=2 * math.log(3)),
             [0.25, 0.75],
         ),
-        ByHand("equal losses, equal columns", lambda: mixture(np.ones((3, 3)), np.ones(3), 0.5), [1 / 3] * 3),
+        ByHand(
+            "not the other way: sums 1 + 0.5 x 0 and 0",
+            lambda: _p([WRONG, RIGHT], eta=math.log(3)),
+            [0.75, 0.25],
+        ),
+        ByHand("at first Lbar = 1: sums 1.5 and 1", lambda: _p(eta=2 * math.log(3)), [0.75, 0.25]),
+        ByHand(
+            "window 2: 1/2 + 0 against the 0 + 0 of the last two",
+            lambda: _p(
+                [WRONG, WRONG], [HALF, RIGHT], [RIGHT, RIGHT], eta=2 * math.log(3), loss_window=2, graph="own"
+            ),
+            [0.75, 0.25],
+        ),
+        ByHand(
+            "the second is not drawn and keeps its loss: 1 + 0 against 1 + 1",
+            lambda: _p([WRONG, WRONG], [RIGHT], eta=math.log(3), graph="own"),
+            [0.25, 0.75],
+        ),
+        ByHand(
+            "an update every second step: 1 of 4 right against 3 of 4",
+            lambda: _p([WRONG, RIGHT], [HALF, HALF], eta=2 * math.log(3), graph="own", every=2),
+            [0.75, 0.25],
+        ),
     ),
 )

@@ -1,4 +1,10 @@
-"""SwS: a first phase finds out what the policy does not learn, a second one gets new tasks for it."""
+"""SwS: a first phase finds out what the policy does not learn, a second one gets new tasks for it.
+
+A level of a kind is weak where accuracy is low and does not rise. In the second phase part of the tasks are new problems
+of weak levels, drawn from the source (`sws`) or written by a model (`sws_written`), and problems that are too hard or too
+easy are left out (`curriculum.filter.within`). SwS: Self-aware Weakness-driven Problem Synthesis in Reinforcement
+Learning for LLM Reasoning, arXiv 2506.08989.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +14,37 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from etude.curriculum.band import within
+from etude.curriculum.filter import within
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import answer_of, reworded
 from etude.rollout.conversation import Failed
+from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.second import worded
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
-from etude.tasks.check import Exact
+from etude.stages import Context
 from etude.tasks.posed import by_majority, worked_out
-from etude.types import Array, Episode, Group, Message, Request, Task
+from etude.testing.curricula import ExampleContext, built, example_attempts
+from etude.types import Array, Episode, Group, Request, Signal, Task
 
-WHY = "weak"
+WEAK = "weak"  # purpose of a request: a new problem of a weak level
+WRITTEN = "written"  # task meta: a problem that a model wrote (`tasks.posed`)
 
-
-Unit = tuple[str, float]  # kind and level
-
-
-def slope(values: Sequence[float]) -> float:
-    """The least-squares slope over 0, 1, 2, ...; 0 for a single value."""
-    times = np.arange(len(values)) - (len(values) - 1) / 2
-    return float(times @ np.array(values) / max(times @ times, 1e-12)) if len(values) else 0.0
+Level = tuple[str, float]  # kind and level: the unit u whose accuracy is logged
 
 
-def is_weak(accuracy: Sequence[float], most: float = 0.5) -> bool:
-    """Whether accuracy never rose above `most` and is not rising."""
-    return bool(accuracy) and max(accuracy) <= most and slope(accuracy) <= 0
+# ---- the curriculum ----------------------------------------------------------------------------------------
 
 
-def failure_ratios(weak: Mapping[Unit, bool]) -> dict[str, float]:
-    """The share of each kind's levels that are weak; kinds without any are left out."""
+def slope(a: Sequence[float]) -> float:
+    """The least-squares slope of a_t over t = 0, 1, 2, ...; 0 for a single value."""
+    t = np.arange(len(a)) - (len(a) - 1) / 2
+    return float(t @ np.array(a) / max(t @ t, 1e-12))
+
+
+def failure_ratios(weak: Mapping[Level, bool]) -> dict[str, float]:
+    """|weak in c| / |c|: the share of each kind's levels that are weak; kinds without any are left out."""
     of: dict[str, list[bool]] = {}
     for (kind, _), failing in weak.items():
         of.setdefault(kind, []).append(failing)
@@ -46,71 +52,73 @@ def failure_ratios(weak: Mapping[Unit, bool]) -> dict[str, float]:
 
 
 class Weakness:
-    """Two phases. The first draws the source's own mixture and logs the accuracy of every level of every kind, in
-    `parts` parts. In the second, `share` of the tasks are new ones of weak levels, a kind getting as much as the
-    share of its levels that are weak."""
+    """Two phases. The first draws the source's own mixture and logs a_ut, the accuracy of every level of every kind in
+    each part t of the phase. In the second, `weak_share` of the tasks are of weak levels: kind c with a probability
+    proportional to |weak in c| / |c|, then one of its weak levels evenly."""
 
     def __init__(
         self,
-        first: Annotated[
-            float, Setting("share of the budget that the first phase takes", low=0.01, high=1)
+        first_phase: Annotated[
+            float, Setting("share of the run that the first phase takes", low=0.01, high=1)
         ] = 0.5,
         parts: Annotated[
             int, Setting("parts of the first phase in which accuracy is logged", low=1, high=64)
         ] = 4,
-        most: Annotated[float, Setting("accuracy above which a level is not weak", low=0, high=1)] = 0.5,
-        share: Annotated[
+        weak_accuracy: Annotated[
+            float, Setting("accuracy above which a level is not weak", low=0, high=1)
+        ] = 0.5,
+        weak_share: Annotated[
             float, Setting("share of the second phase's tasks that go to weak levels", low=0, high=1)
         ] = 0.5,
     ) -> None:
-        self.first, self.parts, self.most, self.share = first, parts, most, share
-        self.tried: dict[Unit, Array] = {}  # int64[parts, 2]: right attempts and all
-        self.progress = 0.0  # of the step that is under way
+        self.first_phase, self.parts = first_phase, parts
+        self.weak_accuracy, self.weak_share = weak_accuracy, weak_share
+        self.counts: dict[Level, Array] = {}  # int64[parts, 2]: right attempts and all attempts
 
-    def next(self, n: int, context: Any) -> list[Request]:
-        self.progress = context.progress
-        weak = self.weak() if self.progress >= self.first else {}
+    def accuracy(self) -> dict[Level, list[float]]:
+        """a_ut of every level, for the parts of the first phase in which it was met."""
+        return {
+            level: [float(right / tried) for right, tried in counts if tried]
+            for level, counts in sorted(self.counts.items())
+        }
+
+    def weak(self) -> dict[Level, bool]:
+        """max_t a_ut <= 1/2 and slope_t a_ut <= 0, for every level that was met."""
+        return {
+            level: bool(a) and max(a) <= self.weak_accuracy and slope(a) <= 0
+            for level, a in self.accuracy().items()
+        }
+
+    def next(self, n: int, context: Context) -> list[Request]:
+        weak = self.weak() if context.progress >= self.first_phase else {}
         ratios = failure_ratios(weak)
         if not ratios:
             return [Request() for _ in range(n)]
-        return [
-            self._one(context.rng("weak", context.drawn + i), weak, ratios, context.tasks) for i in range(n)
-        ]
+        rngs = [context.rng("weak", context.drawn + i) for i in range(n)]
+        return [self._request(rng, weak, ratios, context.tasks) for rng in rngs]
 
-    def _one(
-        self, rng: np.random.Generator, weak: Mapping[Unit, bool], ratios: Mapping[str, float], tasks: Any
+    def _request(
+        self, rng: np.random.Generator, weak: Mapping[Level, bool], ratios: Mapping[str, float], tasks: Any
     ) -> Request:
-        if rng.random() >= self.share:
+        if rng.random() >= self.weak_share:
             return Request()
-        kinds = list(ratios)
-        budget = np.array(list(ratios.values()))
-        kind = kinds[rng.choice(len(kinds), p=budget / budget.sum())]
-        levels = sorted(level for (k, level), failing in weak.items() if k == kind and failing)
+        p = np.array(list(ratios.values()))
+        kind = list(ratios)[rng.choice(len(p), p=p / p.sum())]
+        levels = sorted(level for (c, level), failing in weak.items() if c == kind and failing)
         level = levels[rng.integers(len(levels))]
-        return Request(kind, level if level in tasks.levels(kind) else None, why=WHY)
+        return Request(kind, level if level in tasks.levels(kind) else None, purpose=WEAK, why=WEAK)
 
-    def weak(self) -> dict[Unit, bool]:
-        """Every level that was met, and whether it is weak."""
-        return {unit: is_weak(accuracy, self.most) for unit, accuracy in self.accuracy().items()}
-
-    def accuracy(self) -> dict[Unit, list[float]]:
-        """Share of right attempts in each part of the first phase in which a level was met."""
-        return {
-            unit: [float(right / tried) for right, tried in counts if tried]
-            for unit, counts in sorted(self.tried.items())
-        }
-
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
-        if self.progress >= self.first:
+    def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
+        if context.progress >= self.first_phase:
             return
-        part = min(int(self.progress / self.first * self.parts), self.parts - 1)
+        part = min(int(context.progress / self.first_phase * self.parts), self.parts - 1)
         for group in (g for g in groups if g.episodes):
-            unit = (group.task.kind, float(group.task.difficulty))
-            counts = self.tried.setdefault(unit, np.zeros((self.parts, 2), np.int64))
+            level = (group.task.kind, float(group.task.difficulty))
+            counts = self.counts.setdefault(level, np.zeros((self.parts, 2), np.int64))
             counts[part] += sum(e.correct for e in group.episodes), len(group.episodes)
 
-    def report(self) -> dict[str, float]:
-        """Levels that were met and that are weak, and each weak kind's part of the budget for them."""
+    def report(self) -> Mapping[str, float]:
+        """How many levels were met and how many are weak, and each weak kind's share of the tasks for them."""
         weak = self.weak()
         ratios = failure_ratios(weak)
         whole = sum(ratios.values())
@@ -118,70 +126,74 @@ class Weakness:
         return found | {f"weak/{kind}": ratio / whole for kind, ratio in ratios.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"tried": {unit: counts.copy() for unit, counts in self.tried.items()}}
+        return {"counts": {level: counts.copy() for level, counts in self.counts.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.tried = {unit: counts.copy() for unit, counts in state["tried"].items()}
+        self.counts = {level: counts.copy() for level, counts in state["counts"].items()}
 
 
-WRITER = 1 << 19  # the seat of who writes; those who vote on the answer sit behind
+# ---- problems that a model writes --------------------------------------------------------------------------
 
-
+WRITER = (
+    1 << 19
+)  # index of the conversation in which a problem is written; those that vote on its answer follow
 WRITE = "{question}\n\nWrite another problem of this kind. Write nothing else."
 
 
 class Written:
-    """Where the curriculum asks for a weak kind, the task that it drew is an example: `writer` writes another like it,
-    whose answer is computed, or, where it cannot be, what `least` of `votes` answers of the writer agree on. Where
-    that yields no task, the example itself is played. What is written is paid for and never trained."""
+    """Where a problem of a weak level is asked for, the task that was drawn is an example: `writer` writes another like
+    it, whose answer is computed or, where it cannot be, is what at least `min_votes` of `votes` answers of the writer
+    agree on. Where that gives no task, the example itself is attempted. What the writer samples is paid for and never
+    trained on."""
 
     def __init__(
         self,
         writer: WhoWrites = "policy",
         votes: Annotated[int, Setting("answers that vote; 0: only what can be computed", low=0)] = 8,
-        least: Annotated[int, Setting("votes that an answer needs", low=1)] = 4,
-        ask: Annotated[str, Setting("how a problem is asked for")] = WRITE,
+        min_votes: Annotated[int, Setting("votes that an answer needs", low=1)] = 4,
+        problem_request: Annotated[str, Setting("how a problem is asked for")] = WRITE,
         address: Address = "",
         longest: Longest = None,
     ) -> None:
         self.writer = Writer(writer, address, longest)
         self.reads = self.writer.reads
-        self.votes, self.least, self.ask = votes, least, worded(ask, "question")
-        self.seen: dict[str, float] = {}
+        self.votes, self.min_votes = votes, min_votes
+        self.problem_request = worded(problem_request, "question")
+        self.last: dict[str, float] = {}
 
-    async def __call__(self, rollouts: Any) -> list[Episode]:
-        if rollouts.request.why == WHY:
+    async def __call__(self, rollouts: GroupRollout) -> list[Episode]:
+        if rollouts.request.purpose == WEAK:
             try:
                 task = await self._write(rollouts)
             except Failed:
                 task = None
             if task is not None and rollouts.admits(task):
                 rollouts.task = task
-        episodes: list[Episode] = await rollouts.plays(range(rollouts.samples))
-        return episodes
+        return await rollouts.plays(range(rollouts.samples))
 
-    async def _write(self, rollouts: Any) -> Task | None:
-        example: Task = rollouts.task
-        asked = reworded(example.prompt, self.ask.format(question=example.prompt[-1].content))
-        text = await self.writer.draft(rollouts.conversation(WRITER), asked)
+    async def _write(self, rollouts: GroupRollout) -> Task | None:
+        example = rollouts.task
+        asked = self.problem_request.format(question=example.prompt[-1].content)
+        text = await self.writer.draft(rollouts.conversation(WRITER), reworded(example.prompt, asked))
         task = worked_out(example, text)
         if task is not None or not self.votes or not hasattr(example.check, "extract"):
             return task
-        posed = reworded(example.prompt, text.strip())
-        said = await asyncio.gather(
-            *(self.writer.draft(rollouts.conversation(WRITER + 1 + i), posed) for i in range(self.votes))
+        problem = reworded(example.prompt, text.strip())
+        answers = await asyncio.gather(
+            *(self.writer.draft(rollouts.conversation(WRITER + 1 + i), problem) for i in range(self.votes))
         )
-        return by_majority(example, text, [answer_of(example, answer) for answer in said], self.least)
+        return by_majority(example, text, [answer_of(example, a) for a in answers], self.min_votes)
 
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
-        """Remembers how much of what was asked for was written."""
-        asked = [g for g in groups if g.request.why == WHY]
-        self.seen = {"written": float(np.mean(["written" in g.task.meta for g in asked]))} if asked else {}
+    def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
+        asked = [WRITTEN in g.task.meta for g in groups if g.request.purpose == WEAK]
+        self.last = {"written": float(np.mean(asked))} if asked else {}
 
-    def report(self) -> dict[str, float]:
-        """Of the last step: the share of tasks for weak kinds that were written, not drawn."""
-        return self.seen
+    def report(self) -> Mapping[str, float]:
+        """Of the last step: the share of the tasks of weak levels that were written, not drawn."""
+        return self.last
 
+
+# ---- recipes and their numbers -----------------------------------------------------------------------------
 
 PAPER = Paper(
     "SwS: Self-aware Weakness-driven Problem Synthesis in Reinforcement Learning for LLM Reasoning",
@@ -193,16 +205,52 @@ DEPARTURES = (
     "accuracy is logged for a kind and level, and over parts of the first phase, since a generator's problems never repeat",
     "a finite source has no new problems: its weak ones come more often",
     "GUESS: phase 2 is the second half of the budget, half of whose tasks are new; it continues from phase 1's policy",
-    "select.begin and curriculum.first name the same moment and are set together",
-    "alone it is trained as GRPO; `gspo+sws` and the like take credit and loss from the other, which must leave select alone",
+    "filter.begin_at and curriculum.first_phase name the same moment and are set together",
+    "alone it is trained as GRPO; `gspo+sws` and the like take credit and loss from the other, which must leave the filter alone",
 )
 
-STAGES = {"curriculum": stage(Weakness), "filter": stage(within, low=0.125, high=0.875, begin=0.5)}
+STAGES = {
+    "curriculum": stage(Weakness),
+    "filter": stage(within, min_accuracy=0.125, max_accuracy=0.875, begin_at=0.5),
+}
 
 
-def _agreed(answers: str) -> bool:
-    task = by_majority(Task((Message("user", "3+4"),), Exact("7")), "2+5", answers, 4)
-    return task is not None and task.answer == "7"
+def _logged(curves: Mapping[Level, Sequence[float]], **settings: Any) -> Weakness:
+    """The curriculum after a first phase in which levels had these accuracies of four attempts, part after part; None
+    of them where it is nan."""
+    weakness: Weakness = built(SWS, "curriculum", settings)
+    for t in range(weakness.parts):
+        groups = [
+            example_attempts(level, [1.0] * round(4 * a[t]) + [0.0] * round(4 - 4 * a[t]))
+            for level, a in curves.items()
+            if a[t] == a[t]
+        ]
+        weakness.observe(groups, [], ExampleContext(progress=weakness.first_phase * t / weakness.parts))
+    return weakness
+
+
+NAN = float("nan")
+CURVES = {
+    ("falling", 0.0): (0.5, 0.25, 0.25, 0.25),
+    ("flat", 0.0): (0.25, 0.25, 0.25, 0.25),
+    ("rising", 0.0): (0.0, 0.25, 0.0, 0.25),
+    ("once above", 0.0): (0.75, 0.0, 0.0, 0.0),
+    ("met once", 0.0): (NAN, 0.5, NAN, NAN),
+    ("gaps", 0.0): (NAN, 0.5, NAN, 0.25),
+}
+KINDS = {  # one of two levels of a is weak, the only one of b, none of c
+    ("a", 0.0): (0.25,) * 4,
+    ("a", 1.0): (1.0,) * 4,
+    ("b", 0.0): (0.0,) * 4,
+    ("c", 0.0): (1.0,) * 4,
+}
+
+
+def _trained(progress: float) -> list[int]:
+    """How many of eight attempts are right in the groups that are trained on, among all from 0 to 8."""
+    groups = [example_attempts(("a", 0), [1.0] * k + [0.0] * (8 - k), k) for k in range(9)]
+    kept = built(SWS, "filter")(groups, ExampleContext(progress=progress))
+    return [sum(e.correct for e in g.episodes) for g in kept]
 
 
 SWS = Recipe(
@@ -222,28 +270,19 @@ SWS = Recipe(
     default_base=GRPO,
     claim="A second phase weighted by failure raises the accuracy of weak kinds more than one of the same length that is not.",
     examples=(
+        ByHand("which levels are weak", lambda: list(_logged(CURVES).weak().values()), [1, 1, 1, 1, 0, 0]),
         ByHand(
-            "slopes of rising, falling and single values",
-            lambda: [slope([0.1, 0.2, 0.3]), slope([1, 0]), slope([0.4])],
-            [0.1, -1, 0],
+            "a half of a's levels, all of b's: 1 to 2",
+            lambda: list(_logged(KINDS).report().values()),
+            [4, 2, 1 / 3, 2 / 3],
         ),
-        ByHand(
-            "low and falling; low and rising; low but once above a half",
-            lambda: [is_weak([0.3, 0.2]), is_weak([0.2, 0.3]), is_weak([0.6, 0.1])],
-            [1, 0, 0],
-        ),
-        ByHand(
-            "one of two levels weak, one of one, none",
-            lambda: list(
-                failure_ratios({("a", 0): True, ("a", 1): False, ("b", 0): True, ("c", 0): False}).values()
-            ),
-            [0.5, 1],
-        ),
+        ByHand("in the second phase 1/8 to 7/8", lambda: _trained(0.5), [1, 2, 3, 4, 5, 6, 7]),
+        ByHand("in the first all", lambda: _trained(0.49), list(range(9))),
         Reduction("before anything is found to be weak: GRPO", "grpo"),
     ),
 )
 
-WRITTEN = Recipe(
+SWS_WRITTEN = Recipe(
     name="sws_written",
     n=294,
     paper=PAPER,
@@ -252,7 +291,7 @@ WRITTEN = Recipe(
     "What cannot be read as a problem is dropped.",
     equation="x' ~ pi(. | x, 'another of this kind') for weak x;  gold(x') = run(x'), else the mode of 8 answers if it has at least 4",
     departures=(
-        "the policy writes and votes by default, --set gather.writer=teacher asks run.teacher; the paper has stronger models for both",
+        "the policy writes and votes by default, --set group_rollout.writer=teacher asks run.teacher; the paper has stronger models for both",
         "one problem of the weak kind is shown, where the paper draws five concepts that occur together; no judge rates what was written",
         "problems of the lab, programs and written arithmetic (with the example's expression replaced) are run; others are voted on where the "
         "checker compares an answer; of the rest, and where nothing usable was written, the source's own problem is taken",
@@ -262,14 +301,7 @@ WRITTEN = Recipe(
     default_base=GRPO,
     needs=("text",),
     claim="Problems that are written where the policy is weak raise the accuracy there as problems of the source do.",
-    examples=(
-        ByHand(
-            "4 of 8 votes agree, 3 of 8 do not suffice",
-            lambda: [_agreed("77771234"), _agreed("77712345")],
-            [1, 0],
-        ),
-        Reduction("before anything is found to be weak: GRPO", "grpo"),
-    ),
+    examples=(Reduction("before anything is found to be weak: GRPO", "grpo"),),
 )
 
-RECIPES = [SWS, WRITTEN]
+RECIPES = [SWS, SWS_WRITTEN]

@@ -1,76 +1,94 @@
-"""AdaRFT: a target difficulty that follows the rewards."""
+"""AdaRFT: a target difficulty that follows the rewards.
+
+Training draws the tasks nearest to one target, which rises while more than the wanted mean reward is earned and falls
+while less is. Efficient Reinforcement Finetuning via Adaptive Curriculum Learning, arXiv 2504.05520.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
 
-from etude.curriculum.arms import ByArm, evenly
-from etude.curriculum.fixed import levels_of
+from etude.curriculum.arms import ByArm, evenly, levels_of
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
-from etude.types import Array, Group
-
-
-def moved(target: float, reward: float, rate: float, sensitivity: float, wanted: float) -> float:
-    """T + rate tanh(sensitivity (reward - wanted))."""
-    return target + rate * math.tanh(sensitivity * (reward - wanted))
+from etude.stages import Context
+from etude.testing.curricula import after_steps, example_attempts
+from etude.types import Array, Group, Signal
 
 
 class TargetDifficulty(ByArm):
-    """Of every kind, the level nearest to a target that rises with the mean reward and falls with it."""
+    """Of every kind, the level nearest to the target T; kinds evenly."""
 
     def __init__(
         self,
-        rate: Annotated[
-            float, Setting("most that the target moves in a step, as a share of the range", low=0, high=1)
+        target_rate: Annotated[
+            float,
+            Setting("eta, most that the target moves in a step, as a share of the range", low=0, high=1),
         ] = 0.5,
-        sensitivity: Annotated[float, Setting("how sharply the target answers to the reward", low=0)] = 2.0,
-        reward: Annotated[float, Setting("mean reward at which the target rests", low=0, high=1)] = 0.5,
-        start: Annotated[
+        sensitivity: Annotated[
+            float, Setting("alpha, how sharply the target answers to the reward", low=0)
+        ] = 2.0,
+        target_reward: Annotated[
+            float, Setting("beta, mean reward at which the target rests", low=0, high=1)
+        ] = 0.5,
+        target_start: Annotated[
             float, Setting("where the target begins, as a share of the range", low=0, high=1)
         ] = 0.0,
     ) -> None:
         super().__init__("both")
-        self.rate, self.sensitivity, self.reward, self.start = rate, sensitivity, reward, start
+        self.target_rate, self.sensitivity = target_rate, sensitivity
+        self.target_reward, self.target_start = target_reward, target_start
 
     def prepare(self, tasks: Any) -> None:
         super().prepare(tasks)
         self.levels = levels_of(self.arms)
-        every = [level for _, found in self.levels for _, level in found]
-        self.low, self.high = min(every), max(every)
-        self.target = self.low + self.start * (self.high - self.low)
-        self.chosen_at = self.target
+        known = [level for found in self.levels.values() for _, level in found]
+        self.low, self.high = min(known), max(known)
+        self.target = self.low + self.target_start * (self.high - self.low)
+        self.drawn_at = self.target  # T of the last draw
 
-    def chances(self, context: Any) -> Array:
-        self.chosen_at = self.target
-        chosen = np.zeros(len(self.arms))
-        for _, found in self.levels:
-            chosen[min(found, key=lambda f: abs(f[1] - self.target))[0]] = 1
-        return evenly(chosen)
+    def probabilities(self, context: Context) -> Array:
+        self.drawn_at = self.target
+        nearest = np.zeros(len(self.arms))
+        for found in self.levels.values():
+            nearest[min(found, key=lambda pair: abs(pair[1] - self.target))[0]] = 1
+        return evenly(nearest)
 
     def why(self, k: int) -> str:
         return f"nearest to target {self.target:.2f}"
 
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
+    def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
+        """T <- clip(T + eta tanh(alpha (mean reward - beta)), d_min, d_max)."""
         rewards = [e.reward for g in groups for e in g.episodes]
-        if rewards:
-            rate = self.rate * (self.high - self.low)
-            target = moved(self.target, float(np.mean(rewards)), rate, self.sensitivity, self.reward)
-            self.target = min(max(target, self.low), self.high)
+        if not rewards:
+            return
+        eta = self.target_rate * (self.high - self.low)
+        move = eta * math.tanh(self.sensitivity * (float(np.mean(rewards)) - self.target_reward))
+        self.target = min(max(self.target + move, self.low), self.high)
 
-    def report(self) -> dict[str, float]:
-        return {**super().report(), "target difficulty": self.chosen_at}
+    def report(self) -> Mapping[str, float]:
+        return {**super().report(), "target difficulty": self.drawn_at}
 
     def state_dict(self) -> dict[str, Any]:
         return {"target": self.target}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.target = state["target"]
+
+
+LEVELS = [("a", 1.0), ("a", 2.0), ("a", 3.0), ("a", 5.0), ("b", 1.0), ("b", 4.0)]
+
+
+def _drawn(*rewards: Sequence[float], **settings: float) -> list[float]:
+    """The target after steps that earned `rewards`, then the probabilities of `LEVELS` that go with it."""
+    steps = [[example_attempts(("a", 1.0), earned)] if earned else [] for earned in rewards]
+    found = dict(after_steps(RECIPE, LEVELS, *steps, settings=settings).report())
+    return [found.pop("target difficulty"), *found.values()]
 
 
 RECIPE = Recipe(
@@ -88,7 +106,19 @@ RECIPE = Recipe(
     stages={"curriculum": stage(TargetDifficulty)},
     claim="A given accuracy is reached in fewer steps than with uniform sampling.",
     examples=(
-        ByHand("all right: eta tanh(1) up", lambda: moved(1.0, 1.0, 2.0, 2.0, 0.5), 1 + 2 * math.tanh(1)),
-        ByHand("half right: stays", lambda: moved(3.0, 0.5, 2.0, 2.0, 0.5), 3.0),
+        ByHand(
+            "all right: 1 + half of the range 4, times tanh(2 x 0.5)",
+            lambda: _drawn([1, 1]),
+            [1 + 2 * math.tanh(1), 0, 0, 0.5, 0, 0, 0.5],
+        ),
+        ByHand("half right: it stays", lambda: _drawn([1, 0], [0, 1]), [1, 0.5, 0, 0, 0, 0.5, 0]),
+        ByHand(
+            "from the middle, 3 of 4 wanted, 1 of 4 earned: 3 - 2 tanh(1)",
+            lambda: _drawn([1, 0, 0, 0], target_start=0.5, target_reward=0.75),
+            [3 - 2 * math.tanh(1), 0.5, 0, 0, 0, 0.5, 0],
+        ),
+        ByHand("it stays in the range", lambda: _drawn([1], [1], [1]), [5, 0, 0, 0, 0.5, 0, 0.5]),
+        ByHand("below as well", lambda: _drawn([0]), [1, 0.5, 0, 0, 0, 0.5, 0]),
+        ByHand("no attempts say nothing", lambda: _drawn([]), [1, 0.5, 0, 0, 0, 0.5, 0]),
     ),
 )
