@@ -78,7 +78,6 @@ def sampled(signal: Signal) -> Array:
 
 def whitened(
     signals: Sequence[Signal],
-    centre: bool = True,
     epsilon: float = 1e-8,
     on: Callable[[Signal], Array] = sampled,
 ) -> list[Signal]:
@@ -91,7 +90,7 @@ def whitened(
     )
     if not len(flat):
         return list(signals)
-    mean, std = (flat.mean() if centre else 0.0), flat.std() + epsilon
+    mean, std = flat.mean(), flat.std() + epsilon
     return [
         replace(s, advantage=np.where(m, (s.advantage - mean) / std, 0).astype(np.float32))
         for s, m in zip(signals, masks, strict=True)
