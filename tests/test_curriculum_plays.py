@@ -244,7 +244,7 @@ def test_a_hint_may_be_absent_when_training() -> None:
     [
         (["1", "2", "7", "3"], 0.5, {}),  # somebody solved it
         (FAILED, 0.05, {}),  # too early
-        (FAILED, 0.99, {"group_rollout.begin": 1.0}),  # never
+        (FAILED, 0.99, {"group_rollout.begin_at": 1.0}),  # never
         ([*FAILED, "5", "6"], 0.5, {}),  # no hint helps
     ],
 )
@@ -258,7 +258,7 @@ def test_groups_that_are_left_as_they_are(replies: list[str], progress: float, s
 @pytest.mark.parametrize("way", ["hinted", "plain", "both"])
 def test_the_laws_hold_where_somebody_is_helped(way: str) -> None:
     lesson = toys.lesson(
-        "scaf_grpo", {"group_rollout.begin": 0.0, "group_rollout.prompt": way}, tasks=24, samples=3
+        "scaf_grpo", {"group_rollout.begin_at": 0.0, "group_rollout.prompt": way}, tasks=24, samples=3
     )
     helped = [s for s in lesson.signals if "hint" in s.episode.notes]
     assert helped

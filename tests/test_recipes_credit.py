@@ -564,9 +564,9 @@ def test_token_rewards_contrast_two_prompts() -> None:
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_regulariser_by_the_formula(detach: bool) -> None:
-    more = {"objective.beta": 0.3, **SHORT}
-    lesson = toys.lesson("t_reg", {"objective.alpha": 0.5, "objective.detach": detach, **more})
-    without = toys.lesson("t_reg", {"objective.alpha": 0.0, **more})
+    more = {"objective.dpo_beta": 0.3, **SHORT}
+    lesson = toys.lesson("t_reg", {"objective.regulariser_weight": 0.5, "objective.detach": detach, **more})
+    without = toys.lesson("t_reg", {"objective.regulariser_weight": 0.0, **more})
     mine = toys.gradient(lesson) - toys.gradient(without)
     batch = pack(lesson.signals)
     out = lesson.policy.outputs(batch)
@@ -587,7 +587,7 @@ def test_the_regulariser_by_the_formula(detach: bool) -> None:
 
 def test_the_regulariser_is_read_from_the_term() -> None:
     assert [t.name for t in regularised().terms] == ["preference", "regulariser"]
-    assert regularised(alpha=0.0).terms[0].name == "preference"
+    assert regularised(regulariser_weight=0.0).terms[0].name == "preference"
 
 
 # ---- InT -------------------------------------------------------------------------------------------------

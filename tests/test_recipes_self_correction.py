@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 import torch
+from etude.rollout.speakers import Remote, Speaker
 
 import toys
 import worlds_of_letters as letters
@@ -23,7 +24,6 @@ from etude.rollout.conversation import Generator
 from etude.rollout.edits import subtle_error
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.second import Reflect, between_tags
-from etude.rollout.speakers import Remote, Speaker
 from etude.tasks import load
 from etude.types import Message, Request, SamplingParams, Verdict
 

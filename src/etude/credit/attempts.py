@@ -1,5 +1,5 @@
 """Credit for the parts of an episode: first attempt, critique, reflection, second attempt, and the second attempt as
-if it had needed no help. What is trained is what stands in a weight row; every other token has weight 0."""
+if it had needed no help. A part is trained where a weight row names it; every other token has weight 0."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import numpy as np
 
 from etude.credit.group import centred, standardised
 from etude.credit.imitate import tagged
+from etude.rollout.attempts import UNAIDED
 from etude.types import Array, Episode, Group, Signal, Span
+
+DISTILLED = "distilled"
+"""Weight row of text that had help when it was sampled, to be learnt without."""
 
 
 def compared(values: Sequence[float | None], std: bool = False) -> list[float]:
@@ -35,10 +39,10 @@ def on_parts(episode: Episode, advantages: Mapping[str, float], weight: str = "p
 
 
 def without_help(episode: Episode, tag: str) -> Episode | None:
-    """The part `tag` behind the prompt that shows none of the help it had (notes `plain`), as text that nobody
+    """The part `tag` behind the prompt that shows none of the help it had (notes `UNAIDED`), as text that nobody
     sampled. None where the episode has no such part."""
-    plain = episode.notes.get("plain", {}).get(tag)
-    if plain is None:
+    prompt = episode.notes.get(UNAIDED, {}).get(tag)
+    if prompt is None:
         return None
     sequence: list[Span] = []
     for span in episode.spans:
@@ -48,18 +52,17 @@ def without_help(episode: Episode, tag: str) -> Episode | None:
     if not any(s.tag == tag for s in sequence):
         return None
     kept = [replace(s, sampled=False, logp=None, restart=False) for s in sequence[1:]]
-    return replace(episode, spans=(Span("user", np.array(plain, np.int32), tag="prompt"), *kept))
+    return replace(episode, spans=(Span("user", np.array(prompt, np.int32), tag="prompt"), *kept))
 
 
 def distilled(episode: Episode, tag: str, weight: str, advantage: float = 0.0) -> list[Signal]:
     """`without_help`, to be learnt: weight 1 in the row `weight`, and an advantage, on the part's tokens. A list of
     one, or of none."""
-    plain = without_help(episode, tag)
-    if plain is None:
+    unaided = without_help(episode, tag)
+    if unaided is None:
         return []
-    where = tagged(plain, tag)
-    on = where.astype(np.float32)
-    return [Signal(plain, on * np.float32(advantage), {weight: on})]
+    on = tagged(unaided, tag).astype(np.float32)
+    return [Signal(unaided, on * np.float32(advantage), {weight: on})]
 
 
 def adopted(episode: Episode, where: Array, logp: Array) -> Episode:

@@ -1,23 +1,25 @@
-"""Which tokens are to be imitated. Imitation has no advantage: its weight row is "imitation"."""
+"""Which tokens are to be imitated. Imitation has no advantage: its weight row is `IMITATION`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from etude.channels import writes
+from etude.rollout.demonstrate import SHOWN
+from etude.stages import Context, Credit
 from etude.types import Array, Episode, Group, Signal
+
+IMITATION = "imitation"
+"""The weight row of cross-entropy (`objective.imitation`)."""
 
 
 def imitate(episode: Episode, where: Array, weight: float = 1.0) -> Signal:
     """Cross-entropy with `weight` on the tokens `where` (bool[T]); nothing else."""
-    return Signal(
-        episode,
-        np.zeros(len(where), np.float32),
-        {"imitation": np.where(where, weight, 0).astype(np.float32)},
-    )
+    on = np.where(where, weight, 0).astype(np.float32)
+    return Signal(episode, np.zeros(len(where), np.float32), {IMITATION: on})
 
 
 def tagged(episode: Episode, tag: str) -> Array:
@@ -27,7 +29,7 @@ def tagged(episode: Episode, tag: str) -> Array:
 
 def shown(groups: Sequence[Group], *blank: str) -> list[Signal]:
     """The demonstrations, to be imitated; with extras `blank`, which the loss reads on attempts only."""
-    signals = [imitate(e, tagged(e, "demonstration")) for g in groups for e in g.demonstrations]
+    signals = [imitate(e, tagged(e, SHOWN)) for g in groups for e in g.demonstrations]
     return [replace(s, extras=dict.fromkeys(blank, np.zeros_like(s.advantage))) for s in signals]
 
 
@@ -36,10 +38,11 @@ def unattempted(groups: Sequence[Group]) -> list[Group]:
     return [g for g in groups if not (g.episodes or g.failed)]
 
 
-def demonstrations():
+@writes(IMITATION)
+def demonstrations() -> Credit:
     """The tokens of demonstrations (spans tagged so); attempts teach nothing."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         return shown(groups)
 
     return credit

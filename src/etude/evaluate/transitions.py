@@ -8,17 +8,44 @@ from typing import Any
 import numpy as np
 
 from etude.errors import UserError, nearest
+from etude.rollout.attempts import attempt, reworded
 from etude.rollout.basic import retry
-from etude.rollout.second import Reflect, reconsider
-from etude.types import Episode, Group
+from etude.rollout.conversation import Conversation
+from etude.rollout.second import REFLECTION, between_tags, heard, reconsider
+from etude.stages import Rollout
+from etude.types import Episode, Group, Task
 
 WAYS = ("right_right", "right_wrong", "wrong_right", "wrong_wrong")
+
+REFLECT = (
+    "{question}\n\nYour answer:\n{answer}\n\nWhat came of it: {feedback}\n\n"
+    "What would help you to do better at this and at tasks like it? Write advice to yourself as "
+    "<prompt>advice</prompt>."
+)
+
+
+def reflect() -> Rollout:
+    """An attempt; where it is wrong, a reflection on it, then a second attempt with its advice above the question.
+    Asked in the words of ERL (`methods/self_correction/erl.py`), so that a policy trained by it is measured as trained."""
+
+    async def rollout(task: Task, conversation: Conversation) -> Episode:
+        verdict, answer = await attempt(conversation, task.prompt, 1)
+        if verdict.reward < 1:
+            question = task.prompt[-1].content
+            asked = REFLECT.format(question=question, answer=answer, feedback=heard(verdict, task))
+            conversation.new_context(reworded(task.prompt, asked))
+            advice = between_tags(await conversation.reply(REFLECTION))
+            again = reworded(task.prompt, f"{advice}\n\n{question}")
+            await attempt(conversation, again, 2, new_context=True)
+        return conversation.done()
+
+    return rollout
 
 
 AGAIN: dict[str, Callable[[], Any]] = {
     "feedback": lambda: retry(2),  # a wrong answer hears the task's feedback
     "reconsider": reconsider,  # every answer is asked to look again, right or wrong
-    "reflect": lambda: Reflect(remember=False),  # a wrong answer is reflected on first
+    "reflect": reflect,  # a wrong answer is reflected on first
 }
 """How `etude eval --again` has a second attempt made."""
 

@@ -24,6 +24,10 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.low": "objective.clip_low",
         "objective.high": "objective.clip_high",
     },
+    "critique_grpo": {
+        "objective.length": "objective.length_divisor",
+        "objective.gamma": "objective.shaping_gamma",
+    },
     "da_dler": {
         "credit.over": "credit.scale",
         "objective.low": "objective.clip_low",
@@ -50,6 +54,9 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.beta": "objective.kl_weight",
         "reward.length": "reward.paid_length",
     },
+    "dpo": {
+        "objective.beta": "objective.dpo_beta",
+    },
     "dr_grpo": {
         "credit.std": "credit.scale",
         "objective.low": "objective.clip_low",
@@ -63,7 +70,19 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.dual": "objective.dual_clip",
         "objective.beta": "objective.kl_weight",
     },
-    "entropy_sft": {"credit.share": "credit.trained_share", "credit.factor": "credit.entropy_factor"},
+    "entropy_sft": {
+        "credit.share": "credit.trained_share",
+        "credit.factor": "credit.entropy_factor",
+    },
+    "erl": {
+        "rollout.speaker": "rollout.writer",
+        "credit.reflections": "credit.train_reflections",
+        "credit.seconds": "credit.train_second",
+        "objective.low": "objective.clip_low",
+        "objective.high": "objective.clip_high",
+        "objective.distil": "objective.distil_weight",
+        "objective.beta": "objective.kl_weight",
+    },
     "grpo": {
         "credit.std": "credit.scale",
         "objective.low": "objective.clip_low",
@@ -76,6 +95,13 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.low": "objective.clip_low",
         "objective.high": "objective.clip_high",
     },
+    "guide": {
+        "group_rollout.attempts": "group_rollout.guided_per_failed",
+        "objective.low": "objective.clip_low",
+        "objective.high": "objective.clip_high",
+        "objective.dual": "objective.dual_clip",
+        "objective.beta": "objective.kl_weight",
+    },
     "hypervolume_rewards": {
         "credit.base": "credit.factor_base",
         "credit.gain": "credit.factor_gain",
@@ -84,12 +110,20 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.dual": "objective.dual_clip",
         "objective.beta": "objective.kl_weight",
     },
+    "lemma": {
+        "group_rollout.fresh": "group_rollout.restart_share",
+        "credit.mask": "credit.mask_errors",
+    },
     "lite_ppo": {
         "credit.std": "credit.scale",
         "objective.low": "objective.clip_low",
         "objective.high": "objective.clip_high",
         "objective.dual": "objective.dual_clip",
         "objective.beta": "objective.kl_weight",
+    },
+    "mistake_tuning": {
+        "rollout.wrong": "rollout.mark",
+        "credit.most": "credit.max_answers",
     },
     "nft": {
         "credit.weight": "credit.task_weight",
@@ -126,13 +160,18 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.dual": "objective.dual_clip",
         "objective.beta": "objective.kl_weight",
     },
+    "re_rest": {
+        "credit.reflector": "credit.train_repair",
+    },
     "rec": {
         "objective.low": "objective.clip_low",
         "objective.high": "objective.clip_high",
         "objective.tau": "objective.opmd_tau",
         "objective.temperature": "objective.advantage_temperature",
     },
-    "reinforce": {"credit.std": "credit.scale"},
+    "reinforce": {
+        "credit.std": "credit.scale",
+    },
     "reinforce_ada": {
         "objective.low": "objective.clip_low",
         "objective.high": "objective.clip_high",
@@ -144,6 +183,40 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.high": "objective.clip_high",
         "objective.dual": "objective.dual_clip",
         "objective.beta": "objective.kl_weight",
+    },
+    "rise": {
+        "rollout.turns": "rollout.attempts",
+        "rollout.improver": "rollout.writer",
+        "credit.tau": "credit.reward_temperature",
+    },
+    "rise_editing": {
+        "objective.beta": "objective.dpo_beta",
+        "objective.nll": "objective.nll_weight",
+    },
+    "rltf_fm": {
+        "reward.form": "reward.form_penalty",
+        "credit.gamma": "credit.turn_discount",
+        "objective.feedback": "objective.critique_weight",
+    },
+    "rltf_sd": {
+        "reward.form": "reward.form_penalty",
+        "credit.gamma": "credit.turn_discount",
+        "credit.floor": "credit.logp_floor",
+        "objective.distil": "objective.distil_weight",
+    },
+    "scaf_grpo": {
+        "group_rollout.begin": "group_rollout.begin_at",
+        "credit.std": "credit.scale",
+        "objective.low": "objective.clip_low",
+        "objective.high": "objective.clip_high",
+        "objective.dual": "objective.dual_clip",
+        "objective.beta": "objective.kl_weight",
+    },
+    "score": {
+        "credit.alpha": "credit.progress_bonus",
+        "credit.beta1": "credit.kl_weight",
+        "credit.beta2": "credit.first_kl_weight",
+        "credit.baseline": "credit.centre",
     },
     "spae": {
         "objective.low": "objective.clip_low",
@@ -158,7 +231,14 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "reward.size": "reward.run_length",
         "reward.most": "reward.max_repeats",
     },
-    "t_ppo": {"objective.low": "objective.clip_low", "objective.high": "objective.clip_high"},
+    "t_ppo": {
+        "objective.low": "objective.clip_low",
+        "objective.high": "objective.clip_high",
+    },
+    "t_reg": {
+        "objective.beta": "objective.dpo_beta",
+        "objective.alpha": "objective.regulariser_weight",
+    },
     "tea_rl": {
         "credit.alpha": "credit.tea_alpha",
         "credit.most": "credit.bonus_bound",
@@ -173,11 +253,28 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.high": "objective.clip_high",
         "objective.beta": "objective.kl_weight",
     },
-    "topr": {"credit.baseline": "credit.reward_shift"},
+    "think_tuning": {
+        "group_rollout.begin": "group_rollout.first_share",
+        "group_rollout.end": "group_rollout.last_share",
+        "group_rollout.until": "group_rollout.end_at",
+        "group_rollout.cut": "group_rollout.least_share",
+        "group_rollout.teacher": "group_rollout.writer",
+        "credit.bound": "credit.advantage_bound",
+        "objective.low": "objective.clip_low",
+        "objective.high": "objective.clip_high",
+        "objective.dual": "objective.dual_clip",
+    },
+    "topr": {
+        "credit.baseline": "credit.reward_shift",
+    },
     "ufo": {
         "objective.low": "objective.clip_low",
         "objective.high": "objective.clip_high",
         "objective.beta": "objective.kl_weight",
+        "reward.decay": "reward.turn_factor",
+        "reward.repeat": "reward.repeat_penalty",
+        "reward.malformed": "reward.form_penalty",
+        "filter.share": "filter.keep_share",
     },
     "w_reinforce": {
         "objective.low": "objective.clip_low",

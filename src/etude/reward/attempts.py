@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from etude.rollout.attempts import notes_of
+from collections.abc import Sequence
+
+from etude.rollout.attempts import ANSWERS, notes_of
+from etude.stages import Reward
 from etude.types import Episode
 
-
-def each_attempt():
-    """`first` and, where there was one, `second`: the rewards of the attempts. `reward` is that of the last."""
-
-    def reward(episode: Episode) -> dict[str, float]:
-        rewards = rewards_of(episode)
-        names = ("first", "second")
-        return {"reward": rewards[-1], **dict(zip(names, rewards, strict=False))}
-
-    return reward
+FIRST, SECOND = "first", "second"
+"""Scores: the rewards of the first and, where there was one, of the second attempt."""
 
 
 def rewards_of(episode: Episode) -> list[float]:
@@ -27,5 +22,18 @@ def rewards_of(episode: Episode) -> list[float]:
 def less_form(episode: Episode, penalty: float) -> list[float]:
     """The rewards of the attempts, each less `penalty` where no answer was found in it."""
     rewards = rewards_of(episode)
-    answers = notes_of(episode, "answers") + [""] * len(rewards)  # what was overheard is not read
+    answers = notes_of(episode, ANSWERS) + [""] * len(rewards)  # of injected text no answer is noted
     return [r - penalty * (a is None) for r, a in zip(rewards, answers, strict=False)]
+
+
+def scores(rewards: Sequence[float]) -> dict[str, float]:
+    """`reward`, that of the last attempt, and `FIRST` and `SECOND`."""
+    return {"reward": rewards[-1], **dict(zip((FIRST, SECOND), rewards, strict=False))}
+
+
+# ---- stages ------------------------------------------------------------------------------------------
+
+
+def each_attempt() -> Reward:
+    """The `scores` of the attempts' own rewards."""
+    return lambda episode: scores(rewards_of(episode))

@@ -1,4 +1,5 @@
-"""One whole attempt at a task, of several in one episode: an answer and its verdict, or a world played to its end.
+"""One whole attempt at a task, of several in one episode: an answer and its verdict, or an environment played to its
+end.
 
 Each part of an episode carries its name in the tags of its spans ("attempt 1", "critique", "reflection",
 "attempt 2"), by which credit says what of it is trained."""
@@ -17,10 +18,16 @@ from etude.types import Episode, Message, Task, Verdict
 WRONG = "That is not right."
 AGAIN = f"{WRONG} Try again."
 
+ANSWERS = "answers"
+"""Note: what each attempt answered, as its checker reads it; None where nothing was found."""
+
+UNAIDED = "plain"
+"""Note: {tag: tokens of the prompt that shows none of the help which the part `tag` had}."""
+
 Share = Annotated[float, Setting("share of the attempts due for a second one that get it", low=0, high=1)]
 
 
-def nth(number: int) -> str:
+def attempt_tag(number: int) -> str:
     """The tag of attempt `number`, counted from 1."""
     return f"attempt {number}"
 
@@ -31,19 +38,18 @@ async def attempt(
     number: int,
     *,
     new_context: bool = False,
-    plain: Sequence[Message] | None = None,
+    unaided: Sequence[Message] | None = None,
     tag: str = "",
 ) -> tuple[Verdict, str]:
-    """Attempt `number` at the player's task after `said`; the verdict and the policy's words. `afresh`: in a
-    conversation of its own. `plain`: what the policy would have been asked without help; the tokens of that
-    prompt are kept (notes `plain`), so that credit can lay the attempt behind it. Notes `answers`: what each
-    attempt answered, as its checker reads it; None where nothing was found."""
-    name, environment, replies = tag or nth(number), conversation.environment(), []
+    """Attempt `number` at the conversation's task after `said`: the verdict and the policy's words. `new_context`:
+    nothing that was said before is in view. `unaided`: what the policy would have been asked without help; its
+    tokens are noted (`UNAIDED`), so that credit can lay the attempt behind it. Notes `ANSWERS`."""
+    name, environment, replies = tag or attempt_tag(number), conversation.environment(), []
     if environment is not None:
         opening = environment.observe()
-        said, plain = below(said, opening), None if plain is None else below(plain, opening)
-    if plain is not None:
-        keep_plain(conversation, name, plain)
+        said, unaided = below(said, opening), None if unaided is None else below(unaided, opening)
+    if unaided is not None:
+        note_unaided(conversation, name, unaided)
     (conversation.new_context if new_context else conversation.user)(said)
     while True:
         replies.append(await conversation.reply(name))
@@ -57,17 +63,15 @@ async def attempt(
         if environment is not None:
             conversation.verdict(verdict)
         text = "\n".join(replies)
-        conversation.notes["answers"] = [
-            *conversation.notes.get("answers", ()),
-            answer_of(conversation.task, text),
-        ]
+        answers = conversation.notes.get(ANSWERS, ())
+        conversation.notes[ANSWERS] = [*answers, answer_of(conversation.task, text)]
         return verdict, text
 
 
-def keep_plain(conversation: Conversation, tag: str, messages: Sequence[Message]) -> None:
-    """Keeps the tokens of the prompt under which the part `tag` is to be known without help."""
+def note_unaided(conversation: Conversation, tag: str, messages: Sequence[Message]) -> None:
+    """Notes the tokens of the prompt behind which the part `tag` is to be learnt without help."""
     tokens = conversation.generator.renderer.prompt(messages).tolist()
-    conversation.notes["plain"] = {**conversation.notes.get("plain", {}), tag: tokens}
+    conversation.notes[UNAIDED] = {**conversation.notes.get(UNAIDED, {}), tag: tokens}
 
 
 def answer_of(task: Task, text: str) -> str | None:
@@ -98,6 +102,16 @@ def joined(text: str, messages: Sequence[Message]) -> tuple[Message, ...]:
 def reworded(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
     """The prompt with `text` in place of its last message."""
     return (*messages[:-1], Message(messages[-1].role, text))
+
+
+def hint_of(task: Task, level: int) -> str:
+    """Hint `level` of the task, from 1, the vaguest; its last where it has fewer."""
+    return task.hints[min(level, len(task.hints)) - 1]
+
+
+def hinted(task: Task, level: int) -> tuple[Message, ...]:
+    """The prompt with hint `level` (`hint_of`) below its question."""
+    return below(task.prompt, f"Hint: {hint_of(task, level)}")
 
 
 def notes_of(episode: Episode, name: str) -> list[Any]:

@@ -7,17 +7,19 @@ from typing import Annotated
 from etude.rollout.attempts import AGAIN, attempt, joined
 from etude.rollout.conversation import Conversation
 from etude.settings import Setting
+from etude.stages import Rollout
 from etude.types import Episode, Task
 
 
-def single():
-    """One answer, one verdict. A task that is a world is played to its end."""
+def single() -> Rollout:
+    """One answer, one verdict. A task that is an environment is played to its end, turn by turn."""
 
     async def rollout(task: Task, conversation: Conversation) -> Episode:
         if task.environment is not None:
-            return await in_environment(task, conversation)
-        conversation.user(task.prompt)
-        await conversation.check(await conversation.reply())
+            await attempt(conversation, task.prompt, 1, tag="move")
+        else:
+            conversation.user(task.prompt)
+            await conversation.check(await conversation.reply())
         return conversation.done()
 
     return rollout
@@ -29,7 +31,7 @@ def retry(
         str, Setting("what a wrong answer hears; empty: the task's own feedback, so far as it has any")
     ] = "",
     repeat: Annotated[bool, Setting("ask the question again with it")] = False,
-):
+) -> Rollout:
     """Answer, hear what was wrong, answer again, until right or out of attempts; all in one conversation."""
 
     async def rollout(task: Task, conversation: Conversation) -> Episode:
@@ -43,9 +45,3 @@ def retry(
         return conversation.done()
 
     return rollout
-
-
-async def in_environment(task: Task, conversation: Conversation) -> Episode:
-    """A world is observed and acted in, turn by turn, until it gives its verdict."""
-    await attempt(conversation, task.prompt, 1, tag="move")
-    return conversation.done()

@@ -1,75 +1,90 @@
-"""Guide: hints for the tasks that nobody solved, trained as if they had not been given."""
+"""Guide: hints for the tasks that no attempt solved, trained as if they had not been given.
+
+A task that no attempt solves gives no signal, so it is attempted again with a hint h in the prompt. Those attempts are
+trained behind the bare prompt, with the probability under the hint in the ratio's denominator: what the hint made easy
+becomes likely without it. Adaptive Guidance Accelerates Reinforcement Learning of Reasoning Models, arXiv 2506.13923."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 
-from etude.credit.group import Credit, assigned, standardised
+from etude.credit.group import assigned, standardised
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.rollout.attempts import attempt_tag, hinted
 from etude.rollout.conversation import Conversation
-from etude.rollout.group_rollout import GroupRollout, GroupRolloutStage
+from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
-from etude.types import Array, Episode, Group, Message, Signal, Task
+from etude.stages import Context, Credit, GroupRolloutStage, Rollout
+from etude.testing.attempts import advantages_of, credited_signals, example_attempts
+from etude.types import Array, Episode, Group, Signal, Task
+
+GUIDED = "guided"
+"""Note: whether the attempt had a hint."""
 
 
-def hinted(number: int) -> Callable[[Task, Conversation], Awaitable[Episode]]:
-    """One answer to the prompt with hint `number` (from 1, the vaguest) below it; training sees the prompt."""
+def with_hint(level: int) -> Rollout:
+    """One answer to the prompt with hint `level` below it; training sees the bare prompt."""
 
     async def rollout(task: Task, conversation: Conversation) -> Episode:
-        *before, last = task.prompt
-        hint = task.hints[min(number, len(task.hints)) - 1]
-        conversation.user(
-            (*before, Message(last.role, f"{last.content}\n\nHint: {hint}")), instead=task.prompt
-        )
+        conversation.user(hinted(task, level), instead=task.prompt)
         await conversation.check(await conversation.reply())
-        return conversation.done(guided=True)
+        return conversation.done(**{GUIDED: True})
 
     return rollout
 
 
 def after_failure(
     hint: Annotated[int, Setting("which of the task's hints, from 1, the vaguest", low=1)] = 1,
-    attempts: Annotated[float, Setting("guided attempts per failed one; 0: never", low=0, high=8)] = 1.0,
+    guided_per_failed: Annotated[
+        float, Setting("guided attempts per failed one; 0: never", low=0, high=8)
+    ] = 1.0,
 ) -> GroupRolloutStage:
-    """Every player on its own; where all of them are wrong, as many again with a hint
-    (Guide, arXiv 2506.13923)."""
+    """A group of attempts; where all of them are wrong, `guided_per_failed` times as many with a hint."""
 
     async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
         first = await rollouts.plays(range(rollouts.samples))
         if any(e.correct for e in first):
             return first
-        seats = range(rollouts.samples, rollouts.samples + round(attempts * rollouts.samples))
-        return first + await rollouts.plays(seats, hinted(hint))
+        more = round(guided_per_failed * rollouts.samples)
+        numbers = range(rollouts.samples, rollouts.samples + more)
+        return first + await rollouts.plays(numbers, with_hint(hint))
 
     return group_rollout
 
 
-def apart(rewards: Array, guided: Array) -> Array:
-    """Standardised among the guided and among the others."""
-    advantages = np.zeros(len(rewards))
-    for side in (guided, ~guided):
-        advantages[side] = standardised(rewards[side])
-    return advantages
-
-
-def two_crowds(
+def apart(
     pooled: Annotated[bool, Setting("standardise guided and unguided attempts together")] = False,
 ) -> Credit:
-    """GRPO's advantage, by default among the guided attempts of a group and among the others apart; of a group
-    that was guided all others failed, so they teach nothing then (Guide, arXiv 2506.13923)."""
+    """A_i = (r_i - mean) / (std + 1e-4), by default over the guided attempts of a group and over the others apart. The
+    others of a group that was guided all failed, so they teach nothing then."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        guided = [np.array([e.notes.get("guided", False) for e in g.episodes], bool) for g in groups]
-        rewards = [g.rewards for g in groups]
+    def advantages(group: Group) -> Array:
+        rewards = group.rewards
         if pooled:
-            return assigned(groups, [standardised(r) for r in rewards])
-        return assigned(groups, [apart(r, who) for r, who in zip(rewards, guided, strict=True)])
+            return standardised(rewards)
+        guided = np.array([e.notes.get(GUIDED, False) for e in group.episodes], bool)
+        found = np.zeros(len(rewards))
+        for part in (guided, ~guided):
+            found[part] = standardised(rewards[part])
+        return found
+
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
+        return assigned(groups, [advantages(g) for g in groups])
 
     return credit
+
+
+def _rescued(pooled: bool) -> list[float]:
+    """Advantages of two failed attempts, then of a right and a wrong one with a hint."""
+    tries = [example_attempts(r) for r in (0.0, 0.0, 1.0, 0.0)]
+    episodes = [replace(e, notes={**e.notes, GUIDED: i > 1}) for i, e in enumerate(tries)]
+    signals = credited_signals(RECIPE, episodes, settings={"credit.pooled": pooled})
+    return advantages_of(signals, attempt_tag(1))
 
 
 RECIPE = Recipe(
@@ -88,16 +103,21 @@ RECIPE = Recipe(
         "hints are the task's own, the vaguest by default, where the paper has a stronger model write them",
         "the attempts' own rollout is a single answer: guided attempts do not follow a replaced rollout stage",
     ),
-    stages={"group_rollout": stage(after_failure), "credit": stage(two_crowds)},
+    stages={"group_rollout": stage(after_failure), "credit": stage(apart)},
     needs=("hints",),
     confidence="guess",
     claim="On tasks with pass@k = 0, hints with the corrected ratio raise the un-hinted solve rate faster than GRPO.",
     examples=(
         ByHand(
-            "two failed, then one of two solved with a hint",
-            lambda: apart(np.array([0.0, 0, 1, 0]), np.array([False, False, True, True])),
-            [0, 0, 1 / 1.0002, -1 / 1.0002],
+            "two failed: 0; one of two right with a hint: +/- 0.5 over 0.5 + 1e-4",
+            lambda: _rescued(False),
+            [0, 0, 0.5 / 0.5001, -0.5 / 0.5001],
         ),
-        Reduction("never guided it is GRPO", "grpo", {"group_rollout.attempts": 0.0}),
+        ByHand(
+            "pooled, one right of four: mean 1/4, std 3^0.5 / 4",
+            lambda: _rescued(True),
+            [x / (3**0.5 / 4 + 1e-4) for x in (-0.25, -0.25, 0.75, -0.25)],
+        ),
+        Reduction("never guided it is GRPO", "grpo", {"group_rollout.guided_per_failed": 0.0}),
     ),
 )

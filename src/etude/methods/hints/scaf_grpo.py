@@ -1,25 +1,32 @@
-"""Scaf-GRPO: where all attempts fail, the least hint that helps."""
+"""Scaf-GRPO: where all attempts fail, the least hint that helps.
+
+A task that no attempt solves gives no signal. Once the policy had time to learn by itself, such a task is attempted with
+hints, from vague to telling; the first attempt that is right takes the place of a failed one in its group.
+arXiv 2510.19807."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
-from etude.credit.group import standardised
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import Credited, Paper, Recipe, Reduction
+from etude.rollout.attempts import hinted
+from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
-from etude.types import Array, Episode, Group, Message, Span, Task
+from etude.stages import Context
+from etude.types import Array, Episode, Group, Signal, Span, Task
+
+HINT = "hint"
+"""Note: which of the task's hints the attempt had, from 1."""
 
 
 def with_hint(task: Task, level: int) -> Task:
     """The task with hint `level` (from 1, the vaguest) below its question."""
-    *before, last = task.prompt
-    hinted = Message(last.role, f"{last.content}\n\nHint: {task.hints[level - 1]}")
-    return replace(task, prompt=(*before, hinted))
+    return replace(task, prompt=hinted(task, level))
 
 
 def behind(episode: Episode, prompt: Array) -> Episode:
@@ -30,13 +37,13 @@ def behind(episode: Episode, prompt: Array) -> Episode:
 
 
 class Scaffold:
-    """Every player on its own; where all of them fail, one attempt per hint, from the vaguest, until one is right: it
-    takes the place of a failed one. Notes `hint`: which hint it had."""
+    """A group of attempts; where all of them fail, one attempt per hint, from the vaguest, until one is right: it takes
+    the place of a failed one. Notes `HINT`."""
 
     def __init__(
         self,
-        begin: Annotated[
-            float, Setting("share of the budget before which nobody is helped", low=0, high=1)
+        begin_at: Annotated[
+            float, Setting("share of the run before which no attempt is helped", low=0, high=1)
         ] = 0.1,
         prompt: Annotated[
             str,
@@ -46,49 +53,48 @@ class Scaffold:
             ),
         ] = "hinted",
     ) -> None:
-        self.begin, self.prompt = begin, prompt
+        self.begin_at, self.prompt = begin_at, prompt
         self.seen: dict[str, float] = {}
 
-    async def __call__(self, rollouts: Any) -> list[Episode]:
+    async def __call__(self, rollouts: GroupRollout) -> list[Episode]:
         first = await rollouts.plays(range(rollouts.samples))
         failed = [i for i, e in enumerate(first) if e.failure is None and not e.correct]
         solved = any(e.correct for e in first)
-        if solved or not failed or rollouts.progress < self.begin:
+        if solved or not failed or rollouts.progress < self.begin_at:
             return first
         tried = await self._climb(rollouts)
         found = next((e for e in tried if e.correct), None)
         if found is not None:
-            ways = self._ways(found, rollouts.generator.renderer.prompt(rollouts.task.prompt))
+            plain = behind(found, rollouts.generator.renderer.prompt(rollouts.task.prompt))
+            ways = {"hinted": [found], "plain": [plain], "both": [found, plain]}[self.prompt]
             for place, way in zip(failed[::-1], ways, strict=False):
                 first[place] = replace(way, index=first[place].index)
         return first + [e for e in tried if e.failure is not None]
 
-    async def _climb(self, rollouts: Any) -> list[Episode]:
-        """One attempt per hint until one is right; each has a seat of its own, whatever came before."""
+    async def _climb(self, rollouts: GroupRollout) -> list[Episode]:
+        """One attempt per hint until one is right; each has a number of its own, whatever came before."""
         tried: list[Episode] = []
         for level in range(1, len(rollouts.task.hints) + 1):
-            fresh = await rollouts.play(rollouts.samples + level - 1, task=with_hint(rollouts.task, level))
-            tried += [replace(e, task=rollouts.task, notes={**e.notes, "hint": level}) for e in fresh]
-            if any(e.correct for e in fresh):
+            episodes = await rollouts.play(rollouts.samples + level - 1, task=with_hint(rollouts.task, level))
+            tried += [replace(e, task=rollouts.task, notes={**e.notes, HINT: level}) for e in episodes]
+            if any(e.correct for e in episodes):
                 break
         return tried
 
-    def _ways(self, episode: Episode, plain: Array) -> list[Episode]:
-        ways = {"hinted": episode, "plain": behind(episode, plain)}
-        return list(ways.values()) if self.prompt == "both" else [ways[self.prompt]]
-
-    def observe(self, groups: Sequence[Group], signals: Sequence[Any]) -> None:
-        """Remembers whom the last step helped."""
+    def observe(
+        self, groups: Sequence[Group], signals: Sequence[Signal], context: Context | None = None
+    ) -> None:
+        """Counts which tasks the last step's hints rescued."""
         played = [g.episodes for g in groups if g.episodes]
         self.seen = {}
         if not played:
             return
-        helped = [[e.notes["hint"] for e in group if "hint" in e.notes] for group in played]
-        alone = [[e.correct and "hint" not in e.notes for e in group] for group in played]
+        helped = [[e.notes[HINT] for e in group if HINT in e.notes] for group in played]
+        unhelped = [[e.correct and HINT not in e.notes for e in group] for group in played]
         levels = [levels[0] for levels in helped if levels]
         self.seen = {
-            "unhinted": float(np.mean([right for group in alone for right in group])),
-            "failed": float(np.mean([not any(group) for group in alone])),
+            "unhinted": float(np.mean([right for group in unhelped for right in group])),
+            "failed": float(np.mean([not any(group) for group in unhelped])),
             "rescued": len(levels) / len(played),
             "level": float(np.mean(levels)) if levels else 0.0,
         }
@@ -113,9 +119,9 @@ RECIPE = Recipe(
     departures=(
         "levels are the task's own hints, where the paper has three tiers of four parts, written by a stronger model",
         "levels are tried one after another and the first that solves is kept: the paper's outcome for fewer tokens",
-        "the first W steps are a share of the budget: gather.begin (guess: 0.1; 1 never helps)",
-        "the run's reward counts attempts with hints; gather/unhinted is the pass rate without",
-        "with gather.prompt=plain a rollout that states the question more than once is trained without the hint only in the first",
+        "the first W steps are a share of the budget: group_rollout.begin_at (guess: 0.1; 1 never helps)",
+        "the run's reward counts attempts with hints; group_rollout/unhinted is the pass rate without",
+        "with group_rollout.prompt=plain a rollout that states the question more than once is trained without the hint only in the first",
         "alone it is trained as GRPO; `topr+scaf_grpo` and the like take credit and loss from the other",
     ),
     stages={"group_rollout": stage(Scaffold)},
@@ -123,11 +129,11 @@ RECIPE = Recipe(
     needs=("hints", "text"),
     claim="On tasks that eight attempts do not solve, hints lift the accuracy without hints where GRPO stays flat.",
     examples=(
-        ByHand(
-            "a group of 8 of which a hint rescued one",
-            lambda: standardised(np.eye(8)[7], 0.0),
-            [*[-(7**-0.5)] * 7, 7**0.5],
+        Credited(
+            "a group of 8 of which a hint rescued one: mean 1/8, std 7^0.5 / 8",
+            [[0.0] * 7 + [1.0]],
+            [[-1 / (7**0.5 + 8e-4)] * 7 + [7 / (7**0.5 + 8e-4)]],
         ),
-        Reduction("nobody is helped: GRPO", "grpo", {"group_rollout.begin": 1.0}),
+        Reduction("nobody is helped: GRPO", "grpo", {"group_rollout.begin_at": 1.0}),
     ),
 )

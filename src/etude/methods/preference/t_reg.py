@@ -1,24 +1,40 @@
-"""T-REG: DPO, told by the model itself which tokens made the difference."""
+"""T-REG: DPO, told by the model itself which tokens made the difference.
+
+The frozen start is asked to revise a response for the better, and for the worse; what that does to the probability of
+each of its tokens is a token reward, with which DPO's preference is held to agree. Preference Optimization with
+Token-Level Reward Regularization, arXiv 2412.02685."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
 
 from etude.batch import Batch
+from etude.channels import writes
 from etude.credit.group import constant
-from etude.credit.pairs import preference_pairs
+from etude.credit.pairs import Margin, Pairs, preference_pairs
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
-from etude.objective.preference import dpo_loss, implicit_rewards, pairs_of
+from etude.objective.preference import PAIR, DpoBeta, dpo_loss, implicit_rewards, pairs_of
 from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
+from etude.stages import Context, Credit
 from etude.types import Array, Group, Message, Signal, Span
+
+TOKEN_REWARD = "token_reward"
+"""Extra: what the frozen start thinks of each token of a response."""
+
+# ---- credit ------------------------------------------------------------------------------------------
+
+REVISE = "{how}\n\nQuestion: {question}\n\nResponse: {response}"
+FOR_THE_BETTER = "Revise the response so that it is more helpful, correct, coherent and concise."
+FOR_THE_WORSE = "Revise the response so that it is less helpful, incorrect, incoherent and verbose."
 
 
 def token_reward(better: Array, worse: Array) -> Array:
@@ -26,10 +42,7 @@ def token_reward(better: Array, worse: Array) -> Array:
     return 1 / (1 + np.exp(worse - better)) - 0.5
 
 
-REVISE = "{how}\n\nQuestion: {question}\n\nResponse: {response}"
-
-
-def _under(how: str, signals: Sequence[Signal], context: Any) -> list[Array]:
+def _revised(how: str, signals: Sequence[Signal], context: Context) -> list[Array]:
     """f32[T] each: log pi_ref of the sampled tokens after a prompt that asks to revise the response."""
     renderer, asked, sizes = context.policy.renderer, [], []
     for episode in (s.episode for s in signals):
@@ -45,52 +58,58 @@ def _under(how: str, signals: Sequence[Signal], context: Any) -> list[Array]:
     return [np.append(np.zeros(old, np.float32), r[new:]) for r, (new, old) in zip(rows, sizes, strict=True)]
 
 
+@writes("policy", extras=(PAIR, TOKEN_REWARD))
 def contrasted_pairs(
-    pairs: Annotated[int, Setting("pairs per task", low=1, high=64)] = 1,
-    margin: Annotated[float, Setting("least difference in reward within a pair", low=0, high=1)] = 1e-6,
-    better: Annotated[str, Setting("how a response is to be revised for the better")] = (
-        "Revise the response so that it is more helpful, correct, coherent and concise."
-    ),
-    worse: Annotated[str, Setting("how it is to be revised for the worse")] = (
-        "Revise the response so that it is less helpful, incorrect, incoherent and verbose."
-    ),
-):
-    """Preference pairs; `extras["token_reward"]` is what the frozen start thinks of each of their tokens
-    (T-REG, arXiv 2412.02685)."""
+    pairs: Pairs = 1,
+    margin: Margin = 1e-6,
+    better: Annotated[str, Setting("how a response is to be revised for the better")] = FOR_THE_BETTER,
+    worse: Annotated[str, Setting("how it is to be revised for the worse")] = FOR_THE_WORSE,
+) -> Credit:
+    """Preference pairs, with the extra `TOKEN_REWARD`."""
 
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = preference_pairs(pairs, margin)(groups, context)
-        rows = [_under(how, signals, context) for how in (better, worse)]
+        rows = [_revised(how, signals, context) for how in (better, worse)]
         rewards = [token_reward(*both) * s.episode.sampled for s, *both in zip(signals, *rows, strict=True)]
         return [
-            replace(s, extras={**s.extras, "token_reward": r.astype(np.float32)})
+            replace(s, extras={**s.extras, TOKEN_REWARD: r.astype(np.float32)})
             for s, r in zip(signals, rewards, strict=True)
         ]
 
     return credit
 
 
+# ---- loss --------------------------------------------------------------------------------------------
+
+
 def regularised(
-    beta: Annotated[float, Setting("strength of the pull to the reference policy", low=0)] = 0.1,
-    alpha: Annotated[float, Setting("weight of the token-level regulariser", low=0)] = 0.25,
+    dpo_beta: DpoBeta = 0.1,
+    regulariser_weight: Annotated[
+        float, Setting("alpha: weight of the token-level regulariser", low=0)
+    ] = 0.25,
     detach: Annotated[bool, Setting("hold DPO's weight of a pair fixed")] = True,
 ) -> Objective:
-    """L_DPO + alpha w (L_REG(y+) + L_REG(y-)), L_REG = -sum_t beta r_t log pi(y_t), w = sigmoid(beta (d- - d+))
-    (T-REG, arXiv 2412.02685)."""
+    """L_DPO + alpha w (L_REG(y+) + L_REG(y-)), L_REG = -sum_t beta r_t log pi(y_t), w = sigmoid(beta (d- - d+))."""
 
     def regulariser(out: Outputs, batch: Batch) -> TokenLoss:
         d = implicit_rewards(out, batch)
         chosen, rejected = pairs_of(batch)
-        w = torch.sigmoid(beta * (d[rejected] - d[chosen]))
+        w = torch.sigmoid(dpo_beta * (d[rejected] - d[chosen]))
         weight = torch.zeros_like(d).index_add(0, torch.cat([chosen, rejected]), w.repeat(2))
         weight = (weight.detach() if detach else weight)[batch.episode]
         # the mean is over episodes, two to a pair
-        return -2 * weight * beta * batch.extras["token_reward"] * out.logp
+        return -2 * weight * dpo_beta * batch.extras[TOKEN_REWARD] * out.logp
 
-    base = dpo_loss(beta)
-    extra = Term("regulariser", regulariser, sum_per_episode, coefficient=alpha)
-    return base + objective(extra, unit="group") if alpha else base
+    base = dpo_loss(dpo_beta)
+    if not regulariser_weight:
+        return base + objective(silent={TOKEN_REWARD})
+    term = Term("regulariser", regulariser, sum_per_episode, coefficient=regulariser_weight)
+    return base + objective(term, unit="group", extras={TOKEN_REWARD})
 
+
+# ---- the recipe --------------------------------------------------------------------------------------
+
+W = 1 / (1 + 24**0.1)  # of the row below: sigmoid(beta (d- - d+)), d+ - d- = log 6 - log(1/4)
 
 RECIPE = Recipe(
     name="t_reg",
@@ -115,7 +134,25 @@ RECIPE = Recipe(
             lambda: token_reward(np.log([3.0, 1, 1]), np.log([1.0, 1, 3])),
             [0.25, 0.0, -0.25],
         ),
-        Reduction("alpha 0: DPO", "dpo", {"objective.alpha": 0.0}),
+        OffPolicy(
+            "DPO's row of margin log 24, and -alpha w beta sum r_t log pi(y_t) with r = 0.5, -0.25; 0.25",
+            ratio=(2.0, 1.0, 0.5),
+            advantage=(1.0, 1.0, -1.0),
+            lengths=(2, 1),
+            extras={
+                "reference": (-1.0, -1 - math.log(3), math.log(2) - 1),
+                PAIR: (1, 1, 1),
+                TOKEN_REWARD: (0.5, -0.25, 0.25),
+            },
+            loss=-math.log(1 - W)
+            - 0.25 * W * 0.1 * (0.5 * (math.log(2) - 1) + 0.25 * 1 + 0.25 * (-1 - math.log(2))),
+            gradient=(
+                -0.1 * W - 0.25 * W * 0.1 * 0.5,
+                -0.1 * W + 0.25 * W * 0.1 * 0.25,
+                0.1 * W - 0.25 * W * 0.1 * 0.25,
+            ),
+        ),
+        Reduction("alpha 0: DPO", "dpo", {"objective.regulariser_weight": 0.0}),
         Reduction(
             "the same prompt twice: DPO", "dpo", {"credit.worse": "Revise.", "credit.better": "Revise."}
         ),

@@ -14,7 +14,7 @@ from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import answer_of, reworded
 from etude.rollout.conversation import Failed
 from etude.rollout.second import worded
-from etude.rollout.speakers import Address, Longest, Speaker, Who
+from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
 from etude.tasks.check import Exact
 from etude.tasks.posed import by_majority, worked_out
@@ -137,15 +137,15 @@ class Written:
 
     def __init__(
         self,
-        writer: Who = "policy",
+        writer: WhoWrites = "policy",
         votes: Annotated[int, Setting("answers that vote; 0: only what can be computed", low=0)] = 8,
         least: Annotated[int, Setting("votes that an answer needs", low=1)] = 4,
         ask: Annotated[str, Setting("how a problem is asked for")] = WRITE,
         address: Address = "",
         longest: Longest = None,
     ) -> None:
-        self.speaker = Speaker(writer, address, longest)
-        self.reads = self.speaker.reads
+        self.writer = Writer(writer, address, longest)
+        self.reads = self.writer.reads
         self.votes, self.least, self.ask = votes, least, worded(ask, "question")
         self.seen: dict[str, float] = {}
 
@@ -163,13 +163,13 @@ class Written:
     async def _write(self, rollouts: Any) -> Task | None:
         example: Task = rollouts.task
         asked = reworded(example.prompt, self.ask.format(question=example.prompt[-1].content))
-        text = await self.speaker.words(rollouts.conversation(WRITER), asked)
+        text = await self.writer.draft(rollouts.conversation(WRITER), asked)
         task = worked_out(example, text)
         if task is not None or not self.votes or not hasattr(example.check, "extract"):
             return task
         posed = reworded(example.prompt, text.strip())
         said = await asyncio.gather(
-            *(self.speaker.words(rollouts.conversation(WRITER + 1 + i), posed) for i in range(self.votes))
+            *(self.writer.draft(rollouts.conversation(WRITER + 1 + i), posed) for i in range(self.votes))
         )
         return by_majority(example, text, [answer_of(example, answer) for answer in said], self.least)
 

@@ -1,98 +1,102 @@
-"""Critique-GRPO: of the answers refined after a critique, one joins the group, under the bare question."""
+"""Critique-GRPO: of the answers refined after a critique, one joins the group, under the bare question.
+
+Every answer is criticised and refined with the critique in view. The best refinement takes a place in the group of
+answers as if it had been given to the bare question, with a loss that lets its rare tokens learn fastest: a group in
+which every answer failed still has something to learn from. Critique-GRPO, arXiv 2506.03106."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from etude.batch import Batch
+from etude.channels import writes
 from etude.credit.attempts import distilled, on_parts, scores_of
 from etude.credit.group import centred
 from etude.models.outputs import Outputs
-from etude.objective.attempts import weighted
 from etude.objective.policy import Length
 from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, per_constant
-from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.reward.attempts import each_attempt
-from etude.rollout.attempts import nth
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.reward.attempts import FIRST, SECOND, each_attempt
+from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import Refine
 from etude.settings import Setting, stage
+from etude.stages import Context, Credit
+from etude.testing.attempts import advantages_of, credited_signals, example_attempts
 from etude.types import Array, Group, Signal
 
+REFINED = "refined"
+"""Extra: 1 on the tokens of a refinement, 0 on those of first answers."""
 
-def chosen(refined: Sequence[float | None]) -> int | None:
-    """The first of the best refinements; None where there is none."""
-    known = [-1.0 if r is None else r for r in refined]
+
+def best_refinement(rewards: Sequence[float | None]) -> int | None:
+    """The first of the best refinements; None where nothing was refined (every reward is None)."""
+    known = [-1.0 if r is None else r for r in rewards]
     best = int(np.argmax(known)) if known else 0
-    return best if known and refined[best] is not None else None
+    return best if known and rewards[best] is not None else None
 
 
-def mixed_group(first: Sequence[float], refined: Sequence[float | None]) -> tuple[list[float], float | None]:
-    """Advantages r - mean of the originals and of the chosen refinement, which takes the place of the last
-    original; that one gets 0."""
-    pick = chosen(refined)
-    if pick is None:
-        return centred(np.array(first)).tolist(), None
-    *advantages, last = centred(np.array([*first[:-1], refined[pick]])).tolist()
-    return [*advantages, 0.0], last
+def _marked(signal: Signal, refined: float) -> Signal:
+    """With the extra `REFINED` on the tokens that have any weight."""
+    on: Array = sum((w != 0 for w in signal.weights.values()), np.zeros(len(signal.advantage), bool))
+    return replace(signal, extras={**signal.extras, REFINED: np.where(on, refined, 0).astype(np.float32)})
 
 
-def with_extra(signals: Sequence[Signal], **rows: float) -> list[Signal]:
-    """The signals with constant extra rows on the tokens that have any weight."""
-    done = []
-    for signal in signals:
-        on: Array = sum((w != 0 for w in signal.weights.values()), np.zeros(len(signal.advantage), bool))
-        extras = {n: np.where(on, v, 0).astype(np.float32) for n, v in rows.items()}
-        done.append(replace(signal, extras={**signal.extras, **extras}))
-    return done
+@writes("policy", extras=(REFINED,))
+def with_a_refinement() -> Credit:
+    """A = r - mean(r) over the n - 1 first answers and the best refinement, which takes the place of the last answer
+    and stands behind the bare question. Without refinements, over the n first answers."""
 
-
-def with_a_refinement():
-    """`mixed_group`; the refinement behind the bare question. Extra `refined`: 1 on its tokens
-    (Critique-GRPO, arXiv 2506.03106)."""
-
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = []
         for group in groups:
-            first = [r or 0.0 for r in scores_of(group, "first")]
-            refined = scores_of(group, "second")
-            advantages, extra = mixed_group(first, refined)
-            pick = chosen(refined)
-            mine = [on_parts(e, {nth(1): a}) for e, a in zip(group.episodes, advantages, strict=True)]
-            if pick is not None and extra is not None:
-                last = mine[-1]  # replaced: it counts in no denominator
-                mine[-1] = replace(last, weights={"policy": np.zeros_like(last.advantage)})
-                signals += with_extra(distilled(group.episodes[pick], nth(2), "policy", extra), refined=1.0)
-            signals += with_extra(mine, refined=0.0)
+            first = [r or 0.0 for r in scores_of(group, FIRST)]
+            refined = scores_of(group, SECOND)
+            pick = best_refinement(refined)
+            rewards = first if pick is None else [*first[:-1], refined[pick] or 0.0]
+            advantages = centred(np.array(rewards)).tolist()
+            mine = [on_parts(e, {attempt_tag(1): a}) for e, a in zip(group.episodes, advantages, strict=True)]
+            if pick is not None:  # the replaced answer is not trained and counts in no denominator
+                nothing = np.zeros_like(mine[-1].advantage)
+                mine[-1] = replace(mine[-1], advantage=nothing, weights={"policy": nothing})
+                joins = distilled(group.episodes[pick], attempt_tag(2), "policy", advantages[-1])
+                signals += [_marked(s, 1.0) for s in joins]
+            signals += [_marked(s, 0.0) for s in mine]
         return signals
 
     return credit
 
 
-def shaped(p: Tensor, gamma: float) -> Tensor:
-    """p / (p + gamma): its gradient lets rare tokens learn faster than p itself would."""
-    return p / (p + gamma)
-
-
 def clipless_and_shaped(
-    length: Length = 64.0,
-    gamma: Annotated[float, Setting("constant of f(p) = p / (p + gamma) on refinements", low=0.001)] = 0.1,
+    length_divisor: Length = 64.0,
+    shaping_gamma: Annotated[
+        float, Setting("gamma of f(p) = p / (p + gamma) on refinements", low=0.001)
+    ] = 0.1,
 ) -> Objective:
-    """-A rho on originals, -A f(pi) on the refinement; summed over tokens, over a constant length
-    (Critique-GRPO, arXiv 2506.03106)."""
+    """-A rho on first answers and -A f(pi) on the refinement, f(p) = p / (p + gamma), whose gradient lets rare tokens
+    learn faster than p itself would; summed over tokens and divided by a constant length."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
+        p = out.logp.exp()
         own = log_ratio(out, batch).exp()
-        ratio = torch.where(batch.extras["refined"] > 0, shaped(out.logp.exp(), gamma), own)
-        return weighted(ratio, batch.advantage)
+        ratio = torch.where(batch.extras[REFINED] > 0, p / (p + shaping_gamma), own)
+        return -batch.advantage * ratio
 
-    return objective(Term("policy", loss, per_constant(length), proportional=True))
+    mean = per_constant(length_divisor)
+    return objective(Term("policy", loss, mean, proportional=True), extras={REFINED})
 
+
+def _credited(*tries: Sequence[float]) -> list[Signal]:
+    """Credit of one group: the rewards of each answer and, where there is one, of its refinement."""
+    return credited_signals(RECIPE, [example_attempts(*rewards) for rewards in tries])
+
+
+RESCUED = ((0.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.0, 1.0))
 
 RECIPE = Recipe(
     name="critique_grpo",
@@ -122,12 +126,43 @@ RECIPE = Recipe(
     claim="Where most groups are all wrong, more groups carry signal and accuracy exceeds Dr. GRPO's; feedback=full is no worse than unary.",
     examples=(
         ByHand(
-            "four wrong, the second refinement right",
-            lambda: mixed_group([0, 0, 0, 0], [0, 1, 0, 1])[0],
-            [-0.25, -0.25, -0.25, 0],
+            "four wrong, the second refinement right: 0 - 1/4 for the three that stay",
+            lambda: advantages_of(_credited(*RESCUED), attempt_tag(1)),
+            [-0.25, -0.25, -0.25],
         ),
-        ByHand("the refinement itself", lambda: float(mixed_group([0, 0, 0, 0], [0, 1, 0, 1])[1] or 0), 0.75),
-        ByHand("f(0.1), f(0.4)", lambda: shaped(torch.tensor([0.1, 0.4]), 0.1), [0.5, 0.8]),
+        ByHand("the refinement itself: 1 - 1/4", lambda: advantages_of(_credited(*RESCUED), attempt_tag(2)), [0.75]),
+        ByHand(
+            "the first of the best is taken; the first answer of no refinement",
+            lambda: [
+                -1.0 if (best := best_refinement(r)) is None else best
+                for r in ([0, 1, None, 1], [None, 0], [None])
+            ],
+            [1, 1, -1],
+        ),
+        ByHand(
+            "nothing refined: right and wrong against their mean",
+            lambda: advantages_of(_credited((1.0,), (0.0,)), attempt_tag(1)),
+            [0.5, -0.5],
+        ),
+        OffPolicy(
+            "no clip: ratios 3 and 0.2 of both signs; f at p = exp(-1) and 0.1: gradient A p g / (p + g)^2",
+            ratio=(3.0, 0.2, 3.0, 1.0, 0.1 * math.e),
+            advantage=(0.5, 0.5, -0.5, 0.75, 0.75),
+            lengths=(2, 1, 2),
+            extras={REFINED: (0, 0, 0, 1, 1)},
+            settings={"objective.length_divisor": 8.0},
+            loss=(-1.5 - 0.1 + 1.5 - 0.75 / (1 + 0.1 * math.e) - 0.75 * 0.5) / (3 * 8),
+            gradient=[
+                x / 24
+                for x in (
+                    -1.5,
+                    -0.1,
+                    1.5,
+                    -0.75 * 0.1 * math.exp(-1) / (math.exp(-1) + 0.1) ** 2,
+                    -0.75 * 0.25,
+                )
+            ],
+        ),
         Reduction("without refinements: Dr. GRPO, on-policy", "dr_grpo", {"rollout.second": 0.0}),
     ),
 )

@@ -1,76 +1,170 @@
-"""ERL: attempt, reflect, try again, and keep in the weights what worked."""
+"""ERL: attempt, reflect, try again, and keep in the weights what worked.
+
+A failed first attempt y_1 is followed by a reflection Delta on what the environment said of it, and by a second attempt
+y_2 with the reflection's advice above the question. All three are reinforced with GRPO's advantage among parts of their
+kind; a second attempt that succeeded is also learnt as an answer to the bare question, so that later it needs neither
+the first attempt nor the advice. Experiential Reinforcement Learning, arXiv 2602.13949."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from etude.batch import Batch
-from etude.credit.attempts import compared, distilled, on_parts, scores_of
+from etude.channels import writes
+from etude.credit.attempts import DISTILLED, compared, distilled, on_parts, scores_of
 from etude.models.outputs import Outputs
-from etude.objective.policy import High, KLWeight, Low, MeanOver, clipped
+from etude.objective.policy import High, KLWeight, Low, MeanOver, clipped, kl_to_start
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective, sharing_denominator
-from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.reward.attempts import each_attempt
-from etude.rollout.attempts import nth
-from etude.rollout.second import REFLECTION, Reflect
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.reward.attempts import FIRST, SECOND, each_attempt
+from etude.rollout.attempts import Share, attempt, attempt_tag, due, reworded
+from etude.rollout.conversation import Conversation
+from etude.rollout.second import REFLECTION, Hint, between_tags, heard, worded
+from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
-from etude.types import Group, Signal
+from etude.stages import Context, Credit
+from etude.testing.attempts import advantages_of, credited_signals, example_attempts
+from etude.types import Episode, Group, Signal, Task
+
+# ---- rollout: x -> y_1; (x, y_1, feedback) -> Delta; (x, Delta) -> y_2 -----------------------------------
+
+ADVICE = "reflection"
+"""Note: the advice that the reflection came to."""
+
+ASK_FOR_REFLECTION = (
+    "{question}\n\nYour answer:\n{answer}\n\nWhat came of it: {feedback}\n\n"
+    "{memory}What would help you to do better at this and at tasks like it? Write advice to yourself as "
+    "<prompt>advice</prompt>."
+)
+MEMORY = "Advice that helped before: {}\n\n"
+ADVISED = "{advice}\n\n{question}"
 
 
-def kept(rewards: Sequence[float | None]) -> list[float]:
-    """max(r_2, 0): how strongly each second attempt is learnt without its reflection; 0 where there was none."""
-    return [max(r or 0.0, 0.0) for r in rewards]
+class Reflect:
+    """An attempt; where its reward is below `threshold`, a reflection on it in the light of the feedback, then a
+    second attempt at the same task with the advice above the question. The last advice that led to a right second
+    attempt is remembered across episodes, from one step to the next, and shown to whoever reflects next."""
+
+    def __init__(
+        self,
+        writer: WhoWrites = "policy",
+        second: Share = 1.0,
+        threshold: Annotated[float, Setting("reward below which the policy reflects", low=0, high=1)] = 1.0,
+        remember: Annotated[bool, Setting("show the last advice that helped")] = True,
+        hint: Hint = 0,
+        ask: Annotated[str, Setting("how a reflection is asked for")] = ASK_FOR_REFLECTION,
+        again: Annotated[str, Setting("how the second attempt is asked for")] = ADVISED,
+        address: Address = "",
+        longest: Longest = None,
+    ) -> None:
+        self.ask = worded(ask, "question", "answer", "feedback", "memory")
+        self.again = worded(again, "question", "advice")
+        self.writer = Writer(writer, address, longest)
+        self.reads = self.writer.reads
+        self.second, self.threshold, self.remember, self.hint = second, threshold, remember, hint
+        self.memory = ""
+
+    async def __call__(self, task: Task, conversation: Conversation) -> Episode:
+        verdict, answer = await attempt(conversation, task.prompt, 1)
+        if verdict.reward >= self.threshold or not due(conversation, self.second):
+            return conversation.done()
+
+        question, feedback = task.prompt[-1].content, heard(verdict, task, self.hint)
+        memory = MEMORY.format(self.memory) if self.remember and self.memory else ""
+        asked = self.ask.format(question=question, answer=answer, feedback=feedback, memory=memory)
+        reflection = await self.writer.write(conversation, reworded(task.prompt, asked), REFLECTION)
+        advice = between_tags(reflection)
+
+        again = reworded(task.prompt, self.again.format(advice=advice, question=question))
+        await attempt(conversation, again, 2, new_context=True, unaided=task.prompt)
+        return conversation.done(**{ADVICE: advice})
+
+    def observe(
+        self, groups: Sequence[Group], signals: Sequence[Signal], context: Context | None = None
+    ) -> None:
+        """Remembers the last advice that helped."""
+        for episode in (e for g in groups for e in g.episodes):
+            if ADVICE in episode.notes and episode.correct:
+                self.memory = episode.notes[ADVICE]
+
+    def report(self) -> dict[str, float]:
+        """Whether anything is remembered."""
+        return {"remembers": float(bool(self.memory))}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"memory": self.memory}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.memory = state["memory"]
 
 
+# ---- credit ------------------------------------------------------------------------------------------
+
+
+@writes("policy", DISTILLED)
 def experience(
     std: Annotated[bool, Setting("divide by the standard deviation of the part within the group")] = True,
-    reflections: Annotated[bool, Setting("train the reflections")] = True,
-    seconds: Annotated[bool, Setting("train second attempts with their reflection in view")] = True,
-):
-    """GRPO's advantage for first attempts among first attempts, for second among second, for reflections by the
-    reward of the attempt that they led to; and second attempts that succeeded, behind the bare question, with
-    advantage max(r_2, 0): row "distilled" (ERL, arXiv 2602.13949)."""
+    train_reflections: Annotated[bool, Setting("train the reflections")] = True,
+    train_second: Annotated[bool, Setting("train second attempts with their reflection in view")] = True,
+) -> Credit:
+    """A(y_1) = GRPO(r_1) among first attempts; A(Delta) = A(y_2) = GRPO(r_2) among second attempts: a reflection is worth
+    what the attempt that it led to is worth. Row `DISTILLED`: y_2 behind the bare question, with A = max(r_2, 0)."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = []
         for group in groups:
-            outcome = scores_of(group, "second")
-            first, second = compared(scores_of(group, "first"), std), compared(outcome, std)
-            praise = kept(outcome)
+            r2 = scores_of(group, SECOND)  # None where there was no second attempt
+            first, second = compared(scores_of(group, FIRST), std), compared(r2, std)
             for i, episode in enumerate(group.episodes):
-                parts = {nth(1): first[i]}
-                parts |= {REFLECTION: second[i]} if reflections else {}
-                parts |= {nth(2): second[i]} if seconds else {}
+                parts = {attempt_tag(1): first[i]}
+                parts |= {REFLECTION: second[i]} if train_reflections else {}
+                parts |= {attempt_tag(2): second[i]} if train_second else {}
                 signals.append(on_parts(episode, parts))
-                if praise[i]:
-                    signals += distilled(episode, nth(2), "distilled", praise[i])
+                if (kept := max(r2[i] or 0.0, 0.0)) > 0:
+                    signals += distilled(episode, attempt_tag(2), DISTILLED, kept)
         return signals
 
     return credit
 
 
-Distil = Annotated[float, Setting("weight of the second attempt learnt without its help", low=0)]
-
-
-def praised(coefficient: float, mean: MeanOver = "sum", row: str = "distilled") -> Objective:
-    """coefficient x -A_t log pi_theta on the weight row `row`: imitation weighted by a reward, divided as the policy's
-    term is."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        return -batch.advantage * out.logp
-
-    if not coefficient:
-        return objective()
-    return objective(Term(row, loss, sharing_denominator(MEANS[mean]), row, coefficient, proportional=True))
+# ---- loss --------------------------------------------------------------------------------------------
 
 
 def reinforce_and_keep(
-    low: Low = 0.2, high: High = 0.28, mean: MeanOver = "sum", distil: Distil = 1.0, beta: KLWeight = 0.0
+    clip_low: Low = 0.2,
+    clip_high: High = 0.28,
+    mean: MeanOver = "sum",
+    distil_weight: Annotated[
+        float, Setting("weight of the second attempt learnt without its help", low=0)
+    ] = 1.0,
+    kl_weight: KLWeight = 0.0,
 ) -> Objective:
-    """PPO's clip on what was said, and -max(r_2, 0) log pi(y_2 | x) on what worked (ERL, arXiv 2602.13949)."""
-    return clipped(low, high, mean, kl_weight=beta) + praised(distil, mean)
+    """PPO's clip on what was written, and distil_weight x -max(r_2, 0) log pi(y_2 | x) on what worked. Both are divided
+    by the number of episodes with an attempt, so that one success among many attempts counts as one of them."""
 
+    def keep(out: Outputs, batch: Batch) -> TokenLoss:
+        return -batch.advantage * out.logp
+
+    whole = clipped(clip_low, clip_high, mean) + kl_to_start(kl_weight)
+    if not distil_weight:
+        return whole + objective(silent={DISTILLED})
+    shared = sharing_denominator(MEANS[mean])
+    return whole + objective(Term(DISTILLED, keep, shared, DISTILLED, distil_weight, proportional=True))
+
+
+# ---- the recipe --------------------------------------------------------------------------------------
+
+
+def _four() -> list[Signal]:
+    """Credit of four episodes: right at once; wrong, then right; wrong twice; wrong, then half right."""
+    tries = ((1.0,), (0.0, 1.0), (0.0, 0.0), (0.0, 0.5))
+    return credited_signals(RECIPE, [example_attempts(*r, between=REFLECTION) for r in tries])
+
+
+STD1 = math.sqrt(3) / 4 + 1e-4  # of 1, 0, 0, 0
+STD2 = math.sqrt(1 / 6) + 1e-4  # of 1, 0, 0.5
 
 RECIPE = Recipe(
     name="erl",
@@ -80,7 +174,7 @@ RECIPE = Recipe(
     "remembered for later tasks. What succeeded is also learnt as an answer to the bare question, so that it needs no reflection.",
     equation="L = PPO's clip on y_1, the reflection and y_2, A by GRPO among parts of a kind;  - max(r_2, 0) sum_t log pi(y_2t | x)",
     departures=(
-        "the KL of the released settings (0.001) is off, so that no reference model is kept (--set objective.beta=0.001)",
+        "the KL of the released settings (0.001) is off, so that no reference model is kept (--set objective.kl_weight=0.001)",
         "the memory changes between steps, not within one",
         "the reflection stands above the question in the user's message, since many templates have no system role",
         "all terms are divided by the number of episodes, whose parts are summed, where the paper counts each part as a sequence: "
@@ -97,19 +191,50 @@ RECIPE = Recipe(
     "reflection gains less.",
     examples=(
         ByHand(
-            "second attempts: none, failed, right, half right",
-            lambda: kept([None, 0.0, 1.0, 0.5]),
-            [0, 0, 1, 0.5],
+            "first attempts 1, 0, 0, 0",
+            lambda: advantages_of(_four(), attempt_tag(1)),
+            [0.75 / STD1, -0.25 / STD1, -0.25 / STD1, -0.25 / STD1],
         ),
         ByHand(
-            "reflections of two in four episodes, one of which led to success",
-            lambda: compared([None, 1.0, 0.0, None], std=True),
-            [0, 1 / 1.0002, -1 / 1.0002, 0],
+            "second attempts 1, 0, 0.5: mean 0.5",
+            lambda: advantages_of(_four(), attempt_tag(2)),
+            [0.5 / STD2, -0.5 / STD2, 0],
+        ),
+        ByHand(
+            "a reflection is worth what its second attempt is worth",
+            lambda: advantages_of(_four(), REFLECTION),
+            [0.5 / STD2, -0.5 / STD2, 0],
+        ),
+        ByHand(
+            "kept: max(r_2, 0) of the second attempts that earned anything",
+            lambda: advantages_of(_four(), attempt_tag(2), DISTILLED),
+            [1, 0.5],
+        ),
+        OffPolicy(
+            "two episodes: praise beyond the clip and within it, blame beyond and within; a third is kept, at "
+            "probability 2 exp(-1), and shares their denominator",
+            ratio=(1.5, 1.25, 0.5, 0.9, 2.0),
+            advantage=(1.0, 1.0, -1.0, -1.0, 0.5),
+            lengths=(2, 2, 1),
+            weights={"policy": (1, 1, 1, 1, 0), DISTILLED: (0, 0, 0, 0, 1)},
+            loss=(-1.28 - 1.25 + 0.8 + 0.9) / 2 - 0.5 * (math.log(2) - 1) / 2,
+            gradient=(0, -1.25 / 2, 0, 0.9 / 2, -0.5 / 2),
+        ),
+        OffPolicy(
+            "half the weight of what is kept, and a start twice as likely: k3 = 2 - 1 - log 2, gradient 1 - 2",
+            ratio=(1.0, 1.0),
+            advantage=(0.0, 0.5),
+            lengths=(1, 1),
+            weights={"policy": (1, 0), DISTILLED: (0, 1)},
+            extras={"reference": (math.log(2) - 1, 0)},
+            settings={"objective.kl_weight": 0.1, "objective.distil_weight": 0.5},
+            loss=0.1 * (1 - math.log(2)) + 0.5 * 0.5,
+            gradient=(-0.1, -0.25),
         ),
         Reduction(
             "nobody tries again: GRPO",
             "grpo",
-            {"rollout.second": 0.0, "objective.high": 0.2},
+            {"rollout.second": 0.0, "objective.clip_high": 0.2},
             {"objective.mean": "sum"},
         ),
     ),

@@ -1,59 +1,79 @@
-"""Mistake tuning: right and wrong rationales side by side, told apart by a mark in the prompt."""
+"""Mistake tuning: right and wrong rationales side by side, told apart by a mark in the prompt.
+
+Right solutions are imitated behind the plain prompt, the model's own wrong ones behind a prompt that says so: asked
+without the mark, it writes the right kind. Can LLMs Learn from Previous Mistakes?, arXiv 2403.20046."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 
+import numpy as np
+
+from etude.channels import writes
 from etude.credit.attempts import distilled
-from etude.credit.imitate import demonstrations
+from etude.credit.imitate import IMITATION, shown
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.rollout.attempts import attempt, below, nth
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.attempts import UNAIDED, attempt, attempt_tag, below
 from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrations import beside
 from etude.settings import Setting, stage
+from etude.stages import Context, Credit, Rollout
+from etude.testing.attempts import credited_signals, example_attempts
 from etude.types import Episode, Group, Signal, Task
 
 MARK = "[INCORRECT RATIONALE]"
 
 
 def marked(
-    wrong: Annotated[str, Setting("what stands in the prompt of a wrong rationale")] = MARK,
-):
-    """An attempt. Notes `plain`: the prompt with the mark, for credit to lay wrong answers behind
-    (arXiv 2403.20046)."""
+    mark: Annotated[str, Setting("what stands in the prompt of a wrong rationale")] = MARK,
+) -> Rollout:
+    """An attempt. The note `UNAIDED` keeps the prompt with the mark, for credit to lay wrong answers behind."""
 
     async def rollout(task: Task, conversation: Conversation) -> Episode:
-        await attempt(conversation, task.prompt, 1, plain=below(task.prompt, wrong))
+        await attempt(conversation, task.prompt, 1, unaided=below(task.prompt, mark))
         return conversation.done()
 
     return rollout
 
 
-def picked(answers: Sequence[tuple[bytes, bool]], most: int) -> list[int]:
-    """Which of the (answer, right) are wrong and differ: the first `most`."""
-    seen: dict[bytes, int] = {}
-    for i, (words, right) in enumerate(answers):
-        if not right:
-            seen.setdefault(words, i)
-    return list(seen.values())[:most]
-
-
+@writes(IMITATION)
 def right_and_wrong(
-    most: Annotated[int, Setting("wrong answers per task", low=0)] = 1,
-):
-    """The demonstration behind the bare prompt, and wrong answers behind the marked one (arXiv 2403.20046)."""
+    max_answers: Annotated[int, Setting("wrong answers per task", low=0)] = 1,
+) -> Credit:
+    """Demonstrations behind the plain prompt, and the first `max_answers` different wrong answers behind the marked."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        signals = demonstrations()(groups, context)
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
+        signals = shown(groups)
         for group in groups:
-            answers = [(e.tokens[e.sampled].tobytes(), e.correct) for e in group.episodes]
-            for i in picked(answers, most):
-                signals += distilled(group.episodes[i], nth(1), "imitation")
+            wrong: dict[bytes, Episode] = {}
+            for episode in group.episodes:
+                if not episode.correct:
+                    wrong.setdefault(episode.tokens[episode.sampled].tobytes(), episode)
+            for episode in list(wrong.values())[:max_answers]:
+                signals += distilled(episode, attempt_tag(1), IMITATION)
         return signals
 
     return credit
+
+
+def _answer(token: int, reward: float) -> Episode:
+    """An answer of one token, whose marked prompt is (1, 9)."""
+    whole = example_attempts(reward)
+    words = replace(whole.spans[-1], tokens=np.array([token], np.int32))
+    return replace(
+        whole, spans=(whole.spans[0], words), notes={**whole.notes, UNAIDED: {attempt_tag(1): [1, 9]}}
+    )
+
+
+def _learnt(max_answers: int) -> list[list[int]]:
+    """What is imitated of: wrong 4, right 5, wrong 4 again, wrong 6."""
+    episodes = [_answer(4, 0.0), _answer(5, 1.0), _answer(4, 0.0), _answer(6, 0.0)]
+    settings = {"credit.max_answers": max_answers}
+    return [s.episode.tokens.tolist() for s in credited_signals(RECIPE, episodes, settings=settings)]
 
 
 RECIPE = Recipe(
@@ -84,10 +104,20 @@ RECIPE = Recipe(
     claim="Imitating right and marked wrong rationales beats imitating the right ones alone; asked with the mark, the model is clearly worse.",
     examples=(
         ByHand(
-            "wrong a, right b, wrong a again, wrong c",
-            lambda: picked([(b"a", False), (b"b", True), (b"a", False), (b"c", False)], 2),
-            [0, 3],
+            "two different wrong answers, 4 and 6, each behind the marked prompt (1, 9)",
+            lambda: _learnt(2),
+            [[1, 9, 4], [1, 9, 6]],
         ),
-        Reduction("no wrong ones: supervised fine-tuning", "sft", {"credit.most": 0}),
+        ByHand("by default the first of them", lambda: _learnt(1), [[1, 9, 4]]),
+        OffPolicy(
+            "a token mean over both kinds: -log p at exp(-1), exp(-1) and 2 exp(-1)",
+            ratio=(1.0, 1.0, 2.0),
+            advantage=(0.0, 0.0, 0.0),
+            lengths=(2, 1),
+            weights={IMITATION: (1, 1, 1)},
+            loss=(1 + 1 + 1 - math.log(2)) / 3,
+            gradient=(-1 / 3, -1 / 3, -1 / 3),
+        ),
+        Reduction("no wrong ones: supervised fine-tuning", "sft", {"credit.max_answers": 0}),
     ),
 )

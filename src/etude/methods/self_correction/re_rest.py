@@ -1,76 +1,72 @@
-"""Re-ReST: failed samples are repaired by a reflector before self-training."""
+"""Re-ReST: failed samples are repaired by a reflector before self-training.
+
+Self-training keeps right answers and throws the others away. Here a wrong answer is given back with what the
+environment said of it; a right repair is kept too, as an answer to the bare question, and the model also learns to
+repair. Re-ReST: Reflection-Reinforced Self-Training for Language Agents, arXiv 2406.01495."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-
+from etude.channels import writes
 from etude.credit.attempts import distilled
-from etude.credit.imitate import imitate, tagged
+from etude.credit.imitate import IMITATION, imitate, tagged
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
-from etude.rollout.attempts import nth
+from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import Refine
 from etude.settings import Setting, stage
-from etude.testing.examples import EXAMPLE_TASK
-from etude.types import Episode, Group, Signal, Span, Verdict
+from etude.stages import Context, Credit
+from etude.testing.attempts import credited_signals, example_attempts, weights_of
+from etude.types import Episode, Group, Signal
+
+Y1, Y2 = attempt_tag(1), attempt_tag(2)
 
 
-def _lesson(wrong: Episode, right: Episode) -> Signal:
+def borrowed(wrong: Episode, right: Episode) -> Signal:
     """The prompt of `wrong`'s second attempt, answered with the first attempt of `right`."""
     last = max(i for i, s in enumerate(wrong.spans) if s.restart)
-    answer = [replace(s, sampled=False, logp=None) for s in right.spans if s.tag == nth(1)]
+    answer = [replace(s, sampled=False, logp=None) for s in right.spans if s.tag == Y1]
     episode = replace(wrong, spans=(replace(wrong.spans[last], restart=False), *answer))
-    return imitate(episode, tagged(episode, nth(1)))
+    return imitate(episode, tagged(episode, Y1))
 
 
+@writes(IMITATION)
 def repaired(
-    reflector: Annotated[
+    train_repair: Annotated[
         bool, Setting("also learn to repair: the right answer after a wrong one and its feedback")
     ] = True,
-):
-    """Right first answers, and right second ones behind the bare question. With `reflector` also right second
-    ones behind the question, the wrong answer and its feedback; and, where no repair succeeded, the first right
-    answer of the same group in its place (Re-ReST, arXiv 2406.01495)."""
+) -> Credit:
+    """For the agent: right first answers, and right second ones behind the bare question. For the reflector, with
+    `train_repair`: right second ones behind the question, the wrong answer and its feedback; where the repair
+    failed, the first right answer of the same group in its place."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = []
         for group in groups:
             right = [e for e in group.episodes if e.verdicts[0].correct]
-            signals += [imitate(e, tagged(e, nth(1))) for e in right]
+            signals += [imitate(e, tagged(e, Y1)) for e in right]
             for episode in group.episodes:
                 if len(episode.verdicts) < 2 or episode.verdicts[0].correct:
                     continue
                 if episode.correct:
-                    signals += distilled(episode, nth(2), "imitation")
-                    signals += [imitate(episode, tagged(episode, nth(2)))] if reflector else []
-                elif right and reflector:
-                    signals.append(_lesson(episode, right[0]))
+                    signals += distilled(episode, Y2, IMITATION)
+                    signals += [imitate(episode, tagged(episode, Y2))] if train_repair else []
+                elif right and train_repair:
+                    signals.append(borrowed(episode, right[0]))
         return signals
 
     return credit
 
 
-def tried(*attempts: tuple[Sequence[int], bool]) -> Episode:
-    """Attempts of these tokens, each right or wrong. The prompt is (1, 2); later attempts begin afresh after it, and
-    without their help it would have been (1,)."""
-    spans: list[Span] = []
-    for number, (tokens, _) in enumerate(attempts, 1):
-        words = Span("assistant", np.array(tokens), True, np.zeros(len(tokens)), tag=nth(number))
-        spans += [Span("user", np.array([1, 2]), tag="prompt", restart=number > 1), words]
-    plain = {nth(number): [1] for number in range(2, len(attempts) + 1)}
-    verdicts = tuple(Verdict(float(right), right) for _, right in attempts)
-    return Episode(EXAMPLE_TASK, tuple(spans), verdicts=verdicts, notes={"plain": plain})
-
-
-def _rows() -> list[float]:
-    """Trained tokens per signal, of a right answer and of a wrong one that was repaired."""
-    group = Group(EXAMPLE_TASK, (tried(([3], True)), tried(([4, 5], False), ([6, 7, 8], True))))
-    return [float(s.weights["imitation"].sum()) for s in repaired()([group])]
+def _three(**settings: bool) -> list[Signal]:
+    """Credit of three episodes: right at once; repaired; not repaired."""
+    episodes = [example_attempts(1.0), example_attempts(0.0, 1.0), example_attempts(0.0, 0.0)]
+    return credited_signals(RECIPE, episodes, settings={f"credit.{k}": v for k, v in settings.items()})
 
 
 RECIPE = Recipe(
@@ -84,7 +80,7 @@ RECIPE = Recipe(
     departures=(
         "agent and reflector are one model, trained together, where the paper gives each its own LoRA and trains the reflector first",
         "one round per step, from the current weights",
-        "only first actions of worlds that were not repaired teach the reflector",
+        "of environments, only the first action of an attempt that was not repaired teaches the reflector",
     ),
     confidence="memory",
     stages={
@@ -95,7 +91,36 @@ RECIPE = Recipe(
     },
     claim="With telling feedback more tasks have a right sample, and accuracy exceeds that of self-training at equal samples.",
     examples=(
-        ByHand("one right; one repaired: for the agent and for the reflector", _rows, [1, 3, 3]),
+        ByHand(
+            "the right answer, for the agent and in place of the failed repair",
+            lambda: weights_of(_three(), Y1, IMITATION),
+            [1, 1],
+        ),
+        ByHand(
+            "the repair, for the agent and for the reflector",
+            lambda: weights_of(_three(), Y2, IMITATION),
+            [1, 1],
+        ),
+        ByHand(
+            "tokens of each: the answer behind its prompt, the repair behind the bare prompt of one token, the whole "
+            "episode, the borrowed answer behind the second prompt",
+            lambda: [len(s.episode.tokens) for s in _three()],
+            [2 + 1, 1 + 2, 2 + 1 + 2 + 2, 2 + 1],
+        ),
+        ByHand(
+            "the agent alone: the answer and the repair",
+            lambda: [len(s.episode.tokens) for s in _three(train_repair=False)],
+            [2 + 1, 1 + 2],
+        ),
+        OffPolicy(
+            "a token mean over everything kept: -log p at exp(-1) twice and at 2 exp(-1)",
+            ratio=(1.0, 1.0, 2.0),
+            advantage=(0.0, 0.0, 0.0),
+            lengths=(1, 2),
+            weights={IMITATION: (1, 1, 1)},
+            loss=(3 - math.log(2)) / 3,
+            gradient=(-1 / 3, -1 / 3, -1 / 3),
+        ),
         Reduction(
             "nothing is repaired: rejection-sampling fine-tuning",
             "rft",

@@ -1,55 +1,62 @@
-"""RISE: sequences of one's own attempts that end in a better one are imitated."""
+"""RISE: sequences of one's own attempts that end in a better one are imitated.
+
+The model answers, hears that it was wrong, and answers again in the same conversation. Its last turn is improved (the
+best of several of its own, or another model's) and only that turn is imitated, the better the more, with the attempts
+that failed in view. Recursive Introspection, arXiv 2407.18219."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-from etude.credit.imitate import imitate, tagged
+from etude.channels import writes
+from etude.credit.imitate import IMITATION, imitate, tagged
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt, less_form
-from etude.rollout.attempts import attempt, joined, nth
+from etude.rollout.attempts import attempt, attempt_tag, joined
 from etude.rollout.conversation import Conversation
-from etude.rollout.speakers import Address, Longest, Speaker, Who
+from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
+from etude.stages import Context, Credit
+from etude.testing.attempts import credited_signals, example_attempts, weights_of
 from etude.types import Episode, Group, Signal, Task
 
-WRONG = "Your answer is not right. Try again."
+TRY_AGAIN = "Your answer is not right. Try again."
 
 
 class Introspect:
-    """Attempts in one conversation until one is right. The last turn allowed is an improved one: the best of
-    several tries of the policy's own, or one answer of another speaker's (RISE, arXiv 2407.18219)."""
+    """Attempts in one conversation until one is right. The last that is allowed is an improved one: the best of
+    several tries of the policy's own, or one answer of another writer."""
 
     def __init__(
         self,
-        turns: Annotated[int, Setting("attempts in all, the improved one among them", low=1, high=16)] = 2,
+        attempts: Annotated[int, Setting("answers allowed, the improved one among them", low=1, high=16)] = 2,
         candidates: Annotated[int, Setting("tries of which the best is kept", low=1)] = 16,
-        improver: Who = "policy",
+        writer: WhoWrites = "policy",
         address: Address = "",
         longest: Longest = None,
     ) -> None:
-        self.speaker = Speaker(improver, address, longest)
-        self.reads, self.turns, self.candidates = self.speaker.reads, turns, candidates
+        self.writer = Writer(writer, address, longest)
+        self.reads, self.attempts, self.candidates = self.writer.reads, attempts, candidates
 
     async def __call__(self, task: Task, conversation: Conversation) -> Episode:
         said = task.prompt
-        for number in range(1, self.turns):
+        for number in range(1, self.attempts):
             verdict, _ = await attempt(conversation, said, number)
             if verdict.correct:
                 return conversation.done()
-            said = joined(WRONG, task.prompt)
-        if self.speaker.who != "policy":
-            text = await self.speaker.words(conversation, [*conversation.messages, *said])
+            said = joined(TRY_AGAIN, task.prompt)
+        if self.writer.who != "policy":
+            text = await self.writer.draft(conversation, [*conversation.messages, *said])
             conversation.user(said)
-            conversation.inject(text, nth(self.turns))
+            conversation.inject(text, attempt_tag(self.attempts))
             await conversation.check(text)
             return conversation.done()
         tries = [conversation, *(conversation.fork(k) for k in range(1, self.candidates))]
-        verdicts = await asyncio.gather(*(attempt(t, said, self.turns) for t in tries))
+        verdicts = await asyncio.gather(*(attempt(t, said, self.attempts) for t in tries))
         best = max(range(len(tries)), key=lambda k: (verdicts[k][0].reward, -k))
         return tries[best].done()
 
@@ -60,33 +67,47 @@ KEEP = {
     "better": lambda rewards: len(rewards) == 1 or rewards[-1] > rewards[-2],
     "best": lambda rewards: rewards[-1] == max(rewards),
 }
+"""Which episodes are imitated, by the rewards of their attempts."""
+
+NO_ANSWER = 1.0
+"""Taken off the reward of an attempt in which no answer was found: r is 1, 0 or -1."""
 
 
-def reward_weight(reward: float, tau: float) -> float:
-    """exp(r / tau)."""
-    return math.exp(reward / tau)
-
-
+@writes(IMITATION)
 def last_turn(
-    tau: Annotated[float, Setting("temperature of the weight exp(r / tau)", low=0.05)] = 0.4,
+    reward_temperature: Annotated[float, Setting("tau of the weight exp(r / tau)", low=0.05)] = 0.4,
     keep: Annotated[
         str, Setting("which episodes are imitated, by their last reward", choices=tuple(KEEP))
     ] = "better",
-):
-    """The last attempt of an episode, weighted; earlier ones are context. An attempt in which no answer was found
-    counts 1 less (RISE, arXiv 2407.18219)."""
+) -> Credit:
+    """The last attempt of an episode, with weight exp(r / tau); earlier ones are context."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = []
         for episode in (e for g in groups for e in g.episodes):
-            rewards = less_form(episode, 1.0)
+            rewards = less_form(episode, NO_ANSWER)
             if KEEP[keep](rewards):
-                last = tagged(episode, nth(len(episode.verdicts)))
-                signals.append(imitate(episode, last, reward_weight(rewards[-1], tau)))
+                last = tagged(episode, attempt_tag(len(rewards)))
+                signals.append(imitate(episode, last, math.exp(rewards[-1] / reward_temperature)))
         return signals
 
     return credit
 
+
+def _imitated(keep: str, tag: int = 2) -> list[float]:
+    """The weights of the attempt `tag` in: wrong, wrong; wrong, right; unreadable, wrong; right, unreadable; right."""
+    episodes = [
+        example_attempts(0.0, 0.0),
+        example_attempts(0.0, 1.0),
+        example_attempts(0.0, 0.0, answers=(None, "4")),
+        example_attempts(1.0, 0.0, answers=("7", None)),
+        example_attempts(1.0),
+    ]
+    signals = credited_signals(RECIPE, episodes, settings={"credit.keep": keep})
+    return weights_of(signals, attempt_tag(tag), IMITATION)
+
+
+RIGHT, UNREADABLE = math.exp(1 / 0.4), math.exp(-1 / 0.4)
 
 RECIPE = Recipe(
     name="rise",
@@ -114,19 +135,36 @@ RECIPE = Recipe(
     "turns does not show it.",
     examples=(
         ByHand(
-            "right, wrong, unreadable at tau = 0.4",
-            lambda: [reward_weight(r, 0.4) for r in (1, 0, -1)],
-            [math.exp(2.5), 1, math.exp(-2.5)],
+            "second attempts, all of them: exp(r / 0.4) of 0, 1, 0, -1",
+            lambda: _imitated("all"),
+            [1, RIGHT, 1, UNREADABLE],
         ),
         ByHand(
-            "wrong then wrong, wrong then right, right at once: which are better",
-            lambda: [KEEP["better"](r) for r in ([0, 0], [0, 1], [1])],
-            [False, True, True],
+            "better than the attempt before: wrong then right, unreadable then wrong",
+            lambda: _imitated("better"),
+            [RIGHT, 1],
+        ),
+        ByHand("the best of the episode: also wrong after wrong", lambda: _imitated("best"), [1, RIGHT, 1]),
+        ByHand("right at last", lambda: _imitated("success"), [RIGHT]),
+        ByHand("a first attempt that is right at once", lambda: _imitated("better", 1), [RIGHT]),
+        OffPolicy(
+            "an episode of two tokens with weight 3, one of one token with weight 1: the mean of their token means",
+            ratio=(1.0, 2.0, 1.0),
+            advantage=(0.0, 0.0, 0.0),
+            lengths=(2, 1),
+            weights={IMITATION: (3, 3, 1)},
+            loss=(3 * (1 + 1 - math.log(2)) / 2 + 1) / 2,
+            gradient=(-3 / 4, -3 / 4, -1 / 2),
         ),
         Reduction(
             "one turn of one try, right answers only: rejection-sampling fine-tuning, weighed by exp(1 / tau)",
             "rft",
-            {"rollout.turns": 1, "rollout.candidates": 1, "credit.keep": "success", "credit.tau": 1.0},
+            {
+                "rollout.attempts": 1,
+                "rollout.candidates": 1,
+                "credit.keep": "success",
+                "credit.reward_temperature": 1.0,
+            },
             {"credit.distinct": False, "objective.mean": "episode"},
             scale=math.e,
         ),

@@ -1,148 +1,187 @@
-"""RLTF: learning from what a judge says of a wrong answer, not only from its verdict."""
+"""RLTF: learning from what a critic says of a wrong answer, not only from its verdict.
+
+A wrong answer y_1 is criticised (c), and the model answers again (y_2) with the critique in view; both turns are
+reinforced. Two variants then make the critique's gain lasting: self-distillation (RLTF-SD) also learns y_2 as an answer
+to the bare question, feedback modelling (RLTF-FM) learns to predict c from question and answer alone. Expanding the
+Capabilities of Reinforcement Learning via Text Feedback, arXiv 2602.02482."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import torch
 
 from etude.batch import Batch
-from etude.credit.attempts import adopted, compared, distilled, on_parts, scores_of
-from etude.credit.imitate import tagged
+from etude.channels import writes
+from etude.credit.attempts import DISTILLED, adopted, compared, distilled, on_parts, scores_of
+from etude.credit.imitate import IMITATION, tagged
 from etude.models.outputs import Outputs
-from etude.objective.attempts import weighted
 from etude.objective.hybrid import imitation
 from etude.objective.policy import MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective, sharing_denominator
-from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.reward.attempts import less_form
-from etude.rollout.attempts import nth
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.reward.attempts import FIRST, SECOND, less_form, scores
+from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import CRITIQUE, Refine
 from etude.settings import Setting, stage
-from etude.types import Episode, Group, Signal
+from etude.stages import Context, Credit, Reward
+from etude.testing.attempts import advantages_of, credited_signals, example_attempts, weights_of
+from etude.types import Array, Group, Signal
+
+# ---- reward ------------------------------------------------------------------------------------------
 
 
 def formatted(
-    form: Annotated[float, Setting("taken off where no answer is found", low=0, high=1)] = 0.1,
-):
-    """The reward of each attempt (`first`, `second`), less `form` where no answer was found. `reward`: the last
-    (RLTF, arXiv 2602.02482)."""
-
-    def reward(episode: Episode) -> dict[str, float]:
-        rewards = less_form(episode, form)
-        return {"reward": rewards[-1], **dict(zip(("first", "second"), rewards, strict=False))}
-
-    return reward
+    form_penalty: Annotated[float, Setting("taken off where no answer is found", low=0, high=1)] = 0.1,
+) -> Reward:
+    """The scores of the attempts' rewards, each less `form_penalty` where no answer was found."""
+    return lambda episode: scores(less_form(episode, form_penalty))
 
 
-Gamma = Annotated[float, Setting("what the second turn's reward counts for the first", low=0, high=1)]
+# ---- credit ------------------------------------------------------------------------------------------
 
-
-def discounted(first: float, second: float | None, gamma: float) -> float:
-    """R_1 = r_1 + gamma r_2, or r_1 where there was no second attempt."""
-    return first + gamma * (second or 0.0)
+TurnDiscount = Annotated[
+    float, Setting("gamma: what the second turn's reward counts for the first", low=0, high=1)
+]
 
 
 def two_turns(groups: Sequence[Group], gamma: float) -> list[Signal]:
-    """Both attempts, each turn's return against the mean of that turn's returns in the group
-    (RLTF, arXiv 2602.02482)."""
+    """Each turn's return against the mean of that turn's returns in the group, over those who had the turn:
+    R_1 = r_1 + gamma r_2 (r_1 where there was no second attempt), R_2 = r_2."""
     signals = []
     for group in groups:
-        seconds = scores_of(group, "second")
-        firsts = zip(scores_of(group, "first"), seconds, strict=True)
-        first, second = compared([discounted(a or 0.0, b, gamma) for a, b in firsts]), compared(seconds)
+        r1, r2 = scores_of(group, FIRST), scores_of(group, SECOND)
+        first = compared([(a or 0.0) + gamma * (b or 0.0) for a, b in zip(r1, r2, strict=True)])
+        second = compared(r2)
         for episode, a, b in zip(group.episodes, first, second, strict=True):
-            signals.append(on_parts(episode, {nth(1): a, nth(2): b}))
+            signals.append(on_parts(episode, {attempt_tag(1): a, attempt_tag(2): b}))
     return signals
 
 
-def _known(signal: Signal, logp: Any, floor: float) -> Signal:
-    where = tagged(signal.episode, nth(2))
-    weights = {"distilled": (where & (logp >= floor)).astype(np.float32)}
-    return Signal(adopted(signal.episode, where, logp), signal.advantage, weights)
-
-
+@writes("policy", DISTILLED)
 def self_distilled(
-    gamma: Gamma = 0.1,
-    floor: Annotated[
+    turn_discount: TurnDiscount = 0.1,
+    logp_floor: Annotated[
         float, Setting("log-probability without the critique below which a token is left out", "nats", high=0)
     ] = -5.0,
-):
-    """`two_turns`, and the second attempt under the prompt without the critique, with r_2 - mean r_1: row
-    "distilled". Its old log-probabilities are those of that prompt (RLTF-SD, arXiv 2602.02482)."""
+) -> Credit:
+    """RLTF-SD: `two_turns`, and y_2 behind the prompt without the critique with A = r_2 - mean_j r_1j, row `DISTILLED`.
+    Its old log-probabilities are those of that prompt; tokens below the floor there have weight 0."""
 
-    def credit(groups: Sequence[Group], context: Any) -> list[Signal]:
-        helped = []
+    def known(signal: Signal, logp: Array) -> Signal:
+        where = tagged(signal.episode, attempt_tag(2))
+        on = (where & (logp >= logp_floor)).astype(np.float32)
+        return Signal(adopted(signal.episode, where, logp), signal.advantage, {DISTILLED: on})
+
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
+        unaided = []
         for group in groups:
-            baseline = float(np.mean([s or 0.0 for s in scores_of(group, "first")] or [0.0]))
+            baseline = float(np.mean([r or 0.0 for r in scores_of(group, FIRST)] or [0.0]))
             for episode in group.episodes:
-                gain = episode.scores.get("second", 0.0) - baseline
-                helped += distilled(episode, nth(2), "distilled", gain)
-        old = context.rows(helped, lambda out: out.logp)
-        return two_turns(groups, gamma) + [
-            _known(s, logp, floor) for s, logp in zip(helped, old, strict=True)
-        ]
+                gain = episode.scores.get(SECOND, 0.0) - baseline
+                unaided += distilled(episode, attempt_tag(2), DISTILLED, gain)
+        old = context.rows(unaided, lambda out: out.logp)
+        return two_turns(groups, turn_discount) + [known(*both) for both in zip(unaided, old, strict=True)]
 
     return credit
 
 
-def feedback_modelled(gamma: Gamma = 0.1):
-    """`two_turns`, and the critique under the prompt that shows question and answer only: row "imitation"
-    (RLTF-FM, arXiv 2602.02482)."""
+@writes("policy", IMITATION)
+def feedback_modelled(turn_discount: TurnDiscount = 0.1) -> Credit:
+    """RLTF-FM: `two_turns`, and c behind the prompt that shows question and answer only, row `IMITATION`."""
 
-    def credit(groups: Sequence[Group], context: Any = None) -> list[Signal]:
-        said = [distilled(e, CRITIQUE, "imitation") for g in groups for e in g.episodes]
-        return two_turns(groups, gamma) + [s for signals in said for s in signals]
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
+        said = [distilled(e, CRITIQUE, IMITATION) for g in groups for e in g.episodes]
+        return two_turns(groups, turn_discount) + [s for signals in said for s in signals]
 
     return credit
 
 
-def importance_weighted(mean: MeanOver = "sum") -> Objective:
+# ---- loss --------------------------------------------------------------------------------------------
+
+
+def _weighted(out: Outputs, batch: Batch) -> TokenLoss:
     """-rho_t A_t, not clipped."""
+    ratio = log_ratio(out, batch).exp()
+    return -batch.advantage * ratio, {"ratio": ratio}
 
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        ratio = log_ratio(out, batch).exp()
-        return weighted(ratio, batch.advantage), {"ratio": ratio}
 
-    return objective(Term("policy", loss, MEANS[mean], proportional=True))
+def importance_weighted(mean: MeanOver) -> Objective:
+    """-rho_t A_t on both turns."""
+    return objective(Term("policy", _weighted, MEANS[mean], proportional=True))
 
 
 def with_self_distillation(
-    distil: Annotated[float, Setting("weight of the self-distillation", low=0)] = 0.1, mean: MeanOver = "sum"
+    distil_weight: Annotated[float, Setting("weight of the self-distillation", low=0)] = 0.1,
+    mean: MeanOver = "sum",
 ) -> Objective:
-    """Importance-weighted policy gradient of both turns, and `distil` x that of the second attempt without help
-    (RLTF-SD, arXiv 2602.02482)."""
+    """RLTF-SD: -rho_t A_t on both turns, and distil_weight x the same on y_2 without its help, divided by the number
+    of episodes with an attempt."""
+    if not distil_weight:
+        return importance_weighted(mean) + objective(silent={DISTILLED})
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        return weighted(log_ratio(out, batch).exp(), batch.advantage)
+        return -batch.advantage * log_ratio(out, batch).exp()
 
-    base = importance_weighted(mean)
-    return (
-        base + objective(Term("distilled", loss, sharing_denominator(MEANS[mean]), "distilled", distil, True))
-        if distil
-        else base
+    shared = sharing_denominator(MEANS[mean])
+    return importance_weighted(mean) + objective(
+        Term(DISTILLED, loss, shared, DISTILLED, distil_weight, proportional=True)
     )
 
 
 def with_feedback_model(
-    feedback: Annotated[float, Setting("weight of predicting the critique", low=0)] = 0.1,
+    critique_weight: Annotated[float, Setting("weight of predicting the critique", low=0)] = 0.1,
     mean: MeanOver = "sum",
 ) -> Objective:
-    """Importance-weighted policy gradient of both turns, and cross-entropy on the critique
-    (RLTF-FM, arXiv 2602.02482)."""
-    return importance_weighted(mean) + imitation(feedback)
+    """RLTF-FM: -rho_t A_t on both turns, and critique_weight x cross-entropy on the critique, a token mean."""
+    return importance_weighted(mean) + imitation(critique_weight)
+
+
+# ---- the recipes -------------------------------------------------------------------------------------
+
+
+def _three(recipe: str, **settings: float) -> list[Signal]:
+    """Credit of three episodes: right at once; wrong, then right; wrong, then no answer found."""
+    episodes = (
+        example_attempts(1.0),
+        example_attempts(0.0, 1.0, between=CRITIQUE),
+        example_attempts(0.0, 0.0, between=CRITIQUE, answers=("4", None)),
+    )
+    whole = {r.name: r for r in RECIPES}[recipe]
+    return credited_signals(whole, episodes, settings={f"credit.{k}": v for k, v in settings.items()})
+
+
+def _turns(recipe: str) -> tuple[ByHand, ...]:
+    return (
+        ByHand(
+            "first turns: 1, 0 + 0.1 x 1 and 0 + 0.1 x -0.1, minus their mean 1.09 / 3",
+            lambda: advantages_of(_three(recipe), attempt_tag(1)),
+            [1 - 1.09 / 3, 0.1 - 1.09 / 3, -0.01 - 1.09 / 3],
+        ),
+        ByHand(
+            "second turns 1 and -0.1, minus the mean 0.45 of those who had one",
+            lambda: advantages_of(_three(recipe), attempt_tag(2)),
+            [0.55, -0.55],
+        ),
+        ByHand(
+            "no discounted second turn: 1, 0, 0 minus 1/3",
+            lambda: advantages_of(_three(recipe, turn_discount=0.0), attempt_tag(1)),
+            [2 / 3, -1 / 3, -1 / 3],
+        ),
+    )
 
 
 PAPER = Paper("Expanding the Capabilities of Reinforcement Learning via Text Feedback", "2602.02482", 2026)
-SAME = (
-    "the judge is the policy itself by default (--set rollout.critic=teacher, start or remote for another), and what it writes is "
+DEPARTURES = (
+    "the critic is the policy itself by default (--set rollout.critic=teacher, start or remote for another), and what it writes is "
     "not itself reinforced",
-    "the judge is told the task's own feedback; that it reveals no answer is asked of it, not enforced",
+    "the critic is told the task's own feedback; that it reveals no answer is asked of it, not enforced",
     "no LoRA of its own and the run's learning rate",
 )
-ALONE = Reduction("no second attempts: REINFORCE", "reinforce", {"rollout.second": 0.0})
+WITHOUT_SECOND = Reduction("no second attempts: REINFORCE", "reinforce", {"rollout.second": 0.0})
+
 RLTF_SD = Recipe(
     name="rltf_sd",
     n=19,
@@ -152,7 +191,7 @@ RLTF_SD = Recipe(
     "So what the critique made easy becomes part of the first attempt.",
     equation="L = - sum rho_t A_t over both turns, A = R_turn - mean of the turn, R_1 = r_1 + gamma r_2;  "
     "- c (r_2 - mean_j r_1j) rho_t(y_2 | x)",
-    departures=SAME,
+    departures=DEPARTURES,
     stages={
         "rollout": stage(Refine),
         "reward": stage(formatted),
@@ -161,30 +200,39 @@ RLTF_SD = Recipe(
     },
     claim="Single-turn accuracy after training exceeds that of two-turn GRPO; the second turn's own mean as a baseline is worse.",
     examples=(
+        *_turns("rltf_sd"),
         ByHand(
-            "first turns: right at once; wrong, then right",
-            lambda: [discounted(1.0, None, 0.1), discounted(0.0, 1.0, 0.1)],
-            [1, 0.1],
+            "distilled: second turns 1 and -0.1, minus the mean 1/3 of first turns",
+            lambda: advantages_of(_three("rltf_sd"), attempt_tag(2), DISTILLED),
+            [2 / 3, -0.1 - 1 / 3],
         ),
         ByHand(
-            "the mean of those who had a second turn",
-            lambda: compared([None, 1.0, 0.0, None]),
-            [0, 0.5, -0.5, 0],
+            "tokens of log-probability -1 are left out above that floor, and only above it",
+            lambda: [
+                len(weights_of(_three("rltf_sd", logp_floor=floor), attempt_tag(2), DISTILLED))
+                for floor in (-0.9, -1.1)
+            ],
+            [0, 2],
         ),
-        ByHand(
-            "right second, a quarter of the first right, half as likely as before",
-            lambda: weighted(torch.tensor(0.5), torch.tensor(1 - 0.25)),
-            -0.375,
+        OffPolicy(
+            "no clip: ratios 3 and 0.2 of both signs; one distilled episode shares the denominator of two",
+            ratio=(3.0, 0.2, 3.0, 0.2, 0.5),
+            advantage=(1.0, 1.0, -1.0, -1.0, 0.75),
+            lengths=(2, 2, 1),
+            weights={"policy": (1, 1, 1, 1, 0), DISTILLED: (0, 0, 0, 0, 1)},
+            loss=(-3.0 - 0.2 + 3.0 + 0.2) / 2 - 0.1 * 0.375 / 2,
+            gradient=(-1.5, -0.1, 1.5, 0.1, -0.1 * 0.375 / 2),
         ),
-        ALONE,
+        WITHOUT_SECOND,
         Reduction(
             "without the distillation it is two-turn REINFORCE, as RLTF-FM without its critiques",
             "rltf_fm",
-            {"objective.distil": 0.0},
-            {"objective.feedback": 0.0},
+            {"objective.distil_weight": 0.0},
+            {"objective.critique_weight": 0.0},
         ),
     ),
 )
+
 RLTF_FM = Recipe(
     name="rltf_fm",
     n=19,
@@ -193,7 +241,7 @@ RLTF_FM = Recipe(
     "Beside being reinforced in both turns, the model learns to predict the critique from question and answer alone. "
     "It can then criticise itself when nobody else does.",
     equation="L = - sum rho_t A_t over both turns;  - lambda mean_t log pi(c_t | question, answer)",
-    departures=SAME,
+    departures=DEPARTURES,
     stages={
         "rollout": stage(Refine),
         "reward": stage(formatted),
@@ -202,8 +250,22 @@ RLTF_FM = Recipe(
     },
     claim="With self-critique at test time accuracy exceeds that of the single turn, and of two-turn GRPO.",
     examples=(
-        ByHand("a discount of 0: each turn for itself", lambda: discounted(0.5, 1.0, 0.0), 0.5),
-        ALONE,
+        *_turns("rltf_fm"),
+        ByHand(
+            "both critiques are imitated",
+            lambda: weights_of(_three("rltf_fm"), CRITIQUE, IMITATION),
+            [1, 1],
+        ),
+        OffPolicy(
+            "no clip on two episodes; a critique of two tokens, at exp(-1) and 2 exp(-1), by its own token mean",
+            ratio=(3.0, 0.2, 1.0, 2.0),
+            advantage=(1.0, -1.0, 0.0, 0.0),
+            lengths=(1, 1, 2),
+            weights={"policy": (1, 1, 0, 0), IMITATION: (0, 0, 1, 1)},
+            loss=(-3.0 + 0.2) / 2 + 0.1 * (1 + 1 - math.log(2)) / 2,
+            gradient=(-1.5, 0.1, -0.05, -0.05),
+        ),
+        WITHOUT_SECOND,
     ),
 )
 RECIPES = (RLTF_SD, RLTF_FM)

@@ -1,69 +1,81 @@
-"""UFO: "try again" is all that a wrong answer hears, and later success is worth less."""
+"""UFO: "try again" is all that a wrong answer hears, and later success is worth less.
+
+The model answers until it is right or out of turns, in one conversation. Success at turn t is worth gamma^t, and
+repeated answers are punished, so that it learns to try something else. PPO with a value head over all replies. A Simple
+"Try Again" Can Elicit Multi-Turn LLM Reasoning, arXiv 2507.14295."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from etude.credit.baseline import value_baseline
-from etude.curriculum.filter import Filter
+from etude.methods import build
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.objective.policy import clipped_with_value
-from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.reward.attempts import rewards_of
-from etude.rollout.attempts import notes_of
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.reward.attempts import FIRST, rewards_of
+from etude.rollout.attempts import ANSWERS, notes_of
 from etude.rollout.basic import retry
 from etude.settings import Setting, stage
+from etude.stages import Context, Filter, Reward
+from etude.testing.attempts import example_attempts
 from etude.testing.examples import example_group
 from etude.types import Episode, Group
 
-
-def decayed(turn: int, decay: float) -> float:
-    """decay^turn for success at `turn`, counted from 0 (UFO)."""
-    return decay**turn
-
-
-def repeated(answers: list[str | None]) -> float:
-    """1 - E/N: the share of the N answers found that had been given before; 0 where none was found."""
-    valid = [a for a in answers if a is not None]
-    return 1 - len(set(valid)) / len(valid) if valid else 0.0
+TRY_AGAIN = "Incorrect. Please think again."
 
 
 def turn_decay(
-    decay: Annotated[float, Setting("factor for every turn that success came later", low=0, high=1)] = 0.5,
-    repeat: Annotated[float, Setting("punishment of repeated answers, at most", low=0, high=10)] = 0.5,
-    malformed: Annotated[
-        float, Setting("punishment where the last reply holds no answer", low=0, high=10)
+    turn_factor: Annotated[
+        float, Setting("gamma: factor for every turn that success came later", low=0, high=1)
+    ] = 0.5,
+    repeat_penalty: Annotated[
+        float, Setting("lambda: punishment of repeated answers, at most", low=0, high=10)
+    ] = 0.5,
+    form_penalty: Annotated[
+        float, Setting("taken off where the last reply holds no answer", low=0, high=10)
     ] = 0.1,
-):
-    """decay^t for an answer that is right at turn t, minus repeat x (1 - E/N) for E different among N answers,
-    minus `malformed` (UFO, arXiv 2507.14295)."""
+) -> Reward:
+    """gamma^t for an answer that is right at turn t, from 0; minus lambda (1 - E/N) where the N answers found are E
+    different ones; minus `form_penalty` where the last reply holds no answer."""
 
     def reward(episode: Episode) -> dict[str, float]:
-        rewards, answers = rewards_of(episode), notes_of(episode, "answers")
-        won = rewards[-1] * decayed(len(rewards) - 1, decay)
-        loops = repeat * repeated(answers)
-        form = malformed if answers and answers[-1] is None else 0.0
-        return {"reward": won - loops - form, "won": won, "repeated": -loops, "first": rewards[0]}
+        rewards, answers = rewards_of(episode), notes_of(episode, ANSWERS)
+        won = rewards[-1] * turn_factor ** (len(rewards) - 1)
+        found = [a for a in answers if a is not None]
+        repeated = repeat_penalty * (1 - len(set(found)) / len(found)) if found else 0.0
+        form = form_penalty if answers and answers[-1] is None else 0.0
+        return {"reward": won - repeated - form, "won": won, "repeated": -repeated, FIRST: rewards[0]}
 
     return reward
 
 
 def most_varied(
-    share: Annotated[float, Setting("share of the drawn groups that is kept", low=0.01, high=1)] = 0.25,
+    keep_share: Annotated[float, Setting("share of the drawn groups that is kept", low=0.01, high=1)] = 0.25,
 ) -> Filter:
-    """The groups whose rewards vary most (standard deviation), at least one; the loop draws others instead
-    (UFO, arXiv 2507.14295)."""
+    """The groups whose rewards vary most (standard deviation), at least one; the loop draws others instead."""
 
-    def filter(groups: Sequence[Group], context: Any = None) -> list[Group]:
+    def filter(groups: Sequence[Group], context: Context) -> list[Group]:
         tried = [g for g in groups if g.episodes]
         spread = np.array([g.rewards.std() for g in tried])
-        kept = np.argsort(-spread, kind="stable")[: max(1, round(share * len(tried)))]
+        kept = np.argsort(-spread, kind="stable")[: max(1, round(keep_share * len(tried)))]
         return [tried[i] for i in sorted(kept)]
 
     return filter
+
+
+def _reward(*rewards: float, answers: Sequence[str | None]) -> float:
+    _, stages = build(RECIPE)
+    return float(stages["reward"](example_attempts(*rewards, answers=answers))["reward"])
+
+
+def _kept(*rewards: Sequence[float]) -> list[float]:
+    """The first reward of each group that is kept."""
+    _, stages = build(RECIPE)
+    return [float(g.rewards[0]) for g in stages["filter"]([example_group(r) for r in rewards], None)]
 
 
 RECIPE = Recipe(
@@ -80,7 +92,7 @@ RECIPE = Recipe(
         "the punishment of a malformed answer looks at the last reply only",
     ),
     stages={
-        "rollout": stage(retry, attempts=5, told="Incorrect. Please think again.", repeat=True),
+        "rollout": stage(retry, attempts=5, told=TRY_AGAIN, repeat=True),
         "reward": stage(turn_decay),
         "filter": stage(most_varied),
         "credit": stage(value_baseline, lam=1.0),
@@ -91,23 +103,50 @@ RECIPE = Recipe(
     examples=(
         ByHand(
             "right at once, at the second, at the third turn",
-            lambda: [decayed(t, 0.5) for t in range(3)],
+            lambda: [
+                _reward(1, answers="7"),
+                _reward(0, 1, answers="67"),
+                _reward(0, 0, 1, answers="567"),
+            ],
             [1, 0.5, 0.25],
         ),
         ByHand(
-            "three answers, two of them alike, one not found", lambda: repeated(["4", "5", "4", None]), 1 / 3
+            "never right: two alike of three, 0.5 x (1 - 2/3); and the last not found, 0.1 more",
+            lambda: [
+                _reward(0, 0, 0, answers=("4", "5", "4")),
+                _reward(0, 0, 0, 0, answers=("4", "5", "4", None)),
+            ],
+            [-0.5 / 3, -0.5 / 3 - 0.1],
         ),
         ByHand(
-            "a quarter of four groups: the one with the widest spread",
-            lambda: (
-                most_varied(0.25)([example_group([r, 1 - r]) for r in (0.5, 1, 0.6, 0.4)], None)[0].rewards
-            ),
-            [1, 0],
+            "right at the fourth turn, two of the three before alike: 1/8 - 0.5 x (1 - 3/4)",
+            lambda: _reward(0, 0, 0, 1, answers="4547"),
+            0,
+        ),
+        ByHand(
+            "a quarter of eight groups: the two with the widest spread, in their order",
+            lambda: _kept(*([r, 1 - r] for r in (0.5, 1, 0.6, 0.4, 0.5, 0.9, 0.7, 0.3))),
+            [1, 0.9],
+        ),
+        OffPolicy(
+            "praise beyond 1.28, between 1.2 and 1.28; blame beyond 0.8 and within; the value 0.5 above, 0.3 above and "
+            "0.2 below the return, of which the second clip keeps 0.5: squared, halved, times 0.1",
+            ratio=(1.5, 1.25, 0.5, 0.9),
+            advantage=(1.0, 1.0, -1.0, -1.0),
+            heads={"value": (1.5, 0.3, -0.2, 0.0)},
+            extras={"returns": (1.0, 0.0, 0.0, 0.0), "values": (1.5, 0.7, -0.2, 0.0)},
+            loss=(-1.28 - 1.25 + 0.8 + 0.9) / 4 + 0.1 * 0.5 * (0.25 + 0.25 + 0.04) / 4,
+            gradient=(0, -1.25 / 4, 0, 0.9 / 4),
         ),
         Reduction(
             "one turn, nothing punished, every group: PPO",
             "ppo",
-            {"rollout.attempts": 1, "reward.malformed": 0.0, "filter.share": 1.0, "objective.clip_high": 0.2},
+            {
+                "rollout.attempts": 1,
+                "reward.form_penalty": 0.0,
+                "filter.keep_share": 1.0,
+                "objective.clip_high": 0.2,
+            },
             {"credit.lam": 1.0},
         ),
     ),

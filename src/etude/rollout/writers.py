@@ -1,5 +1,5 @@
-"""Who speaks a critique, a reflection or a better answer: the policy, its frozen start, a second model, or a model
-behind an OpenAI-compatible address."""
+"""Who writes the words that help (a critique, a reflection, a better answer): the policy, its frozen start, a second
+model, or a model behind an OpenAI-compatible address."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ from etude.rollout.conversation import Conversation, Failed
 from etude.settings import Setting
 from etude.types import Message, SamplingParams
 
-COMPANION = {"start": "reference", "teacher": "teacher"}
-SPEAKERS = ("policy", "start", "teacher", "remote")
+AUXILIARY = {"start": "reference", "teacher": "teacher"}
+"""The auxiliary model that a writer is."""
 
-Who = Annotated[
+WRITERS = ("policy", "start", "teacher", "remote")
+
+WhoWrites = Annotated[
     str,
     Setting(
-        "who speaks: the policy, its frozen start, run.teacher, or the model at `address`", choices=SPEAKERS
+        "who writes it: the policy, its frozen start, run.teacher, or the model at `address`", choices=WRITERS
     ),
 ]
-Address = Annotated[str, Setting("a remote speaker, as http://HOST/v1#MODEL (OpenAI-compatible)")]
-Longest = Annotated[
-    int | None, Setting("longest words of that speaker; none: run.max_tokens", "tokens", low=1)
-]
+Address = Annotated[str, Setting("a remote writer, as http://HOST/v1#MODEL (OpenAI-compatible)")]
+Longest = Annotated[int | None, Setting("longest text of that writer; none: run.max_tokens", "tokens", low=1)]
 
 
-class Speaker:
-    """Says something about a conversation. `reads`: the companion that must be there for it.
+class Writer:
+    """Writes a text about a conversation. `reads`: the auxiliary model that must be there for it.
 
-    What the policy says is sampled and can be trained; what another says is kept beside it, not sampled. A remote
-    speaker is asked with a seed, but whether it repeats itself is its own affair: only runs without one resume
-    exactly. Raises UserError for a remote speaker without an address."""
+    What the policy writes is sampled and can be trained; what another writes stands in the episode unsampled. A
+    remote writer is asked with a seed, but nothing obliges it to repeat itself: only runs without one resume
+    exactly. Raises UserError for a remote writer without an address."""
 
     def __init__(self, who: str, address: str = "", longest: int | None = None) -> None:
         self.who, self.longest = who, longest
-        self.reads = frozenset({COMPANION[who]} if who in COMPANION else ())
-        self.remote = Remote(address) if who == "remote" else None
+        self.reads = frozenset({AUXILIARY[who]} if who in AUXILIARY else ())
+        self.remote = RemoteModel(address) if who == "remote" else None
 
-    async def say(self, conversation: Conversation, said: Sequence[Message], tag: str, **params: Any) -> str:
-        """The words on `said`, in a conversation of their own within the player's episode, named `tag`."""
+    async def write(self, conversation: Conversation, said: Sequence[Message], tag: str) -> str:
+        """The text on `said`, in a context of its own within the episode, as the span `tag`."""
         conversation.new_context(said)
         if self.who == "policy":
-            return await conversation.reply(tag, self.longest, **params)
-        text = await self.words(conversation, said, **params)
+            return await conversation.reply(tag, self.longest)
+        text = await self.draft(conversation, said)
         conversation.inject(text, tag)
         return text
 
-    async def words(self, conversation: Conversation, said: Sequence[Message], **params: Any) -> str:
-        """The words alone, which leave no trace in the episode."""
+    async def draft(self, conversation: Conversation, said: Sequence[Message], **params: Any) -> str:
+        """The text alone, which leaves no trace in the episode. `params`: as for `Conversation.reply`."""
         key = seeds.key(conversation.key, "speaker", conversation.turns)
         if self.remote is not None:
             settings = replace(conversation.generator.params, **params)
@@ -63,14 +63,14 @@ class Speaker:
                 said, replace(settings, max_tokens=self.longest or settings.max_tokens), key
             )
         generator = (
-            conversation.generators[COMPANION[self.who]] if self.who in COMPANION else conversation.generator
+            conversation.generators[AUXILIARY[self.who]] if self.who in AUXILIARY else conversation.generator
         )
         other = Conversation(conversation.task, generator, conversation.check_runner, key, conversation.index)
         other.user(said)
         return await other.reply(max_tokens=self.longest, **params)
 
 
-class Remote:
+class RemoteModel:
     """A chat model at `http://HOST/v1#MODEL`. The key, where one is needed, stands in the environment variable
     OPENAI_API_KEY. A request that fails is tried `tries` times; then the episode fails (`Failed`)."""
 
@@ -78,7 +78,7 @@ class Remote:
         where, _, model = address.partition("#")
         if not where.startswith(("http://", "https://")) or not model:
             raise UserError(
-                f"the address of a remote speaker is '{address}'; it must read http://HOST/v1#MODEL"
+                f"the address of a remote writer is '{address}'; it must read http://HOST/v1#MODEL"
             )
         self.url, self.model = where.rstrip("/") + "/chat/completions", model
         self.seconds, self.tries, self.pause = seconds, tries, pause
@@ -98,7 +98,7 @@ class Remote:
                 return await asyncio.to_thread(self._ask, body)
             except (OSError, ValueError, LookupError, TypeError) as error:
                 if not left:
-                    raise Failed("sampler", f"the speaker at {self.url} did not answer: {error}") from error
+                    raise Failed("sampler", f"the writer at {self.url} did not answer: {error}") from error
                 await asyncio.sleep(self.pause)
         raise AssertionError("unreachable")
 
