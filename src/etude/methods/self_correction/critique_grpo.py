@@ -130,7 +130,11 @@ RECIPE = Recipe(
             lambda: advantages_of(_credited(*RESCUED), attempt_tag(1)),
             [-0.25, -0.25, -0.25],
         ),
-        ByHand("the refinement itself: 1 - 1/4", lambda: advantages_of(_credited(*RESCUED), attempt_tag(2)), [0.75]),
+        ByHand(
+            "the refinement itself: 1 - 1/4",
+            lambda: advantages_of(_credited(*RESCUED), attempt_tag(2)),
+            [0.75],
+        ),
         ByHand(
             "the first of the best is taken; the first answer of no refinement",
             lambda: [
