@@ -21,17 +21,17 @@ def seven(answer: str) -> Verdict:
 
 
 def play(name, replies, settings=None, samples=1, others=None, task=None, context=None):
-    """One group of a recipe whose policy says `replies`, player after player: (group, signals, sampler, stages)."""
+    """One group of a recipe whose policy says `replies`, episode after episode: (group, signals, sampler, stages)."""
     recipe, stages = build(find(name), settings or {})
     policy = toys.TablePolicy(0, dict(stages["objective"].heads))
     sampler = toys.ScriptedSampler(policy=policy, replies=list(replies))
     where = context or toys.context(policy, auxiliary=recipe.all_auxiliary)
-    speaker = toys.generator(policy, sampler)
+    generator = toys.generator(policy, sampler)
     rollouts = GroupRollout(
         task or toys.task(check=seven),
         Request(),
         samples,
-        speaker,
+        generator,
         toys.check_runner,
         stages["rollout"],
         stages["reward"],

@@ -49,7 +49,7 @@ def test_erl_as_token_rows() -> None:
     assert decode(last) == plain() + "7", (
         "the bare question and the second attempt, nothing of the reflection"
     )
-    assert not batch.sampled[batch.episode == 1].any(), "nobody sampled it under that prompt"
+    assert not batch.sampled[batch.episode == 1].any(), "it was not sampled under that prompt"
     assert batch.sequences == 4
 
 
@@ -155,19 +155,19 @@ def test_the_loop_tells_the_memory_and_resumes_it(tmp_path) -> None:
     assert metrics["attempts/first"] == pytest.approx(ways[0] + ways[1])
 
 
-def test_a_world_is_tried_twice_with_a_luck_of_its_own() -> None:
+def test_an_environment_is_tried_twice_with_seeds_of_their_own() -> None:
     """Two walks over one slippery lake; both are credited, every move of them; the ice differs."""
     lake = load("frozen_lake:feedback=hint,slippery=true,size=3,turns=4,holes=0").draw(Request(), 0, 0)
-    lucks = []
+    drawn = []
 
     def environment(seed: int):
-        lucks.append(seed)
+        drawn.append(seed)
         return lake.environment(seed)
 
     task = toys.replace(lake, environment=environment)
     group, signals, sampler, _ = play("erl", ["up"] * 4 + ["r"] + ["up"] * 4, task=task)
     (episode,) = group.episodes
-    assert len(set(lucks)) == 2
+    assert len(set(drawn)) == 2
     assert attempt_of(episode).max() == 2
     assert [t for t, _, _ in trained(signals[0])] == ["attempt 1"] * 4 + ["reflection"] + ["attempt 2"] * 4
     assert "Your walk: turn 1: up to row" in decode(sampler.asked[4]), (

@@ -16,7 +16,7 @@ from second_attempts import play
 
 
 def test_the_four_ways() -> None:
-    replies = ["7", "7", "7", "2", "1", "7", "1", "3", "1", "17"]  # first and second, player by player
+    replies = ["7", "7", "7", "2", "1", "7", "1", "3", "1", "17"]  # first and second, episode by episode
     found = transitions([play("score", replies, samples=5)[0]])
     assert found == {
         "again": 1.0,
@@ -49,21 +49,21 @@ def test_eval_measures_second_attempts(way: str, tmp_path) -> None:
     assert "attempts" not in single.to_dict()
 
 
-def test_voices_reach_players() -> None:
-    speaker = Generator(None, None, SamplingParams())
+def test_generators_reach_conversations() -> None:
+    generator = Generator(None, None, SamplingParams())
     stages = build(find("grpo"))[1]
     rollouts = GroupRollout(
         toys.task(),
         Request(),
         1,
-        speaker,
+        generator,
         toys.check_runner,
         stages["rollout"],
         stages["reward"],
         1,
-        generators={"x": speaker},
+        generators={"x": generator},
     )
-    assert rollouts.conversation(0).generators == {"x": speaker}
+    assert rollouts.conversation(0).generators == {"x": generator}
 
 
 def test_show_marks_what_is_trained(tmp_path) -> None:

@@ -29,7 +29,7 @@ def test_another_may_reflect_and_is_not_trained(who: str, companion: str) -> Non
     assert len(other.asked) == 1
 
 
-def test_a_frozen_start_is_loaded_when_it_is_to_speak(tmp_path) -> None:
+def test_a_frozen_start_is_loaded_when_it_is_to_write(tmp_path) -> None:
     from etude.train.setup import start
 
     more = {"run__eval_problems": 0, "rollout__writer": "start"}

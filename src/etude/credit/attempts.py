@@ -39,8 +39,8 @@ def on_parts(episode: Episode, advantages: Mapping[str, float], weight: str = "p
 
 
 def without_help(episode: Episode, tag: str) -> Episode | None:
-    """The part `tag` behind the prompt that shows none of the help it had (notes `UNAIDED`), as text that nobody
-    sampled. None where the episode has no such part."""
+    """The part `tag` behind the prompt that shows none of the help it had (notes `UNAIDED`), as text that was
+    not sampled. None where the episode has no such part."""
     prompt = episode.notes.get(UNAIDED, {}).get(tag)
     if prompt is None:
         return None

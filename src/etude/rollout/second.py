@@ -83,7 +83,7 @@ class Refine:
         critic: Annotated[
             str,
             Setting(
-                "who criticises; feedback: nobody, the task's feedback stands for a critique",
+                "who criticises; feedback: no critic, the task's feedback stands for a critique",
                 choices=("feedback", *WRITERS),
             ),
         ] = "policy",

@@ -80,10 +80,12 @@ def apart(
 
 
 def _rescued(pooled: bool) -> list[float]:
-    """Advantages of two failed attempts, then of a right and a wrong one with a hint."""
+    """Advantages of two failed attempts, then of a right and a wrong one with a hint; and, in a group that needed none,
+    of a right and a wrong one."""
     tries = [example_attempts(r) for r in (0.0, 0.0, 1.0, 0.0)]
     episodes = [replace(e, notes={**e.notes, GUIDED: i > 1}) for i, e in enumerate(tries)]
-    signals = credited_signals(RECIPE, episodes, settings={"credit.pooled": pooled})
+    solved = [example_attempts(1.0), example_attempts(0.0)]
+    signals = credited_signals(RECIPE, episodes, solved, settings={"credit.pooled": pooled})
     return advantages_of(signals, attempt_tag(1))
 
 
@@ -109,13 +111,13 @@ RECIPE = Recipe(
     claim="On tasks with pass@k = 0, hints with the corrected ratio raise the un-hinted solve rate faster than GRPO.",
     examples=(
         ByHand(
-            "two failed: 0; one of two right with a hint: +/- 0.5 over 0.5 + 1e-4",
+            "two failed: 0; one of two right, with a hint or without: +/- 0.5 over 0.5 + 1e-4",
             lambda: _rescued(False),
-            [0, 0, 0.5 / 0.5001, -0.5 / 0.5001],
+            [0, 0, 0.5 / 0.5001, -0.5 / 0.5001, 0.5 / 0.5001, -0.5 / 0.5001],
         ),
         ByHand(
             "pooled, one right of four: mean 1/4, std 3^0.5 / 4",
-            lambda: _rescued(True),
+            lambda: _rescued(True)[:4],
             [x / (3**0.5 / 4 + 1e-4) for x in (-0.25, -0.25, 0.75, -0.25)],
         ),
         Reduction("never guided it is GRPO", "grpo", {"group_rollout.guided_per_failed": 0.0}),

@@ -134,6 +134,6 @@ RECIPE = Recipe(
             [[0.0] * 7 + [1.0]],
             [[-1 / (7**0.5 + 8e-4)] * 7 + [7 / (7**0.5 + 8e-4)]],
         ),
-        Reduction("nobody is helped: GRPO", "grpo", {"group_rollout.begin_at": 1.0}),
+        Reduction("no attempt is helped: GRPO", "grpo", {"group_rollout.begin_at": 1.0}),
     ),
 )

@@ -232,7 +232,7 @@ RECIPE = Recipe(
             gradient=(-0.1, -0.25),
         ),
         Reduction(
-            "nobody tries again: GRPO",
+            "no second attempts: GRPO",
             "grpo",
             {"rollout.second": 0.0, "objective.clip_high": 0.2},
             {"objective.mean": "sum"},

@@ -182,7 +182,7 @@ RECIPE = Recipe(
     departures=(
         "the first wrong step is where an attempt departs from the task's solution (--set group_rollout.finder=self asks the policy), and errors "
         "are put in by rules, where the paper has a stronger model do both",
-        "transitions are two fixed sentences; nobody smooths the joint",
+        "transitions are two fixed sentences; the joint is not smoothed",
         "GUESS: errors of all types are equally likely, where the paper follows the model's own distribution",
     ),
     stages={

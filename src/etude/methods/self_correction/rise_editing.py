@@ -30,7 +30,7 @@ from etude.rollout.probe import Separator, noting, step_cuts
 from etude.rollout.writers import WRITERS, Address, Longest, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.attempts import advantages_of, credited_signals, example_attempts, weights_of
+from etude.testing.attempts import advantages_of, credited_signals, example_attempts
 from etude.types import Episode, Group, Signal, Span
 
 EDIT = "edit"
@@ -210,9 +210,9 @@ RECIPE = Recipe(
             [1, -1, 4, 5, 1, 1, 2, 2],
         ),
         ByHand(
-            "what is preferred: the right answer and the right step",
-            lambda: [len(weights_of(_edited(), tag, PREFERRED)) for tag in ("attempt 1", STEP)],
-            [1, 1],
+            "what is preferred: the right answer and the right step, whose advantage is 1",
+            lambda: [advantages_of(_edited(), tag, PREFERRED) for tag in ("attempt 1", STEP)],
+            [[1], [1]],
         ),
         OffPolicy(
             "two pairs against a start at exp(-1): d = log 2 over log(1/2), and 0 over log 2; gradient -/+ beta w / 2, "

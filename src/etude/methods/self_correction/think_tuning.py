@@ -144,7 +144,7 @@ def clipped_and_taught(
     ] = 0.01,
     mean: MeanOver = "token",
 ) -> Objective:
-    """PPO's clip on the student's tokens. On the teacher's, which nobody sampled, -A pi / (sg[pi] + g), its denominator
+    """PPO's clip on the student's tokens. On the teacher's, which were not sampled, -A pi / (sg[pi] + g), its denominator
     kept in [0.001, 1]; -A pi / sg[pi] where A < 0 and pi < `rare`."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
@@ -241,7 +241,10 @@ RECIPE = Recipe(
             gradient=(-1.25 / 2, -0.5 / 2),
         ),
         Reduction(
-            "nobody is guided: GRPO", "grpo", {"group_rollout.first_share": 0.0}, {"objective.mean": "token"}
+            "no answer is guided: GRPO",
+            "grpo",
+            {"group_rollout.first_share": 0.0},
+            {"objective.mean": "token"},
         ),
     ),
 )
