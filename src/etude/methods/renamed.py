@@ -136,7 +136,13 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.low": "objective.clip_low",
         "objective.high": "objective.clip_high",
     },
-    "guide": {"group_rollout.attempts": "group_rollout.guided_per_failed"},
+    "guide": {
+        "group_rollout.attempts": "group_rollout.guided_per_failed",
+        "objective.low": "objective.clip_low",
+        "objective.high": "objective.clip_high",
+        "objective.dual": "objective.dual_clip",
+        "objective.beta": "objective.kl_weight",
+    },
     "hpt": {
         "group_rollout.warmup": "group_rollout.warmup_share",
         "objective.length": "objective.length_divisor",
@@ -301,7 +307,14 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.next_token": "objective.imitation_weight",
         "objective.beta": "objective.kl_weight",
     },
-    "scaf_grpo": {"group_rollout.begin": "group_rollout.begin_at"},
+    "scaf_grpo": {
+        "group_rollout.begin": "group_rollout.begin_at",
+        "credit.std": "credit.scale",
+        "objective.low": "objective.clip_low",
+        "objective.high": "objective.clip_high",
+        "objective.dual": "objective.dual_clip",
+        "objective.beta": "objective.kl_weight",
+    },
     "score": {
         "credit.alpha": "credit.progress_bonus",
         "credit.beta1": "credit.kl_weight",

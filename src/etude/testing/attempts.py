@@ -41,10 +41,10 @@ def credited_signals(
     *groups: Sequence[Episode],
     settings: Mapping[str, Any] | None = None,
     progress: float = 0.0,
-    logp: float = -1.0,
+    **context: Any,
 ) -> list[Signal]:
-    """What the recipe's reward and credit stages make of the groups. `progress`: of the run; `logp`: the policy's
-    log-probability of every token where credit asks for it."""
+    """What the recipe's reward and credit stages make of the groups. `progress`: of the run. Where credit asks for
+    log-probabilities, they are -1. `context`: attributes of the run's context instead of these."""
     _, stages = build(recipe, dict(settings or {}))
     made = []
     for number, episodes in enumerate(groups):
@@ -53,10 +53,10 @@ def credited_signals(
         made.append(Group(task, tuple(replace(e, task=task) for e in scored)))
 
     def rows(signals: Sequence[Signal], read: Any, *needs: Any, **more: Any) -> list[Array]:
-        return [np.full(len(s.advantage), logp, np.float32) for s in signals]
+        return [np.full(len(s.advantage), -1, np.float32) for s in signals]
 
-    context = SimpleNamespace(seed=0, step=0, progress=progress, rows=rows)
-    signals: list[Signal] = stages["credit"](made, context)
+    where = SimpleNamespace(**{"seed": 0, "step": 0, "progress": progress, "rows": rows, **context})
+    signals: list[Signal] = stages["credit"](made, where)
     return signals
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
+from etude.testing.attempts import credited_signals, example_attempts
 from etude.types import Array, Group, Message, Signal, Span
 
 TOKEN_REWARD = "token_reward"
@@ -109,6 +111,30 @@ def regularised(
 
 # ---- the recipe --------------------------------------------------------------------------------------
 
+
+def _token_rewards(better: float, worse: float) -> list[list[float]]:
+    """The extra `TOKEN_REWARD` of a right and a wrong answer of one token behind a prompt of two, where the start gives
+    every token these log-probabilities behind the one request and the other."""
+
+    def prompt(messages: Sequence[Message]) -> Array:  # of one token, which tells the two requests apart
+        return np.array([messages[0].content.startswith(FOR_THE_BETTER)], np.int32)
+
+    def rows(signals: Sequence[Signal], *_: Any, **__: Any) -> list[Array]:
+        return [
+            np.full(len(s.advantage), better if s.episode.tokens[0] else worse, np.float32) for s in signals
+        ]
+
+    renderer = SimpleNamespace(prompt=prompt, decode=lambda tokens: "")
+    signals = credited_signals(
+        RECIPE,
+        [example_attempts(1.0), example_attempts(0.0)],
+        rows=rows,
+        policy=SimpleNamespace(renderer=renderer),
+        auxiliary={"reference": None},
+    )
+    return [s.extras[TOKEN_REWARD].tolist() for s in signals]
+
+
 W = 1 / (1 + 24**0.1)  # of the row below: sigmoid(beta (d- - d+)), d+ - d- = log 6 - log(1/4)
 
 RECIPE = Recipe(
@@ -130,9 +156,14 @@ RECIPE = Recipe(
     claim="On pairs that differ in one step, the implicit reward gap lies on the differing tokens more than under DPO.",
     examples=(
         ByHand(
-            "three times likelier when better; equal; three times when worse",
-            lambda: token_reward(np.log([3.0, 1, 1]), np.log([1.0, 1, 3])),
-            [0.25, 0.0, -0.25],
+            "a word three times likelier in a better version: 3/4 - 1/2, and nothing on the prompt",
+            lambda: _token_rewards(math.log(3) - 4, -4.0),
+            [[0, 0, 0.25], [0, 0, 0.25]],
+        ),
+        ByHand(
+            "three times likelier in a worse one",
+            lambda: _token_rewards(-4.0, math.log(3) - 4),
+            [[0, 0, -0.25], [0, 0, -0.25]],
         ),
         OffPolicy(
             "DPO's row of margin log 24, and -alpha w beta sum r_t log pi(y_t) with r = 0.5, -0.25; 0.25",

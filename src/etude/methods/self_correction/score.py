@@ -140,14 +140,20 @@ RECIPE = Recipe(
             [0.11, 0.01, 0.01, 0.01],
         ),
         OffPolicy(
-            "no ratio: -A log pi, at exp(-1) and 2 exp(-1); KL of weights 0.11 and 0.01 to a start twice and half as "
+            "no ratio: -A log pi, at exp(-1) / 2 and 2 exp(-1); KL of weights 0.11 and 0.01 to a start twice and half as "
             "likely: k3 = 2 - 1 - log 2 and 0.5 - 1 + log 2, gradients 1 - 2 and 1 - 0.5",
-            ratio=(1.0, 2.0),
+            ratio=(0.5, 2.0),
             advantage=(0.5, -0.25),
             lengths=(1, 1),
             weights={"policy": (1, 1), KL: (0.11, 0.01)},
-            extras={"reference": (math.log(2) - 1, -1.0)},
-            loss=(0.5 + 0.25 * (math.log(2) - 1) + 0.11 * (1 - math.log(2)) + 0.01 * (math.log(2) - 0.5)) / 2,
+            extras={"reference": (-1.0, -1.0)},
+            loss=(
+                0.5 * (1 + math.log(2))
+                - 0.25 * (1 - math.log(2))
+                + 0.11 * (1 - math.log(2))
+                + 0.01 * (math.log(2) - 0.5)
+            )
+            / 2,
             gradient=((-0.5 - 0.11) / 2, (0.25 + 0.005) / 2),
         ),
         Reduction(
