@@ -288,3 +288,12 @@ def test_stages_are_fields_of_a_run() -> None:
     from etude.train.run import Run
 
     assert STAGES.keys() <= set(Run.__dataclass_fields__)
+
+
+def test_every_further_column_of_a_file_reaches_the_reward(tmp_path: Path) -> None:
+    from etude.tasks import load
+
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": w, "answer": w[0], "unit": "m"}) for w in ("ab", "cd")))
+    task = load(str(file)).draw(etude.Request(), 0, 0)
+    assert task.meta["unit"] == "m"

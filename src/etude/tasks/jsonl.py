@@ -7,6 +7,7 @@ is one that works, `function` the name it defines and `cases` a list of [argumen
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 from collections.abc import Mapping
@@ -90,7 +91,11 @@ def _task(line: str, where: str, settings: Mapping[str, Any], kind: str) -> Task
         answer=answer,
         reference=row.get("reference"),
         hints=tuple(hints),
-        meta={"source": where.rsplit(",", 1)[0], "feedback": settings["feedback"]},
+        meta={
+            **{name: value for name, value in row.items() if name not in FIELDS},  # for the user's reward
+            "source": where.rsplit(",", 1)[0],
+            "feedback": settings["feedback"],
+        },
     )
 
 
@@ -103,8 +108,8 @@ def _object(line: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise UserError(f"{where} must hold an object with prompt and answer, not {_name(row)}")
     for field in row:
-        if field not in FIELDS:
-            raise UserError(f"{where}: unknown field '{field}'{nearest(field, FIELDS)}")
+        if field not in FIELDS and difflib.get_close_matches(field, FIELDS, n=1, cutoff=0.85):
+            raise UserError(f"{where}: unknown field '{field}'{nearest(field, FIELDS)}")  # misspelt
     for field in ("prompt", "answer"):
         if field not in row:
             raise UserError(f"{where}: the field '{field}' is missing")

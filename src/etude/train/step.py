@@ -219,7 +219,7 @@ def _readings(logp: torch.Tensor, batch: Batch, first: bool) -> dict[str, tuple[
     # Sampled from the policy itself, -log pi is an unbiased reading of its entropy.
     readings = {
         "entropy": (float(-logp[known].sum()), count),
-        "kl": (float((torch.expm1(-delta) + delta).sum()), count),
+        "kl_sampler": (float((torch.expm1(-delta) + delta).sum()), count),
     }
     if first:  # before any step on this batch, the two differ by the engine alone
         readings["gap"] = (float(delta.abs().sum()), count)
