@@ -4,15 +4,14 @@ credit's context with trained auxiliary models, and the shared laws in another s
 import asyncio
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 
-import test_laws as laws
 import toys
 from etude import seeds
 from etude.methods import build, find
 from etude.rollout.group_rollout import GroupRollout
+from etude.testing import laws
 from etude.train.step import Learner, Update
 from etude.types import Episode, Group, Request, Task, Verdict
 
@@ -74,16 +73,7 @@ def same(mine: torch.Tensor, theirs: torch.Tensor) -> bool:
     return laws.close(a, b) and not laws.close(-a, b)
 
 
-def laws_hold(name: str, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def laws_hold(name: str, settings: dict) -> None:
     """The shared laws for a recipe in another setting than its default."""
-    lesson = toys.lesson
-
-    def changed(recipe: str, more: dict | None = None, **other):
-        return lesson(recipe, {**settings, **(more or {})}, **other)
-
-    monkeypatch.setattr(toys, "lesson", changed)
-    for drifted in (0.0, 0.2):
-        laws.test_cuts_do_not_change_the_gradient(name, drifted)
-    laws.test_no_gradient_off_the_mask(name)
-    laws.test_a_step_goes_the_right_way(name)
-    laws.test_skipping_dead_weight_changes_nothing(name, monkeypatch)
+    for law in laws.STEP_LAWS:
+        law(build(find(name), settings)[0])

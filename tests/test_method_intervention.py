@@ -25,8 +25,8 @@ EACH_TOKEN = {"group_rollout.separator": ""}
         ("intervention", {"group_rollout.proposer": "reference", **EACH_TOKEN}),
     ],
 )
-def test_laws_hold_where_steps_are_short(name: str, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    laws_hold(name, settings, monkeypatch)
+def test_laws_hold_where_steps_are_short(name: str, settings: dict) -> None:
+    laws_hold(name, settings)
 
 
 # ---- InT -------------------------------------------------------------------------------------------------

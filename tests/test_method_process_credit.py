@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-import test_laws as laws
 import toys
 from etude.batch import pack
-from etude.credit.group import constant, others_mean
+from etude.credit.group import advantage, constant
 from etude.methods.process_credit.pav import prover_progress
 from etude.methods.process_credit.prime import implicit_outcome, process_advantages, to_go
 from etude.methods.process_credit.spa_rl import estimate_progress, executable, turn_ends
 from etude.methods.process_credit.spae import accuracy, potential
-from etude.methods.reward_shaping.dler import batch_whitened
 from etude.rollout.basic import retry
+from etude.testing import laws
 from etude.testing.examples import example_episode
 from etude.types import Episode, Signal, Span, Verdict
 from lessons import right_if, scripted, setting, trained
@@ -72,7 +71,7 @@ def test_without_its_terms_spae_is_reinforce_plus_plus_with_a_group_baseline() -
     )
     mixed = stages["filter"](groups, where)
     assert all(e.notes["cuts"] for g in mixed for e in g.episodes if e.sampled.sum() > 1)
-    ours, theirs = stages["credit"](mixed, where), batch_whitened()(mixed)
+    ours, theirs = stages["credit"](mixed, where), advantage(scale="whitened")(mixed)
     for a, b in zip(ours, theirs, strict=True):
         assert np.allclose(a.advantage, b.advantage, atol=1e-5)
     assert any(np.abs(s.advantage).max() > 0.1 for s in ours)
@@ -136,7 +135,7 @@ def test_an_untrained_reward_model_says_nothing() -> None:
     where.auxiliary["reference"] = toys.TablePolicy(0)
     signals = stages["credit"](groups, where)
 
-    for a, b in zip(signals, others_mean()(groups), strict=True):
+    for a, b in zip(signals, advantage("leave one out")(groups), strict=True):
         assert np.allclose(a.advantage, b.advantage, atol=1e-6)
 
 

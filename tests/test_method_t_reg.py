@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-import test_laws as laws
 import toys
 from etude.batch import pack
 from etude.methods.preference.t_reg import contrasted_pairs, regularised
 from etude.objective.preference import implicit_rewards, pairs_of
+from etude.testing import laws
 from etude.types import Message
 from lessons import laws_hold, setting, trained
 
 SHORT = {"credit.better": "good", "credit.worse": "bad"}  # the toy policy knows only its first 64 places
 
 
-def test_laws_hold_where_prompts_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    laws_hold("t_reg", SHORT, monkeypatch)
+def test_laws_hold_where_prompts_are_short() -> None:
+    laws_hold("t_reg", SHORT)
 
 
 def test_token_rewards_contrast_two_prompts() -> None:
@@ -41,9 +41,9 @@ def test_token_rewards_contrast_two_prompts() -> None:
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_regulariser_by_the_formula(detach: bool) -> None:
-    more = {"objective.beta": 0.3, **SHORT}
-    lesson = toys.lesson("t_reg", {"objective.alpha": 0.5, "objective.detach": detach, **more})
-    without = toys.lesson("t_reg", {"objective.alpha": 0.0, **more})
+    more = {"objective.dpo_beta": 0.3, **SHORT}
+    lesson = toys.lesson("t_reg", {"objective.regulariser_weight": 0.5, "objective.detach": detach, **more})
+    without = toys.lesson("t_reg", {"objective.regulariser_weight": 0.0, **more})
     mine = toys.gradient(lesson) - toys.gradient(without)
     batch = pack(lesson.signals)
     out = lesson.policy.outputs(batch)
@@ -64,4 +64,4 @@ def test_the_regulariser_by_the_formula(detach: bool) -> None:
 
 def test_the_regulariser_is_read_from_the_term() -> None:
     assert [t.name for t in regularised().terms] == ["preference", "regulariser"]
-    assert regularised(alpha=0.0).terms[0].name == "preference"
+    assert regularised(regulariser_weight=0.0).terms[0].name == "preference"
