@@ -67,7 +67,7 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
     """`repeated` of greedy continuations, in percent; nats per token of the true ones, and the share of their tokens
     that are the likeliest one, in percent (`predicted`)."""
     from etude.batch import pack, unpack
-    from etude.credit.imitate import demonstrations
+    from etude.credit.imitate import shown as imitated
     from etude.evaluate.run import attempt
     from etude.rollout.conversation import Generator
     from etude.rollout.demonstrate import solution
@@ -86,7 +86,7 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
 
     true = [solution(task, policy.renderer) for task in held]
     shown = [Group(t, (), Request(t), (), (e,)) for t, e in zip(held, true, strict=True)]
-    signals = demonstrations()(shown, None)
+    signals = imitated(shown)
     batch = pack(signals, settings.sampling)
     out = policy.score(batch, frozenset({"hidden"}))
     likeliest = (out.logits(batch.needed).argmax(-1) == batch.tokens[batch.needed]).float()

@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from etude.channels import writes
 from etude.rollout.demonstrate import DEMONSTRATED
-from etude.stages import Context, Credit
 from etude.types import Array, Episode, Group, Signal
 
 IMITATION = "imitation"
@@ -36,13 +34,3 @@ def shown(groups: Sequence[Group], *blank: str) -> list[Signal]:
 def unattempted(groups: Sequence[Group]) -> list[Group]:
     """The groups in which nothing but a demonstration was asked for."""
     return [g for g in groups if not (g.episodes or g.failed)]
-
-
-@writes(IMITATION)
-def demonstrations() -> Credit:
-    """The tokens of demonstrations (spans tagged so); attempts teach nothing."""
-
-    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
-        return shown(groups)
-
-    return credit

@@ -1,4 +1,4 @@
-"""Group rollouts with demonstrations: before the first attempts, or together with them."""
+"""Group rollouts in which a demonstration stands beside the attempts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,6 @@ from etude.types import Episode
 WarmupShare = Annotated[
     float, Setting("share of the run that imitates before the first attempt", low=0, high=1)
 ]
-
-
-def demonstration_then_attempts(warmup_share: WarmupShare = 0.2) -> GroupRolloutStage:
-    """The demonstration alone during the warm-up, attempts alone from then on."""
-
-    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
-        if rollouts.progress < warmup_share:
-            return [rollouts.demonstrate()]
-        return await rollouts.plays(range(rollouts.samples))
-
-    return group_rollout
 
 
 def demonstration_and_attempts(warmup_share: WarmupShare = 0.0) -> GroupRolloutStage:

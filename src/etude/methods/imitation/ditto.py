@@ -14,7 +14,7 @@ import torch
 
 from etude.batch import Batch
 from etude.channels import writes
-from etude.credit.imitate import shown
+from etude.credit.imitate import IMITATION, shown
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.outputs import Outputs
 from etude.objective.imitation import cross_entropy
@@ -55,7 +55,7 @@ def looped(signal: Signal, before: Array, again: Array, length: int) -> Signal:
     )
 
 
-@writes("imitation", LOOP, FIRST, extras=(PERIOD,))
+@writes(IMITATION, LOOP, FIRST, extras=(PERIOD,))
 def loops(
     loop_share: Annotated[float, Setting("share of steps that train on loops", low=0, high=1)] = 0.5,
     loop_length: Annotated[int, Setting("length of a loop with its prefix", "tokens", low=2)] = 256,
@@ -138,7 +138,7 @@ RECIPE = Recipe(
             weights={
                 FIRST: (1, 1, 0, 0, 0, 0),
                 LOOP: (0, 0, 1, 1, 0, 0),
-                "imitation": (0, 0, 0, 0, 1, 1),
+                IMITATION: (0, 0, 0, 0, 1, 1),
             },
             extras={PERIOD: (0, 0, 2, 2, 0, 0)},
             loss=(-math.log(1 - 0.1) - math.log(1 - 0.05)) / 2 + math.log(2),

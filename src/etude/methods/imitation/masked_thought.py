@@ -14,7 +14,7 @@ from torch import Tensor
 
 from etude.batch import Batch
 from etude.channels import writes
-from etude.credit.imitate import shown
+from etude.credit.imitate import IMITATION, shown
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.objective.imitation import cross_entropy
 from etude.objective.policy import MeanOver
@@ -33,7 +33,7 @@ def masked_now(progress: float, masked_share: float, ramp_share: float) -> float
     return masked_share * min(1.0, progress / ramp_share) if ramp_share else masked_share
 
 
-@writes("imitation", extras=(READ,))
+@writes(IMITATION, extras=(READ,))
 def with_holes(
     masked_share: Annotated[
         float, Setting("share of solution tokens that are replaced", low=0, high=1)
@@ -54,7 +54,7 @@ def with_holes(
         for signal in shown(groups):
             tokens = signal.episode.tokens
             rng = context.rng("holes", signal.episode.task.key)
-            hole = (rng.random(len(tokens)) < p) & (signal.weights["imitation"] > 0)
+            hole = (rng.random(len(tokens)) < p) & (signal.weights[IMITATION] > 0)
             noise = rng.integers(tokenizer.backend.get_vocab_size(), size=len(tokens))
             filling = np.where(rng.random(len(tokens)) < random_share, noise, tokenizer.stops[0])
             read = np.where(hole, filling, tokens).astype(np.float32)
@@ -109,7 +109,7 @@ RECIPE = Recipe(
             "every token is predicted, read or not: log pi = -1 + ln 2 and -1",
             ratio=(2.0, 1.0),
             advantage=(0.0, 0.0),
-            weights={"imitation": (1.0, 1.0)},
+            weights={IMITATION: (1.0, 1.0)},
             extras={READ: (1.0, 0.0)},
             loss=((1 - math.log(2)) + 1) / 2,
             gradient=(-1 / 2, -1 / 2),

@@ -16,7 +16,7 @@ from torch import Tensor
 from etude import seeds
 from etude.batch import Batch
 from etude.channels import writes
-from etude.credit.imitate import imitate, shown
+from etude.credit.imitate import IMITATION, imitate, shown
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.outputs import Outputs
 from etude.objective.policy import MeanOver
@@ -30,7 +30,7 @@ from etude.types import Group, Signal
 DRAWS = "draws"  # extra, f32[T, K]: the uniforms that decide which tokens are drawn
 
 
-@writes("imitation", extras=(DRAWS,))
+@writes(IMITATION, extras=(DRAWS,))
 def with_draws(
     draws: Annotated[int, Setting("K, tokens drawn per position; 0: exactly all", low=0)] = 256,
 ) -> Credit:
@@ -65,7 +65,7 @@ def one_token(
     """-(1/K) sum_j R(a_j) log pi(a_j | s_t), a_j ~ pi^(1/kappa), R(a) = 1 for a = y*_t, else beta."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        on = batch.weight("imitation") != 0
+        on = batch.weight(IMITATION) != 0
         target = batch.tokens[on, None]
         logits = out.logits(on) / batch.sampling.temperature
         logp, p = torch.log_softmax(logits, -1), torch.softmax(logits.detach() / draw_temperature, -1)
@@ -82,9 +82,7 @@ def one_token(
         value = -(hits * out.logp[on] + miss_reward * misses)
         return blank.masked_scatter(on, value.to(blank)), {"hits": blank.masked_scatter(on, hits.to(blank))}
 
-    return objective(
-        Term("one_token", loss, MEANS[mean], weight="imitation"), needs={"hidden"}, extras={DRAWS}
-    )
+    return objective(Term("one_token", loss, MEANS[mean], weight=IMITATION), needs={"hidden"}, extras={DRAWS})
 
 
 LN2 = math.log(2)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from etude.channels import writes
-from etude.credit.imitate import imitate
+from etude.credit.imitate import IMITATION, imitate
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage
@@ -17,7 +17,7 @@ from etude.testing.given import GivenContext, beyond_prompt, example_attempts, g
 from etude.types import Group, Signal
 
 
-@writes("imitation")
+@writes(IMITATION)
 def right_answers(
     distinct: Annotated[bool, Setting("train on each different answer to a task once")] = True,
     max_answers: Annotated[int, Setting("most answers per task", "answers", low=1)] = 64,
@@ -42,7 +42,7 @@ def _kept(**settings: object) -> list[int]:
     """Of answers a (right), b (wrong), a (right) and c (right): the numbers of those that are imitated."""
     group = example_attempts((1.0, (2,)), (0.0, (3,)), (1.0, (2,)), (1.0, (4,)))
     signals = given_stage(RECIPE, "credit", **settings)([group], GivenContext())
-    assert beyond_prompt(signals, "imitation") == [1.0] * len(signals)
+    assert beyond_prompt(signals, IMITATION) == [1.0] * len(signals)
     return [s.episode.index for s in signals]
 
 
@@ -68,7 +68,7 @@ RECIPE = Recipe(
             "log pi = -1 + ln 2 and -1, whatever they were sampled with",
             ratio=(2.0, 1.0),
             advantage=(0.0, 0.0),
-            weights={"imitation": (1.0, 1.0)},
+            weights={IMITATION: (1.0, 1.0)},
             loss=((1 - math.log(2)) + 1) / 2,
             gradient=(-1 / 2, -1 / 2),
         ),

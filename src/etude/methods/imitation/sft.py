@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from etude.credit.imitate import demonstrations
+from etude.channels import writes
+from etude.credit.imitate import IMITATION, shown
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import stage
-from etude.stages import GroupRolloutStage
+from etude.stages import Context, Credit, GroupRolloutStage
 from etude.testing.given import (
     GivenContext,
     beyond_prompt,
@@ -17,7 +19,7 @@ from etude.testing.given import (
     example_demonstration,
     given_stage,
 )
-from etude.types import Episode
+from etude.types import Episode, Group, Signal
 
 
 def demonstration_only() -> GroupRolloutStage:
@@ -27,6 +29,16 @@ def demonstration_only() -> GroupRolloutStage:
     return group_rollout
 
 
+@writes(IMITATION)
+def demonstrations_alone() -> Credit:
+    """Imitation of the demonstrations; attempts teach nothing."""
+
+    def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
+        return shown(groups)
+
+    return credit
+
+
 RECIPE: Recipe = Recipe(
     name="sft",
     idea="Shows the model a worked solution and makes it likelier. Nothing is sampled. "
@@ -34,7 +46,7 @@ RECIPE: Recipe = Recipe(
     equation="L = - mean_t log pi(y*_t)",
     stages={
         "group_rollout": stage(demonstration_only),
-        "credit": stage(demonstrations),
+        "credit": stage(demonstrations_alone),
         "objective": stage(cross_entropy),
     },
     needs=("answer",),
@@ -46,7 +58,7 @@ RECIPE: Recipe = Recipe(
                     [example_attempts((0.0, (5, 6)), demonstrations=[example_demonstration((7, 8, 9))])],
                     GivenContext(),
                 ),
-                "imitation",
+                IMITATION,
             ),
             [1, 1, 1],
         ),
@@ -54,7 +66,7 @@ RECIPE: Recipe = Recipe(
             "log pi = -1 + ln 2 and -1 - ln 2; a third token is not imitated",
             ratio=(2.0, 0.5, 3.0),
             advantage=(0.0, 0.0, 0.0),
-            weights={"imitation": (1.0, 1.0, 0.0)},
+            weights={IMITATION: (1.0, 1.0, 0.0)},
             loss=((1 - math.log(2)) + (1 + math.log(2))) / 2,
             gradient=(-1 / 2, -1 / 2, 0.0),
         ),

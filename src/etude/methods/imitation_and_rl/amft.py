@@ -14,7 +14,7 @@ from torch import Tensor
 
 from etude.channels import writes
 from etude.credit.baseline import Gamma, Lambda, terminal, token_gae
-from etude.credit.imitate import shown, unattempted
+from etude.credit.imitate import IMITATION, shown, unattempted
 from etude.credit.weigh import gradient
 from etude.objective.entropy import exact_entropy
 from etude.objective.hybrid import actor_critic_and_imitation, imitation
@@ -48,7 +48,7 @@ def slope(sft: Tensor, rl: Tensor, held: Tensor) -> float:
     return float(held @ (sft - rl))
 
 
-@writes("policy", "imitation", extras=("returns", "values"))
+@writes("policy", IMITATION, extras=("returns", "values"))
 class LearnedBalance:
     """1 - mu times the attempts (GAE of the outcome), mu times the demonstrations. Before each step
 
@@ -92,7 +92,7 @@ class LearnedBalance:
     def _move(self, attempts: Sequence[Signal], demonstrations: Sequence[Signal], context: Context) -> None:
         if self.target is None:
             rows = context.rows(demonstrations, exact_entropy, {"entropy"})
-            on = [s.weights["imitation"] != 0 for s in demonstrations]
+            on = [s.weights[IMITATION] != 0 for s in demonstrations]
             self.target = float(np.mean(np.concatenate([r[o] for r, o in zip(rows, on, strict=True)])))
         entropy = -float(np.mean(np.concatenate([s.episode.logp[s.episode.sampled] for s in attempts])))
         due = self.mu_rate and self.steps % self.meta_every == 0
@@ -129,7 +129,7 @@ def _weights(**settings: float) -> list[list[float]]:
     group = example_attempts((1.0, (2,)), demonstrations=[example_demonstration((3,))])
     credit = given_stage(RECIPE, "credit", mu_rate=0.0, **settings)
     signals = credit([group], GivenContext(GivenModel(entropy=2.0, value=0.0)))
-    return [beyond_prompt(signals, name) for name in ("policy", "imitation")]
+    return [beyond_prompt(signals, name) for name in ("policy", IMITATION)]
 
 
 RECIPE = Recipe(
@@ -170,17 +170,17 @@ RECIPE = Recipe(
             "the same, at most 0.55", lambda: _weights(entropy_rate=0.1, mu_high=0.55), [[0.45, 0], [0, 0.55]]
         ),
         ByHand("at least 0.3", lambda: _weights(entropy_rate=-9.0, mu_low=0.3), [[0.7, 0], [0, 0.3]]),
-        # Surrogate: (-1.3 - 0.9 + 0.8 + 1.1) / 4. Halved squared errors of V, the larger of plain and clipped: 0.3^2
+        # Surrogate: (-1.3 - 0.9 + 2 x 0.8 + 1.1) / 4. Halved squared errors of V, the larger of plain and clipped: 0.3^2
         # (0 plain), 0.5^2, 0.3^2, 1. Imitation: 1 - ln 2. Each times its weight, 0.7 or 0.3.
         OffPolicy(
             "PPO at a weight of 0.7, a demonstration at 0.3",
             ratio=(1.5, 0.9, 0.5, 1.1, 2.0),
-            advantage=(1.0, 1.0, -1.0, -1.0, 0.0),
+            advantage=(1.0, 1.0, -2.0, -1.0, 0.0),
             lengths=(3, 1, 1),
-            weights={"policy": (0.7, 0.7, 0.7, 0.7, 0), "imitation": (0, 0, 0, 0, 0.3)},
+            weights={"policy": (0.7, 0.7, 0.7, 0.7, 0), IMITATION: (0, 0, 0, 0, 0.3)},
             extras={"returns": (1.0, 1.0, 0.0, 1.0, 0.0), "values": (0.5, 0.5, 0.2, 0.1, 0.0)},
             heads={"value": (1.0, 0.5, 0.3, 0.0, 9.0)},
-            loss=0.7 * (-0.3 / 4 + 0.1 * (0.3**2 + 0.5**2 + 0.3**2 + 1) / 2 / 4) + 0.3 * (1 - math.log(2)),
+            loss=0.7 * (0.5 / 4 + 0.1 * (0.3**2 + 0.5**2 + 0.3**2 + 1) / 2 / 4) + 0.3 * (1 - math.log(2)),
             gradient=(0, -0.9 / 4 * 0.7, 0, 1.1 / 4 * 0.7, -0.3),
             settings={"objective.clip_high": 0.3},
         ),

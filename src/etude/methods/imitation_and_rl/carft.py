@@ -16,7 +16,7 @@ from torch import Tensor
 from etude import seeds
 from etude.batch import Batch
 from etude.channels import writes
-from etude.credit.imitate import tagged
+from etude.credit.imitate import IMITATION, tagged
 from etude.credit.kl_penalty import ActorCriticFromWarmup
 from etude.methods.imitation_and_rl.reft import RECIPE as REFT
 from etude.models.outputs import Outputs
@@ -43,7 +43,7 @@ ANCHOR = "anchor"  # weight row that the contrast itself reads: the demonstratio
 EMBED = "embed"  # head
 
 
-@writes("policy", "imitation", CONTRAST, ANCHOR, extras=("returns", "values"))
+@writes("policy", IMITATION, CONTRAST, ANCHOR, extras=("returns", "values"))
 class ContrastedFromWarmup(ActorCriticFromWarmup):
     """ReFT's credit, with the weight rows of the contrast."""
 
@@ -196,7 +196,7 @@ RECIPE = Recipe(
             ratio=(1.5, 0.9, 1.1, 2.0),
             advantage=(1.0, 1.0, -1.0, 0.0),
             lengths=(2, 1, 1),
-            weights={"policy": (1, 1, 1, 0), "imitation": (0, 0, 0, 1)},
+            weights={"policy": (1, 1, 1, 0), IMITATION: (0, 0, 0, 1)},
             extras={"returns": (1.0, 1.0, 1.0, 0.0), "values": (0.5, 0.5, 0.1, 0.0)},
             heads={"value": (1.0, 0.5, 0.0, 9.0)},
             loss=(-2.2 / 2 + 1.1) / 2 + 0.1 * ((0.3**2 + 0.5**2) / 2 / 2 + 1 / 2) / 2 + 1 - math.log(2),

@@ -11,7 +11,7 @@ import numpy as np
 
 from etude.channels import writes
 from etude.credit.group import centred, each
-from etude.credit.imitate import shown
+from etude.credit.imitate import IMITATION, shown
 from etude.objective.hybrid import practise_and_imitate
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.demonstrations import demonstration_and_attempts
@@ -27,7 +27,7 @@ from etude.testing.given import (
 from etude.types import Group, Signal
 
 
-@writes("policy", "imitation")
+@writes("policy", IMITATION)
 def gated(
     gate: Annotated[
         float, Setting("share of right attempts up to which a task is imitated", low=-1, high=1)
@@ -53,7 +53,7 @@ def _rows(*rewards: float, gate: float = 0.0) -> list[list[float]]:
     """Advantages and imitation weights where attempts with these rewards stand beside a demonstration of 2 tokens."""
     group = example_attempts(*((r, (2,)) for r in rewards), demonstrations=[example_demonstration((3, 4))])
     signals = given_stage(RECIPE, "credit", gate=gate)([group], GivenContext())
-    return [beyond_prompt(signals, name) for name in ("advantage", "imitation")]
+    return [beyond_prompt(signals, name) for name in ("advantage", IMITATION)]
 
 
 RECIPE = Recipe(
@@ -86,7 +86,7 @@ RECIPE = Recipe(
             ratio=(3.0, 0.5, 2.0, 1.0),
             advantage=(1.0, -1.0, 0.0, 0.0),
             lengths=(2, 2),
-            weights={"policy": (1, 1, 0, 0), "imitation": (0, 0, 1, 1)},
+            weights={"policy": (1, 1, 0, 0), IMITATION: (0, 0, 1, 1)},
             entropy=(0.2, 0.4, 1.0, 3.0),
             loss=-(3 - 0.5) / 2 + 0.5 * (2 - math.log(2)) / 2 - 0.1 * (0.3 + 2.0),
             gradient=(-3 / 2, 0.5 / 2, -0.25, -0.25),

@@ -175,15 +175,15 @@ RECIPE = Recipe(
             [0, 1 / 3, 0, 1 / 3, 1 / 3, -2 / 3],
         ),
         ByHand("given tokens are the policy's own", lambda: _rows()[1], [-4, -5, -6, -1]),
-        # Surrogate: -1.3 - 0.9 in episode 1, 0.8 + 3 + 1.1 in episode 2 (ratio 4 bounded at 3), over 10 x 2. Entropy:
+        # Surrogate: -1.3 - 0.9 in episode 1, 2 x 0.8 + 3 + 1.1 in episode 2 (ratio 4 bounded at 3), over 10 x 2. Entropy:
         # a tenth of the mean, 1.
         OffPolicy(
             "praise beyond the clip and within it; blame below it, beyond the dual bound, and within",
             ratio=(1.5, 0.9, 0.5, 4.0, 1.1),
-            advantage=(1.0, 1.0, -1.0, -1.0, -1.0),
+            advantage=(1.0, 1.0, -2.0, -1.0, -1.0),
             lengths=(2, 3),
             entropy=(0.5, 1.0, 1.0, 1.0, 1.5),
-            loss=(-2.2 + 4.9) / 20 - 0.1,
+            loss=(-2.2 + 5.7) / 20 - 0.1,
             gradient=(0, -0.9 / 20, 0, 0, 1.1 / 20),
             settings={
                 "objective.length_divisor": 10.0,

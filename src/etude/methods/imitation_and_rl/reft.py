@@ -6,13 +6,14 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
+from etude.credit.imitate import IMITATION
 from etude.credit.kl_penalty import ActorCriticFromWarmup
 from etude.objective.hybrid import actor_critic_and_imitation
 from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
-from etude.rollout.demonstrations import demonstration_then_attempts
-from etude.rollout.group_rollout import verdict
+from etude.rollout.demonstrations import WarmupShare
+from etude.rollout.group_rollout import GroupRollout, verdict
 from etude.settings import Setting, stage
-from etude.stages import Reward
+from etude.stages import GroupRolloutStage, Reward
 from etude.testing.examples import example_episode
 from etude.testing.given import (
     GivenContext,
@@ -26,6 +27,17 @@ from etude.train.step import Update
 from etude.types import Episode
 
 VERDICT = "verdict"  # score: the verdict's reward, without the partial one
+
+
+def demonstration_then_attempts(warmup_share: WarmupShare = 0.2) -> GroupRolloutStage:
+    """The demonstration alone during the warm-up, attempts alone from then on."""
+
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        if rollouts.progress < warmup_share:
+            return [rollouts.demonstrate()]
+        return await rollouts.plays(range(rollouts.samples))
+
+    return group_rollout
 
 
 def partial_verdict(
@@ -48,7 +60,7 @@ def _rows() -> list[list[float]]:
     credit = given_stage(RECIPE, "credit", kl_weight=0.5, lam=1.0, whiten=False)
     groups = [example_attempts((1.0, (2, 3))), example_attempts(demonstrations=[example_demonstration((4,))])]
     signals = credit(groups, context)
-    return [beyond_prompt(signals, name) for name in ("advantage", "returns", "imitation")]
+    return [beyond_prompt(signals, name) for name in ("advantage", "returns", IMITATION)]
 
 
 RECIPE: Recipe = Recipe(
@@ -90,17 +102,17 @@ RECIPE: Recipe = Recipe(
             _rows,
             [[0.15, 0.55, 0], [0.25, 0.75, 0], [0, 0, 1]],
         ),
-        # Surrogate: episode 1 (-1.3 - 0.9 + 0.8) / 3, episode 2 1.1. Halved squared errors of V, the larger of plain
+        # Surrogate: episode 1 (-1.3 - 0.9 + 2 x 0.8) / 3, episode 2 1.1. Halved squared errors of V, the larger of plain
         # and clipped: 0.3^2 (0 plain), 0.5^2, 0.3^2; 1. Imitation: 1 - ln 2.
         OffPolicy(
             "praise beyond the clip and within it, blame beyond it and within it; a demonstration",
             ratio=(1.5, 0.9, 0.5, 1.1, 2.0),
-            advantage=(1.0, 1.0, -1.0, -1.0, 0.0),
+            advantage=(1.0, 1.0, -2.0, -1.0, 0.0),
             lengths=(3, 1, 1),
-            weights={"policy": (1, 1, 1, 1, 0), "imitation": (0, 0, 0, 0, 1)},
+            weights={"policy": (1, 1, 1, 1, 0), IMITATION: (0, 0, 0, 0, 1)},
             extras={"returns": (1.0, 1.0, 0.0, 1.0, 0.0), "values": (0.5, 0.5, 0.2, 0.1, 0.0)},
             heads={"value": (1.0, 0.5, 0.3, 0.0, 9.0)},
-            loss=(-1.4 / 3 + 1.1) / 2
+            loss=(-0.6 / 3 + 1.1) / 2
             + 5 * ((0.3**2 + 0.5**2 + 0.3**2) / 2 / 3 + 1 / 2) / 2
             + 1
             - math.log(2),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from etude.channels import writes
 from etude.credit.group import centred, each
-from etude.credit.imitate import shown
+from etude.credit.imitate import IMITATION, shown
 from etude.objective.hybrid import practise_and_imitate
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
@@ -76,7 +76,7 @@ def demonstration_if_unsolved() -> GroupRolloutStage:
     return group_rollout
 
 
-@writes("policy", "imitation")
+@writes("policy", IMITATION)
 def centred_or_imitated() -> Credit:
     """r_i - mean r for attempts; imitation of demonstrations."""
 
@@ -98,7 +98,7 @@ def _rows() -> list[list[float]]:
     tried = example_attempts((1.0, (2,)), (0.0, (3,)))
     due = example_attempts(demonstrations=[example_demonstration((4, 5))])
     signals = given_stage(RECIPE, "credit")([tried, due], GivenContext())
-    return [beyond_prompt(signals, name) for name in ("advantage", "imitation")]
+    return [beyond_prompt(signals, name) for name in ("advantage", IMITATION)]
 
 
 RECIPE = Recipe(
@@ -136,7 +136,7 @@ RECIPE = Recipe(
             ratio=(1.5, 0.25, 2.0),
             advantage=(1.0, -1.0, 0.0),
             lengths=(1, 1, 1),
-            weights={"policy": (1, 1, 0), "imitation": (0, 0, 1)},
+            weights={"policy": (1, 1, 0), IMITATION: (0, 0, 1)},
             entropy=(0.6, 0.4, 2.0),
             loss=(-1.5 + 0.25) / 20 + 1 - math.log(2) - 0.1 * (0.5 + 2.0),
             gradient=(-1.5 / 20, 0.25 / 20, -1.0),

@@ -15,7 +15,7 @@ import numpy as np
 from etude import seeds
 from etude.channels import writes
 from etude.credit.group import constant, standardised
-from etude.credit.imitate import imitate, tagged
+from etude.credit.imitate import IMITATION, imitate, tagged
 from etude.curriculum.base import SourceMixture
 from etude.objective.entropy import exact_entropy
 from etude.objective.hybrid import ImitationWeight, imitation
@@ -57,7 +57,7 @@ class EntropyScored(SourceMixture):
         signals = [imitate(e, tagged(e, DEMONSTRATED)) for e in texts]
         model = context.auxiliary["reference"]
         rows = context.rows(signals, exact_entropy, {"entropy"}, policy=model)
-        found = [row[s.weights["imitation"] != 0] for row, s in zip(rows, signals, strict=True)]
+        found = [row[s.weights[IMITATION] != 0] for row, s in zip(rows, signals, strict=True)]
         return [
             Request(task=replace(t, meta={**t.meta, ENTROPY: e})) for t, e in zip(tasks, found, strict=True)
         ]
@@ -162,7 +162,7 @@ def guess_within_budget(
     return reward
 
 
-@writes("policy", "imitation")
+@writes("policy", IMITATION)
 def by_spot(epsilon: Annotated[float, Setting("added to the standard deviation", low=0)] = 1e-4) -> Credit:
     """(r - mean) / (std + epsilon) among the attempts at one token; imitation of the text's other tokens."""
 
@@ -201,7 +201,7 @@ def _rows() -> list[list[float]]:
     text = replace(example_demonstration((7, 8, 9)), notes={SPOTS: (0, 2)})
     group = Group(text.task, tuple(noted), demonstrations=(text,))
     signals = given_stage(RECIPE, "credit", epsilon=1.0)([group], GivenContext())
-    return [beyond_prompt(signals, name) for name in ("advantage", "imitation")]
+    return [beyond_prompt(signals, name) for name in ("advantage", IMITATION)]
 
 
 RECIPE = Recipe(
@@ -249,7 +249,7 @@ RECIPE = Recipe(
             "praise grown likelier, blame grown rarer, half their KL, a token read",
             ratio=(2.0, 0.5, 1.0),
             advantage=(1.0, -1.0, 0.0),
-            weights={"policy": (1, 1, 0), "imitation": (0, 0, 1)},
+            weights={"policy": (1, 1, 0), IMITATION: (0, 0, 1)},
             extras={"reference": (-1.0, -1.0, -1.0)},
             loss=-math.log(2) + 0.5 * 0.25 + 0.1,
             gradient=(-0.5 + 0.5 * (1 - 0.5) / 2, 0.5 + 0.5 * (1 - 2) / 2, -0.1),

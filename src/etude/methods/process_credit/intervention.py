@@ -14,7 +14,7 @@ import numpy as np
 
 from etude.channels import writes
 from etude.credit.group import each, standardised
-from etude.credit.imitate import imitate, tagged
+from etude.credit.imitate import IMITATION, imitate, tagged
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.hybrid import ImitationWeight, imitation
 from etude.objective.policy import High, Low, MeanOver, clipped
@@ -87,7 +87,7 @@ def corrected_tokens(episode: Episode, with_prefix: bool) -> Array:
     return mine if with_prefix else tagged(episode, INTERVENTION) | tagged(episode, PROBE)
 
 
-@writes("policy", "imitation")
+@writes("policy", IMITATION)
 def practise_and_correct(
     imitate_prefix: Annotated[bool, Setting("imitate the steps before the intervention as well")] = True,
     begin_at: Annotated[
@@ -125,7 +125,7 @@ def _rows(progress: float, **settings: float | bool) -> list[list[float]]:
     corrected = Episode(group.task, (prompt, *steps, correction), player=DEMONSTRATED)
     credit = given_stage(RECIPE, "credit", begin_at=0.5, **settings)
     signals = credit([replace(group, demonstrations=(corrected,))], GivenContext(progress=progress))
-    return [beyond_prompt(signals, name) for name in ("advantage", "imitation")]
+    return [beyond_prompt(signals, name) for name in ("advantage", IMITATION)]
 
 
 UP = 0.5 / 0.5001  # (r - mean) / (std + 1e-4) of rewards 1 and 0
@@ -170,14 +170,14 @@ RECIPE = Recipe(
             lambda: _rows(0.4, imitate_prefix=False),
             [[0, 0, 0], [0, 0, 1]],
         ),
-        # Clipped: ((-1.3 - 0.9) / 2 + (0.8 + 1.1) / 2) / 2. Imitation, halved: (1 - ln 2 + 1) / 2.
+        # Clipped: ((-1.3 - 0.9) / 2 + (2 x 0.8 + 1.1) / 2) / 2. Imitation, halved: (1 - ln 2 + 1) / 2.
         OffPolicy(
             "GRPO's clip on attempts, half the cross-entropy on a correction",
             ratio=(1.5, 0.9, 0.5, 1.1, 2.0, 1.0),
-            advantage=(1.0, 1.0, -1.0, -1.0, 0.0, 0.0),
+            advantage=(1.0, 1.0, -2.0, -1.0, 0.0, 0.0),
             lengths=(2, 2, 2),
-            weights={"policy": (1, 1, 1, 1, 0, 0), "imitation": (0, 0, 0, 0, 1, 1)},
-            loss=(-2.2 + 1.9) / 4 + 0.5 * (2 - math.log(2)) / 2,
+            weights={"policy": (1, 1, 1, 1, 0, 0), IMITATION: (0, 0, 0, 0, 1, 1)},
+            loss=(-2.2 + 2.7) / 4 + 0.5 * (2 - math.log(2)) / 2,
             gradient=(0, -0.9 / 4, 0, 1.1 / 4, -0.25, -0.25),
             settings={"objective.imitation_weight": 0.5, "objective.clip_high": 0.3},
         ),

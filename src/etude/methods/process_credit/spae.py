@@ -199,9 +199,9 @@ RECIPE = Recipe(
         OffPolicy(
             "DAPO's bounds 0.8 and 1.28, a token mean",
             ratio=(1.5, 1.25, 0.5, 0.9),
-            advantage=(1.0, 1.0, -1.0, -1.0),
+            advantage=(1.0, 1.0, -2.0, -1.0),
             lengths=(3, 1),
-            loss=(-1.28 - 1.25 + 0.8 + 0.9) / 4,
+            loss=(-1.28 - 1.25 + 2 * 0.8 + 0.9) / 4,
             gradient=(0, -1.25 / 4, 0, 0.9 / 4),
         ),
         Reduction(
