@@ -19,7 +19,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps, example_attempts
+from etude.testing.curricula import after_steps, attempts_at
 from etude.types import Array, Group, Signal
 
 PRIOR_B = 3.0  # standard deviation of the prior of difficulties, logits; of abilities it is 1
@@ -146,7 +146,7 @@ ITEMS = [("a", 0.0), ("a", 1.0)]
 
 def _after(*answers: tuple[Sequence[float], Sequence[float]], **settings: Any) -> Ability:
     """The curriculum over two items after steps with these rewards for each; difficulties from the first `crowd`."""
-    steps = [[example_attempts(i, found) for i, found in zip(ITEMS, both, strict=True)] for both in answers]
+    steps = [[attempts_at(i, found) for i, found in zip(ITEMS, both, strict=True)] for both in answers]
     curriculum: Ability = after_steps(
         RECIPE, ITEMS, *steps, settings={"crowd": 1, "every": 1, "min_arms": 1, **settings}
     )
