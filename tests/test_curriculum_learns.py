@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import toys
+from etude.credit.group import constant
 from etude.curriculum.arms import Arms
 from etude.methods import build, find
 from etude.methods.sampling_and_curricula.pudf import fit_ability, fit_rasch
@@ -59,6 +60,15 @@ def test_sec_reads_grpo_s_own_credit_alike() -> None:
     by_credit.observe(groups, [s for s in signals if s.advantage.any()], ExampleContext())
     assert by_reward.q.any()
     np.testing.assert_allclose(by_reward.q, by_credit.q, atol=1e-3)
+
+
+def test_sec_is_paid_by_the_credit_of_a_run() -> None:
+    """One group was trained on, with |A| = 2 and 1; the other was not and counts as 0."""
+    found = curriculum("sec", advantage="credit")
+    trained, left = (attempts_at(("a", 1), rewards, i) for i, rewards in enumerate(([1, 0], [1, 1])))
+    signals = [constant(e, a) for e, a in zip(trained.episodes, (2.0, -1.0), strict=True)]
+    found.observe([trained, left], signals, ExampleContext())
+    np.testing.assert_allclose(found.q, [0, 0.5 * 3 / 4, 0, 0, 0, 0])
 
 
 def test_sec_moves_from_easy_to_hard_as_a_learner_gets_better() -> None:
@@ -132,6 +142,10 @@ def test_pudf_keeps_the_easiest_open() -> None:
     found = curriculum("pudf", min_arms=2)
     found.difficulty, found.cap = np.array([1.0, 2.0, 3.0, 0.5, 4.0, 5.0]), -9.0
     np.testing.assert_allclose(found.probabilities(ExampleContext()), [0.5, 0, 0, 0.5, 0, 0])
+    found.cap = 2.0
+    np.testing.assert_allclose(
+        found.probabilities(ExampleContext()), [1 / 3, 1 / 3, 0, 1 / 3, 0, 0], err_msg="b = cap is open"
+    )
 
 
 # ---- Skill-It ---------------------------------------------------------------------------------------------------
