@@ -14,7 +14,7 @@ from etude.methods import find
 from etude.tasks import TaskSet, load
 from etude.testing.curricula import (
     ExampleContext,
-    example_attempts,
+    attempts_at,
     example_curriculum,
     example_task,
     example_tasks,
@@ -178,15 +178,15 @@ def test_levels_open_with_progress() -> None:
 def test_the_target_follows_the_reward_and_stays_in_range() -> None:
     found = curriculum("target_difficulty")
     assert {r.difficulty for r in found.next(20, ExampleContext())} == {0}
-    found.observe([example_attempts(("a", 0), [1, 1])], [], ExampleContext())
+    found.observe([attempts_at(("a", 0), [1, 1])], [], ExampleContext())
     assert found.target == pytest.approx(np.tanh(1.0)), "half of the range 2, times tanh(2 x 0.5)"
     assert asked(found.next(20, ExampleContext())).keys() == {("a", 1.0), ("b", 1.0)}
     for _ in range(9):
-        found.observe([example_attempts(("a", 2), [1, 1])], [], ExampleContext())
+        found.observe([attempts_at(("a", 2), [1, 1])], [], ExampleContext())
     assert found.target == 2
-    found.observe([example_attempts(("a", 2), [])], [], ExampleContext())
+    found.observe([attempts_at(("a", 2), [])], [], ExampleContext())
     assert found.target == 2, "no attempts say nothing"
-    found.observe([example_attempts(("a", 2), [0, 0])], [], ExampleContext())
+    found.observe([attempts_at(("a", 2), [0, 0])], [], ExampleContext())
     assert found.target < 2
 
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 import toys
+from etude.credit.group import constant
 from etude.curriculum.arms import Arms
 from etude.methods import build, find
 from etude.methods.sampling_and_curricula.pudf import fit_ability, fit_rasch
 from etude.methods.sampling_and_curricula.skill_it import skill_graph, solution_losses
 from etude.tasks import TaskSet
-from etude.testing.curricula import ExampleContext, example_attempts, example_curriculum, example_tasks
+from etude.testing.curricula import ExampleContext, attempts_at, example_curriculum, example_tasks
 
 GRID = (("a", 0.0), ("a", 1.0), ("a", 2.0), ("b", 0.0), ("b", 1.0), ("b", 2.0))
 
@@ -25,9 +26,9 @@ def test_sec_learns_by_arm() -> None:
     found = curriculum("sec")
     found.observe(
         [
-            example_attempts(("a", 1), [1, 0]),
-            example_attempts(("a", 1), [1, 1], 1),
-            example_attempts(("b", 2), [1, 0, 0, 0]),
+            attempts_at(("a", 1), [1, 0]),
+            attempts_at(("a", 1), [1, 1], 1),
+            attempts_at(("b", 2), [1, 0, 0, 0]),
         ],
         [],
         ExampleContext(),
@@ -40,7 +41,7 @@ def test_sec_learns_by_arm() -> None:
 
 def test_sec_at_infinite_temperature_is_uniform() -> None:
     found = curriculum("sec", sec_tau="inf")
-    found.observe([example_attempts(("a", 1), [1, 0])], [], ExampleContext())
+    found.observe([attempts_at(("a", 1), [1, 0])], [], ExampleContext())
     np.testing.assert_allclose(found.probabilities(ExampleContext()), 1 / 6)
 
 
@@ -61,6 +62,15 @@ def test_sec_reads_grpo_s_own_credit_alike() -> None:
     np.testing.assert_allclose(by_reward.q, by_credit.q, atol=1e-3)
 
 
+def test_sec_is_paid_by_the_credit_of_a_run() -> None:
+    """One group was trained on, with |A| = 2 and 1; the other was not and counts as 0."""
+    found = curriculum("sec", advantage="credit")
+    trained, left = (attempts_at(("a", 1), rewards, i) for i, rewards in enumerate(([1, 0], [1, 1])))
+    signals = [constant(e, a) for e, a in zip(trained.episodes, (2.0, -1.0), strict=True)]
+    found.observe([trained, left], signals, ExampleContext())
+    np.testing.assert_allclose(found.q, [0, 0.5 * 3 / 4, 0, 0, 0, 0])
+
+
 def test_sec_moves_from_easy_to_hard_as_a_learner_gets_better() -> None:
     """A learner whose chance at level l is sigmoid(skill - 2 l), and whose skill grows with what a group teaches."""
     rng = np.random.default_rng(0)
@@ -72,7 +82,7 @@ def test_sec_moves_from_easy_to_hard_as_a_learner_gets_better() -> None:
         levels.append(float(found.p @ np.arange(5)))
         chances = [1 / (1 + np.exp(-(skill - 2 * r.difficulty))) for r in requests]
         groups = [
-            example_attempts(("a", r.difficulty), (rng.random(8) < p).astype(float), i)
+            attempts_at(("a", r.difficulty), (rng.random(8) < p).astype(float), i)
             for i, (r, p) in enumerate(zip(requests, chances, strict=True))
         ]
         found.observe(groups, [], ExampleContext())
@@ -107,9 +117,7 @@ def test_pudf_opens_what_the_policy_is_able_to_do() -> None:
     rates = [7, 4, 1, 6, 2, 0]
 
     def answers(right):
-        return [
-            example_attempts(arm, [1.0] * r + [0.0] * (8 - r)) for arm, r in zip(GRID, right, strict=True)
-        ]
+        return [attempts_at(arm, [1.0] * r + [0.0] * (8 - r)) for arm, r in zip(GRID, right, strict=True)]
 
     found.observe(answers(rates), [], ExampleContext())
     assert found.difficulty is None
@@ -134,6 +142,10 @@ def test_pudf_keeps_the_easiest_open() -> None:
     found = curriculum("pudf", min_arms=2)
     found.difficulty, found.cap = np.array([1.0, 2.0, 3.0, 0.5, 4.0, 5.0]), -9.0
     np.testing.assert_allclose(found.probabilities(ExampleContext()), [0.5, 0, 0, 0.5, 0, 0])
+    found.cap = 2.0
+    np.testing.assert_allclose(
+        found.probabilities(ExampleContext()), [1 / 3, 1 / 3, 0, 1 / 3, 0, 0], err_msg="b = cap is open"
+    )
 
 
 # ---- Skill-It ---------------------------------------------------------------------------------------------------
@@ -154,7 +166,7 @@ def test_skill_it_adds_the_last_losses_up() -> None:
     found = curriculum("skill_it", [("a", 0.0), ("b", 0.0)], every=1, loss_window=2, eta=1.0, graph="own")
     np.testing.assert_allclose(found.probabilities(ExampleContext()), 0.5)
     for rewards in ([1, 1], [1, 0], [1, 0]):
-        found.observe([example_attempts(("a", 0), rewards)], [], ExampleContext())
+        found.observe([attempts_at(("a", 0), rewards)], [], ExampleContext())
     np.testing.assert_allclose(
         found.recent, [1.0, 2.0], err_msg="a: 0.5 + 0.5; b was never drawn and keeps its 1"
     )

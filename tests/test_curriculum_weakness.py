@@ -14,13 +14,13 @@ from etude.recipe import Recipe
 from etude.tasks import load
 from etude.tasks.check import Number
 from etude.tasks.posed import worked_out
-from etude.testing.curricula import ExampleContext, example_attempts
+from etude.testing.curricula import ExampleContext, attempts_at
 from etude.types import Message, Request
 from scripted import decode, prompt, same_run, scripted_group, stopped_and_resumed
 
 
 def attempts(level: tuple[str, float], right: int, of: int = 10):
-    return example_attempts(level, [1.0] * right + [0.0] * (of - right))
+    return attempts_at(level, [1.0] * right + [0.0] * (of - right))
 
 
 def later(progress: float) -> ExampleContext:

@@ -2,12 +2,14 @@
 
 import re
 import runpy
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import etude
 import worlds_of_letters as letters
-from etude import methods
+from etude.methods import find
 from etude.models.tiny import tiny_directory
 from etude.train.loop import train
 from etude.train.setup import start
@@ -24,6 +26,7 @@ def test_it_runs(name: str, said: str, tmp_path: Path, monkeypatch, capsys) -> N
     assert len(program.read_text().splitlines()) < 40
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [program.name, str(tiny_directory(tmp_path / "m")), "1"])
+    monkeypatch.setattr(etude, "train", partial(etude.train, force=True))  # a model that knows nothing yet
     runpy.run_path(str(program), run_name="__main__")
     assert said in capsys.readouterr().out
 
@@ -32,13 +35,13 @@ def test_every_program_is_run_here() -> None:
     assert {p.stem for p in EXAMPLES.glob("*.py")} == {"second_attempt", "curriculum"}
 
 
-def test_the_curriculum_of_the_page_trains(tmp_path: Path, monkeypatch) -> None:
+def test_the_curriculum_of_the_page_trains(tmp_path: Path) -> None:
+    """Saved as a file of one's own, it is found by its path and trained together with a method of the catalogue."""
     (block,) = (b for b in re.findall(r"(?:^    .*\n|^\n)+", PAGE.read_text(), re.M) if "class Halfway" in b)
-    found: dict = {}
-    exec(compile("\n".join(line[4:] for line in block.splitlines()), "page", "exec"), found)
-    known = methods.catalogue()
-    monkeypatch.setattr(methods, "catalogue", lambda: {**known, "halfway": found["RECIPE"]})
-    run = start(letters.plan(tmp_path, "rloo+halfway", 2), tmp_path / "run", letters.words())
+    file = tmp_path / "halfway.py"
+    file.write_text("\n".join(line[4:] for line in block.splitlines()))
+    assert find(str(file)).resolved()["objective"] == find("grpo").resolved()["objective"]
+    run = start(letters.plan(tmp_path, f"rloo+{file}", 2), tmp_path / "run", letters.words())
     train(run)
     rates = run.curriculum.state_dict()["rate"]
     assert any(rate != 0.5 for rate in rates)

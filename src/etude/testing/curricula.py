@@ -62,7 +62,7 @@ def example_tasks(*arms: Arm, each: int = 4) -> TaskSet:
     return TaskSet.of([example_task(arm, i) for arm in arms for i in range(each)], held=())
 
 
-def example_attempts(arm: Arm, rewards: Sequence[float], number: int = 0) -> Group:
+def attempts_at(arm: Arm, rewards: Sequence[float], number: int = 0) -> Group:
     """Attempts with these rewards at task `number` of an arm; right where the reward is above 0."""
     task = example_task(arm, number)
     made = example_group(rewards)

@@ -22,7 +22,7 @@ from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import rewards_of
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Reward
-from etude.testing.curricula import ExampleContext, built, example_attempts, example_curriculum
+from etude.testing.curricula import ExampleContext, attempts_at, built, example_curriculum
 from etude.types import Array, Episode, Group, Message, Request, Signal, Task
 
 START = "start"  # task meta: the `Start` that a task goes on from
@@ -204,7 +204,7 @@ def _mean(rows: Array) -> Array:
 
 def _rewarded(new: float, old: float | None) -> list[float]:
     """(reward, quality) of an answer, to a task that goes on from one of quality `old`."""
-    (episode,) = example_attempts(("a", 0), [new]).episodes
+    (episode,) = attempts_at(("a", 0), [new]).episodes
     meta = {} if old is None else {QUALITY: old}
     scores = built(EXIT, "reward")(replace(episode, task=replace(episode.task, meta=meta)))
     return [scores["reward"], scores[QUALITY]]
@@ -213,7 +213,7 @@ def _rewarded(new: float, old: float | None) -> list[float]:
 def _buffer(*groups: Sequence[float], **settings: Any) -> Starts:
     """The buffer after one step with these qualities of each group."""
     starts: Starts = example_curriculum(EXIT, (), settings)
-    made = [example_attempts(("a", 0), qualities, i) for i, qualities in enumerate(groups)]
+    made = [attempts_at(("a", 0), qualities, i) for i, qualities in enumerate(groups)]
     starts.observe(made, [], ExampleContext())
     return starts
 
@@ -231,7 +231,7 @@ class _Embedded(ExampleContext):
 
 def _scaled(*rewards: float) -> list[float]:
     """The advantages of exit_diverse over those of GRPO, of answers 1, -3 and 2 along a line."""
-    group = example_attempts(("a", 0), rewards)
+    group = attempts_at(("a", 0), rewards)
     plain, mine = (built(r, "credit")([group], _Embedded()) for r in (GRPO, DIVERSE))
     return [float(a.advantage[0] / b.advantage[0]) for a, b in zip(mine, plain, strict=True)]
 

@@ -343,9 +343,9 @@ UCB1: Recipe = Recipe(
     examples=(
         ByHand("not measured yet: in turn", lambda: _after(UCB1).plays, [2, 2]),
         ByHand(
-            "R = 1/3 and -1/3: of eight further tasks x has five, y at t = 9 (1.149 > 1.126), x two",
-            lambda: _after(UCB1, *[{0: 1 / 3, 1: -1 / 3}] * 2).plays,
-            [9, 3],
+            "R = 0.4 and -0.4: of twelve further tasks one is y's",
+            lambda: _after(UCB1, *[{0: 0.4, 1: -0.4}] * 3).plays,
+            [13, 3],
         ),
         ByHand(
             "the first cosines stand; of the next, beta = 0.1",

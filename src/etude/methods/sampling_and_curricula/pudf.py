@@ -7,6 +7,7 @@ to do. A Psychology-based Unified Dynamic Framework for Curriculum Learning, arX
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps, example_attempts
+from etude.testing.curricula import after_steps, attempts_at
 from etude.types import Array, Group, Signal
 
 PRIOR_B = 3.0  # standard deviation of the prior of difficulties, logits; of abilities it is 1
@@ -146,32 +147,31 @@ ITEMS = [("a", 0.0), ("a", 1.0)]
 
 def _after(*answers: tuple[Sequence[float], Sequence[float]], **settings: Any) -> Ability:
     """The curriculum over two items after steps with these rewards for each; difficulties from the first `crowd`."""
-    steps = [[example_attempts(i, found) for i, found in zip(ITEMS, both, strict=True)] for both in answers]
+    steps = [[attempts_at(i, found) for i, found in zip(ITEMS, both, strict=True)] for both in answers]
     curriculum: Ability = after_steps(
         RECIPE, ITEMS, *steps, settings={"crowd": 1, "every": 1, "min_arms": 1, **settings}
     )
     return curriculum
 
 
-MIRRORED = (
-    [1.0, 1.0, 1.0, 0.0],
-    [1.0, 0.0, 0.0, 0.0],
-)  # 3 and 1 right of 4: theta = 0 and b = -x, x by symmetry
+MIRRORED = ([1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0])  # theta = 0 and b = -x, x by symmetry
+UNEVEN = ([1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0])
 
 
-def _stationary() -> list[float]:
-    """theta, b_0 + b_1, and d(-log posterior) / d b_1 = 4 sigmoid(theta - b_1) (its sign turned) - 1 - b_1 / 9."""
-    found = _after(MIRRORED)
+def _posterior(*later: Sequence[float]) -> list[float]:
+    """Derivatives of the log posterior, 0 at its maximum, after UNEVEN, or later answers to the two items (none: []):
+    of theta, and of the difficulties where theta is that of the answers that they were fitted to."""
+    found = _after(UNEVEN, *([later] if later else []))
     assert found.difficulty is not None
-    low, high = found.difficulty
-    return [found.theta, low + high, 4 / (1 + np.exp(high)) - 1 - high / 9]
+    counts = [(sum(answers), len(answers)) for answers in (later or UNEVEN)]
+    x = found.theta - found.difficulty
+    pulls = [n / (1 + math.exp(-x[k])) - right for k, (right, n) in enumerate(counts)]
+    of_b = [] if later else [pull - b / 9 for pull, b in zip(pulls, found.difficulty, strict=True)]
+    return [found.theta + sum(pulls), *of_b]
 
 
-def _ability(right: Sequence[float]) -> float:
-    """theta + 4 sigmoid(theta - b) - #right, 0 at the maximum, after both items, b = -x and x, were answered so."""
-    found = _after(MIRRORED, (right, right))
-    assert found.difficulty is not None
-    return float(found.theta + (4 / (1 + np.exp(found.difficulty - found.theta))).sum() - 2 * sum(right))
+def _fitted(*answers: tuple[Sequence[float], Sequence[float]], **settings: Any) -> bool:
+    return _after(*answers, **settings).difficulty is not None
 
 
 def _caps(creep: float) -> list[float]:
@@ -209,15 +209,25 @@ RECIPE = Recipe(
     stages={"curriculum": stage(Ability)},
     claim="On sums of rising length a target accuracy is reached with fewer examples than in random order.",
     examples=(
-        ByHand("mirrored items: ability 0, difficulties opposite, stationary", _stationary, [0, 0, 0]),
-        ByHand("7 and 1 of 8 right, then: stationary", lambda: [_ability([1, 1, 1, 0])], [0]),
+        ByHand("3 and 2 of 4 right: ability and difficulties", _posterior, [0, 0, 0]),
+        ByHand("later 1 and 2 of 4", lambda: _posterior([1, 0, 0, 0], [1, 1, 0, 0]), [0]),
+        ByHand("later the first item alone", lambda: _posterior([1, 1, 1, 0], []), [0]),
         ByHand(
             "no progress: the cap creeps; progress: it is theta", lambda: _caps(0.25), [0.25, 0.5, 0, 0.25]
         ),
         ByHand("the cap 0 leaves the easier item", lambda: _open(1), [1, 0]),
         ByHand("a cap above the harder item's b < 1 opens both", lambda: _open(2, creep=1.0), [0.5, 0.5]),
         ByHand("two arms are always open", lambda: _open(1, min_arms=2), [0.5, 0.5]),
-        ByHand("a crowd of two: nothing is fitted yet", lambda: _open(1, crowd=2), [0.5, 0.5]),
-        ByHand("an update every second step", lambda: [_after(*[MIRRORED] * 3, every=2).cap], [0]),
+        ByHand("until difficulties are known all are open", lambda: _open(1, crowd=2), [0.5, 0.5]),
+        ByHand(
+            "fitted from a crowd of two, from the second step, once both items were answered",
+            lambda: [
+                *(_fitted(*[UNEVEN] * n, crowd=2) for n in (1, 2)),
+                *(_fitted(*[UNEVEN] * n, every=2) for n in (1, 2)),
+                _fitted(([1.0], [])),
+                _fitted(([1.0], []), ([], [1.0])),
+            ],
+            [0, 1, 0, 1, 0, 1],
+        ),
     ),
 )

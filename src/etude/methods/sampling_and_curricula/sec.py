@@ -19,7 +19,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps, example_attempts
+from etude.testing.curricula import after_steps, attempts_at
 from etude.types import Array, Group, Signal
 
 
@@ -104,16 +104,14 @@ HALF, QUARTER = (
 
 def _q(*steps: dict[tuple[str, float], list[float]], **settings: Any) -> list[float]:
     """Q after steps in which arms earned these rewards."""
-    groups = [[example_attempts(arm, rewards) for arm, rewards in step.items()] for step in steps]
+    groups = [[attempts_at(arm, rewards) for arm, rewards in step.items()] for step in steps]
     found: list[float] = after_steps(RECIPE, ARMS, *groups, settings=settings).q.tolist()
     return found
 
 
 def _p(**settings: Any) -> list[float]:
     """The probabilities after one step in which the second arm was half right."""
-    return list(
-        after_steps(RECIPE, ARMS, [example_attempts(ARMS[1], HALF)], settings=settings).report().values()
-    )
+    return list(after_steps(RECIPE, ARMS, [attempts_at(ARMS[1], HALF)], settings=settings).report().values())
 
 
 RECIPE = Recipe(

@@ -22,7 +22,7 @@ from etude.recipe import ByHand, Paper, Recipe
 from etude.rollout.demonstrate import solution
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps, example_attempts
+from etude.testing.curricula import after_steps, attempts_at
 from etude.types import Array, Group, Signal
 
 
@@ -159,7 +159,7 @@ HALF, WRONG, RIGHT = [1.0, 0.0], [0.0, 0.0], [1.0, 1.0]
 
 def _p(*steps: Sequence[Sequence[float]], **settings: Any) -> list[float]:
     """The probabilities of the two skills after steps with these rewards of each, updated every step."""
-    groups = [[example_attempts(arm, r) for arm, r in zip(CHAIN, rewards, strict=False)] for rewards in steps]
+    groups = [[attempts_at(arm, r) for arm, r in zip(CHAIN, rewards, strict=False)] for rewards in steps]
     found = after_steps(RECIPE, CHAIN, *groups, settings={"every": 1, **settings}).report()
     return list(found.values())
 

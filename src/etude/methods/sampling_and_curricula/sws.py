@@ -25,7 +25,7 @@ from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.tasks.posed import by_majority, worked_out
-from etude.testing.curricula import ExampleContext, built, example_attempts
+from etude.testing.curricula import ExampleContext, attempts_at, built
 from etude.types import Array, Episode, Group, Request, Signal, Task
 
 WEAK = "weak"  # purpose of a request: a new problem of a weak level
@@ -221,7 +221,7 @@ def _logged(curves: Mapping[Level, Sequence[float]], **settings: Any) -> Weaknes
     weakness: Weakness = built(SWS, "curriculum", settings)
     for t in range(weakness.parts):
         groups = [
-            example_attempts(level, [1.0] * round(4 * a[t]) + [0.0] * round(4 - 4 * a[t]))
+            attempts_at(level, [1.0] * round(4 * a[t]) + [0.0] * round(4 - 4 * a[t]))
             for level, a in curves.items()
             if a[t] == a[t]
         ]
@@ -248,7 +248,7 @@ KINDS = {  # one of two levels of a is weak, the only one of b, none of c
 
 def _trained(progress: float) -> list[int]:
     """How many of eight attempts are right in the groups that are trained on, among all from 0 to 8."""
-    groups = [example_attempts(("a", 0), [1.0] * k + [0.0] * (8 - k), k) for k in range(9)]
+    groups = [attempts_at(("a", 0), [1.0] * k + [0.0] * (8 - k), k) for k in range(9)]
     kept = built(SWS, "filter")(groups, ExampleContext(progress=progress))
     return [sum(e.correct for e in g.episodes) for g in kept]
 

@@ -17,7 +17,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps, example_attempts
+from etude.testing.curricula import after_steps, attempts_at
 from etude.types import Array, Group, Signal
 
 
@@ -86,7 +86,7 @@ LEVELS = [("a", 1.0), ("a", 2.0), ("a", 3.0), ("a", 5.0), ("b", 1.0), ("b", 4.0)
 
 def _drawn(*rewards: Sequence[float], **settings: float) -> list[float]:
     """The target after steps that earned `rewards`, then the probabilities of `LEVELS` that go with it."""
-    steps = [[example_attempts(("a", 1.0), earned)] if earned else [] for earned in rewards]
+    steps = [[attempts_at(("a", 1.0), earned)] if earned else [] for earned in rewards]
     found = dict(after_steps(RECIPE, LEVELS, *steps, settings=settings).report())
     return [found.pop("target difficulty"), *found.values()]
 
