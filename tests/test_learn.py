@@ -1,4 +1,4 @@
-"""A tiny model learns from its own attempts, with every base recipe."""
+"""A tiny model learns from its own attempts, with recipes of every kind of credit and loss."""
 
 from pathlib import Path
 
@@ -11,6 +11,15 @@ from etude.train.setup import start
 CASES = {
     "reinforce": {"steps": 60},
     "grpo": {"steps": 40},
+    "rloo": {"steps": 30},
+    "dr_grpo": {"steps": 30},
+    "dapo": {"steps": 30, "reward__overlong_penalty": 0.0},  # at two tokens every answer is overlong
+    "gspo": {"steps": 30},
+    "cispo": {"steps": 30},
+    "bnpo": {"steps": 30},
+    "lite_ppo": {"steps": 30},
+    "reinforce_pp": {"steps": 80},
+    "psr": {"steps": 60},
     "ppo": {"steps": 40, "credit__lam": 1.0},
     "rft": {"steps": 60},
     "dpo": {"steps": 60, "credit__pairs": 4, "update__lr": 1e-3},

@@ -16,11 +16,11 @@ from etude.train.loop import train
 from etude.train.setup import resume, start
 
 METHOD = """
-from etude.credit.group import group_mean
+from etude.credit.group import advantage
 from etude.recipe import Recipe
 from etude.settings import stage
 
-RECIPE = Recipe(name="mine", idea="One. Two.", equation="A = r", stages={"credit": stage(group_mean, std=%s)})
+RECIPE = Recipe(name="mine", idea="One. Two.", equation="A = r", stages={"credit": stage(advantage, scale="%s")})
 """
 
 
@@ -28,7 +28,7 @@ RECIPE = Recipe(name="mine", idea="One. Two.", equation="A = r", stages={"credit
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "a+b" / "mine.py"  # a folder with the sign that joins recipes
     path.parent.mkdir()
-    path.write_text(METHOD % True)
+    path.write_text(METHOD % "group std")
     return path
 
 
@@ -52,7 +52,7 @@ def test_file_module_and_entry_point(file: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_several_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "two.py"
-    path.write_text(METHOD % True + "SECOND = Recipe('second', {}); RECIPES = [RECIPE, SECOND]\n")
+    path.write_text(METHOD % "group std" + "SECOND = Recipe('second', {}); RECIPES = [RECIPE, SECOND]\n")
     assert find(f"{path}:second").name == find(f"{path}:SECOND").name == "second"
     with pytest.raises(UserError, match=r"several recipes \(mine, second\); choose one, as in .*two.py:mine"):
         find(str(path))
@@ -69,8 +69,11 @@ def test_several_in_one_file(tmp_path: Path) -> None:
         ("x = 1\n\nif x\n", "cannot be imported: line 3, SyntaxError"),
         ("import sys\nsys.exit(3)\n", "cannot be imported: line 2, SystemExit: 3"),
         ("def f():\n    import json; json.loads('no')\nf()\n", "cannot be imported: line 2, JSONDecodeError"),
-        (METHOD.replace("mine", "grpo") % True, "is called 'grpo', which exists already; rename it"),
-        (METHOD.replace('credit":', 'credits":') % True, "line 6, TypeError: recipe mine: unknown stage"),
+        (METHOD.replace("mine", "grpo") % "group std", "is called 'grpo', which exists already; rename it"),
+        (
+            METHOD.replace('credit":', 'credits":') % "group std",
+            "line 6, TypeError: recipe mine: unknown stage",
+        ),
     ],
 )
 def test_refused_in_one_sentence(text: str, said: str, tmp_path: Path) -> None:
@@ -106,20 +109,20 @@ def test_trains_and_resumes(file: Path, tmp_path: Path, monkeypatch: pytest.Monk
     again, warnings = resume(tmp_path / "run", letters.words())
     again.close()
     assert not warnings
-    file.write_text("# a comment\n" + METHOD % True)
+    file.write_text("# a comment\n" + METHOD % "group std")
     again, warnings = resume(tmp_path / "run", letters.words())
     again.close()
     assert warnings == [f"'{file}' has changed since the run began; the run goes on with it as it is now"]
-    file.write_text(METHOD % False)
-    with pytest.raises(UserError, match=r"credit\.std was True, is False"):
+    file.write_text(METHOD % "off")
+    with pytest.raises(UserError, match=r"credit\.scale was 'group std', is 'off'"):
         resume(tmp_path / "run", letters.words())
 
 
 def test_as_an_arm(file: Path) -> None:
-    arms = parse_arms(["grpo", f"{file}:update.lr=1e-3,credit.std=false", f"b={file}:mine:update.lr=2e-3"])
+    arms = parse_arms(["grpo", f"{file}:update.lr=1e-3,credit.scale=off", f"b={file}:mine:update.lr=2e-3"])
     assert [(a.name, a.recipe) for a in arms] == [
         ("grpo", "grpo"),
         ("mine", str(file)),
         ("b", f"{file}:mine"),
     ]
-    assert arms[1].changes == {"update.lr": "1e-3", "credit.std": "false"}
+    assert arms[1].changes == {"update.lr": "1e-3", "credit.scale": "off"}

@@ -67,10 +67,10 @@ RECIPE = Recipe(
             gradient=(-2.0 / 2, 0.5 / 2),
         ),
         Reduction(
-            "with full blame, on-policy, it is GRPO without std, averaged over tokens",
+            "with full blame, on-policy, it is GRPO without the standard deviation, averaged over tokens",
             "grpo",
             {"credit.blame": 1.0},
-            {"credit.std": False, "objective.mean": "token"},
+            {"credit.scale": "off", "objective.mean": "token"},
         ),
     ),
 )
