@@ -70,7 +70,7 @@ RECIPE = Recipe(
             "with full blame, on-policy, it is GRPO without std, averaged over tokens",
             "grpo",
             {"credit.blame": 1.0},
-            {"credit.std": False, "objective.mean": "token"},
+            {"credit.scale": "off", "objective.mean": "token"},
         ),
     ),
 )
