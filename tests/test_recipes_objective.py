@@ -105,9 +105,12 @@ VARIANTS = {
         {"objective.mask": "ring", "objective.importance": True, "objective.advantage_temperature": 1.0},
     ),
     "rec balanced": ("rec", {"objective.mask": "two-side", "credit.balance": True}),
-    "ditto on loops": ("ditto", {"credit.share": 1.0, "credit.ends": "+=", "credit.length": 12}),
-    "ditto, one-sided": ("ditto", {"credit.share": 1.0, "credit.ends": "+=", "objective.one_sided": True}),
-    "masked thought with holes": ("masked_thought", {"credit.warmup": 0.0, "credit.random": 0.5}),
+    "ditto on loops": ("ditto", {"credit.loop_share": 1.0, "credit.ends": "+=", "credit.loop_length": 12}),
+    "ditto, one-sided": (
+        "ditto",
+        {"credit.loop_share": 1.0, "credit.ends": "+=", "objective.one_sided": True},
+    ),
+    "masked thought with holes": ("masked_thought", {"credit.ramp_share": 0.0, "credit.random_share": 0.5}),
     "guide, pooled": ("guide", {"credit.pooled": True}),
     "t1, whitened": ("t1", {"credit.whiten": True, "credit.anchor_weight": 0.5}),
     "t_ppo in a long window": ("t_ppo", {"group_rollout.window": 1.0, "credit.whiten": False}),
@@ -118,7 +121,7 @@ VARIANTS = {
     ),
     "a_lol with KL": ("a_lol", {"objective.importance_unit": "off", "objective.kl_weight": 0.1}),
     "oreal": ("oreal", {}),
-    "oreal, all answers": ("oreal", {"credit.keep": 0, "credit.weigh": False}),
+    "oreal, all answers": ("oreal", {"credit.max_each": 0, "credit.weigh": False}),
     "bnpo, three scores": ("bnpo", {"credit.names": "reward+reward"}),
 }
 
@@ -472,7 +475,7 @@ def test_guide_leaves_solved_tasks_alone() -> None:
 
 
 def test_ditto_repeats_a_sentence_after_the_one_before_it() -> None:
-    lesson, _ = prepared("ditto", {"credit.share": 1.0, "credit.ends": "+=", "credit.length": 12})
+    lesson, _ = prepared("ditto", {"credit.loop_share": 1.0, "credit.ends": "+=", "credit.loop_length": 12})
     decode = lesson.policy.tokenizer.decode
     for signal in lesson.signals:
         prompt, before, loop = signal.episode.spans
@@ -486,7 +489,7 @@ def test_ditto_repeats_a_sentence_after_the_one_before_it() -> None:
 
 
 def test_ditto_by_the_formula() -> None:
-    lesson, _ = prepared("ditto", {"credit.share": 1.0, "credit.ends": "+=", "credit.length": 12})
+    lesson, _ = prepared("ditto", {"credit.loop_share": 1.0, "credit.ends": "+=", "credit.loop_length": 12})
 
     def formula(out: Outputs, batch):
         terms = []
@@ -499,7 +502,7 @@ def test_ditto_by_the_formula() -> None:
 
 
 def test_ditto_imitates_what_has_too_few_sentences() -> None:
-    lesson, _ = prepared("ditto", {"credit.share": 1.0, "credit.ends": "."})
+    lesson, _ = prepared("ditto", {"credit.loop_share": 1.0, "credit.ends": "."})
     assert close(toys.gradient(lesson), toys.gradient(toys.lesson("sft")))
 
 
@@ -516,7 +519,7 @@ def test_ditto_tosses_one_coin_a_step() -> None:
 
 
 def test_masked_thought_changes_what_is_read_and_nothing_else() -> None:
-    _, stages = build(find("masked_thought"), {"credit.share": 0.5, "credit.warmup": 0.0})
+    _, stages = build(find("masked_thought"), {"credit.masked_share": 0.5, "credit.ramp_share": 0.0})
     where = toys.context(toys.TablePolicy())
     long = [toys.task(i, reference="3+4=7 " * 40) for i in range(2)]
     groups = toys.play(stages, where.policy, long)
@@ -537,7 +540,8 @@ def test_masked_thought_changes_what_is_read_and_nothing_else() -> None:
 
 def test_masked_thought_with_nothing_but_holes_sees_the_question_only() -> None:
     _, stages = build(
-        find("masked_thought"), {"credit.share": 1.0, "credit.warmup": 0.0, "credit.random": 0.0}
+        find("masked_thought"),
+        {"credit.masked_share": 1.0, "credit.ramp_share": 0.0, "credit.random_share": 0.0},
     )
     policy = toys.TablePolicy()
     where = toys.context(policy)
@@ -690,7 +694,12 @@ def test_hypervolume_rewards_pay_what_is_new() -> None:
 
 def test_oreal_with_whole_weights_is_reinforce_with_a_leave_one_out_baseline() -> None:
     """Each side divided by its own tokens, the wrong one at half the weight."""
-    settings = {"credit.keep": 0, "credit.weigh": False, "objective.beta": 0.0, "objective.negative": 0.5}
+    settings = {
+        "credit.max_each": 0,
+        "credit.weigh": False,
+        "objective.kl_weight": 0.0,
+        "objective.negative": 0.5,
+    }
     lesson, groups = prepared("oreal", settings)
     plain = {
         id(s.episode): 2 * float(s.advantage.sum() / s.episode.sampled.sum())

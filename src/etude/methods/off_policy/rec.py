@@ -22,7 +22,7 @@ from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.testing.examples import example_group
-from etude.types import Group, Signal
+from etude.types import Array, Group, Signal
 
 
 def balanced_mean(
@@ -55,6 +55,16 @@ def balanced() -> list[tuple[int, float]]:
     return [(s.episode.index, float(s.advantage[0])) for s in credit([example_group([0, 1, 0, 0])], context)]
 
 
+def replayed(first: int, then: int) -> list[Array]:
+    """What the recipe's filter trains on at step `then`, when 1,0 came at step `first`, 1,1 now, and the older is drawn."""
+    filter = REC.stages["filter"].build("filter")
+    drawn = SimpleNamespace(choice=lambda held, n, replace: range(n))
+    for step, rewards in ((first, [1.0, 0.0]), (then, [1.0, 1.0])):
+        context = SimpleNamespace(step=step, drawn=step, rng=lambda purpose, *parts: drawn)
+        groups = filter([example_group(rewards)], context)
+    return [group.rewards for group in groups]
+
+
 REC = Recipe(
     name="rec",
     n=112,
@@ -77,6 +87,7 @@ REC = Recipe(
     },
     claim="On stale data clipping prevents collapse, and leaving the importance weight out changes little.",
     examples=(
+        ByHand("kept for 20 steps", lambda: [replayed(0, 19), replayed(0, 20)], [[[1, 0]], [[1, 1]]]),
         Credited("1 of 4 right", [[1.0, 0, 0, 0]], [[0.75, -0.25, -0.25, -0.25]]),
         ByHand("balanced: one wrong answer (the last) beside the right one", balanced, [(1, 0.5), (3, -0.5)]),
         OffPolicy(

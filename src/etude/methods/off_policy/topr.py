@@ -8,6 +8,7 @@ answer, at most 1.
 from __future__ import annotations
 
 from math import log
+from types import SimpleNamespace
 from typing import Annotated
 
 import torch
@@ -26,8 +27,10 @@ from etude.objective.terms import (
     per_answer,
     sum_per_episode,
 )
-from etude.recipe import Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
+from etude.testing.examples import example_group
+from etude.types import Array
 
 
 def shifted(
@@ -53,6 +56,16 @@ def tapered(
     return objective(Term("policy", loss, sum_per_episode, proportional=True))
 
 
+def replayed(first: int, then: int) -> list[Array]:
+    """What the recipe's filter trains on at step `then`, when 1,0 came at step `first`, 1,1 now, and the older is drawn."""
+    filter = RECIPE.stages["filter"].build("filter")
+    drawn = SimpleNamespace(choice=lambda held, n, replace: range(n))
+    for step, rewards in ((first, [1.0, 0.0]), (then, [1.0, 1.0])):
+        context = SimpleNamespace(step=step, drawn=step, rng=lambda purpose, *parts: drawn)
+        groups = filter([example_group(rewards)], context)
+    return [group.rewards for group in groups]
+
+
 RECIPE = Recipe(
     name="topr",
     n=103,
@@ -71,6 +84,7 @@ RECIPE = Recipe(
     stages={"filter": stage(Replay), "credit": stage(shifted), "objective": stage(tapered)},
     claim="Over many passes on one fixed batch TOPR keeps improving while plain REINFORCE degenerates.",
     examples=(
+        ByHand("kept for 8 steps", lambda: [replayed(0, 7), replayed(0, 8)], [[[1, 0]], [[1, 1]]]),
         Credited("c = 0: plus and minus one", [[1.0, 0.0]], [[1.0, -1.0]]),
         Credited(
             "c = 0.5: weights 0.5 and 1.5", [[1.0, 0.0]], [[0.5, -1.5]], settings={"credit.reward_shift": 0.5}

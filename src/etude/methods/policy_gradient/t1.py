@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from math import log
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduc
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.stages import Context, Reward
-from etude.testing.examples import example_episode
+from etude.testing.examples import example_episode, example_group
 from etude.types import Array, Episode, Group, Signal
 
 
@@ -102,6 +103,25 @@ def rewarded(tokens: Sequence[int], stop: str = "end") -> float:
     return scored["reward"]
 
 
+def credited() -> list[float]:
+    """Advantages of a right and a wrong answer of one token, log pi_old = -1, from an anchor whose log-probability is its
+    only weight, -1, and which follows a policy at -5 by a quarter."""
+    anchor, policy = (
+        SimpleNamespace(parameters=lambda weight=weight: [("weight", weight)], publish=lambda: None)
+        for weight in (torch.tensor(-1.0), torch.tensor(-5.0))
+    )
+
+    def with_logp(signals: Sequence[Signal], name: str) -> list[Signal]:
+        return [
+            replace(s, extras={name: np.full_like(s.advantage, float(anchor.parameters()[0][1]))})
+            for s in signals
+        ]
+
+    context = SimpleNamespace(auxiliary={"reference": anchor}, policy=policy, with_logp=with_logp)
+    credit = RECIPE.stages["credit"].but(anchor_weight=0.5, momentum=0.75).build("credit")
+    return [float(s.advantage[0]) for s in credit([example_group([1.0, 0.0])], context)]
+
+
 RECIPE = Recipe(
     name="t1",
     n=189,
@@ -130,6 +150,11 @@ RECIPE = Recipe(
             "1 2 1 2 1 is fine, 1 2 1 2 1 2 repeats itself, 1 2 3 was cut off",
             lambda: [rewarded([1, 2, 1, 2, 1]), rewarded([1, 2, 1, 2, 1, 2]), rewarded([1, 2, 3], "length")],
             [1 - 0, 1 - 1, 1 - 1],
+        ),
+        ByHand(
+            "the anchor moves to 0.75 x -1 + 0.25 x -5 = -2, so log pi - log anchor = 1, at weight 1/2",
+            credited,
+            [1 - 0.5 * 1, -1 - 0.5 * 1],
         ),
         OffPolicy(
             "no ratio, no clip; less 0.001 x the mean entropy; every token counts alike",

@@ -158,6 +158,24 @@ def credited(stop: str, window: int, **settings: object) -> list[Array]:
     return [s.advantage, s.weights["policy"], s.weights["value"], s.extras["returns"]]
 
 
+def asked() -> list[list[int]]:
+    """How many open answers each of the next two requests goes on with, twice, after a step in which a task had one open
+    answer and one closed."""
+    pool = RECIPE.stages["curriculum"].build("curriculum")
+    answers = (example_episode(0.0, (1, 2), 0, OPEN), example_episode(1.0, (1, 2), 1))
+    pool.observe([Group(answers[0].task, answers)], [], None)
+    return [[r.samples or 0 for r in pool.next(2, None)] for _ in range(2)]
+
+
+def reported(stop: str) -> float:
+    """The recipe's reward of an answer that is right, or that is open and was not checked."""
+    episode = example_episode(1.0, (1, 2), stop=stop)
+    scored = RECIPE.stages["reward"].build("reward")(
+        replace(episode, verdicts=()) if stop == OPEN else episode
+    )
+    return float(scored["reward"])
+
+
 RECIPE = Recipe(
     name="t_ppo",
     base=PPO,
@@ -183,6 +201,8 @@ RECIPE = Recipe(
     confidence="memory",
     claim="Fewer generated-token steps to a target reward than PPO at equal final accuracy.",
     examples=(
+        ByHand("the open answer goes on, once, beside a new task", asked, [[1, 0], [0, 0]]),
+        ByHand("right; open", lambda: [reported("end"), reported(OPEN)], [1, 0]),
         ByHand(
             "closed, all new: delta = 0.2, 0.5, 0.1, lambda = 0.95; the value's returns at lambda = 1",
             lambda: credited("end", 3),

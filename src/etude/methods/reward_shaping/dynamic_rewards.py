@@ -10,17 +10,21 @@ over tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import tanh
+from dataclasses import replace
+from math import exp, tanh
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
 
+from etude.batch import Batch
 from etude.credit.group import assigned, centred, standardised
 from etude.credit.outcome import Names, scores
 from etude.credit.weigh import gradient
 from etude.objective.policy import clipped
+from etude.objective.terms import Objective
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
@@ -126,6 +130,27 @@ class Front:
         self.front = state["front"]
 
 
+def weights() -> Array:
+    """The weights of two scores after one step on answers scored 1, 0 and 0.5, 0.5, where the gradient of a loss is the
+    advantages themselves and the policy's rate is 1."""
+    group = example_group([1.0, 0.0])
+    group = replace(group, episodes=tuple(e.with_scores({"style": 0.5}) for e in group.episodes))
+    parameter = SimpleNamespace(grad=None)
+
+    def accumulate(objective: Objective, batch: Batch) -> None:
+        parameter.grad = batch.advantage
+
+    learner = SimpleNamespace(
+        forget=lambda: None, accumulate=accumulate, update=SimpleNamespace(rate=lambda step, progress: 1.0)
+    )
+    policy = SimpleNamespace(parameters=lambda: [("theta", parameter)])
+    context = SimpleNamespace(learner=learner, policy=policy, sampling=None, step=0, progress=0.0)
+    credit = DYNAMIC.stages["credit"].but(names="reward+style", weight_rate=0.5).build("credit")
+    credit([group], context)
+    found: Array = np.exp(credit.log_w)
+    return found
+
+
 def rewarded(reward: float, length: int, stop: str = "end") -> list[float]:
     """Reward, accuracy, conciseness and format of an answer of `length` tokens at a limit of 6."""
     scored = DYNAMIC.stages["reward"].build("reward")(example_episode(reward, range(length), stop=stop))
@@ -148,6 +173,7 @@ CLIP = OffPolicy(
     loss=(-1.2 - 1.1 - 0.5 + 1.5 + 0.9 + 0.8) / 6,
     gradient=(0, -1.1 / 6, -0.5 / 6, 1.5 / 6, 0.9 / 6, 0),
 )
+A = 0.5 / 0.5001  # GRPO's advantage of the right one of two answers
 MEASURED = (
     "the rewards are accuracy, conciseness (1 - length / limit) and format (the answer ended by itself)"
 )
@@ -173,6 +199,11 @@ DYNAMIC = Recipe(
             "right in 2 of 6 tokens; wrong, and cut off at 6",
             lambda: [rewarded(1.0, 2), rewarded(0.0, 6, "length")],
             [[8 / 9, 1, 2 / 3, 1], [0, 0, 0, 0]],
+        ),
+        ByHand(
+            "g = (A, -A) and 0, so s = 2 A^2 and 0; w = softmax of s / 2",
+            weights,
+            [1 / (1 + exp(-(A**2))), 1 - 1 / (1 + exp(-(A**2)))],
         ),
         ByHand("no influence", lambda: np.exp(tilted(np.log([0.2, 0.8]), np.zeros(2), 1.0)), [0.2, 0.8]),
         ByHand(
