@@ -191,6 +191,11 @@ RECIPE = Recipe(
     "reflection gains less.",
     examples=(
         ByHand(
+            "scores of wrong, then half right: the last attempt's reward, the first's, the second's",
+            lambda: [_four()[-2].episode.scores[name] for name in ("reward", FIRST, SECOND)],
+            [0.5, 0, 0.5],
+        ),
+        ByHand(
             "first attempts 1, 0, 0, 0",
             lambda: advantages_of(_four(), attempt_tag(1)),
             [0.75 / STD1, -0.25 / STD1, -0.25 / STD1, -0.25 / STD1],

@@ -156,6 +156,11 @@ def _three(recipe: str, **settings: float) -> list[Signal]:
 def _turns(recipe: str) -> tuple[ByHand, ...]:
     return (
         ByHand(
+            "scores of wrong, then no answer found: -0.1 at last, 0, -0.1",
+            lambda: [_three(recipe)[2].episode.scores[name] for name in ("reward", FIRST, SECOND)],
+            [-0.1, 0, -0.1],
+        ),
+        ByHand(
             "first turns: 1, 0 + 0.1 x 1 and 0 + 0.1 x -0.1, minus their mean 1.09 / 3",
             lambda: advantages_of(_three(recipe), attempt_tag(1)),
             [1 - 1.09 / 3, 0.1 - 1.09 / 3, -0.01 - 1.09 / 3],
