@@ -181,6 +181,10 @@ def test_solutions_are_scored_by_arm() -> None:
     losses = solution_losses(arms, 1, context)
     assert losses.shape == (len(arms),)
     assert (losses > 0).all()
+    flat = toys.context(policy)
+    flat.tasks = context.tasks
+    flat.rows = lambda signals, read: [np.full(len(s.advantage), -2.0) for s in signals]
+    np.testing.assert_allclose(solution_losses(arms, 3, flat), 2.0, err_msg="a mean over tokens and tasks")
     found = curriculum("sft+skill_it", loss="nll", every=2)
     found.prepare(context.tasks)
     for step in range(3):

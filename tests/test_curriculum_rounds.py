@@ -150,7 +150,7 @@ def test_a_hint_may_be_absent_when_training() -> None:
     [
         (["1", "2", "7", "3"], 0.5, {}),  # somebody solved it
         (FAILED, 0.05, {}),  # too early
-        (FAILED, 0.99, {"group_rollout.begin": 1.0}),  # never
+        (FAILED, 0.99, {"group_rollout.begin_at": 1.0}),  # never
         ([*FAILED, "5", "6"], 0.5, {}),  # no hint helps
     ],
 )
@@ -164,7 +164,7 @@ def test_groups_that_are_left_as_they_are(replies: list[str], progress: float, s
 @pytest.mark.parametrize("way", ["hinted", "plain", "both"])
 def test_the_laws_hold_where_somebody_is_helped(way: str) -> None:
     lesson = toys.lesson(
-        "scaf_grpo", {"group_rollout.begin": 0.0, "group_rollout.prompt": way}, tasks=24, samples=3
+        "scaf_grpo", {"group_rollout.begin_at": 0.0, "group_rollout.prompt": way}, tasks=24, samples=3
     )
     helped = [s for s in lesson.signals if "hint" in s.episode.notes]
     assert helped
@@ -183,7 +183,7 @@ def test_evaluation_never_sees_a_hint(tmp_path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         scaffold, "with_hint", lambda task, level: hinted.append(task.key) or real(task, level)
     )
-    more = {"run__tasks_per_step": 4, "run__group_size": 2, "group_rollout__begin": 0.0}
+    more = {"run__tasks_per_step": 4, "run__group_size": 2, "group_rollout__begin_at": 0.0}
     run = start(letters.plan(tmp_path, "scaf_grpo", 2, **more), tmp_path / "run", letters.words())
     train(run)
     assert hinted, "two attempts at a letter out of four fail more often than not"

@@ -8,7 +8,7 @@ import worlds_of_letters as letters
 from etude.errors import UserError
 from etude.methods import build, find
 from etude.methods.sampling_and_curricula.exit import DIVERGE, IMPROVE, Start, Starts
-from etude.train.loop import play
+from etude.train.loop import sample
 from etude.train.setup import start
 from etude.types import Episode, Group, Request, Span, Verdict
 from scripted import advantages, decode, same_run, scripted_group, stopped_and_resumed
@@ -92,11 +92,11 @@ def test_a_start_state_of_a_held_out_task_cannot_be_trained(tmp_path) -> None:
         asked = Start(task, np.array([1], np.int32), 0.0, 0, 1.0).as_task(run.generator.renderer, IMPROVE)
         assert run.tasks.held(asked) is not allowed
         if allowed:
-            assert play(run, [Request(task=asked)])[0].task == asked
+            assert sample(run, [Request(task=asked)])[0].task == asked
             continue
         for refused in (asked, held):
             with pytest.raises(UserError, match="held out for evaluation"):
-                play(run, [Request(task=refused)])
+                sample(run, [Request(task=refused)])
     run.close()
 
 

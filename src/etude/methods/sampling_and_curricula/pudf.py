@@ -158,10 +158,10 @@ MIRRORED = ([1.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0])  # theta = 0 and b = -x,
 UNEVEN = ([1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0])
 
 
-def _posterior(*later: Sequence[float]) -> list[float]:
+def _posterior(later: tuple[Sequence[float], Sequence[float]] | None = None) -> list[float]:
     """Derivatives of the log posterior, 0 at its maximum, after UNEVEN, or later answers to the two items (none: []):
     of theta, and of the difficulties where theta is that of the answers that they were fitted to."""
-    found = _after(UNEVEN, *([later] if later else []))
+    found = _after(UNEVEN, later) if later else _after(UNEVEN)
     assert found.difficulty is not None
     counts = [(sum(answers), len(answers)) for answers in (later or UNEVEN)]
     x = found.theta - found.difficulty
@@ -210,8 +210,8 @@ RECIPE = Recipe(
     claim="On sums of rising length a target accuracy is reached with fewer examples than in random order.",
     examples=(
         ByHand("3 and 2 of 4 right: ability and difficulties", _posterior, [0, 0, 0]),
-        ByHand("later 1 and 2 of 4", lambda: _posterior([1, 0, 0, 0], [1, 1, 0, 0]), [0]),
-        ByHand("later the first item alone", lambda: _posterior([1, 1, 1, 0], []), [0]),
+        ByHand("later 1 and 2 of 4", lambda: _posterior(([1, 0, 0, 0], [1, 1, 0, 0])), [0]),
+        ByHand("later the first item alone", lambda: _posterior(([1, 1, 1, 0], [])), [0]),
         ByHand(
             "no progress: the cap creeps; progress: it is theta", lambda: _caps(0.25), [0.25, 0.5, 0, 0.25]
         ),
