@@ -28,7 +28,7 @@ from etude.rollout.group_rollout import GroupRollout
 from etude.sampling.protocol import Sample, Uniforms
 from etude.text import tokenizer as tokenizers
 from etude.text.chat_template import Renderer
-from etude.train.context import Context
+from etude.train.context import RunContext
 from etude.train.step import Learner, Update
 from etude.types import Check, Group, Message, Request, SamplingParams, Signal, Task, Verdict
 
@@ -188,7 +188,7 @@ def context(
     update: Update | None = None,
     auxiliary: Mapping[str, AuxiliaryModel] | None = None,
     **more: Any,
-) -> Context:
+) -> RunContext:
     """That of a run at its start, with a reference and a teacher that are tables as well."""
     learner = Learner(policy, update or Update(), micro_tokens=1 << 20)
     others: dict[str, Any] = {
@@ -198,7 +198,7 @@ def context(
         if own.source == "copy":
             copy: Any = TablePolicy(0, dict(own.heads))
             others[name] = Learner(copy, Update(lr=own.lr), name, micro_tokens=1 << 20)
-    return Context(0, None, learner, SamplingParams(max_tokens=6), others, **more)
+    return RunContext(0, None, learner, SamplingParams(max_tokens=6), others, **more)
 
 
 def play(
