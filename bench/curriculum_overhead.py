@@ -62,8 +62,8 @@ class Timed:
     def next(self, n: int, context: Any) -> Any:
         return self._timed(self.inner.next, n, context)
 
-    def observe(self, groups: Any, signals: Any) -> None:
-        self._timed(self.inner.observe, groups, signals)
+    def observe(self, groups: Any, signals: Any, context: Any) -> None:
+        self._timed(self.inner.observe, groups, signals, context)
 
     def report(self) -> Any:
         found = self._timed(self.inner.report)

@@ -13,8 +13,10 @@ import pytest
 
 import etude
 import worlds_of_letters as letters
+from etude.channels import writes
 from etude.errors import UserError
 from etude.event_loop import EventLoop
+from etude.settings import stage
 from etude.train.config import Budget, Plan, origin
 
 SMALL = {
@@ -297,3 +299,29 @@ def test_every_further_column_of_a_file_reaches_the_reward(tmp_path: Path) -> No
     file.write_text("\n".join(json.dumps({"prompt": w, "answer": w[0], "unit": "m"}) for w in ("ab", "cd")))
     task = load(str(file)).draw(etude.Request(), 0, 0)
     assert task.meta["unit"] == "m"
+
+
+def test_rows_that_credit_does_not_declare_are_refused(tmp_path: Path) -> None:
+    import numpy as np
+
+    from etude.train.loop import train
+    from etude.train.setup import resolve, start
+
+    run = start(letters.plan(tmp_path, "grpo", 1, run__eval_problems=0), tmp_path / "run", letters.words())
+    credit = run.credit
+    run.credit = lambda groups, context: [
+        replace(s, extras={"spare": np.zeros(len(s.advantage), np.float32)}) for s in credit(groups, context)
+    ]
+    with pytest.raises(UserError, match="credit writes the row 'spare', which it does not declare"):
+        train(run)
+    run.close()
+    unread = replace(etude_recipe(), name="mine", stages={"credit": stage(declares_much)})
+    with pytest.raises(
+        UserError, match="mine: credit writes the extra 'spare', which the objective never reads"
+    ):
+        resolve(Plan(unread, "m", "t", Budget(1, "steps")))
+
+
+@writes("policy", extras=("spare",))
+def declares_much() -> etude.Credit:
+    return lambda groups, context: []

@@ -21,7 +21,8 @@ from etude.lab.warmup import KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, warmup_si
 from etude.models.policy import Policy
 from etude.models.tiny import tiny_directory
 from etude.objective.imitation import cross_entropy
-from etude.train.step import Learner, Update
+from etude.train.step import Learner
+from etude.update import Update
 
 FORMAT = 1  # of the warm-up's code; a change makes caches anew
 MADE = "made.json"  # written last: what the model is, and the hash of its weights

@@ -19,7 +19,7 @@ from etude.recipe import Recipe, compose, override
 from etude.rollout.basic import single
 from etude.rollout.group_rollout import independent, verdict
 from etude.settings import Stage, stage
-from etude.train.step import Update
+from etude.update import Update
 
 DEFAULTS: dict[str, Stage] = {
     "curriculum": stage(SourceMixture),

@@ -29,8 +29,9 @@ from etude.sampling.protocol import Sample, Uniforms
 from etude.text import tokenizer as tokenizers
 from etude.text.chat_template import Renderer
 from etude.train.context import RunContext
-from etude.train.step import Learner, Update
+from etude.train.step import Learner
 from etude.types import Check, Group, Message, Request, SamplingParams, Signal, Task, Verdict
+from etude.update import Update
 
 
 def agree(a: torch.Tensor, b: torch.Tensor, precision: str) -> bool:

@@ -33,8 +33,7 @@ class RunContext:
 
     @property
     def policy(self) -> Policy:
-        policy: Policy = self.learner.policy
-        return policy
+        return self.learner.policy
 
     def rng(self, purpose: str, *parts: object) -> np.random.Generator:
         """A stream of this run's, named by its purpose, the step and `parts`."""
@@ -65,6 +64,3 @@ class RunContext:
         for name in sorted(reads):
             done = self.with_logp(done, name)
         return done
-
-
-Context = RunContext  # until nothing imports the old name

@@ -27,7 +27,9 @@ def train(run: Run) -> None:
         if context.step == 0:
             run.fix_start(drawn)
         with run.clock("train"):
-            signals = context.completed(run.credit(groups, context), run.objective.reads)
+            signals = run.credit(groups, context)
+            run.check_rows(signals)
+            signals = context.completed(signals, run.objective.reads)
             learnt = run.learner.learn(run.objective, signals, context.step, context.progress)
         run.tell(drawn, signals)
         context.step += 1

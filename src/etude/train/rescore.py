@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from etude.stages import Context
 from etude.types import Group, Signal
-
-if TYPE_CHECKING:
-    from etude.train.context import Context
 
 AFTER = "after"  # the extra f32[T] that a signal is given
 

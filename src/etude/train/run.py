@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,10 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from etude.channels import undeclared
 from etude.errors import Refused, UserError
 from etude.evaluate.result import EvalResult, from_groups
 from etude.evaluate.run import EVAL_SAMPLING, answers, attempt, card_of, strictly
 from etude.event_loop import EventLoop
+from etude.methods import resolved_stages
 from etude.objective.terms import Objective
 from etude.recipe import STAGES, Recipe
 from etude.report.health import Health
@@ -131,10 +132,7 @@ class Run:
         """What the step brought, to every stage that has `observe`: the curriculum, a memory."""
         for part in self.stages.values():
             if hasattr(part, "observe"):
-                if _takes_context(part):
-                    part.observe(drawn, signals, self.context)
-                else:
-                    part.observe(drawn, signals)
+                part.observe(drawn, signals, self.context)
 
     def fix_start(self, drawn: Sequence[Group]) -> None:
         """Notes what the starting weights say of a few tokens (`train.drift`)."""
@@ -173,7 +171,8 @@ class Run:
 
     def decode(self, tokens: Array) -> str:
         """int32[n] tokens as text, special tokens included."""
-        return self.learner.policy.tokenizer.decode(tokens, special=True)
+        text: str = self.learner.policy.tokenizer.decode(tokens, special=True)
+        return text
 
     def _spend(self, metrics: dict[str, Any]) -> None:
         now = time.perf_counter()
@@ -218,6 +217,13 @@ class Run:
         checkpoint.save(self.directory.path / "checkpoints", self.context.step, self.state_dict())
 
     # ---- guards --------------------------------------------------------------------------------------
+
+    def check_rows(self, signals: Sequence[Signal]) -> None:
+        """UserError where credit wrote a row that it does not declare (`etude.channels`): nothing would read it."""
+        if name := undeclared(resolved_stages(self.recipe)["credit"], signals):
+            raise UserError(
+                f"{self.recipe.name}: credit writes the row '{name}', which it does not declare; see etude.channels.writes"
+            )
 
     def guard(self, groups: Sequence[Group]) -> None:
         """Stops a run whose episodes fail with errors more often than is allowed; names the first error."""
@@ -312,8 +318,3 @@ class Run:
     def close(self) -> None:
         self.pool.close()
         self.loop.close()
-
-
-def _takes_context(part: Any) -> bool:
-    """Whether `observe` has the third argument; until every stage has it."""
-    return len(inspect.signature(part.observe).parameters) > 2

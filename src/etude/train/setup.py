@@ -9,6 +9,7 @@ from typing import Any
 
 from etude import __version__
 from etude import tasks as sources
+from etude.channels import agree
 from etude.errors import Refused, UserError
 from etude.evaluate.run import hold_out
 from etude.event_loop import EventLoop
@@ -22,6 +23,7 @@ from etude.reward.function import from_function
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
+from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.isolate import Pool
 from etude.train import checkpoint
@@ -120,6 +122,7 @@ def resolve(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
     rest = {k: v for k, v in plan.changes.items() if not k.startswith("run.")}
     settings = run_settings(recipe.all_defaults, own)
     recipe, stages = build(recipe, rest)
+    agree(resolved_stages(recipe)["credit"], stages["objective"], recipe.name)
     if settings.top_p < 1 and settings.precision == "bf16" and settings.backbone == "transformers":
         raise Refused(
             "run.top_p below 1 needs equal log-probabilities on both sides; use run.backbone=native"
@@ -129,17 +132,28 @@ def resolve(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
 
 def refuse_old_names(recipe: Recipe, changes: Mapping[str, str]) -> None:
     """UserError naming the new name of a setting, or of a value, that has an old one."""
-    renamed = dict(OLD_NAMES)
-    for name in recipe.name.split("+"):
-        renamed |= RENAMED_SETTINGS.get(name, {})
+    renamed = {**_renamed(recipe), **OLD_NAMES}
+    stages = resolved_stages(recipe)
     for path, value in changes.items():
-        stage, _, setting = path.partition(".")
-        now = f"{OLD_STAGES[stage]}.{setting}" if stage in OLD_STAGES else path
-        now = renamed.get(now, renamed.get(path, now))
+        name, _, setting = path.partition(".")
+        if name in stages and setting in parameters(stages[name].factory):
+            if setting == "mean" and value == "sequence":
+                raise UserError(f"the value 'sequence' of '{path}' is called 'episode' now")
+            continue
+        now = f"{OLD_STAGES[name]}.{setting}" if name in OLD_STAGES else path
+        now = renamed.get(now, now)
         if now != path:
             raise UserError(f"the setting '{path}' is called '{now}' now")
-        if setting == "mean" and value == "sequence":
-            raise UserError(f"the value 'sequence' of '{path}' is called 'episode' now")
+
+
+def _renamed(recipe: Recipe) -> dict[str, str]:
+    """{old: new} of a recipe, of what it is composed of, and of what it is built on."""
+    found: dict[str, str] = {}
+    for under in (recipe.base, recipe.default_base):
+        found |= _renamed(under) if under else {}
+    for name in recipe.name.split("+"):
+        found |= RENAMED_SETTINGS.get(name, {})
+    return found
 
 
 def task_set(given: str | TaskSet | Sequence[Task]) -> TaskSet:

@@ -16,6 +16,7 @@ import torch
 from etude import seeds
 from etude.batch import Batch, pack
 from etude.errors import UserError
+from etude.models.policy import Policy
 from etude.objective.terms import Objective
 from etude.types import Episode, SamplingParams, Signal
 from etude.update import Update
@@ -25,7 +26,7 @@ from etude.update import Update
 class Learner:
     """A policy with its optimiser."""
 
-    policy: Any  # policy.model.Policy
+    policy: Policy
     update: Update
     name: str = "policy"
     seed: int = 0
@@ -165,7 +166,7 @@ class Learner:
             loss = loss + term.coefficient * total / counts[term.name]
             sums[f"loss/{term.name}"] = (float(total.detach()), 0.0)
             sums |= {name: (float(value), active) for name, value in metrics.items()}
-        loss.backward()
+        torch.autograd.backward(loss)
         self.policy.grad_accumulate()
         return sums | _readings(out.logp.detach(), piece, first and not out.replayed)
 

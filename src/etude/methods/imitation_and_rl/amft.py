@@ -31,8 +31,8 @@ from etude.testing.given import (
     example_demonstration,
     given_stage,
 )
-from etude.train.step import Update
 from etude.types import Group, Signal
+from etude.update import Update
 
 
 def scaled(signals: Sequence[Signal], factor: float) -> list[Signal]:

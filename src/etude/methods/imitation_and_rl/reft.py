@@ -23,8 +23,8 @@ from etude.testing.given import (
     example_demonstration,
     given_stage,
 )
-from etude.train.step import Update
 from etude.types import Episode
+from etude.update import Update
 
 VERDICT = "verdict"  # score: the verdict's reward, without the partial one
 

@@ -16,8 +16,8 @@ from etude.objective.policy import clipped_with_value
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.settings import stage
 from etude.testing.examples import example_group
-from etude.train.step import Update
 from etude.types import Array
+from etude.update import Update
 
 
 def credited(**settings: object) -> list[Array]:

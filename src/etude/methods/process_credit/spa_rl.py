@@ -26,8 +26,8 @@ from etude.testing.given import (
     example_loss,
     given_stage,
 )
-from etude.train.step import Update
 from etude.types import Array, Episode, Group, Signal, Span
+from etude.update import Update
 
 PROGRESS = "progress"  # the auxiliary model and its head
 

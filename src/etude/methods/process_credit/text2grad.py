@@ -24,8 +24,8 @@ from etude.rollout.probe import noting, text_ends
 from etude.settings import Setting, stage
 from etude.stages import Context, GroupRolloutStage
 from etude.testing.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
-from etude.train.step import Update
 from etude.types import Array, Episode, Group, Signal, Task
+from etude.update import Update
 
 MARKS = "marks"  # note: +1, 0 or -1 for each token of the episode
 
