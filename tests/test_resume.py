@@ -185,9 +185,9 @@ def test_changed_tasks_or_config_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="tasks 'words' are not those"):
         resume(path, other)
     config = json.loads((path / "config.json").read_text())
-    config["stages"]["objective"]["low"] = 0.3
+    config["stages"]["objective"]["clip_low"] = 0.3
     (path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"objective\.low was 0\.3, is 0\.2"):
+    with pytest.raises(UserError, match=r"objective\.clip_low was 0\.3, is 0\.2"):
         resume(path, letters.words())
 
 
