@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import hashlib
 import json
 import os
@@ -25,177 +24,20 @@ import signal
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, ClassVar
 
+from mutant_checks import ROOT, SOURCE, TESTS, checks_of, recipes_of, rows_of, tests_of
+from mutations import Mutant, mutants
+
 os.environ["OMP_NUM_THREADS"] = "1"
-ROOT = Path(__file__).parent.parent
-SOURCE, TESTS = ROOT / "src" / "etude", ROOT / "tests"
 RESULTS, REASONS = ROOT / "bench" / "results" / "mutants.json", ROOT / "bench" / "mutants.toml"
 sys.path[:0] = [str(SOURCE.parent), str(TESTS)]
-SLOW_AT_MOST = 6  # recipes whose reductions and laws are run, per mutant
 SECONDS = 60  # per mutant, for either part
 TEST_SECONDS = 4  # tests that take longer are left out
-
-# ---- what is changed ---------------------------------------------------------------------------------------
-
-OPPOSITE = {"min": "max", "minimum": "maximum", "amin": "amax", "argmin": "argmax", "low": "high"}
-OPPOSITE |= {"clip_low": "clip_high"}
-OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
-SIDES = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE}
-SILENT_CALLS = {
-    "Setting",
-    "Paper",
-    "UserError",
-    "Refused",
-    "TypeError",
-    "ValueError",
-    "AuxiliaryModel",
-    "field",
-}
-ORDERLESS = {
-    "isinstance",
-    "zip",
-    "getattr",
-    "hasattr",
-    "replace",
-    "range",
-    "stage",
-    "map",
-    "min",
-    "max",
-    "Signal",
-    "Term",
-}
-
-
-@dataclass
-class Mutant:
-    """One change: `parent.field` (or its entry `index`) becomes `new`."""
-
-    where: str  # "function" or "Class.method"; "" at the top of the module
-    line: int
-    text: str  # "before -> after"
-    parent: ast.AST
-    field: str
-    index: int | None
-    new: ast.AST | str
-
-    def apply(self) -> None:
-        if self.index is None:
-            setattr(self.parent, self.field, self.new)
-        else:
-            getattr(self.parent, self.field)[self.index] = self.new
-
-    def __str__(self) -> str:
-        return f"{self.where or 'module'}: {self.text}"
-
-
-def mutants(tree: ast.Module) -> list[Mutant]:
-    return list({(m.line, str(m)): m for m in _walk(tree, "")}.values())
-
-
-def _walk(node: ast.AST, where: str, inside: bool = False) -> Iterator[Mutant]:
-    """`inside` a function, whose name stands in `where`."""
-    for name, value in ast.iter_fields(node):
-        if _silent(node, name):
-            continue
-        for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if not isinstance(child, ast.AST) or isinstance(child, ast.Raise | ast.Assert | ast.JoinedStr):
-                continue
-            for new in _changes(child):
-                text = f"{ast.unparse(child)} -> {ast.unparse(new)}"
-                yield Mutant(where, child.lineno, text, node, name, index, new)  # type: ignore[attr-defined]
-            function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            if not inside and (function or isinstance(child, ast.ClassDef)):
-                yield from _walk(child, f"{where}.{child.name}".lstrip("."), function)  # type: ignore[attr-defined]
-            else:
-                yield from _walk(child, where, inside)
-
-
-def _silent(node: ast.AST, name: str) -> bool:
-    """Fields that hold no mathematics of a method."""
-    if name in ("annotation", "returns", "decorator_list", "defaults", "kw_defaults", "format_spec"):
-        return True
-    if isinstance(node, ast.AnnAssign) and name == "value" and isinstance(node.target, ast.Name):
-        return not isinstance(node.value, ast.BinOp | ast.Call)
-    if isinstance(node, ast.keyword):
-        return node.arg in ("examples", "n", "paper", "defaults", "claim")
-    return isinstance(node, ast.Call) and _called(node) in SILENT_CALLS
-
-
-def _called(node: ast.Call) -> str:
-    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-
-
-def _changes(node: ast.AST) -> Iterator[ast.AST]:
-    match node:
-        case ast.UnaryOp(op=ast.USub()):
-            yield node.operand
-        case ast.BinOp(left=left, op=ast.Add() | ast.Sub(), right=right) if not (
-            _listed(left) or _listed(right)
-        ):
-            adds = isinstance(node.op, ast.Add)
-            yield _like(node, ast.BinOp(left, ast.Sub() if adds else ast.Add(), right))
-            yield left
-            yield right if adds else _like(node, ast.UnaryOp(ast.USub(), right))
-        case ast.Compare(ops=[op]) if type(op) in SIDES:
-            yield _like(node, ast.Compare(node.left, [SIDES[type(op)]()], node.comparators))
-        case ast.Constant(value=int(n)) if not isinstance(n, bool):
-            yield _like(node, ast.Constant(n + 1))
-            if n > 0:
-                yield _like(node, ast.Constant(n - 1))
-        case ast.Call():
-            yield from _calls(node)
-
-
-def _calls(node: ast.Call) -> Iterator[ast.AST]:
-    name = _called(node)
-    if name in OPPOSITE:
-        other = copy.deepcopy(node)
-        if isinstance(other.func, ast.Attribute):
-            other.func.attr = OPPOSITE[name]
-        else:
-            other.func = _like(node, ast.Name(OPPOSITE[name], ast.Load()))
-        yield other
-    other = copy.deepcopy(node)
-    bounds = [
-        n for n in ast.walk(other) if isinstance(n, ast.Name) and n.id in OPPOSITE and n is not other.func
-    ]
-    if len({n.id for n in bounds}) == 2:  # clamp(1 - low, 1 + high)
-        for n in bounds:
-            n.id = OPPOSITE[n.id]
-        yield other
-    if name == "clamp" and len(node.keywords) == 1 and node.keywords[0].arg in OPPOSITE:
-        other = copy.deepcopy(node)
-        other.keywords[0].arg = OPPOSITE[node.keywords[0].arg]
-        yield other
-    first = 1 if name == "where" else 0
-    pair = node.args[first : first + 2]
-    if len(pair) == 2 and name not in ORDERLESS | OPPOSITE.keys() and not any(_plain(a) for a in pair):
-        other = copy.deepcopy(node)
-        other.args[first], other.args[first + 1] = other.args[first + 1], other.args[first]
-        yield other
-
-
-def _plain(node: ast.AST) -> bool:
-    return isinstance(node, ast.Starred | ast.Lambda) or (
-        isinstance(node, ast.Constant) and isinstance(node.value, str)
-    )
-
-
-def _listed(node: ast.AST) -> bool:
-    """Text or a list, which + joins."""
-    return isinstance(node, ast.List | ast.Tuple | ast.JoinedStr | ast.ListComp) or _plain(node)
-
-
-def _like(old: ast.AST, new: Any) -> Any:
-    return ast.fix_missing_locations(ast.copy_location(new, old))
-
 
 # ---- how it is put in place, in a child --------------------------------------------------------------------
 
@@ -232,120 +74,6 @@ def _import_anew(module: str, code: CodeType) -> None:
     for name in [n for n in sys.modules if n == "etude" or n.startswith("etude.")]:
         del sys.modules[name]
     sys.meta_path.insert(0, Changed())
-
-
-# ---- what should notice ------------------------------------------------------------------------------------
-
-
-@cache
-def reached() -> dict[tuple[str, str], set[str]]:
-    from etude.testing import vocabulary
-
-    return vocabulary.users(SOURCE)
-
-
-def recipes_of(module: str, where: str) -> list[str]:
-    """The recipes that reach the changed definition: those of the file, or of the methods that use it; and those
-    built on one of them."""
-    from etude.methods import catalogue
-
-    homes = _homes()
-    if ".methods." in module:
-        users = {module.removeprefix("etude.methods.")}
-    else:
-        definition = where.split(".")[0]
-        users = reached().get((module, definition), set()) or set(homes.values())
-    own = [name for name, home in homes.items() if home in users]
-    built = [n for n, r in catalogue().items() if n not in own and ({b.name for b in _bases(r)} & set(own))]
-    return own + built
-
-
-@cache
-def _homes() -> dict[str, str]:
-    """{recipe: "topic.file"}."""
-    from etude.methods import catalogue
-
-    found = {}
-    for path in sorted((SOURCE / "methods").glob("*/*.py")):
-        module = sys.modules.get(f"etude.methods.{path.parent.name}.{path.stem}")
-        for recipe in getattr(module, "RECIPES", None) or [getattr(module, "RECIPE", None)]:
-            if recipe is not None and recipe.name in catalogue():
-                found[recipe.name] = f"{path.parent.name}.{path.stem}"
-    return found
-
-
-def _bases(recipe: Any) -> Iterator[Any]:
-    for base in (recipe.base, recipe.default_base):
-        if base is not None:
-            yield base
-            yield from _bases(base)
-
-
-def rows_of(name: str, slow: bool) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A recipe's rows; `slow`: its reductions and the laws, which take tenths of a second in place of milliseconds."""
-    from etude.methods import catalogue
-    from etude.recipe import Reduction
-    from etude.testing.laws import LAWS
-    from etude.testing.rows import check
-
-    for row in catalogue()[name].examples:
-        if isinstance(row, Reduction) == slow:
-            yield f"{name}: {row.says}", lambda row=row: check(catalogue()[name], row)
-    for law in LAWS if slow else ():
-        yield f"{name}: {law.__name__}", lambda law=law: law(catalogue()[name])
-
-
-def checks_of(names: list[str]) -> Iterator[tuple[str, Callable[[], None]]]:
-    for name in names:
-        yield from rows_of(name, slow=False)
-    for name in names[:SLOW_AT_MOST]:
-        yield from rows_of(name, slow=True)
-
-
-@cache
-def tests_of(module: str, names: tuple[str, ...]) -> list[str]:
-    """Ids of the tests whose text names something of the module, or one of its recipes."""
-    found = []
-    own = set(names) if ".methods." in module else set()
-    for path in sorted(TESTS.glob("test_*.py")):
-        if path.stem in ("test_laws", "test_resume", "test_mutants"):
-            continue
-        tree = ast.parse(path.read_text())
-        imported = {
-            a.asname or a.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom)
-            and (node.module == module or f"{node.module}.{node.names[0].name}" == module)
-            for a in node.names
-        }
-        named = {n for n in _defined(tree) if _mentions(_defined(tree)[n], own, imported)}
-        found += [
-            f"{path}::{node.name}"
-            for node in tree.body
-            if isinstance(node, ast.FunctionDef)
-            and node.name.startswith("test_")
-            and _mentions(node, own, imported | named)
-        ]
-    return found
-
-
-def _defined(tree: ast.Module) -> dict[str, ast.stmt]:
-    """Helpers and constants of a test file."""
-    found: dict[str, ast.stmt] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("test_"):
-            found[node.name] = node
-        elif isinstance(node, ast.Assign):
-            found |= {t.id: node for t in node.targets if isinstance(t, ast.Name)}
-    return found
-
-
-def _mentions(node: ast.AST, recipes: set[str], names: set[str]) -> bool:
-    return any(
-        (isinstance(n, ast.Name) and n.id in names) or (isinstance(n, ast.Constant) and n.value in recipes)
-        for n in ast.walk(node)
-        if not (isinstance(n, ast.Constant) and not isinstance(n.value, str))
-    )
 
 
 # ---- running -----------------------------------------------------------------------------------------------
@@ -414,14 +142,21 @@ def broken_before(name: str) -> frozenset[str]:
 
 @cache
 def sound_tests(select: tuple[str, ...]) -> list[str]:
-    """Those of `select` that pass on the unchanged package within a few seconds each, quickest first."""
+    """Those of `select` that pass on the unchanged package within a few seconds each, and half a minute together;
+    quickest first."""
 
     class Passed:
         times: ClassVar[dict[str, float]] = {}
+        until = time.monotonic() + SECONDS / 2
+
+        def pytest_collection_finish(self, session: Any) -> None:
+            self.session = session
 
         def pytest_runtest_logreport(self, report: Any) -> None:
             if report.when == "call" and report.passed and report.duration < TEST_SECONDS:
                 self.times[f"{TESTS / Path(report.nodeid).name}"] = report.duration
+            if time.monotonic() > self.until:
+                self.session.shouldstop = "long enough"
 
     def work() -> str:
         import pytest

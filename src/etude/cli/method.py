@@ -10,7 +10,7 @@ import typer
 
 from etude.errors import UserError
 
-STEPS, SEEDS = 25, 2  # of `etude try`: about a minute of two cores
+STEPS, SEEDS = 20, 3  # of `etude try`: about a minute of two cores
 NAME = "my_method"  # in the skeleton
 
 
@@ -71,15 +71,21 @@ def _against_grpo(method: str, name: str, steps: int, seeds: int) -> str:
     if name == "grpo":
         return "  this is GRPO itself"
     arms = [Arm("grpo", "grpo"), Arm(name, outside.absolute(method))]
-    changes = {"run.max_tokens": str(MAX_TOKENS), "update.lr": "1e-4", "run.evals": "0"}
+    changes = {
+        "run.max_tokens": str(MAX_TOKENS),
+        "update.lr": "1e-4",
+        "run.evals": "0",
+        "run.eval_samples": "2",
+    }
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "comparison"
-        comparison = Comparison(arms, "lab", "lab", Budget(steps, "steps"), range(seeds), out, changes)
+        comparison = Comparison(arms, "lab", "lab", Budget(steps, "steps"), range(seeds), out, changes, 2)
         try:
             results = run_comparison(comparison, lambda text: typer.echo(f"  {text}", err=True))
         except UserError as refusal:
             return f"  not run: {refusal}"
-    return _sentences(results, name, steps, seeds)
+    more = f"etude compare grpo {method} --model lab --tasks lab --budget {10 * steps}-steps --seeds 5"
+    return f"{_sentences(results, name, steps, seeds)}\n  For more: {more}"
 
 
 def _sentences(results: dict[str, Any], name: str, steps: int, seeds: int) -> str:
@@ -97,6 +103,5 @@ def _sentences(results: dict[str, Any], name: str, steps: int, seeds: int) -> st
         f"  {name} - grpo: {d['points']:+.1f} points, 95 % interval [{d['low']:+.1f}, {d['high']:+.1f}]",
         f"  {seeds} seeds of {steps} steps show little: an effect smaller than {(d['high'] - d['low']) / 2:.0f} "
         "points could not be seen, and what is seen holds for this small model and these settings.",
-        f"  For more: etude compare grpo METHOD --model lab --tasks lab --budget {8 * steps}-steps --seeds 5",
     ]
     return "\n".join(lines)
