@@ -4,7 +4,7 @@
 
 Every claim is a method against its baseline: equal compute, the same problems, several seeds, `compare`'s statistics.
 Runs are shared between claims and kept, reduced to a few numbers, in runs/claims: started again it goes on. Results
-are written claim by claim to src/etude/report/claims.json, where `etude recipes` reads them.
+are written claim by claim to src/etude/docs/claims.json, where `etude recipes` reads them.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from etude.compare.arms import parse_arms
 from etude.compare.paired import compare
 from etude.compare.schedule import Job, perform
 from etude.compare.variance import contrast
+from etude.docs.claims import FILE, read
 from etude.errors import UserError
 from etude.evaluate.passk import pass_at
 from etude.evaluate.transitions import WAYS, outcomes, transitions
 from etude.launch import environment
-from etude.report.claims import FILE, read
 from etude.report.run import RunDirectory
 from etude.sampling.engine import sampler_for
 from etude.train.config import Budget, Plan

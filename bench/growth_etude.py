@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from contestants import serve
 
-from etude.methods import build, find
+from etude.assembly import build
+from etude.methods import find
 from etude.models.backbone import NativeBackbone
 from etude.models.config import ModelConfig
 from etude.models.directory import read_config

@@ -10,7 +10,8 @@ from pathlib import Path
 from typer.main import get_command
 
 from etude import cli
-from etude.methods import build, find
+from etude.assembly import build
+from etude.methods import find
 from etude.train.config import parse_changes, run_settings
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 import toys
 from etude import seeds
-from etude.methods import build, find
+from etude.assembly import build
+from etude.methods import find
 from etude.rollout.group_rollout import GroupRollout
 from etude.testing import laws
 from etude.train.step import Learner, Update

@@ -7,8 +7,9 @@ import pytest
 import toys
 import worlds_of_letters as letters
 from etude import seeds
+from etude.assembly import build
 from etude.batch import pack
-from etude.methods import build, find
+from etude.methods import find
 from etude.rollout.group_rollout import GroupRollout
 from etude.train.loop import train
 from etude.train.setup import resume, start

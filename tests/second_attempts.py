@@ -6,7 +6,8 @@ import numpy as np
 
 import toys
 from etude import seeds
-from etude.methods import build, find
+from etude.assembly import build
+from etude.methods import find
 from etude.rollout.group_rollout import GroupRollout
 from etude.types import Message, Request, Verdict
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from etude.docs.claims import read, sentence
+from etude.docs.method_docs import claims_page, pages, picture
 from etude.methods import catalogue
-from etude.report.claims import read, sentence
-from etude.report.method_docs import claims_page, pages, picture
 from etude.train.setup import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -104,7 +104,7 @@ def test_results_are_of_the_settings_as_they_stand():
 
 def test_pages_are_not_stale():
     for name, text in pages().items():
-        assert (ROOT / "docs" / name).read_text() == text, "run: python -m etude.report.method_docs"
+        assert (ROOT / "docs" / name).read_text() == text, "run: python -m etude.docs.method_docs"
 
 
 def test_a_page_says_what_was_found_and_what_was_not():
@@ -174,7 +174,7 @@ def test_no_sentence_of_the_running_text_stands_in_two_passages():
 
 
 def test_the_prose_takes_its_figures_from_the_results():
-    from etude.report.method_docs import learned
+    from etude.docs.method_docs import learned
 
     found = {"rec": {"lab": {"effect": 4.0, "interval": [1.0, 7.0]}}}
     said = learned(found)

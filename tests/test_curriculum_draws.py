@@ -10,15 +10,15 @@ import pytest
 import worlds_of_letters as letters
 from etude.curriculum.arms import Arms
 from etude.errors import UserError
-from etude.methods import find
-from etude.tasks import TaskSet, load
-from etude.testing.curricula import (
+from etude.fixtures.curricula import (
     ExampleContext,
     attempts_at,
     example_curriculum,
     example_task,
     example_tasks,
 )
+from etude.methods import find
+from etude.tasks import TaskSet, load
 from etude.train.loop import train
 from etude.train.setup import start
 

@@ -10,11 +10,11 @@ import torch
 import toys
 from etude.batch import pack
 from etude.credit.group import constant
+from etude.fixtures.curricula import ExampleContext, example_curriculum, example_task
+from etude.fixtures.examples import example_episode
 from etude.methods import find
 from etude.methods.sampling_and_curricula.flad import TARGET, alignments, head_gradients
 from etude.models.outputs import Outputs
-from etude.testing.curricula import ExampleContext, example_curriculum, example_task
-from etude.testing.examples import example_episode
 from etude.types import Group
 
 GRID = (("a", 0.0), ("a", 1.0), ("a", 2.0), ("b", 0.0), ("b", 1.0), ("b", 2.0))

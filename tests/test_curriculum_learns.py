@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 import toys
+from etude.assembly import build
 from etude.credit.group import constant
 from etude.curriculum.arms import Arms
-from etude.methods import build, find
+from etude.fixtures.curricula import ExampleContext, attempts_at, example_curriculum, example_tasks
+from etude.methods import find
 from etude.methods.sampling_and_curricula.pudf import fit_ability, fit_rasch
 from etude.methods.sampling_and_curricula.skill_it import skill_graph, solution_losses
 from etude.tasks import TaskSet
-from etude.testing.curricula import ExampleContext, attempts_at, example_curriculum, example_tasks
 
 GRID = (("a", 0.0), ("a", 1.0), ("a", 2.0), ("b", 0.0), ("b", 1.0), ("b", 2.0))
 

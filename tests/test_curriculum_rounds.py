@@ -8,9 +8,9 @@ import toys
 import worlds_of_letters as letters
 from etude.batch import pack
 from etude.errors import UserError
+from etude.fixtures.curricula import ExampleContext
 from etude.methods.sampling_and_curricula.reinforce_ada import balanced, enough
 from etude.tasks import TaskSet
-from etude.testing.curricula import ExampleContext
 from etude.train.loop import train
 from etude.train.setup import start
 from etude.types import Failure

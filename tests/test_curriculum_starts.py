@@ -5,8 +5,9 @@ import pytest
 
 import toys
 import worlds_of_letters as letters
+from etude.assembly import build
 from etude.errors import UserError
-from etude.methods import build, find
+from etude.methods import find
 from etude.methods.sampling_and_curricula.exit import DIVERGE, IMPROVE, Start, Starts
 from etude.train.loop import sample
 from etude.train.setup import start

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 import toys
+from etude.assembly import build
 from etude.errors import UserError
-from etude.methods import build, find
+from etude.fixtures.curricula import ExampleContext, attempts_at
+from etude.methods import find
 from etude.methods.sampling_and_curricula.sws import WEAK, Weakness
 from etude.recipe import Recipe
 from etude.tasks import load
 from etude.tasks.check import Number
 from etude.tasks.posed import worked_out
-from etude.testing.curricula import ExampleContext, attempts_at
 from etude.types import Message, Request
 from scripted import decode, prompt, same_run, scripted_group, stopped_and_resumed
 

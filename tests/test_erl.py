@@ -6,11 +6,12 @@ import pytest
 
 import toys
 import worlds_of_letters as letters
+from etude.assembly import build
 from etude.batch import pack
 from etude.credit.attempts import compared, without_help
 from etude.errors import UserError
 from etude.evaluate.transitions import second_attempt
-from etude.methods import build, find
+from etude.methods import find
 from etude.methods.self_correction.erl import Reflect
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.second import between_tags

@@ -11,13 +11,14 @@ import torch
 
 import toys
 import worlds_of_letters as letters
+from etude.assembly import build
 from etude.batch import pack
 from etude.credit.kl_penalty import drift
-from etude.methods import build, find
+from etude.fixtures.examples import example_group
+from etude.methods import find
 from etude.methods.imitation_and_rl.carft import actor_critic_and_contrast, embedded
 from etude.methods.imitation_and_rl.relift import IMITATE, Interleave
 from etude.tasks import TaskSet
-from etude.testing.examples import example_group
 from etude.train.loop import train
 from etude.train.setup import start
 from etude.types import Verdict

@@ -10,13 +10,13 @@ import torch
 import toys
 from etude.batch import pack
 from etude.credit.group import advantage, constant
+from etude.fixtures.examples import example_episode
 from etude.methods.process_credit.pav import prover_progress
 from etude.methods.process_credit.prime import implicit_outcome, process_advantages, to_go
 from etude.methods.process_credit.spa_rl import estimate_progress, executable, turn_ends
 from etude.methods.process_credit.spae import accuracy, potential
 from etude.rollout.basic import retry
 from etude.testing import laws
-from etude.testing.examples import example_episode
 from etude.types import Episode, Signal, Span, Verdict
 from lessons import right_if, scripted, setting, trained
 

@@ -10,8 +10,9 @@ import pytest
 import toys
 import worlds_of_letters as letters
 from etude import seeds
+from etude.assembly import build
 from etude.credit.imitate import tagged
-from etude.methods import build, find
+from etude.methods import find
 from etude.methods.imitation_and_rl.rmt import EntropyScored, bins, spots
 from etude.train.setup import start
 from etude.types import Request

@@ -9,9 +9,9 @@ import pytest
 
 import worlds_of_letters as letters
 from etude.compare.arms import parse_arms
+from etude.docs.method_page import facts
 from etude.errors import UserError
 from etude.methods import find, outside
-from etude.report.method_page import facts
 from etude.train.loop import train
 from etude.train.setup import resume, start
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import toys
-from etude.methods import build, find
+from etude.assembly import build
+from etude.methods import find
 from etude.methods.process_credit.pav import prefix_value
 from etude.models.tiny import tiny_directory
 from etude.rollout.group_rollout import GroupRollout

@@ -11,11 +11,13 @@ import torch
 
 import toys
 from etude import seeds
+from etude.assembly import build
 from etude.batch import pack
 from etude.credit.group import advantage, constant, standardised
 from etude.curriculum.replay import Replay
 from etude.errors import UserError
-from etude.methods import build, find
+from etude.fixtures.examples import example_advantages, example_group
+from etude.methods import find
 from etude.methods.imitation.ditto import sentences
 from etude.methods.off_policy.a_lol import estimate_value, whole_answer
 from etude.methods.off_policy.topr import shifted
@@ -27,7 +29,6 @@ from etude.methods.reward_shaping.dynamic_rewards import Influence, hypervolume
 from etude.models.outputs import Outputs
 from etude.recipe import AuxiliaryModel
 from etude.rollout.group_rollout import GroupRollout
-from etude.testing.examples import example_advantages, example_group
 from etude.testing.laws import close
 from etude.train.step import Learner, Update
 from etude.types import Request, Signal, Verdict

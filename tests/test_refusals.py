@@ -11,9 +11,10 @@ import torch
 import toys
 import worlds_of_letters as letters
 from etude import cli, seeds
+from etude.assembly import build
 from etude.batch import pack
 from etude.errors import Refused, UserError
-from etude.methods import build, catalogue, find
+from etude.methods import catalogue, find
 from etude.tasks import TaskSet
 from etude.train.config import Budget, Plan, run_settings
 from etude.train.loop import collect, train
@@ -254,7 +255,8 @@ def test_facts_as_json(capsys) -> None:
 
 
 def test_every_setting_of_every_recipe_changes_the_plan() -> None:
-    from etude.methods import catalogue, resolved_stages
+    from etude.assembly import resolved_stages
+    from etude.methods import catalogue
     from etude.train.setup import describe
 
     for name, recipe in catalogue().items():

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import toys
+from etude.assembly import build
 from etude.batch import pack
-from etude.methods import build, find
+from etude.methods import find
 from second_attempts import attempt_of, decode, plain, play, trained
 
 

@@ -6,9 +6,10 @@ import pytest
 
 import toys
 import worlds_of_letters as letters
+from etude.assembly import build
 from etude.errors import UserError
 from etude.evaluate.transitions import second_attempt, transitions
-from etude.methods import build, find
+from etude.methods import find
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import GroupRollout
 from etude.types import Request, SamplingParams

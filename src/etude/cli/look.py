@@ -25,7 +25,7 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="one recipe's own page")] = None, json: Json = False
 ) -> None:
     """All methods, or one method's page: idea, equation, settings, departures, claim."""
-    from etude.report.method_page import facts, one, table
+    from etude.docs.method_page import facts, one, table
 
     found = facts(name)
     if json:

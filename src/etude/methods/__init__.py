@@ -7,30 +7,10 @@ import importlib
 import pkgutil
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
-from etude.credit.group import advantage
-from etude.curriculum.base import SourceMixture
-from etude.curriculum.filter import everything
 from etude.errors import UserError, nearest
 from etude.methods import outside
-from etude.objective.policy import plain
-from etude.recipe import Recipe, compose, override
-from etude.rollout.basic import single
-from etude.rollout.group_rollout import independent, verdict
-from etude.settings import Stage, stage
-from etude.update import Update
-
-DEFAULTS: dict[str, Stage] = {
-    "curriculum": stage(SourceMixture),
-    "rollout": stage(single),
-    "group_rollout": stage(independent),
-    "reward": stage(verdict),
-    "filter": stage(everything),
-    "credit": stage(advantage),
-    "objective": stage(plain),
-    "update": stage(Update),
-}
+from etude.recipe import Recipe, compose
 
 
 @cache
@@ -65,14 +45,3 @@ def _part(part: str) -> Recipe:
     if outside.is_outside(part):
         return outside.read(part, known.keys() | registered.keys())
     raise UserError(f"there is no recipe '{part}'{nearest(part, known.keys() | registered.keys())}")
-
-
-def build(recipe: Recipe, changes: dict[str, Any] | None = None) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe with `changes` ({"stage.field": value}) applied, and all of its stages, built."""
-    changed = override(recipe, changes or {}, DEFAULTS)
-    stages = {**DEFAULTS, **changed.resolved()}
-    return changed, {name: part.build(name) for name, part in stages.items()}
-
-
-def resolved_stages(recipe: Recipe) -> dict[str, Stage]:
-    return {**DEFAULTS, **recipe.resolved()}

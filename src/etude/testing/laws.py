@@ -10,10 +10,10 @@ from unittest.mock import patch
 
 import torch
 
+from etude.assembly import build, resolved_stages
 from etude.batch import Batch, pack
 from etude.channels import agree, undeclared, written
 from etude.errors import UserError
-from etude.methods import build, resolved_stages
 from etude.recipe import Recipe
 from etude.testing import toys
 

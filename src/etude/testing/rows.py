@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from etude.assembly import build
 from etude.batch import Batch, pack
-from etude.methods import build, catalogue
+from etude.fixtures.examples import EXAMPLE_TASK, example_group
+from etude.methods import catalogue
 from etude.models.outputs import Outputs
 from etude.recipe import ByHand, Credited, OffPolicy, Recipe, Reduction, Row
 from etude.testing import toys
-from etude.testing.examples import EXAMPLE_TASK, example_group
 from etude.types import Array, Episode, Message, Signal, Span, Task
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from etude.assembly import resolved_stages
 from etude.channels import undeclared
 from etude.errors import Refused, UserError
 from etude.evaluate.result import EvalResult, from_groups
 from etude.evaluate.run import EVAL_SAMPLING, answers, attempt, card_of, strictly
 from etude.event_loop import EventLoop
-from etude.methods import resolved_stages
 from etude.objective.terms import Objective
 from etude.recipe import STAGES, Recipe
 from etude.report.health import Health

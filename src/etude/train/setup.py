@@ -9,12 +9,13 @@ from typing import Any
 
 from etude import __version__
 from etude import tasks as sources
+from etude.assembly import build, resolved_stages
 from etude.channels import agree
 from etude.errors import Refused, UserError
 from etude.evaluate.run import hold_out
 from etude.event_loop import EventLoop
 from etude.machine import card
-from etude.methods import build, find, outside, resolved_stages
+from etude.methods import find, outside
 from etude.methods.renamed import RENAMED_SETTINGS
 from etude.models.policy import Policy
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe

@@ -13,6 +13,7 @@ from typing import Annotated
 import numpy as np
 
 from etude.credit.group import assigned, standardised
+from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import attempt_tag, hinted
@@ -20,7 +21,6 @@ from etude.rollout.conversation import Conversation
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage, Rollout
-from etude.testing.attempts import advantages_of, credited_signals, example_attempts
 from etude.types import Array, Episode, Group, Signal, Task
 
 GUIDED = "guided"

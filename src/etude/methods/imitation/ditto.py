@@ -15,6 +15,7 @@ import torch
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, shown
+from etude.fixtures.given import GivenContext, beyond_prompt, example_demonstration, given_stage
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.outputs import Outputs
 from etude.objective.imitation import cross_entropy
@@ -22,7 +23,6 @@ from etude.objective.terms import Objective, Term, TokenLoss, objective
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.given import GivenContext, beyond_prompt, example_demonstration, given_stage
 from etude.types import Array, Group, Signal, Span
 
 LOOP = "loop"  # weight row: the copies of a sentence but the first

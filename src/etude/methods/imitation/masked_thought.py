@@ -15,6 +15,7 @@ from torch import Tensor
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, shown
+from etude.fixtures.given import GivenContext, beyond_prompt, example_demonstration, given_stage
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.objective.imitation import cross_entropy
 from etude.objective.policy import MeanOver
@@ -22,7 +23,6 @@ from etude.objective.terms import Objective
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.given import GivenContext, beyond_prompt, example_demonstration, given_stage
 from etude.types import Group, Signal
 
 READ = "read"  # extra: the tokens that the model reads

@@ -17,6 +17,7 @@ from etude import seeds
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate, shown
+from etude.fixtures.given import GivenModel, example_demonstration, example_loss, given_stage
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.outputs import Outputs
 from etude.objective.policy import MeanOver
@@ -24,7 +25,6 @@ from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.given import GivenModel, example_demonstration, example_loss, given_stage
 from etude.types import Group, Signal
 
 DRAWS = "draws"  # extra, f32[T, K]: the uniforms that decide which tokens are drawn

@@ -9,11 +9,11 @@ from typing import Annotated
 
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate
+from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.types import Group, Signal
 
 

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, shown
-from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, OffPolicy, Recipe, Reduction
-from etude.rollout.group_rollout import GroupRollout
-from etude.settings import stage
-from etude.stages import Context, Credit, GroupRolloutStage
-from etude.testing.given import (
+from etude.fixtures.given import (
     GivenContext,
     beyond_prompt,
     example_attempts,
     example_demonstration,
     given_stage,
 )
+from etude.objective.imitation import cross_entropy
+from etude.recipe import ByHand, OffPolicy, Recipe, Reduction
+from etude.rollout.group_rollout import GroupRollout
+from etude.settings import stage
+from etude.stages import Context, Credit, GroupRolloutStage
 from etude.types import Episode, Group, Signal
 
 

@@ -16,14 +16,7 @@ from etude.channels import writes
 from etude.credit.baseline import Gamma, Lambda, terminal, token_gae
 from etude.credit.imitate import IMITATION, shown, unattempted
 from etude.credit.weigh import gradient
-from etude.objective.entropy import exact_entropy
-from etude.objective.hybrid import actor_critic_and_imitation, imitation
-from etude.objective.policy import plain
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
-from etude.rollout.demonstrations import demonstration_and_attempts
-from etude.settings import Setting, stage
-from etude.stages import Context
-from etude.testing.given import (
+from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
@@ -31,6 +24,13 @@ from etude.testing.given import (
     example_demonstration,
     given_stage,
 )
+from etude.objective.entropy import exact_entropy
+from etude.objective.hybrid import actor_critic_and_imitation, imitation
+from etude.objective.policy import plain
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.demonstrations import demonstration_and_attempts
+from etude.settings import Setting, stage
+from etude.stages import Context
 from etude.types import Group, Signal
 from etude.update import Update
 

@@ -18,6 +18,14 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, tagged
 from etude.credit.kl_penalty import ActorCriticFromWarmup
+from etude.fixtures.given import (
+    GivenContext,
+    GivenModel,
+    example_attempts,
+    example_demonstration,
+    example_loss,
+    given_stage,
+)
 from etude.methods.imitation_and_rl.reft import RECIPE as REFT
 from etude.models.outputs import Outputs
 from etude.objective.hybrid import actor_critic_and_imitation
@@ -28,14 +36,6 @@ from etude.rollout.demonstrate import DEMONSTRATED
 from etude.rollout.demonstrations import demonstration_and_attempts
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.given import (
-    GivenContext,
-    GivenModel,
-    example_attempts,
-    example_demonstration,
-    example_loss,
-    given_stage,
-)
 from etude.types import Group, Signal
 
 CONTRAST = "contrast"  # weight row: the tokens of right attempts

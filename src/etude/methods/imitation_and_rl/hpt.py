@@ -12,18 +12,18 @@ import numpy as np
 from etude.channels import writes
 from etude.credit.group import centred, each
 from etude.credit.imitate import IMITATION, shown
-from etude.objective.hybrid import practise_and_imitate
-from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
-from etude.rollout.demonstrations import demonstration_and_attempts
-from etude.settings import Setting, stage
-from etude.stages import Context, Credit
-from etude.testing.given import (
+from etude.fixtures.given import (
     GivenContext,
     beyond_prompt,
     example_attempts,
     example_demonstration,
     given_stage,
 )
+from etude.objective.hybrid import practise_and_imitate
+from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.demonstrations import demonstration_and_attempts
+from etude.settings import Setting, stage
+from etude.stages import Context, Credit
 from etude.types import Group, Signal
 
 

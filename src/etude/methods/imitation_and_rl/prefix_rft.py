@@ -16,6 +16,7 @@ from etude import seeds
 from etude.credit.attempts import adopted
 from etude.credit.group import centred, constant
 from etude.credit.imitate import tagged
+from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.objective.entropy import entropy_bonus, exact_entropy
 from etude.objective.hybrid import EntropyWeight
 from etude.objective.policy import Dual, High, Length, Low, clipped
@@ -25,7 +26,6 @@ from etude.rollout.conversation import Conversation
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage
-from etude.testing.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.types import Array, Episode, Group, Signal, Span, Task
 
 PREFIX = "prefix"  # the tag of the given piece (`Conversation.force_prefix`)

@@ -8,14 +8,8 @@ from typing import Annotated
 
 from etude.credit.imitate import IMITATION
 from etude.credit.kl_penalty import ActorCriticFromWarmup
-from etude.objective.hybrid import actor_critic_and_imitation
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
-from etude.rollout.demonstrations import WarmupShare
-from etude.rollout.group_rollout import GroupRollout, verdict
-from etude.settings import Setting, stage
-from etude.stages import GroupRolloutStage, Reward
-from etude.testing.examples import example_episode
-from etude.testing.given import (
+from etude.fixtures.examples import example_episode
+from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
@@ -23,6 +17,12 @@ from etude.testing.given import (
     example_demonstration,
     given_stage,
 )
+from etude.objective.hybrid import actor_critic_and_imitation
+from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.demonstrations import WarmupShare
+from etude.rollout.group_rollout import GroupRollout, verdict
+from etude.settings import Setting, stage
+from etude.stages import GroupRolloutStage, Reward
 from etude.types import Episode
 from etude.update import Update
 

@@ -10,18 +10,18 @@ from typing import Annotated, Any
 from etude.channels import writes
 from etude.credit.group import centred, each
 from etude.credit.imitate import IMITATION, shown
-from etude.objective.hybrid import practise_and_imitate
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
-from etude.rollout.group_rollout import GroupRollout
-from etude.settings import Setting, stage
-from etude.stages import Context, Credit, GroupRolloutStage
-from etude.testing.given import (
+from etude.fixtures.given import (
     GivenContext,
     beyond_prompt,
     example_attempts,
     example_demonstration,
     given_stage,
 )
+from etude.objective.hybrid import practise_and_imitate
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.group_rollout import GroupRollout
+from etude.settings import Setting, stage
+from etude.stages import Context, Credit, GroupRolloutStage
 from etude.types import Episode, Group, Request, Signal, Task
 
 IMITATE = "imitate"  # the purpose of requests for a demonstration

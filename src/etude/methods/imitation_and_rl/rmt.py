@@ -17,6 +17,13 @@ from etude.channels import writes
 from etude.credit.group import constant, standardised
 from etude.credit.imitate import IMITATION, imitate, tagged
 from etude.curriculum.base import SourceMixture
+from etude.fixtures.given import (
+    GivenContext,
+    beyond_prompt,
+    example_attempts,
+    example_demonstration,
+    given_stage,
+)
 from etude.objective.entropy import exact_entropy
 from etude.objective.hybrid import ImitationWeight, imitation
 from etude.objective.policy import KLWeight, kl_to_start, plain
@@ -27,13 +34,6 @@ from etude.rollout.demonstrate import DEMONSTRATED, solution
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage, Reward, Rollout
-from etude.testing.given import (
-    GivenContext,
-    beyond_prompt,
-    example_attempts,
-    example_demonstration,
-    given_stage,
-)
 from etude.types import Array, Episode, Group, Message, Request, Signal, Task, Verdict
 
 ENTROPY = "entropy"  # of a task's meta: the entropy of each token of its text under the starting model

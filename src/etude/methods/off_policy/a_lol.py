@@ -21,6 +21,7 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.group import Credit
 from etude.credit.imitate import tagged
+from etude.fixtures.examples import example_group
 from etude.models.outputs import Outputs
 from etude.objective.policy import KLWeight
 from etude.objective.terms import Objective, Term, TokenLoss, objective, per_answer, sum_per_episode
@@ -30,7 +31,6 @@ from etude.rollout.demonstrate import demonstrate
 from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, GroupRolloutStage
-from etude.testing.examples import example_group
 from etude.types import Array, Episode, Group, Signal, Task
 
 

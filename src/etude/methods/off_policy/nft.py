@@ -19,6 +19,7 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.group import Credit, constant
 from etude.curriculum.filter import mixed_only
+from etude.fixtures.examples import example_group
 from etude.models.outputs import Outputs
 from etude.objective.policy import Length
 from etude.objective.terms import (
@@ -34,7 +35,6 @@ from etude.objective.terms import (
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.examples import example_group
 from etude.types import Array, Group, Signal
 
 BY_PASS_RATE: dict[str, Callable[[float], float]] = {

@@ -17,11 +17,11 @@ import numpy as np
 
 from etude.credit.group import Credit, centred, constant
 from etude.curriculum.replay import Replay
+from etude.fixtures.examples import example_group
 from etude.objective.masked_ratio import relative
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.examples import example_group
 from etude.types import Array, Group, Signal
 
 

@@ -17,6 +17,7 @@ from etude.batch import Batch
 from etude.credit.group import Credit
 from etude.credit.outcome import outcome
 from etude.curriculum.replay import Replay
+from etude.fixtures.examples import example_group
 from etude.models.outputs import Outputs
 from etude.objective.terms import (
     Objective,
@@ -29,7 +30,6 @@ from etude.objective.terms import (
 )
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
-from etude.testing.examples import example_group
 from etude.types import Array
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from etude.curriculum.filter import mixed_only
+from etude.fixtures.examples import example_episode, example_group
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.stages import Reward
-from etude.testing.examples import example_episode, example_group
 from etude.types import Array, Episode
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from etude.channels import writes
 from etude.credit.group import Credit, advantage, laid
 from etude.credit.imitate import shown
+from etude.fixtures.examples import example_episode, example_group
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.outputs import Outputs
 from etude.objective.entropy import entropy_bonus
@@ -29,7 +30,6 @@ from etude.objective.terms import Objective
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.examples import example_episode, example_group
 from etude.types import Array, Group, Signal
 
 # ---- TEA-RL ---------------------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from etude.credit.baseline import value_baseline
+from etude.fixtures.examples import example_group
 from etude.objective.policy import clipped_with_value
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.settings import stage
-from etude.testing.examples import example_group
 from etude.types import Array
 from etude.update import Update
 

@@ -19,6 +19,7 @@ import torch
 
 from etude.credit.group import Credit, advantage, whitened
 from etude.credit.kl_penalty import drift
+from etude.fixtures.examples import example_episode, example_group
 from etude.objective.entropy import entropy_bonus
 from etude.objective.policy import MeanOver, plain
 from etude.objective.terms import Objective
@@ -26,7 +27,6 @@ from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduc
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.stages import Context, Reward
-from etude.testing.examples import example_episode, example_group
 from etude.types import Array, Episode, Group, Signal
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from etude.channels import writes
 from etude.credit.baseline import Gamma, gae
 from etude.credit.group import Credit, constant, laid, whitened
+from etude.fixtures.examples import example_episode
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.objective.policy import High, Low, ValueClip, ValueWeight, clipped_with_value
 from etude.objective.terms import Objective
@@ -27,7 +28,6 @@ from etude.rollout.conversation import Conversation
 from etude.rollout.group_rollout import GroupRollout, optional_verdict
 from etude.settings import Setting, stage
 from etude.stages import Context, GroupRolloutStage, Rollout
-from etude.testing.examples import example_episode
 from etude.types import Array, Episode, Group, Request, Signal, Task
 
 OPEN = "window"  # Episode.stop of an answer that is not finished

@@ -6,11 +6,11 @@ the better one is raised above that of the worse. Direct Preference Optimization
 import math
 
 from etude.credit.pairs import preference_pairs
+from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
 from etude.objective.preference import PAIR, dpo_loss
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.rollout.attempts import attempt_tag
 from etude.settings import stage
-from etude.testing.attempts import advantages_of, credited_signals, example_attempts
 from etude.types import Signal
 
 

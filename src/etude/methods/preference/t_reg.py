@@ -19,6 +19,7 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.group import constant
 from etude.credit.pairs import Margin, Pairs, preference_pairs
+from etude.fixtures.attempts import credited_signals, example_attempts
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
 from etude.objective.preference import PAIR, DpoBeta, dpo_loss, implicit_rewards, pairs_of
@@ -26,7 +27,6 @@ from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.attempts import credited_signals, example_attempts
 from etude.types import Array, Group, Message, Signal, Span
 
 TOKEN_REWARD = "token_reward"

@@ -15,6 +15,7 @@ import numpy as np
 from etude.channels import writes
 from etude.credit.group import each, standardised
 from etude.credit.imitate import IMITATION, imitate, tagged
+from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.hybrid import ImitationWeight, imitation
 from etude.objective.policy import High, Low, MeanOver, clipped
@@ -27,7 +28,6 @@ from etude.rollout.intervene import first_departure, propose, read_proposal, rev
 from etude.rollout.probe import PROBE, Separator, continued, last_turn, steps_of, tokens_left
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage
-from etude.testing.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.types import Array, Episode, Group, Signal, Span, Task
 
 INTERVENTION_INDEX = 1 << 21  # the index of a corrected attempt within its group

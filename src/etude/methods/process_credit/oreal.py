@@ -13,14 +13,7 @@ import numpy as np
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.group import laid, leave_one_out
-from etude.models.outputs import Outputs
-from etude.objective.outcome import binary_cross_entropy, to_outcome
-from etude.objective.policy import KLWeight, kl_to_start
-from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
-from etude.stages import Context, Credit
-from etude.testing.given import (
+from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
@@ -28,6 +21,13 @@ from etude.testing.given import (
     example_loss,
     given_stage,
 )
+from etude.models.outputs import Outputs
+from etude.objective.outcome import binary_cross_entropy, to_outcome
+from etude.objective.policy import KLWeight, kl_to_start
+from etude.objective.terms import Objective, Term, TokenLoss, objective
+from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.settings import Setting, stage
+from etude.stages import Context, Credit
 from etude.types import Array, Episode, Group, Signal
 
 TOKEN_REWARD = "token_reward"  # the auxiliary model and its head

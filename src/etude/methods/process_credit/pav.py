@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.credit.group import centred, constant
+from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.objective.policy import plain
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
@@ -29,7 +30,6 @@ from etude.rollout.probe import (
 )
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage
-from etude.testing.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.types import Array, Episode, Group, Signal
 
 Q = "q"  # note: the policy's chance of success after each step but the last

@@ -13,13 +13,7 @@ import numpy as np
 
 from etude.credit.group import constant, laid, leave_one_out, whitened
 from etude.curriculum.filter import within
-from etude.objective.outcome import binary_cross_entropy, to_outcome
-from etude.objective.policy import clipped
-from etude.objective.terms import Objective
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
-from etude.stages import Context, Credit
-from etude.testing.given import (
+from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
@@ -27,6 +21,12 @@ from etude.testing.given import (
     example_loss,
     given_stage,
 )
+from etude.objective.outcome import binary_cross_entropy, to_outcome
+from etude.objective.policy import clipped
+from etude.objective.terms import Objective
+from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.settings import Setting, stage
+from etude.stages import Context, Credit
 from etude.types import Array, Group, Signal
 
 REWARD_MODEL = "prm"  # the auxiliary model phi

@@ -13,19 +13,19 @@ from etude.channels import writes
 from etude.credit.baseline import Gamma, Lambda, terminal, token_gae
 from etude.credit.group import constant
 from etude.credit.kl_penalty import KLPrice, drift
-from etude.objective.outcome import to_outcome
-from etude.objective.policy import clipped_with_value
-from etude.objective.terms import Objective
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
-from etude.settings import Setting, stage
-from etude.stages import Context, Credit
-from etude.testing.given import (
+from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     example_attempts,
     example_loss,
     given_stage,
 )
+from etude.objective.outcome import to_outcome
+from etude.objective.policy import clipped_with_value
+from etude.objective.terms import Objective
+from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.settings import Setting, stage
+from etude.stages import Context, Credit
 from etude.types import Array, Episode, Group, Signal, Span
 from etude.update import Update
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.credit.group import centred, whitened
+from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.methods.policy_gradient.dapo import RECIPE as DAPO
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
@@ -20,7 +21,6 @@ from etude.rollout.group_rollout import GroupRollout, verdict
 from etude.rollout.probe import CUTS, MaxSteps, Probes, Separator, branches, noting, step_cuts, step_index
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage
-from etude.testing.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.types import Array, Episode, Group, Signal, Span
 
 LEAD = "lead"  # note: the tokens that make the model answer at once

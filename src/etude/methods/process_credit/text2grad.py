@@ -17,13 +17,13 @@ from etude import seeds
 from etude.channels import writes
 from etude.credit.baseline import Gamma, Lambda, terminal, token_gae
 from etude.credit.kl_penalty import KLPrice, drift
+from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.objective.policy import clipped_with_value
 from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.probe import noting, text_ends
 from etude.settings import Setting, stage
 from etude.stages import Context, GroupRolloutStage
-from etude.testing.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.types import Array, Episode, Group, Signal, Task
 from etude.update import Update
 

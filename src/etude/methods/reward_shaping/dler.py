@@ -16,12 +16,12 @@ import numpy as np
 
 from etude.credit.group import advantage
 from etude.curriculum.filter import mixed_only
+from etude.fixtures.examples import example_episode, example_group
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.stages import Context, Filter, Reward
-from etude.testing.examples import example_episode, example_group
 from etude.types import Array, Episode, Group
 
 

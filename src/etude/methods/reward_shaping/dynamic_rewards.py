@@ -23,13 +23,13 @@ from etude.batch import Batch
 from etude.credit.group import assigned, centred, standardised
 from etude.credit.outcome import Names, scores
 from etude.credit.weigh import gradient
+from etude.fixtures.examples import example_episode, example_group
 from etude.objective.policy import clipped
 from etude.objective.terms import Objective
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.stages import Context, Reward
-from etude.testing.examples import example_episode, example_group
 from etude.types import Array, Episode, Group, Signal
 
 ASPECTS = "accuracy+conciseness+format"

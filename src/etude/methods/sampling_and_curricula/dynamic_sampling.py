@@ -7,11 +7,11 @@ DAPO: An Open-Source LLM Reinforcement Learning System at Scale, arXiv 2503.1447
 from __future__ import annotations
 
 from etude.curriculum.filter import mixed_only
+from etude.fixtures.curricula import ExampleContext, built
+from etude.fixtures.examples import example_group
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import stage
-from etude.testing.curricula import ExampleContext, built
-from etude.testing.examples import example_group
 
 
 def _kept(*outcomes: list[float]) -> list[float]:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from etude import seeds
 from etude.credit.group import constant, standardised
+from etude.fixtures.curricula import ExampleContext, attempts_at, built, example_curriculum
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.models.outputs import Outputs
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.reward.attempts import rewards_of
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Reward
-from etude.testing.curricula import ExampleContext, attempts_at, built, example_curriculum
 from etude.types import Array, Episode, Group, Message, Request, Signal, Task
 
 START = "start"  # task meta: the `Start` that a task goes on from

@@ -21,11 +21,11 @@ from torch import Tensor
 from etude.batch import pack
 from etude.curriculum.arms import By, ByArm, Every, softmax
 from etude.errors import UserError
+from etude.fixtures.curricula import ExampleContext, example_curriculum
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import ExampleContext, example_curriculum
 from etude.types import Array, Group, Request, Signal
 
 TARGET = -1  # the target's number among the parts of a step

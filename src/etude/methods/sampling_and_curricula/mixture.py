@@ -9,11 +9,11 @@ import numpy as np
 
 from etude.curriculum.arms import ByArm
 from etude.errors import UserError
+from etude.fixtures.curricula import after_steps
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps
 from etude.types import Array
 
 

@@ -16,11 +16,11 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
 from etude.curriculum.arms import By, ByArm, Every, Tally, evenly
+from etude.fixtures.curricula import after_steps, attempts_at
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps, attempts_at
 from etude.types import Array, Group, Signal
 
 PRIOR_B = 3.0  # standard deviation of the prior of difficulties, logits; of abilities it is 1

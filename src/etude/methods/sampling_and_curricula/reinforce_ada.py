@@ -15,13 +15,13 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.credit.group import centred, constant
+from etude.fixtures.curricula import built
+from etude.fixtures.examples import example_episode, example_group
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.curricula import built
-from etude.testing.examples import example_episode, example_group
 from etude.types import Episode, Group, Signal
 
 ROUND = "round"  # note, int: the round, from 0, in which an attempt was sampled

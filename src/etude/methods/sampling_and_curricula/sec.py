@@ -15,11 +15,11 @@ import numpy as np
 
 from etude.credit.group import standardised
 from etude.curriculum.arms import By, ByArm, softmax
+from etude.fixtures.curricula import after_steps, attempts_at
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps, attempts_at
 from etude.types import Array, Group, Signal
 
 

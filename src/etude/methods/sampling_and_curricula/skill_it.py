@@ -17,12 +17,12 @@ import numpy as np
 from etude.credit.imitate import imitate, tagged
 from etude.curriculum.arms import Arms, By, ByArm, Every, Tally, softmax
 from etude.errors import UserError
+from etude.fixtures.curricula import after_steps, attempts_at
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.rollout.demonstrate import solution
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps, attempts_at
 from etude.types import Array, Group, Signal
 
 

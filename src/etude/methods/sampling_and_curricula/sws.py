@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.curriculum.filter import within
+from etude.fixtures.curricula import ExampleContext, attempts_at, built
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import answer_of, reworded
@@ -25,7 +26,6 @@ from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.tasks.posed import by_majority, worked_out
-from etude.testing.curricula import ExampleContext, attempts_at, built
 from etude.types import Array, Episode, Group, Request, Signal, Task
 
 WEAK = "weak"  # purpose of a request: a new problem of a weak level

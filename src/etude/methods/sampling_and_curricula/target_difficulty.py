@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.curriculum.arms import ByArm, evenly, levels_of
+from etude.fixtures.curricula import after_steps, attempts_at
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
-from etude.testing.curricula import after_steps, attempts_at
 from etude.types import Array, Group, Signal
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from etude import seeds
 from etude.curriculum.arms import ByArm, evenly
+from etude.fixtures.curricula import ExampleContext, example_curriculum
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Recipe
 from etude.settings import stage
 from etude.stages import Context
-from etude.testing.curricula import ExampleContext, example_curriculum
 from etude.types import Array, Request
 
 

@@ -18,6 +18,7 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.attempts import distilled, on_parts, scores_of
 from etude.credit.group import centred
+from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
 from etude.models.outputs import Outputs
 from etude.objective.policy import Length
 from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, per_constant
@@ -27,7 +28,6 @@ from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import Refine
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.attempts import advantages_of, credited_signals, example_attempts
 from etude.types import Array, Group, Signal
 
 REFINED = "refined"

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.attempts import DISTILLED, compared, distilled, on_parts, scores_of
+from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
 from etude.models.outputs import Outputs
 from etude.objective.policy import High, KLWeight, Low, MeanOver, clipped, kl_to_start
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective, sharing_denominator
@@ -25,7 +26,6 @@ from etude.rollout.second import REFLECTION, Hint, between_tags, heard, worded
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.attempts import advantages_of, credited_signals, example_attempts
 from etude.types import Episode, Group, Signal, Task
 
 # ---- rollout: x -> y_1; (x, y_1, feedback) -> Delta; (x, Delta) -> y_2 -----------------------------------

@@ -15,9 +15,10 @@ from typing import Annotated
 import numpy as np
 
 from etude import seeds
+from etude.assembly import build
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate, shown, tagged
-from etude.methods import build
+from etude.fixtures.examples import EXAMPLE_TASK
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
@@ -28,7 +29,6 @@ from etude.rollout.intervene import propose, reveals
 from etude.rollout.probe import Separator, steps_of
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Reward, Rollout
-from etude.testing.examples import EXAMPLE_TASK
 from etude.types import Array, Episode, Group, Signal, Span, Task
 
 ERROR, CORRECTION = "error", "correction"

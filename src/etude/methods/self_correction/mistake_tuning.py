@@ -15,6 +15,7 @@ import numpy as np
 from etude.channels import writes
 from etude.credit.attempts import distilled
 from etude.credit.imitate import IMITATION, shown
+from etude.fixtures.attempts import credited_signals, example_attempts
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.attempts import UNAIDED, attempt, attempt_tag, below
@@ -22,7 +23,6 @@ from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrations import demonstration_and_attempts
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Rollout
-from etude.testing.attempts import credited_signals, example_attempts
 from etude.types import Episode, Group, Signal, Task
 
 MARK = "[INCORRECT RATIONALE]"

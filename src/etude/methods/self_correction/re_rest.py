@@ -14,6 +14,7 @@ from typing import Annotated
 from etude.channels import writes
 from etude.credit.attempts import distilled
 from etude.credit.imitate import IMITATION, imitate, tagged
+from etude.fixtures.attempts import credited_signals, example_attempts, weights_of
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
@@ -21,7 +22,6 @@ from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import Refine
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.attempts import credited_signals, example_attempts, weights_of
 from etude.types import Episode, Group, Signal
 
 Y1, Y2 = attempt_tag(1), attempt_tag(2)

@@ -13,6 +13,7 @@ from typing import Annotated
 
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate, tagged
+from etude.fixtures.attempts import credited_signals, example_attempts, weights_of
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt, less_form
@@ -21,7 +22,6 @@ from etude.rollout.conversation import Conversation
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.attempts import credited_signals, example_attempts, weights_of
 from etude.types import Episode, Group, Signal, Task
 
 TRY_AGAIN = "Your answer is not right. Try again."

@@ -19,6 +19,7 @@ from etude import seeds
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.pairs import preference_pairs
+from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
 from etude.models.outputs import Outputs
 from etude.objective.preference import PAIR, DpoBeta, dpo_loss
 from etude.objective.terms import Objective, Term, TokenLoss, objective
@@ -30,7 +31,6 @@ from etude.rollout.probe import Separator, noting, step_cuts
 from etude.rollout.writers import WRITERS, Address, Longest, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.attempts import advantages_of, credited_signals, example_attempts
 from etude.types import Episode, Group, Signal, Span
 
 EDIT = "edit"

@@ -17,6 +17,7 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.attempts import DISTILLED, adopted, compared, distilled, on_parts, scores_of
 from etude.credit.imitate import IMITATION, tagged
+from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts, weights_of
 from etude.models.outputs import Outputs
 from etude.objective.hybrid import imitation
 from etude.objective.policy import MeanOver
@@ -27,7 +28,6 @@ from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import CRITIQUE, Refine
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Reward
-from etude.testing.attempts import advantages_of, credited_signals, example_attempts, weights_of
 from etude.types import Array, Group, Signal
 
 # ---- reward ------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.attempts import compared, on_parts, scores_of
 from etude.credit.imitate import tagged
+from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts, weights_of
 from etude.models.outputs import Outputs
 from etude.objective.policy import KLWeight, MeanOver, plain
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, k3, objective
@@ -26,7 +27,6 @@ from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import reconsider
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.attempts import advantages_of, credited_signals, example_attempts, weights_of
 from etude.types import Group, Signal
 
 KL = "kl"

@@ -20,6 +20,7 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.group import standardised
 from etude.credit.imitate import tagged
+from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
 from etude.models.outputs import Outputs
 from etude.objective.policy import Dual, High, Low, MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective, surrogate
@@ -30,7 +31,6 @@ from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
-from etude.testing.attempts import advantages_of, credited_signals, example_attempts
 from etude.types import Episode, Group, Signal, Span, Task
 
 GUIDANCE = "guidance"

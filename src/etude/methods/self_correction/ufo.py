@@ -11,8 +11,10 @@ from typing import Annotated
 
 import numpy as np
 
+from etude.assembly import build
 from etude.credit.baseline import value_baseline
-from etude.methods import build
+from etude.fixtures.attempts import example_attempts
+from etude.fixtures.examples import example_group
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.objective.policy import clipped_with_value
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
@@ -21,8 +23,6 @@ from etude.rollout.attempts import ANSWERS, notes_of
 from etude.rollout.basic import retry
 from etude.settings import Setting, stage
 from etude.stages import Context, Filter, Reward
-from etude.testing.attempts import example_attempts
-from etude.testing.examples import example_group
 from etude.types import Episode, Group
 
 TRY_AGAIN = "Incorrect. Please think again."

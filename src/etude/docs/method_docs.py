@@ -1,6 +1,6 @@
 """Pages of the documentation that are made from the recipes and their results:
 
-python -m etude.report.method_docs [FOLDER]        writes them (default: docs)
+python -m etude.docs.method_docs [FOLDER]        writes them (default: docs)
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from etude.docs.claims import UNITS, read, sentence
+from etude.docs.method_page import HEADER, facts, rows
+from etude.docs.papers import papers_page, table_row
+from etude.docs.renamed_page import renamed_page
 from etude.evaluate.transitions import WAYS
 from etude.methods import outside
-from etude.report.claims import UNITS, read, sentence
-from etude.report.method_page import HEADER, facts, rows
-from etude.report.papers import papers_page, table_row
-from etude.report.renamed_page import renamed_page
 
 HELD, NOT_HELD, OPEN = "held", "not held", "not resolved"
 COLOURS = {HELD: "#1a7f4b", NOT_HELD: "#b3261e", OPEN: "#6b7280"}
@@ -34,7 +34,7 @@ def recipes_page() -> str:
         [
             "# Recipes",
             "",
-            "Made by `python -m etude.report.method_docs` from the recipes themselves. `etude recipes NAME` prints one in full.",
+            "Made by `python -m etude.docs.method_docs` from the recipes themselves. `etude recipes NAME` prints one in full.",
             "`year`: of [the paper](papers.md). `confidence`: what the description was built from. `tests`: numbers worked by hand",
             "and reductions, beside the laws that run over every recipe. `claim`: see [claims](claims.md).",
             "",
@@ -49,7 +49,7 @@ def claims_page(results: Results) -> str:
     lines = [
         "# Which claims hold at small scale",
         "",
-        "Made by `python -m etude.report.method_docs` from results alone. Every claim is a method against its baseline at equal",
+        "Made by `python -m etude.docs.method_docs` from results alone. Every claim is a method against its baseline at equal",
         "compute, on the same problems, over several seeds; settings stand in `bench/claims.toml` and were committed before",
         "the runs. *Held*: the 95 % interval excludes zero on the claimed side and the effect is as large as was asked for.",
         "*Not held*: an effect of that size is excluded. At 95 % each, one claim in forty holds by chance alone.",

@@ -23,7 +23,7 @@ def papers_page(recipes: Iterable[Recipe] | None = None) -> str:
     lines = [
         "# Papers",
         "",
-        "Made by `python -m etude.report.method_docs` from the recipes themselves: one line per paper, newest first, with the",
+        "Made by `python -m etude.docs.method_docs` from the recipes themselves: one line per paper, newest first, with the",
         "recipes that implement it. `etude recipes NAME` says where a recipe departs from its paper.",
         "",
         table_row(HEADER),

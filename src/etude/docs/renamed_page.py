@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from etude.docs.papers import table_row
 from etude.methods.renamed import RENAMED_SETTINGS
-from etude.report.papers import table_row
 
 
 def renamed_page(renamed: Mapping[str, Mapping[str, str]] = RENAMED_SETTINGS) -> str:
@@ -19,7 +19,7 @@ def renamed_page(renamed: Mapping[str, Mapping[str, str]] = RENAMED_SETTINGS) ->
         [
             "# Renamed settings",
             "",
-            "Made by `python -m etude.report.method_docs`. An old name is refused, and the refusal names the new one. Names of the",
+            "Made by `python -m etude.docs.method_docs`. An old name is refused, and the refusal names the new one. Names of the",
             "run and of stages that changed for all recipes stand in [CHANGELOG](../CHANGELOG.md).",
             "",
             table_row(("recipe", "until 0.1", "since 0.2")),

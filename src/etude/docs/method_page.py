@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from etude.methods import catalogue, find, outside, resolved_stages
+from etude.assembly import resolved_stages
+from etude.docs.claims import read, result, sentence
+from etude.methods import catalogue, find, outside
 from etude.recipe import STAGES, Recipe
-from etude.report.claims import read, result, sentence
 
 
 def facts(name: str | None = None) -> list[dict[str, Any]]:
