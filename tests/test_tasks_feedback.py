@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from etude.errors import UserError
-from etude.tasks import load, self_test
+from etude.tasks import load, sandbox, self_test
 from etude.tasks.arithmetic import evaluate, wrong_step
 from etude.tasks.check import Number
 from etude.tasks.constraints import Meets
@@ -109,7 +109,8 @@ def test_programs_hear_of_the_failing_case(code: str, said: str) -> None:
 
 
 def test_a_program_that_never_ends_is_wrong_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etude.tasks.program.SECONDS", 0.05)
+    quick = sandbox.Sandbox(sandbox.Limits(seconds=0.1), ahead=1)
+    monkeypatch.setattr(sandbox, "shared", lambda: quick)
     endless = "def f(xs):\n  while True:\n    try: pass\n    except Exception: pass"
     assert "took longer" in Program("f", CASES, feedback="hint")(endless).feedback
     with Pool(1) as pool:

@@ -14,6 +14,7 @@ Whatever the program makes this process say is taken for its own output and comp
 process over gains nothing.
 """
 
+import builtins
 import marshal
 import os
 import resource
@@ -189,6 +190,7 @@ def serve():
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
+    builtins.exit = builtins.quit = sys.exit  # which `site` would bring
     place = {"__name__": "answer"}
     while head := requests.read(8):
         kind, *rest = marshal.loads(requests.read(int.from_bytes(head, "big")))

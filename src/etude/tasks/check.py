@@ -213,6 +213,11 @@ def isolated(check: Check) -> bool:
     return bool(getattr(check, "isolated", False))
 
 
+def blocking(check: Check) -> bool:
+    """Whether the checker waits for a process of its own, so that it wants a thread."""
+    return bool(getattr(check, "blocking", False))
+
+
 def strict(check: Check) -> Check:
     """The stricter second verifier: the answer must be the whole completion up to white space and format.
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.tasks import _child
-from etude.tasks.check import isolated
+from etude.tasks.check import blocking, isolated
 from etude.types import Check, Verdict
 
 START_SECONDS = 60.0  # for starting the interpreter and importing what the check needs; not the check's time
@@ -68,6 +68,8 @@ class Pool:
 
     async def check(self, check: Check, answer: str) -> Verdict:
         """The verdict on `answer`. Raises CheckError. A check that is not isolated runs here and now."""
+        if blocking(check):
+            return await asyncio.wrap_future(self._threads.submit(_inline, check, answer))
         if not isolated(check):
             return _inline(check, answer)
         return await asyncio.wrap_future(self._submit(check, answer))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import random
 import re
-import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from etude.errors import UserError, nearest
+from etude.tasks import sandbox
 from etude.tasks.check import FEEDBACK as DEGREES
 from etude.tasks.check import UNARY
 from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, feedback_text, out_of_range
@@ -22,7 +19,6 @@ from etude.types import Message, Task, Verdict
 
 _BLOCK = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 _SHOWN = 120  # characters of a value that feedback shows
-SECONDS = 2.0
 LONGEST = 6  # things that one function does
 _ASKED = re.compile(r"takes a list of integers, (.+?), and returns (.+?)\.")
 
@@ -30,16 +26,13 @@ Case = tuple[tuple[Any, ...], Any]  # arguments and result
 Step = tuple[str, str, int]  # what is said of it, its code, and the number in both
 
 
-class _Slow(BaseException):
-    """The program's time is over; no `except Exception` of its own stops it."""
-
-
 @dataclass(frozen=True)
 class Program:
     """The answer (its last code block, or all of it) defines a function `name` that is right on every case.
 
-    The program runs in a child process (`etude.tasks.isolate`), which bounds memory and files but does not hide
-    the network. A program that is too slow, raises or exits is wrong; it is not an error of the checker. `gold`: a
+    The program runs in a process of its own (`etude.tasks.sandbox`) that is given the arguments and gives back what the
+    function returns; results are compared here. A program that is too slow, raises or ends its process is wrong; it is
+    not an error of the checker. `gold`: a
     program that is right. Raises UserError for an unknown kind of feedback.
     """
 
@@ -48,7 +41,7 @@ class Program:
     gold: str = ""
     feedback: str = "unary"
     strict: bool = False
-    isolated: ClassVar[bool] = True
+    blocking: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.feedback not in DEGREES:
@@ -65,27 +58,24 @@ class Program:
 
     def fault(self, code: str) -> str:
         """A sentence about the first thing that is wrong, or ""."""
-        place: dict[str, Any] = {"__name__": "answer"}
-        try:
-            with _bounded():
-                exec(compile(code, "answer", "exec"), place)
-        except SyntaxError as error:
-            return f"Line {error.lineno} of the program cannot be read: {error.msg}."
-        except BaseException as error:
-            return f"The program cannot be loaded: {_raised(error)}."
-        function = place.get(self.name)
-        if not callable(function):
-            return f"The program defines no function {self.name}."
-        for arguments, result in self.cases:
-            call = f"{self.name}({', '.join(map(repr, arguments))})"
-            try:
-                with _bounded():
-                    found = function(*_copy(arguments))
-                    right = bool(found == result) and type(found) is type(result)
-            except BaseException as error:
-                return f"{call} {_raised(error)}; it should return {result!r}."
-            if not right:
-                return f"{call} returned {_short(found)}; it should return {result!r}."
+        with sandbox.shared().program() as program:
+            match program.load(code):
+                case None:
+                    pass
+                case sandbox.Unreadable(line, message):
+                    return f"Line {line} of the program cannot be read: {message}."
+                case stopped:
+                    return f"The program cannot be loaded: {stopped}."
+            for arguments, result in self.cases:
+                called = f"{self.name}({', '.join(map(repr, arguments))})"
+                match program.call(self.name, arguments):
+                    case sandbox.Missing():
+                        return f"The program defines no function {self.name}."
+                    case sandbox.Returned(found):
+                        if not (type(found) is type(result) and found == result):
+                            return f"{called} returned {_short(found)}; it should return {result!r}."
+                    case stopped:
+                        return f"{called} {stopped}; it should return {result!r}."
         return ""
 
     def posed(self, task: Task, text: str) -> Task | None:
@@ -108,43 +98,14 @@ class Program:
         )
 
 
-def _copy(value: Any) -> Any:
-    """The arguments anew, so that a program that changes them does not change the case."""
-    return type(value)(_copy(v) for v in value) if isinstance(value, list | tuple) else value
-
-
-def _raised(error: BaseException) -> str:
-    if isinstance(error, _Slow):
-        return f"took longer than {SECONDS:g} s"
-    return f"raised {type(error).__name__}: {str(error)[:_SHOWN]}"
-
-
 def _short(value: Any) -> str:
+    if isinstance(value, sandbox.Other):
+        return f"a {value.kind}"
     try:
         text = repr(value)
-    except BaseException:
+    except ValueError:  # an integer of too many digits to write down
         return f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
-@contextlib.contextmanager
-def _bounded() -> Iterator[None]:
-    """Ends the program after `SECONDS`, where a timer can (the main thread, as in the child), and hides its words."""
-
-    def over(*_: Any) -> None:
-        raise _Slow
-
-    timed = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGALRM, over) if timed else None
-    if timed:
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        if timed:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
 
 
 STEPS = {

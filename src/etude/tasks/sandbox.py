@@ -469,6 +469,12 @@ class Sandbox:
         self.close()
 
 
+@cache
+def shared() -> Sandbox:
+    """The sandbox of this process, with the default limits. Raises Refused (see `refusal`)."""
+    return Sandbox()
+
+
 def _end_all(waiting: deque[Process], closed: threading.Event) -> None:
     closed.set()
     while waiting:
