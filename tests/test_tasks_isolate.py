@@ -41,6 +41,14 @@ def parent(answer):
     child = subprocess.Popen(["sleep", "60"])
     open(answer, "w").write(str(child.pid))
     while True: pass
+count = 0
+def counting(answer):
+    global count
+    count += 1
+    return count == 1
+def flooding(answer):
+    for stream in (sys.stdout, sys.stderr): stream.write("x" * 10_000_000)
+    return True
 def modules(answer): return "torch" not in sys.modules
 """
 
@@ -111,10 +119,20 @@ def test_faults_are_errors(pool, user, name, message, trace):
     assert pool.run(isolated(user.fine), "yes").correct  # the pool goes on
 
 
-def test_a_child_that_writes_nonsense_is_replaced(pool, user):
-    with pytest.raises(CheckError, match="'garbage' out of turn"):
+def test_nonsense_in_place_of_a_verdict_is_an_error(pool, user):
+    with pytest.raises(CheckError, match="wrote over its own verdict"):
         pool.run(isolated(user.forging), "")
     assert pool.run(isolated(user.fine), "yes").correct
+
+
+def test_one_check_does_not_reach_the_next(pool, user):
+    """Global state, output and processes of a check end with it, and none of it costs a new child."""
+    (pid,) = pool.pids or [None]
+    assert pool.run(isolated(user.counting), "").correct
+    assert pool.run(isolated(user.counting), "").correct, "a check sees what an earlier one changed"
+    for _ in range(3):
+        assert pool.run(isolated(user.flooding), "").correct
+    assert pool.pids == [pid]
 
 
 def test_the_deadline_starts_when_the_work_starts(pool, user):

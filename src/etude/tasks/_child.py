@@ -1,7 +1,8 @@
 """The child's side of `etude.tasks.isolate`: reads checks from stdin, writes verdicts to stdout.
 
-Messages are length-prefixed. Work comes in as a pickle; what goes out is JSON, so that code which took the
-child over cannot reach into the parent.
+Every check runs in a fork of its own, which ends with it: what a check changes, leaves running or breaks is gone before
+the next one. Messages are length-prefixed. Work comes in as a pickle; what goes out is JSON, so that code which took
+the child over cannot reach into the parent.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import io
 import json
 import os
 import pickle
+import select
+import signal
 import struct
 import sys
+import time
 import traceback
 from typing import Any
 
-_FILE_BYTES = 64 << 20  # the largest file that a check may write, its stderr included
+_FILE_BYTES = 64 << 20  # the largest file that a check may write
+_REPLY_BYTES = 16 << 20  # the longest feedback
 
 
 def frame(payload: bytes) -> bytes:
@@ -43,35 +48,94 @@ def decode(payload: bytes) -> tuple[str, Any]:
 
 def main() -> None:
     """Serves until stdin closes."""
-    _limits(int(sys.argv[1]))
-    # User code may print or read: it gets stderr and an empty stdin, not the pipes.
+    memory = int(sys.argv[1])
+    _die_with_parent()
+    # User code may print or read: it gets the null device, not the pipes.
     work, out = os.fdopen(os.dup(0), "rb"), os.dup(1)
-    os.dup2(2, 1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(null, standard)
     while head := work.read(8):
         payload = work.read(struct.unpack(">Q", head)[0])
-        _serve(payload, out)
-
-
-def _serve(payload: bytes, out: int) -> None:
-    def send(kind: str, value: Any) -> None:
-        data = frame(json.dumps([kind, value]).encode())
+        data = frame(json.dumps(_serve(payload, memory, (work.fileno(), out))).encode())
         while data:
             data = data[os.write(out, data) :]
 
+
+def _serve(payload: bytes, memory: int, pipes: tuple[int, ...]) -> tuple[str, Any]:
     try:
         head, body = pickle.loads(payload)
         sys.path[:] = head["path"]
         check, answer = _Unpickler(io.BytesIO(body), head["main"]).load()
         prepare = getattr(check, "prepare", None)
         if prepare is not None:
-            prepare()
-        send("started", None)
-        verdict = check(answer)
-        send("verdict", [float(verdict.reward), bool(verdict.correct), str(verdict.feedback)])
+            prepare()  # kept for the checks to come, and not the check's time
     except Exception as error:
-        send("error", [f"{type(error).__name__}: {error}", traceback.format_exc()])
+        return "error", [f"{type(error).__name__}: {error}", traceback.format_exc()]
+    said, saying = os.pipe()
+    heard, erring = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()  # its own process group, so that what it starts dies with it
+            os.dup2(erring, 2)
+            for other in (*pipes, said, heard, erring):
+                os.close(other)
+            _limits(memory)
+            _run(check, answer, saying)
+        finally:
+            os._exit(0)
+    os.close(saying)
+    os.close(erring)
+    reply, errors, late = _listen(said, heard, head["seconds"])
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(said)
+    os.close(heard)
+    kind, value = decode(reply)
+    if kind in ("verdict", "error"):
+        return kind, value
+    tail = errors.decode(errors="replace")
+    if late:
+        return "error", [f"the check took longer than its deadline ({head['seconds']:g} s)", tail]
+    if reply:
+        return "error", ["the check wrote over its own verdict", tail]
+    return "error", [f"the check took its process down (exit status {status})", tail]
+
+
+def _run(check: Any, answer: str, saying: int) -> None:
+    """The check itself, in a process of its own."""
+    try:
+        verdict = check(answer)
+        found = ("verdict", [float(verdict.reward), bool(verdict.correct), str(verdict.feedback)])
+    except SystemExit as left:
+        os._exit(left.code if isinstance(left.code, int) else int(left.code is not None))
+    except BaseException as error:
+        found = ("error", [f"{type(error).__name__}: {error}", traceback.format_exc()])
+    data = json.dumps(found).encode()
+    while data:
+        data = data[os.write(saying, data) :]
+
+
+def _listen(said: int, heard: int, seconds: float) -> tuple[bytes, bytes, bool]:
+    """What the fork said until it ended, the end of what it wrote to stderr, and whether it was out of time."""
+    end, reply, errors, open_ = time.monotonic() + seconds, b"", b"", [said, heard]
+    while said in open_:
+        left = end - time.monotonic()
+        if left <= 0 or len(reply) > _REPLY_BYTES:
+            return reply[:_REPLY_BYTES], errors, left <= 0
+        for ready in select.select(open_, [], [], left)[0]:
+            chunk = os.read(ready, 1 << 16)
+            if not chunk:
+                open_.remove(ready)
+            elif ready == said:
+                reply += chunk
+            else:
+                errors = (errors + chunk)[-4000:]
+    while heard in open_ and select.select([heard], [], [], 0)[0] and (chunk := os.read(heard, 1 << 16)):
+        errors = (errors + chunk)[-4000:]
+    return reply, errors, False
 
 
 class _Unpickler(pickle.Unpickler):
@@ -97,7 +161,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _limits(memory: int) -> None:
-    """Bounds on memory, files and core dumps, and death together with the parent (Linux)."""
+    """Bounds on memory, the size of a file, and core dumps (Linux, macOS)."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -105,8 +169,11 @@ def _limits(memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES, _FILE_BYTES))
         if memory:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+def _die_with_parent() -> None:
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 
-        set_death_signal, kill = 1, 9  # PR_SET_PDEATHSIG, SIGKILL: see prctl(2)
-        ctypes.CDLL(None).prctl(set_death_signal, kill)
+        set_death_signal = 1  # PR_SET_PDEATHSIG: see prctl(2)
+        ctypes.CDLL(None).prctl(set_death_signal, int(signal.SIGKILL))
