@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from etude.errors import Refused
-from etude.tasks import sandbox
+from etude.tasks import sandbox, sandbox_probe
 from etude.tasks.sandbox import Ended, Limits, Other, Printed, Raised, Returned, Sandbox, Unreadable
 
 KINDS = ("namespaces", "landlock")
@@ -264,3 +264,17 @@ def test_without_protection_it_is_refused(monkeypatch) -> None:
     monkeypatch.setenv(sandbox.UNSAFE, "1")
     with Sandbox(ahead=1) as box:
         assert run(box, "def f(): return 1") == Returned(1)
+
+
+def test_doctor_tries_what_it_tells(monkeypatch) -> None:
+    found = sandbox_probe.enforced()
+    assert len(found) == len(sandbox_probe.PROBES)
+    assert all(found.values()), found
+    monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
+    monkeypatch.setattr(sandbox, "landlock", lambda: None)
+    assert "refused" in sandbox_probe.sentence()
+    monkeypatch.setenv(sandbox.UNSAFE, "1")
+    bare = sandbox_probe.enforced()
+    assert not bare["reading files"]
+    assert not bare["the network"]
+    assert "OPEN: reading files" in sandbox_probe.sentence()
