@@ -190,7 +190,7 @@ def serve():
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    builtins.exit = builtins.quit = sys.exit  # which `site` would bring
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # which `site` would bring
     place = {"__name__": "answer"}
     while head := requests.read(8):
         kind, *rest = marshal.loads(requests.read(int.from_bytes(head, "big")))

@@ -1,0 +1,79 @@
+"""The default check against what a person says of gold and reply."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from etude.tasks.answer import Answer, kind_of, numbers, quantity
+from etude.tasks.check import strict
+
+ROWS = [
+    json.loads(line) for line in (Path(__file__).parent / "data" / "answers.jsonl").read_text().splitlines()
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[f"{i} {r['gold']}" for i, r in enumerate(ROWS)])
+def test_it_agrees_with_a_person(row: dict) -> None:
+    assert Answer(row["gold"])(row["reply"]).correct is row["right"]
+
+
+def test_golds_pass_their_own_check() -> None:
+    for gold in {r["gold"] for r in ROWS}:
+        assert Answer(gold)(gold).correct, gold
+        assert Answer(gold)(f"The answer is {gold}").correct or kind_of(gold) in ("list", "math"), gold
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind"),
+    [
+        ("12", "number"), ("1/2", "number"), ("$18", "number"), ("12 apples", "number"), ("50%", "number"),
+        ("\\frac{1}{2}", "number"), ("B", "choice"), ("(B)", "choice"), ("yes", "yes or no"), ("True", "yes or no"),
+        ("2024-03-05", "date"), ("March 5, 2024", "date"), ("12:30", "time"), ("0xFF", "digits"), ("020 6921 4236", "digits"),
+        ("[1, 2]", "list"), ("1, 2, 3", "list"), ("\\{1, 2\\}", "set"), ("(1, 2)", "tuple"), ("[0, 1)", "math"),
+        ("x^2+1", "math"), ("\\sqrt{2}", "math"), ("x=3", "math"), ("Paris", "text"), ("New York", "text"), ("B-12", "text"),
+    ],
+)  # fmt: skip
+def test_the_kind_is_seen_from_the_gold(gold: str, kind: str) -> None:
+    assert kind_of(gold) == kind
+
+
+def test_quantities() -> None:
+    assert [float(q.value) for q in numbers("From 3 to -4.5, then 1,200 and f(2)-5 and x^7")] == [
+        3,
+        -4.5,
+        1200,
+        5,
+    ]
+    assert quantity("4\\sqrt{2}") is None
+    assert quantity("1e999999999") is None
+    assert quantity("1" * 5000) is None
+    assert quantity("3/0") is None
+
+
+def test_the_strict_reading_is_the_answer_alone() -> None:
+    check = strict(Answer("42"))
+    for reply in ("42", "The answer is 42.", "so \\boxed{42}", "<answer>42</answer>"):
+        assert check(reply).correct, reply
+    for reply in (
+        "41 or 42",
+        "I count 41, then 42",
+        "\\boxed{41} \\boxed{42}",
+        "42 is more than 41",
+        "42 or so",
+    ):
+        assert not check(reply).correct, reply
+
+
+def test_hostile_replies_end_soon() -> None:
+    for reply in (
+        "(" * 20_000,
+        "\\boxed{" * 5000,
+        "1," * 20_000,
+        "<answer>" * 5000,
+        "= " * 20_000,
+        "-" * 50_000,
+        "a " * 50_000,
+    ):
+        for gold in ("42", "B", "yes", "Paris", "2024-03-05"):
+            assert not Answer(gold)(reply).correct
