@@ -267,7 +267,7 @@ def quantity(text: str) -> Quantity | None:
         return _quantity(match)
     if (
         re.fullmatch(r"[A-Za-zµ]+(?:[ -][A-Za-z]+){0,2}[²³]?(?:\^\{?[23]\}?)?", rest)
-        and not re.match(r"[a-z]\b|x|e\b|i\b|pi\b", rest.casefold())
+        and not re.match(r"[a-z]\b|x|e\b|i\b|pi\b|(?:or|and|is|but|because|to|not|if)\b", rest.casefold())
     ) or rest in _UNITS:
         return _quantity(match, rest.split()[0])
     return None
