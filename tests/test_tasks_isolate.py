@@ -180,9 +180,17 @@ def test_closing_ends_work_and_leaves_nobody(user):
 
     (pid,) = asyncio.run(close_while_busy())
     assert not Path(f"/proc/{pid}").exists()  # not even a zombie
+    time.sleep(0.2)
+    assert not _orphans(), "the fork in which the check ran goes on"
     pool.close()
     with pytest.raises(CheckError, match="closed"):
         pool.run(isolated(user.fine), "yes")
+
+
+def _orphans() -> list[str]:
+    """Checking processes whose parent is gone."""
+    listed = subprocess.run(["ps", "-eo", "ppid=,args="], capture_output=True, text=True).stdout.splitlines()
+    return [line for line in listed if "etude.tasks._child" in line and line.split()[0] == "1"]
 
 
 def test_functions_that_cannot_travel_are_refused(pool):

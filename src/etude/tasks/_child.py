@@ -78,6 +78,7 @@ def _serve(payload: bytes, memory: int, pipes: tuple[int, ...]) -> tuple[str, An
     if pid == 0:
         try:
             os.setsid()  # its own process group, so that what it starts dies with it
+            _die_with_parent()  # a child that is killed at work takes its check along
             os.dup2(erring, 2)
             for other in (*pipes, said, heard, erring):
                 os.close(other)

@@ -17,7 +17,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from etude.tasks.check import UNARY, Judge
+from etude.tasks.check import UNARY, AnswerCheck
 
 LONGEST = 400  # characters of one number: beyond this nobody meant a number
 EXPONENT = 4000  # the largest power of ten that is worked out
@@ -450,7 +450,7 @@ def kind_of(gold: str) -> str:
 
 
 @dataclass(frozen=True)
-class Answer(Judge):
+class Answer(AnswerCheck):
     """A reply is right if the answer that it gives is the gold's. `kind`: one of `KINDS`; "auto" looks at the gold."""
 
     kind: str = "auto"
