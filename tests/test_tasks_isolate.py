@@ -188,9 +188,13 @@ def test_closing_ends_work_and_leaves_nobody(user):
 
 
 def _orphans() -> list[str]:
-    """Checking processes whose parent is gone."""
-    listed = subprocess.run(["ps", "-eo", "ppid=,args="], capture_output=True, text=True).stdout.splitlines()
-    return [line for line in listed if "etude.tasks._child" in line and line.split()[0] == "1"]
+    """Checking processes whose parent is gone: somebody that is no Python has inherited them."""
+    shown = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+    listed = {
+        pid: (parent, args) for pid, parent, args in (line.split(None, 2) for line in shown.splitlines())
+    }
+    ours = {pid: row for pid, row in listed.items() if "etude.tasks._child" in row[1]}
+    return [args for parent, args in ours.values() if "python" not in listed.get(parent, ("", ""))[1]]
 
 
 def test_functions_that_cannot_travel_are_refused(pool):
