@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from etude.compare.paired import area, compare, differ, probability_best
+from etude.compare.paired import compare, differ, probability_best
 from etude.compare.variance import Contrast, contrast, floor, holm, needed, seed_parts
 from etude.seeds import generator
 
@@ -210,18 +210,6 @@ def test_probability_best_knows_that_three_seeds_say_little():
     t = rng.standard_t(2, (2, 400_000)) * 0.02 / np.sqrt(3)
     assert wide == pytest.approx(np.mean(t[1] + 0.02 > t[0]), abs=0.015)
     assert wide < stats.norm.cdf(0.02 / (0.02 * np.sqrt(2 / 3))) - 0.03  # what a normal would claim
-
-
-def test_area_under_the_curve_by_hand():
-    curves = np.array([[[0.0, 0.0], [1.0, 0.5], [1.0, 1.0]]])  # [1 seed, 3 points, 2 problems]
-    assert area(curves, [0, 1, 3]) == pytest.approx(np.array([[(0.5 + 2) / 3, (0.25 + 1.5) / 3]]))
-    constant = np.full((2, 4, 5), 0.3)
-    assert area(constant, [0, 0.1, 0.5, 1]) == pytest.approx(np.full((2, 5), 0.3))
-    for bad in ([0, 0, 1], [0.0], [2, 1, 0]):
-        with pytest.raises(ValueError, match=r"rising|shape"):
-            area(curves, bad)
-    with pytest.raises(ValueError, match="shape"):
-        area(curves, [0, 1])
 
 
 @pytest.mark.parametrize(

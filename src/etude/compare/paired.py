@@ -123,7 +123,7 @@ def compare(
     """Every arm against `base` (default: the first), Holm-corrected over those differences.
 
     `arms`: name -> float[S, P] in [0, 1], accuracy per training seed and problem (or any per-problem value
-    on that scale, as `area` gives). Column p is the same problem in every arm; the number of seeds may
+    on that scale). Column p is the same problem in every arm; the number of seeds may
     differ. `fixed`: arms without training randomness, as the untrained model, which may have one row.
     `target`: points to plan for. `key` names the random stream of `best`. Raises ValueError on unequal
     problems, an arm with a single seed that is not fixed, a value outside [0, 1] or not finite.
@@ -189,18 +189,6 @@ def probability_best(
     drawn += rng.standard_t(degrees, (draws, len(names))) * np.sqrt(spread)
     wins = np.bincount(drawn.argmax(1), minlength=len(names)) / draws
     return dict(zip(names, wins.tolist(), strict=True))
-
-
-def area(curves: object, at: object) -> Array:
-    """The mean accuracy over the budget, float64[..., P], of curves float[..., C, P] measured at C budget
-    points `at` float[C], rising: the trapezoid area over the span. A table for `compare`, when how fast an
-    arm learns matters and not only where it ends. Raises ValueError on fewer than two rising points."""
-    x, y = np.asarray(at, float), np.asarray(curves, float)
-    if x.ndim != 1 or len(x) < 2 or not np.all(np.diff(x) > 0):
-        raise ValueError("a curve needs at least two budget points, in rising order")
-    if y.ndim < 2 or y.shape[-2] != len(x):
-        raise ValueError(f"curves have shape [..., C, P] with C = {len(x)}; got {list(y.shape)}")
-    return np.trapezoid(y, x, axis=-2) / (x[-1] - x[0])
 
 
 def _table(name: str, x: object) -> Array:

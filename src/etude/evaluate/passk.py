@@ -43,13 +43,6 @@ def pass_at(k: int, correct: object, samples: object) -> Array:
     return -np.expm1(miss)
 
 
-def mean_at(correct: object, samples: object) -> Array:
-    """The share of correct samples, c / n, float64[P]: the expected accuracy of one draw (the mean over any
-    k draws has the same expectation, so that mean@k says only how many samples stand behind it)."""
-    c, n = _counts(correct, samples)
-    return c / n
-
-
 def majority_at(k: int, answers: Sequence[Hashable | None], correct: Sequence[bool]) -> float:
     """The probability that the most frequent answer among k of one problem's n samples is correct.
 

@@ -155,9 +155,11 @@ def missing(recipe: Recipe) -> list[str]:
 def _lacks(recipe: Recipe) -> dict[str, str]:
     """{stage: what is missing}, by the recipe's own rows alone."""
     found = {}
-    if "objective" in recipe.stages and (lack := _off_policy_lacks(recipe)):
-        found["objective"] = f"no OffPolicy row for its objective {lack}"
     through = set().union(*(stages_run(recipe, row) for row in recipe.examples))
+    # An objective that reads hidden states cannot be given outputs by an OffPolicy row; a ByHand row builds its own.
+    by_hand = "objective" in through and "hidden" in build(recipe)[1]["objective"].needs
+    if "objective" in recipe.stages and not by_hand and (lack := _off_policy_lacks(recipe)):
+        found["objective"] = f"no OffPolicy row for its objective {lack}"
     for name in BY_STAGE:
         if name in recipe.stages and name not in through:
             credited = "a Credited row, or " if name == "credit" else ""

@@ -17,7 +17,8 @@ from etude import seeds
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate, shown
-from etude.fixtures.given import GivenModel, example_demonstration, example_loss, given_stage
+from etude.fixtures.examples import EXAMPLE_TASK
+from etude.fixtures.given import GivenContext, GivenModel, example_demonstration, example_loss, given_stage
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.outputs import Outputs
 from etude.objective.policy import MeanOver
@@ -97,6 +98,14 @@ def _loss(uniforms: Sequence[float] = (), **settings: float) -> float:
     return example_loss(objective, [replace(signal, extras=extras)], model)
 
 
+def _drawn() -> list[int]:
+    """Draws at each position, and whether all lie in [0, 1) and credit laid the imitation's weight on the demonstration."""
+    group = Group(EXAMPLE_TASK, (), demonstrations=(example_demonstration((1,)),))
+    (signal,) = given_stage(RECIPE, "credit", draws=3)([group], GivenContext())
+    row = signal.extras[DRAWS]
+    return [row.shape[1], bool((row >= 0).all() and (row < 1).all()), int(signal.weights[IMITATION].sum())]
+
+
 RECIPE = Recipe(
     name="otr",
     n=9,
@@ -115,6 +124,7 @@ RECIPE = Recipe(
     stages={"credit": stage(with_draws), "objective": stage(one_token)},
     claim="After fine-tuning on one family of tasks, OTR loses less accuracy on held-out families than SFT.",
     examples=(
+        ByHand("three uniforms for each token of a demonstration, the prompt's included", _drawn, [3, 1, 1]),
         ByHand(
             "p = 1/4, 1/4, 1/2: where three uniforms fall",
             lambda: inverse_cdf(torch.tensor([[0.25, 0.25, 0.5]]), torch.tensor([[0.1, 0.3, 0.9]])),

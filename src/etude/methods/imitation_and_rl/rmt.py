@@ -8,6 +8,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Annotated
 
 import numpy as np
@@ -17,8 +18,10 @@ from etude.channels import writes
 from etude.credit.group import constant, standardised
 from etude.credit.imitate import IMITATION, imitate, tagged
 from etude.curriculum.base import SourceMixture
+from etude.fixtures.examples import EXAMPLE_TASK
 from etude.fixtures.given import (
     GivenContext,
+    GivenModel,
     beyond_prompt,
     example_attempts,
     example_demonstration,
@@ -204,6 +207,17 @@ def _rows() -> list[list[float]]:
     return [beyond_prompt(signals, name) for name in ("advantage", IMITATION)]
 
 
+def _scored() -> list[float]:
+    """The entropies that the curriculum lays beside a task whose solution has two tokens, of which the model that the run
+    began with has entropies 1.5 and 0.5."""
+    task = Task((Message("user", "q"),), EXAMPLE_TASK.check, answer="b", reference="b")
+    context = GivenContext(auxiliary={"reference": GivenModel(entropy=[1.5, 0.5])})
+    context.tasks = SimpleNamespace(draw=lambda request, index, seed: task)
+    (request,) = given_stage(RECIPE, "curriculum").next(1, context)
+    assert request.task is not None
+    return list(request.task.meta[ENTROPY])
+
+
 RECIPE = Recipe(
     name="rmt",
     n=141,
@@ -229,6 +243,7 @@ RECIPE = Recipe(
     auxiliary={"reference": AuxiliaryModel("start")},
     claim="Dropping next-token prediction hurts next-token accuracy most, and budgets shorten thoughts without loss.",
     examples=(
+        ByHand("the entropies of a text's own two tokens, behind its prompt", _scored, [1.5, 0.5]),
         ByHand(
             "thoughts of 0, 4, 8, 12 and 20 on a budget of 8",
             lambda: [triangle(n, 8) for n in (0, 4, 8, 12, 20)],

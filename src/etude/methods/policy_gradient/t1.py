@@ -68,7 +68,7 @@ def anchored(
         float, Setting("weight of log pi - log anchor in the reward", "nats", low=0)
     ] = 0.01,
     momentum: Annotated[float, Setting("what the anchor keeps of itself per step", low=0, high=1)] = 0.99,
-    whiten: Annotated[bool, Setting("whiten the advantages over the batch")] = False,
+    whiten: Annotated[bool, Setting("whiten advantages over the batch")] = False,
 ) -> Credit:
     """A_it = r_i - mean of the others - anchor_weight (log pi_old(y_it) - log pi_anchor(y_it)). The anchor moves first,
     which is the update after the step before."""

@@ -158,14 +158,20 @@ RECIPE = Recipe(
         # Right: (1 x 2 x 1 + 1/2 x 2 x 1) / 2, log pi = -1. Wrong, halved: -1/4 x 2 x (1 - ln 2), log pi = -1 + ln 2.
         # KL: a third of the k3 of the wrong token, log ref/pi = -ln 2: 1/2 - 1 + ln 2.
         OffPolicy(
-            "two right tokens of shares 1 and 1/2, a wrong one of share 1/4, 0.3 of the KL",
-            ratio=(1.0, 1.0, 2.0),
+            "two right tokens of shares 1 and 1/2, a wrong one of share 1/4, 0.3 of the KL; no ratio enters",
+            ratio=(0.5, 1.0, 2.0),
             advantage=(2.0, 2.0, -2.0),
             lengths=(2, 1),
             weights={"policy": (1, 1, 1), RIGHT: (1, 1, 0), WRONG: (0, 0, 1)},
             extras={SHARE: (1.0, 0.5, 0.25), "reference": (-1.0, -1.0, -1.0)},
-            loss=1.5 - 0.5 * 0.25 * 2 * (1 - math.log(2)) + 0.3 / 3 * (math.log(2) - 0.5),
-            gradient=(-1.0, -0.5, 0.5 * 0.25 * 2 + 0.3 / 3 * (1 - 0.5)),
+            # log pi = -1 - ln 2, -1, -1 + ln 2; log ref / pi = ln 2, 0, -ln 2: k3 = 1 - ln 2, 0, ln 2 - 1/2.
+            loss=(
+                (1.0 + math.log(2))
+                + 0.5
+                - 0.5 * 0.25 * 2 * (1 - math.log(2))
+                + 0.3 / 3 * ((1 - math.log(2)) + (math.log(2) - 0.5))
+            ),
+            gradient=(-1.0 + 0.3 / 3 * (1 - 2), -0.5, 0.5 * 0.25 * 2 + 0.3 / 3 * (1 - 0.5)),
             settings={"objective.kl_weight": 0.3},
         ),
         Reduction(

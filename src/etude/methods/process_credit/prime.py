@@ -13,6 +13,7 @@ import numpy as np
 
 from etude.credit.group import constant, laid, leave_one_out, whitened
 from etude.curriculum.filter import within
+from etude.fixtures.examples import example_group
 from etude.fixtures.given import (
     GivenContext,
     GivenModel,
@@ -131,6 +132,13 @@ def _reward_model_loss() -> float:
     return example_loss(objective, signals, model)
 
 
+def _kept() -> list[int]:
+    """How many of five attempts are right in the groups that the filter keeps."""
+    groups = [example_group([1.0] * right + [0.0] * (5 - right)) for right in range(6)]
+    kept = given_stage(RECIPE, "filter")(groups, GivenContext())
+    return [sum(e.correct for e in group.episodes) for group in kept]
+
+
 RECIPE = Recipe(
     name="prime",
     n=154,
@@ -151,6 +159,7 @@ RECIPE = Recipe(
     auxiliary={REWARD_MODEL: AuxiliaryModel("copy", lr=2.0), "reference": AuxiliaryModel("start")},
     claim="Reaches a target accuracy with fewer attempts than RLOO, and a frozen reward model does worse than the online one.",
     examples=(
+        ByHand("kept: 1 to 4 of 5 right, not 0 and not 5", _kept, [1, 2, 3, 4]),
         ByHand(
             "rewards (1, 0) and (0): the others' means are 0 and 1/2",
             lambda: np.hstack(process_advantages([np.array([1.0, 0.0]), np.array([0.0])], False)),

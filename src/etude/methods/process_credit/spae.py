@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.credit.group import centred, whitened
+from etude.fixtures.examples import example_episode
 from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.methods.policy_gradient.dapo import RECIPE as DAPO
 from etude.objective.policy import clipped
@@ -143,6 +144,14 @@ def _advantages() -> list[float]:
 
 E = math.e
 MEAN = (2 + E) / 3
+
+
+def _reward() -> float:
+    """What the recipe gives to a half right answer that ran into the limit."""
+    given: float = given_stage(RECIPE, "reward")(example_episode(0.5, range(6), stop="length"))["reward"]
+    return given
+
+
 RECIPE = Recipe(
     name="spae",
     n=23,
@@ -172,6 +181,11 @@ RECIPE = Recipe(
     needs=("answer", "text"),
     claim="With alpha above 0 the checking after a found solution gets shorter at equal accuracy.",
     examples=(
+        ByHand(
+            "the verdict, without DAPO's price of length",
+            _reward,
+            0.5,
+        ),
         ByHand(
             "sure and right, sure and wrong, unsure and wrong",
             lambda: potential(np.array([1.0, 0, 0]), np.array([1.0, 1, 0])),
