@@ -187,7 +187,7 @@ def stages_run(recipe: Recipe, row: Row) -> set[str]:
         return {"credit"}
     if not isinstance(row, ByHand):
         return set()
-    codes = {_code(part.factory): name for name, part in recipe.stages.items()}
+    codes = {code: name for name, part in recipe.stages.items() for code in _codes(part.factory)}
     seen: set[str] = set()
 
     def profile(frame: FrameType, event: str, argument: object) -> None:
@@ -203,7 +203,10 @@ def stages_run(recipe: Recipe, row: Row) -> set[str]:
     return seen
 
 
-def _code(factory: Callable[..., Any]) -> CodeType | None:
-    """Of the function that makes the stage; None for a class without one."""
-    made: Any = factory.__init__ if inspect.isclass(factory) else inspect.unwrap(factory)
-    return getattr(made, "__code__", None)
+def _codes(factory: Callable[..., Any]) -> list[CodeType]:
+    """What runs when the stage is made; of a class that makes nothing of its own, what runs when it is used."""
+    if not inspect.isclass(factory):
+        return [inspect.unwrap(factory).__code__]
+    functions = {name: f for name, f in vars(factory).items() if inspect.isfunction(f)}
+    own = [functions["__init__"]] if "__init__" in functions else list(functions.values())
+    return [f.__code__ for f in own]
