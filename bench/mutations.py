@@ -144,7 +144,8 @@ def _calls(node: ast.Call) -> Iterator[ast.AST]:
     if len(pair) == 2 and name not in ORDERLESS | OPPOSITE.keys() and not any(_plain(a) for a in pair):
         other = copy.deepcopy(node)
         other.args[first], other.args[first + 1] = other.args[first + 1], other.args[first]
-        yield other
+        if ast.unparse(other) != ast.unparse(node):
+            yield other
 
 
 def _plain(node: ast.AST) -> bool:
