@@ -168,10 +168,22 @@ def sound_tests(select: tuple[str, ...]) -> list[str]:
     return list(json.loads(said)) if said.startswith("[") else []
 
 
+@cache
+def used_elsewhere(path: Path) -> frozenset[str]:
+    """The names that other modules of the package import from this one."""
+    module = "etude." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    found: set[str] = set()
+    for other in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(other.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == module:
+                found |= {a.name for a in node.names}
+    return frozenset(found)
+
+
 def examine(path: Path, number: int) -> tuple[str, Mutant]:
     """Runs mutant `number` of a file: ("" or what noticed it, the mutant)."""
     tree = ast.parse(path.read_text())
-    mutant = mutants(tree)[number]
+    mutant = mutants(tree, used_elsewhere(path))[number]
     module = "etude." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
     names = tuple(recipes_of(module, mutant.where))
     broken = set().union(*(broken_before(name) for name in names))
@@ -230,7 +242,11 @@ def main() -> int:
 
     torch.set_num_threads(1)
     catalogue()
-    todo = [(p, i, m) for p in files(given.files) for i, m in enumerate(mutants(ast.parse(p.read_text())))]
+    todo = [
+        (p, i, m)
+        for p in files(given.files)
+        for i, m in enumerate(mutants(ast.parse(p.read_text()), used_elsewhere(p)))
+    ]
     if given.sample:
         todo = random.Random(given.seed).sample(todo, min(given.sample, len(todo)))
         todo.sort(key=lambda item: (str(item[0]), item[1]))

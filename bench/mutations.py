@@ -60,8 +60,34 @@ class Mutant:
         return f"{self.where or 'module'}: {self.text}"
 
 
-def mutants(tree: ast.Module) -> list[Mutant]:
-    return list({(m.line, str(m)): m for m in _walk(tree, "")}.values())
+def mutants(tree: ast.Module, used_elsewhere: frozenset[str] = frozenset()) -> list[Mutant]:
+    """All mutants of a module; of a method's file, not those of functions that only its test rows use."""
+    rows = _of_rows(tree, used_elsewhere)
+    found = [m for m in _walk(tree, "") if m.where.split(".")[0] not in rows]
+    return list({(m.line, str(m)): m for m in found}.values())
+
+
+def _of_rows(tree: ast.Module, used_elsewhere: frozenset[str]) -> set[str]:
+    """Functions of the module that nothing reaches but `examples=`; none in a module without test rows."""
+    functions = {
+        n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    rows = [
+        k for n in ast.walk(tree) if isinstance(n, ast.keyword) and n.arg == "examples" for k in ast.walk(n)
+    ]
+    if not rows:
+        return set()
+    inside = {id(node) for node in rows}
+    others = [n for n in tree.body if n not in functions.values()]
+    found = {n.id for o in others for n in ast.walk(o) if isinstance(n, ast.Name) and id(n) not in inside}
+    todo = [*found, *used_elsewhere]
+    reached: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in functions and name not in reached:
+            reached.add(name)
+            todo += [n.id for n in ast.walk(functions[name]) if isinstance(n, ast.Name)]
+    return set(functions) - reached
 
 
 def _walk(node: ast.AST, where: str, inside: bool = False) -> Iterator[Mutant]:
@@ -144,7 +170,8 @@ def _calls(node: ast.Call) -> Iterator[ast.AST]:
     if len(pair) == 2 and name not in ORDERLESS | OPPOSITE.keys() and not any(_plain(a) for a in pair):
         other = copy.deepcopy(node)
         other.args[first], other.args[first + 1] = other.args[first + 1], other.args[first]
-        yield other
+        if ast.unparse(other) != ast.unparse(node):
+            yield other
 
 
 def _plain(node: ast.AST) -> bool:

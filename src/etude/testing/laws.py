@@ -49,6 +49,27 @@ def cuts_do_not_change_the_gradient(recipe: Recipe) -> None:
         )
 
 
+def the_gradient_is_that_of_the_terms(recipe: Recipe) -> None:
+    """What a step accumulates is the gradient of sum_k coefficient_k x total_k / count_k, taken in one piece."""
+    made = toys.toy_batch(recipe, drift=0.1)
+    batch, objective = pack(made.signals, made.context.sampling), made.objective
+    inputs = objective.corrupt(batch) if objective.corrupt else None
+    out = made.policy.outputs(batch, objective.needs, inputs)
+    loss = torch.zeros((), dtype=torch.float64)
+    for term in objective.terms:
+        if count := term.count(batch):
+            loss = loss + term.coefficient * term.total(out, batch)[0] / count
+    parameters = [p for _, p in made.policy.parameters()]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    flat = [
+        torch.zeros(p.numel(), dtype=p.dtype) if g is None else g.flatten()
+        for p, g in zip(parameters, found, strict=True)
+    ]
+    assert close(toys.gradient(made), torch.cat(flat)), (
+        "the gradient of a step is not that of the sum of its terms, each divided by its own count"
+    )
+
+
 def no_gradient_off_the_mask(recipe: Recipe) -> None:
     """d loss / d log pi is 0 on every token whose weights are all 0, and is not 0 everywhere else."""
     made = toys.toy_batch(recipe, drift=0.1)
@@ -126,6 +147,7 @@ def credit_and_objective_agree_on_their_rows(recipe: Recipe) -> None:
 
 STEP_LAWS: tuple[Law, ...] = (
     cuts_do_not_change_the_gradient,
+    the_gradient_is_that_of_the_terms,
     no_gradient_off_the_mask,
     skipping_dead_weight_changes_nothing,
     a_step_goes_the_right_way,
