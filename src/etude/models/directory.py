@@ -4,11 +4,13 @@ file of their own, which transformers does not read."""
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -52,13 +54,18 @@ def write_tensors(tensors: Iterable[tuple[str, Tensor]], directory: Path) -> Non
     """Writes `model.safetensors`, and tensors called `heads.*` into `heads.safetensors`."""
     held = {name: t.detach().contiguous() for name, t in tensors}
     heads = {name: t for name, t in held.items() if name.startswith("heads.")}
-    save_file(
-        {n: t.clone() for n, t in held.items() if n not in heads},
-        str(directory / "model.safetensors"),
-        metadata={"format": "pt"},
-    )
+    _write({n: t for n, t in held.items() if n not in heads}, directory / "model.safetensors")
     if heads:
-        save_file({n: t.clone() for n, t in heads.items()}, str(directory / "heads.safetensors"))
+        _write(heads, directory / "heads.safetensors")
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        save_file({n: t.clone() for n, t in tensors.items()}, str(path), metadata={"format": "pt"})
+    except SafetensorError as error:  # its message alone tells what the system said
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -133,8 +133,17 @@ class TransformersBackbone:
         return logits.float()
 
     @torch.no_grad()
-    def raw_logits(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.module(tokens[None]).logits[0]
+    def exact_logits(self, tokens: Tensor, buffers: Mapping[str, Tensor]) -> Tensor:
+        module = copy.deepcopy(self.module).float().cpu()
+        own = dict(module.named_parameters())
+        for name, master in self.masters.items():
+            if name in own:
+                own[name].copy_(master)
+        base = module.get_base_model() if self.lora else module
+        for name, buffer in base.named_buffers():
+            if name in buffers and buffer.shape == buffers[name].shape:
+                buffer.copy_(buffers[name])
+        logits: Tensor = module(tokens[None]).logits[0]
         return logits.float()
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -207,22 +216,44 @@ class TransformersBackbone:
     @torch.no_grad()
     def export(self) -> Iterable[tuple[str, Tensor]]:
         yield from ((f"heads.{n}", t.detach()) for n, t in self.heads.items())
+        module = self.module
         if not self.lora:
-            masters = self.masters
-            for name, value in self.module.state_dict().items():
-                yield name, masters[name].detach() if name in masters else value.float()
+            masters = {n: m.detach() for n, m in self.masters.items()}
+            yield from _published(module, {n: masters.get(n, t) for n, t in _distinct(module)})
             return
-        layers = {
-            n: m for n, m in self.module.get_base_model().named_modules() if hasattr(m, "get_delta_weight")
-        }
-        for name, value in self.module.get_base_model().state_dict().items():
+        base = module.get_base_model()
+        layers = {n: m for n, m in base.named_modules() if hasattr(m, "get_delta_weight")}
+        if any(type(m).__name__ == "ParamWrapper" for m in layers.values()):  # stacked experts
+            merged = copy.deepcopy(module).float().merge_and_unload()
+            yield from _published(base, dict(_distinct(merged)))
+            return
+        found = {}
+        for name, value in _distinct(base):
             if "lora_" in name:
                 continue
             owner = name.removesuffix(".base_layer.weight")
-            merged = value.float()
             if owner in layers and owner != name:
-                merged = merged + layers[owner].get_delta_weight("default").float()
-            yield name.replace(".base_layer.", "."), merged
+                value = value.float() + layers[owner].get_delta_weight("default").float()
+            found[name.replace(".base_layer.", ".")] = value
+        yield from _published(base, found)
+
+
+def _distinct(module: Any) -> Iterable[tuple[str, Tensor]]:
+    """The state of a module, tied tensors once: a second name would hold the rounded working copy."""
+    own = dict(module.named_parameters())  # each parameter under its first name
+    tied = {name for name, _ in module.named_parameters(remove_duplicate=False)} - own.keys()
+    return [(name, value.detach()) for name, value in module.state_dict().items() if name not in tied]
+
+
+def _published(module: Any, state: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
+    """A state in float32, by the names that checkpoints of this architecture have where the module's are others."""
+    held = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:
+        return held.items()
+    renamed: dict[str, Tensor] = revert_weight_conversion(module, held)
+    return renamed.items()
 
 
 def _adapted(module: Any, rank: int) -> Any:

@@ -177,5 +177,6 @@ class Policy:
         return other
 
     def save(self, directory: str | Path) -> Path:
-        """Writes a directory that transformers loads, and returns after it did and gave the same logits."""
+        """Writes a directory that transformers loads, and returns after it did. Where it cannot, or gives other logits,
+        the weights are kept, a warning is printed, and `UNVERIFIED.txt` in the directory says why."""
         return save(self.backbone, self.config, self.tokenizer, Path(directory))
