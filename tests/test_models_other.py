@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from etude.errors import UserError
 from etude.models.policy import Policy
 from etude.models.save import UNVERIFIED
 from etude.models.tiny import tiny_directory

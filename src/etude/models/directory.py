@@ -15,12 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from etude.errors import UserError
+from etude.files import read_text
 
 
 def read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(read_text(path))
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{directory} is not a model directory: it has no config.json") from error
     except ValueError as error:
@@ -33,7 +36,9 @@ def read_tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
     files = sorted(p for p in directory.glob("*.safetensors") if p.name != "heads.safetensors")
     index = directory / "model.safetensors.index.json"
     if index.exists():
-        files = sorted({directory / f for f in json.loads(index.read_text())["weight_map"].values()})
+        files = sorted(
+            {directory / f for f in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        )
     elif (directory / "model.safetensors").exists():
         files = [directory / "model.safetensors"]
     if not files:
@@ -70,4 +75,4 @@ def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a settings file as transformers does."""
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
