@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from etude.batch import Batch
 from etude.errors import UserError
+from etude.models.adapter import merge
 from etude.models.backbone import assemble, predicting
 from etude.models.config import ModelConfig, Unsupported
-from etude.models.directory import read_tensors
+from etude.models.directory import finite, read_tensors
 from etude.models.head import chosen_log_probabilities
 from etude.models.outputs import Outputs
 from etude.models.weights import Weights
@@ -49,19 +50,22 @@ class TransformersBackbone:
 
     @classmethod
     def load(
-        cls, directory: Path, precision: str, lora_rank: int, heads: Mapping[str, int], device: str
+        cls,
+        directory: Path,
+        precision: str,
+        lora_rank: int,
+        heads: Mapping[str, int],
+        device: str,
+        adapter: Path | None = None,
     ) -> TransformersBackbone:
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        try:
-            module: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
-            module = module.to(device)
-        except Exception as error:
-            cause = str(error).strip().split("\n")[0]
-            raise UserError(f"transformers cannot load a language model from {directory}: {cause}") from error
+        module = pretrained(directory, dtype, adapter).to(device)
+        if getattr(module, "_is_stateful", False) and not _decodes(module):
+            kind = module.config.model_type
+            raise UserError(
+                f"{directory} is a state-space model ('{kind}'), whose state cannot be sampled from in batches here; "
+                "choose a model that decodes with a key/value cache (Llama, Qwen, Gemma, Phi ...)"
+            )
         if lora_rank:
             module = _adapted(module, lora_rank)
         width = module.config.get_text_config().hidden_size
@@ -254,6 +258,56 @@ def _published(module: Any, state: Mapping[str, Tensor]) -> Iterable[tuple[str, 
         return held.items()
     renamed: dict[str, Tensor] = revert_weight_conversion(module, held)
     return renamed.items()
+
+
+def pretrained(directory: Path, dtype: torch.dtype, adapter: Path | None = None) -> Any:
+    """A model as transformers loads it, with the adapter merged where there is one. Raises `UserError` where weights are
+    absent (transformers would draw them at random) or not finite."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32 if adapter else dtype, output_loading_info=True
+        )
+    except Exception as error:
+        cause = str(error).strip().split("\n")[0]
+        raise UserError(f"transformers cannot load a language model from {directory}: {cause}") from error
+    module, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"{directory} lacks {len(missing)} tensors of the model, among them {missing[0]}")
+    if adapter is not None:
+        merged = merge(module, adapter)
+        if dtype == torch.float32:
+            module = merged
+        else:  # made anew: constants keep the precision that transformers gives them
+            module = AutoModelForCausalLM.from_config(merged.config, dtype=dtype).eval()
+            module.load_state_dict(merged.state_dict())
+    for name, value in module.named_parameters():
+        finite(name, value, adapter or directory)
+    return module
+
+
+@torch.no_grad()
+def _decodes(module: Any) -> bool:
+    """Whether rows of different lengths, decoded together from a cache out of which rows are cut, are what they are
+    alone: what the sampler relies on."""
+    device = next(module.parameters()).device
+    tokens = torch.tensor([[0, 0, 0, 3, 1], [1, 2, 3, 4, 5]], device=device)
+    seen = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]], device=device)
+    positions, more = (seen.cumsum(1) - 1).clamp(min=0), torch.tensor([[2]], device=device)
+    try:
+        out = module(tokens, attention_mask=seen, position_ids=positions, use_cache=True)
+        cache = out.past_key_values
+        cache.batch_select_indices(torch.tensor([0], device=device))
+        mask = torch.tensor([[0, 0, 0, 1, 1, 1]], device=device)
+        out = module(more, attention_mask=mask, position_ids=more, past_key_values=cache, use_cache=True)
+        alone = module(torch.tensor([[3, 1, 2]], device=device), use_cache=False)
+    except Exception:
+        return False
+    got, wanted = out.logits[0, -1].float(), alone.logits[0, -1].float()
+    return bool((got - wanted).abs().max() <= 0.02 * wanted.abs().max())
 
 
 def _adapted(module: Any, rank: int) -> Any:

@@ -65,13 +65,13 @@ def _doubt(backbone: Backbone, directory: Path) -> str:
 
 
 def compare(backbone: Backbone, directory: Path) -> str:
-    """ "" if transformers, from `directory`, gives the logits of the backbone's masters, both in float32."""
+    """What is wrong with `directory`; nothing where transformers gives the logits of the masters, both in float32."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     with torch.no_grad():
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
         size = model.get_input_embeddings().num_embeddings
         tokens = torch.from_numpy(np.arange(PROBE) * 7 % size)
         theirs = model(tokens[None]).logits[0].float()

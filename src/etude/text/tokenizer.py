@@ -131,11 +131,12 @@ def merged(messages: Sequence[Message]) -> list[Message]:
     return [Message("user", system.content), *rest]
 
 
-def read(directory: Path) -> Tokenizer:
-    """Reads the tokenizer of a model directory. Raises `UserError` when there is none."""
+def read(directory: Path, settings: Path | None = None) -> Tokenizer:
+    """Reads the tokenizer of a model directory; its stop tokens from the `settings` of another where it has none of its
+    own (an adapter's). Raises `UserError` when there is none."""
     path = directory / "tokenizer.json"
     if not path.exists():
-        return _through_transformers(directory)
+        return _through_transformers(directory, settings or directory)
     try:
         backend = Backend.from_file(str(path))
     except Exception as error:
@@ -148,7 +149,7 @@ def read(directory: Path) -> Tokenizer:
         template = next((t["template"] for t in template if t.get("name") == "default"), None)
     if (directory / "chat_template.jinja").exists():
         template = read_text(directory / "chat_template.jinja")
-    return Tokenizer(backend, config, template, _stops(directory, config, backend), files)
+    return Tokenizer(backend, config, template, _stops(settings or directory, config, backend), files)
 
 
 def _stops(directory: Path, config: Mapping[str, Any], backend: Backend) -> tuple[int, ...]:
@@ -164,7 +165,7 @@ def _stops(directory: Path, config: Mapping[str, Any], backend: Backend) -> tupl
     return tuple(dict.fromkeys(out))
 
 
-def _through_transformers(directory: Path) -> Tokenizer:
+def _through_transformers(directory: Path, settings: Path) -> Tokenizer:
     """Older formats (sentencepiece), converted by transformers to a `tokenizer.json` in a temporary directory."""
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as place:
         warnings.simplefilter("ignore")
@@ -177,8 +178,8 @@ def _through_transformers(directory: Path) -> Tokenizer:
         if not (Path(place) / "tokenizer.json").exists():
             raise UserError(f"{directory} holds a tokenizer without a fast (tokenizer.json) form")
         for name in ("generation_config.json", "config.json"):
-            if (directory / name).exists():
-                (Path(place) / name).write_bytes((directory / name).read_bytes())
+            if (settings / name).exists():
+                (Path(place) / name).write_bytes((settings / name).read_bytes())
         return read(Path(place))
 
 
