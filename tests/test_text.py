@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 
 from etude.errors import UserError
 from etude.models.policy import Policy
-from etude.models.tiny import _characters, tiny, tiny_directory
+from etude.models.tiny import TEMPLATE, _characters, tiny, tiny_directory
 from etude.text.chat_template import Renderer
 from etude.text.tokenizer import read
 from etude.types import Message
@@ -114,6 +114,31 @@ def test_the_generation_tag_means_nothing(tmp_path: Path) -> None:
     said = [Message("user", "a"), Message("assistant", "b")]
     plain, marked = (read(tiny_directory(tmp_path / n, template=t)) for n, t in (("p", LINES), ("t", tagged)))
     assert marked.render(said, True) == plain.render(said, True)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        LINES,
+        STRIPS,
+        TEMPLATE,
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}\n"
+        "  {% set ns.n = ns.n + 1 %}{% set x = 1 %}{{ m.content }}{{ ns.n }}\n  {% endgeneration %}{% endif %}"
+        "{{ x is defined }}{% endfor %}",
+        "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m | tojson(indent=2) }}{% endfor %}"
+        "{% if tools %}t{% endif %}{{ bos_token }}{{ eos_token is defined }}{{ add_generation_prompt }}",
+    ],
+)
+def test_templates_are_rendered_as_transformers_does(template: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    path = tiny_directory(tmp_path / "m", template=template)
+    said = [Message("user", "a <b> \u00e9"), Message("assistant", "c"), Message("user", "d")]
+    given = [{"role": m.role, "content": m.content} for m in said]
+    theirs = AutoTokenizer.from_pretrained(path)
+    for generate in (True, False):
+        wanted = theirs.apply_chat_template(given, tokenize=False, add_generation_prompt=generate)
+        assert read(path).render(said, generate) == wanted
 
 
 def test_a_date_is_fixed_and_in_the_form_that_is_asked_for(tmp_path: Path) -> None:
