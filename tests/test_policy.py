@@ -17,6 +17,7 @@ from etude.models import forward
 from etude.models.config import ModelConfig
 from etude.models.layout import layout
 from etude.models.policy import Policy
+from etude.models.save import UNVERIFIED
 from etude.models.tiny import tiny_directory
 from etude.types import Episode, Message, SamplingParams, Signal, Span, Task
 
@@ -259,7 +260,9 @@ def test_state_is_exact_and_clones_stand_apart(place: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["llama", "qwen2"])
-def test_save_is_loadable_and_checked(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_is_loadable_and_checked(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     policy, batch = Policy.load(str(made(tmp_path, case)), "fp32"), some_batch()
     where = policy.save(tmp_path / "out" / "model")
     _, expected = theirs(where, batch)
@@ -279,9 +282,14 @@ def test_save_is_loadable_and_checked(case: str, tmp_path: Path, monkeypatch: py
         write_tensors(changed, directory)
 
     monkeypatch.setattr("etude.models.save.write_tensors", spoilt)
-    with pytest.raises(RuntimeError, match="other logits"):
-        policy.save(tmp_path / "spoilt")
-    assert not (tmp_path / "spoilt").exists()
+    assert policy.save(where) == where
+    said = (where / UNVERIFIED).read_text(encoding="utf-8")
+    assert "other logits" in said
+    assert "not verified" in capsys.readouterr().err
+    kept = where.with_name("model-before-1")  # what was verified is not lost to what is not
+    assert str(kept) in said
+    assert not (kept / UNVERIFIED).exists()
+    assert torch.equal(Policy.load(str(kept), "fp32").score(batch).logp, policy.score(batch).logp)
 
 
 def test_a_failed_backward_pass_can_be_repeated(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

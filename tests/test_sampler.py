@@ -168,7 +168,7 @@ def test_frequencies_are_those_of_the_softmax(policy: Policy) -> None:
 
     samples = run(work())
     tokens = torch.tensor([int(s.tokens[0]) for s in samples])
-    logits = policy.backbone.raw_logits(torch.from_numpy(PROMPTS[0].astype(np.int64)))[-1]
+    logits = policy.backbone.exact_logits(torch.from_numpy(PROMPTS[0].astype(np.int64)), {})[-1]
     p = logits.softmax(0)
     usual = n * p > 5
     count = torch.bincount(tokens, minlength=len(p))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken
 
-from etude.models.tiny import _characters, tiny, tiny_directory
+from etude.errors import UserError
+from etude.models.policy import Policy
+from etude.models.tiny import TEMPLATE, _characters, tiny, tiny_directory
 from etude.text.chat_template import Renderer
 from etude.text.tokenizer import read
 from etude.types import Message
@@ -77,13 +83,122 @@ def test_a_reply_that_a_template_changes_counts_as_rewritten(tmp_path: Path) -> 
     assert renderer.decode(tokens) == "a\nB\nc\n"
 
 
-def test_without_a_chat_template_contents_are_lines(tmp_path: Path) -> None:
+def test_without_a_chat_template_the_prompt_is_as_written(tmp_path: Path) -> None:
     renderer = Renderer(read(tiny_directory(tmp_path / "m", "abc \n", template=None)))
-    assert renderer.decode(renderer.prompt([Message("user", "ab"), Message("user", "c")])) == "ab\nc\n"
-    more, rewrote = renderer.extend([Message("user", "a"), Message("assistant", "b")], [Message("user", "c")])
+    assert renderer.decode(renderer.prompt([Message("user", "ab")])) == "ab"
+    assert renderer.decode(renderer.prompt([Message("system", "ab"), Message("user", "c")])) == "ab\nc"
+    held = [Message("user", "a"), Message("assistant", "b")]
+    more, rewrote = renderer.extend(held, [Message("user", "c")])
     assert (renderer.decode(more), rewrote) == ("\nc\n", False)
+    assert renderer.decode(renderer.prompt([*held, Message("user", "c")])) == "ab\nc\n"
     with pytest.raises(ValueError, match="reply"):
         renderer.extend([Message("user", "a")], [Message("user", "c")])
+
+
+def test_the_format_of_text_without_a_template_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in (tiny_directory(tmp_path / "m", template=None), tiny_directory(tmp_path / "n")):
+        for _ in range(2):
+            Policy.load(str(place))
+    said = capsys.readouterr().err
+    assert said.count("no chat template") == said.count("\n") == 1
+
+
+def test_the_generation_tag_means_nothing(tmp_path: Path) -> None:
+    tagged = (
+        LINES.replace("m.content", "m.content")
+        .replace("{{ '<' + m.role", "{% generation %}{{ '<' + m.role")
+        .replace("{% endfor %}", "{% endgeneration %}{% endfor %}")
+    )
+    said = [Message("user", "a"), Message("assistant", "b")]
+    plain, marked = (read(tiny_directory(tmp_path / n, template=t)) for n, t in (("p", LINES), ("t", tagged)))
+    assert marked.render(said, True) == plain.render(said, True)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        LINES,
+        STRIPS,
+        TEMPLATE,
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}\n"
+        "  {% set ns.n = ns.n + 1 %}{% set x = 1 %}{{ m.content }}{{ ns.n }}\n  {% endgeneration %}{% endif %}"
+        "{{ x is defined }}{% endfor %}",
+        "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}{{ m | tojson(indent=2) }}{% endfor %}"
+        "{% if tools %}t{% endif %}{{ bos_token }}{{ eos_token is defined }}{{ add_generation_prompt }}",
+    ],
+)
+def test_templates_are_rendered_as_transformers_does(template: str, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    path = tiny_directory(tmp_path / "m", template=template)
+    said = [Message("user", "a <b> \u00e9"), Message("assistant", "c"), Message("user", "d")]
+    given = [{"role": m.role, "content": m.content} for m in said]
+    theirs = AutoTokenizer.from_pretrained(path)
+    for generate in (True, False):
+        wanted = theirs.apply_chat_template(given, tokenize=False, add_generation_prompt=generate)
+        assert read(path).render(said, generate) == wanted
+
+
+def test_a_date_is_fixed_and_in_the_form_that_is_asked_for(tmp_path: Path) -> None:
+    dated = "{{ strftime_now('%d %b %Y') }}" + LINES
+    assert read(tiny_directory(tmp_path / "m", template=dated)).render([], False) == "01 Jan 2026"
+
+
+def test_thinking_tools_and_documents_stay_at_the_templates_default(tmp_path: Path) -> None:
+    template = (
+        "{% if enable_thinking is defined %}x{% endif %}{% if tools is not none %}y{% endif %}"
+        "{% if documents is not none %}z{% endif %}{% if pad_token is defined %}p{% endif %}"
+        "{% if sep_token is defined %}s{% endif %}{{ messages[0].content | tojson(indent=none) }}"
+    )
+    tokenizer = read(tiny_directory(tmp_path / "m", template=template))
+    assert tokenizer.render([Message("user", "\u00e9<")], False) == 'p"\u00e9<"'
+
+
+REFUSES = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + LINES
+DROPS = LINES.replace("{{ '<' + m.role", "{% if m.role != 'system' %}{{ '<' + m.role").replace(
+    "{% endfor %}", "{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [REFUSES, DROPS])
+def test_a_system_message_that_a_template_has_no_place_for_opens_the_first_user_message(
+    template: str, tmp_path: Path
+) -> None:
+    renderer = Renderer(read(tiny_directory(tmp_path / "m", template=template)))
+    said = [Message("system", "be brief"), Message("user", "a")]
+    assert renderer.tokenizer.render(said, False) == "<user>be brief\n\na<end>\n"
+    assert renderer.tokenizer.render(said[:1], False) == "<user>be brief<end>\n"
+    _, rewrote = renderer.extend([*said, Message("assistant", "b")], [Message("user", "c")])
+    assert not rewrote
+    kept = read(tiny_directory(tmp_path / "n", template=LINES))
+    assert kept.render(said, False) == "<system>be brief<end>\n<user>a<end>\n"
+
+
+@pytest.mark.parametrize("template", [LINES, None])
+def test_tags_that_are_special_tokens_are_part_of_what_was_said(template: str | None, tmp_path: Path) -> None:
+    backend = _characters("abc42")
+    tags = ["<answer>", "</answer>", "<|begin_of_thought|>"]
+    backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tags])
+    tokenizer = read(tiny_directory(tmp_path / "m", backend, template=template))
+    said = tokenizer.encode("<bos><assistant><|begin_of_thought|>a<answer>42</answer><end><pad>")
+    assert tokenizer.decode(said) == "<|begin_of_thought|>a<answer>42</answer>"
+
+
+def test_files_of_a_model_are_utf8_in_every_locale(tmp_path: Path) -> None:
+    path = tiny_directory(tmp_path / "m", template=None)
+    (path / "chat_template.jinja").write_bytes("\ufeff<\uff5cUser\uff5c>\u2581".encode())
+    code = "import sys, pathlib; from etude.text.tokenizer import read;"
+    code += "print(ascii(read(pathlib.Path(sys.argv[1])).template))"
+    settings = {**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], env=settings, capture_output=True, check=True, text=True
+    )
+    assert done.stdout.strip() == r"'<\uff5cUser\uff5c>\u2581'"
+    (path / "chat_template.jinja").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read(path)
 
 
 def test_decoding_never_raises() -> None:

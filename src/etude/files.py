@@ -43,3 +43,11 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         except OSError:
             beside.unlink(missing_ok=True)
             raise
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark, whatever the locale. Raises UserError where it is not."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error

@@ -34,6 +34,7 @@ def commit() -> str:
             capture_output=True,
             text=True,
             timeout=5,
+            encoding="utf-8",
         )
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
@@ -53,7 +54,7 @@ def cpu_flags() -> frozenset[str]:
 def _cpuinfo(name: str) -> str:
     """The first entry `name` of Linux's /proc/cpuinfo, "" without one."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")

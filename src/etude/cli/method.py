@@ -33,7 +33,7 @@ def new_method(name: Annotated[str, typer.Argument(help="the method's name, as i
         raise UserError(f"there is a recipe '{name}' already; choose another name")
     if path.exists():
         raise UserError(f"'{path}' exists already and is left as it is; choose another name or move it")
-    path.write_text(Path(skeleton.__file__).read_text().replace(NAME, name))
+    path.write_text(Path(skeleton.__file__).read_text(encoding="utf-8").replace(NAME, name), encoding="utf-8")
     typer.echo(f"{path} is there and works as it is. Next:\n")
     typer.echo(f"  etude try ./{path}\n  etude train ./{path} --model lab --tasks lab")
 

@@ -84,7 +84,7 @@ def run_comparison(comparison: Comparison, say: Say = print) -> dict[str, Any]:
     if tried:  # paid for with half of every arm's budget
         results["tuning"] = tried
     beside = comparison.out / "results.json.tmp"
-    beside.write_text(json.dumps(results, indent=1))
+    beside.write_text(json.dumps(results, indent=1), encoding="utf-8")
     os.replace(beside, comparison.out / "results.json")
     return results
 
@@ -106,7 +106,7 @@ def _claim(comparison: Comparison) -> None:
     file = comparison.out / "contest.json"
     mine = comparison.to_dict()
     if file.exists():
-        there = json.loads(file.read_text())
+        there = json.loads(file.read_text(encoding="utf-8"))
         if there != mine:
             unlike = ", ".join(sorted(k for k in mine if there.get(k) != mine[k]))
             raise UserError(
@@ -115,7 +115,7 @@ def _claim(comparison: Comparison) -> None:
         return
     if any(comparison.out.iterdir()):
         raise UserError(f"'{comparison.out}' is not empty and not a comparison; choose another --out")
-    file.write_text(json.dumps(mine))
+    file.write_text(json.dumps(mine), encoding="utf-8")
 
 
 def conclude(comparison: Comparison, jobs: Sequence[Job], failed: Mapping[Path, str]) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def _arm_facts(
         "tokens": _average([m["tokens/generated"] + m["tokens/trained"] for m in lasts]),
         "seconds": _average([m["seconds"] for m in lasts]),
         "flops": _average([m["flops"] for m in lasts]),
-        "alone": all(json.loads((j.path / "done.json").read_text())["alone"] for j in done),
+        "alone": all(json.loads((j.path / "done.json").read_text(encoding="utf-8"))["alone"] for j in done),
     }
 
 

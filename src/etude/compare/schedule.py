@@ -46,13 +46,13 @@ class Job:
 
 def work(job_file: str) -> int:
     """A child's whole life: does its job and notes why it could not."""
-    told = json.loads(Path(job_file).read_text())
+    told = json.loads(Path(job_file).read_text(encoding="utf-8"))
     job = Job(**{**told, "path": Path(told["path"])})
     try:
         perform(job)
     except UserError as error:
         print(f"etude: {error}", file=sys.stderr)
-        (job.path.parent / f"{job.path.name}.failed").write_text(str(error))
+        (job.path.parent / f"{job.path.name}.failed").write_text(str(error), encoding="utf-8")
         return 2
     return 0
 
@@ -65,7 +65,7 @@ def perform(job: Job) -> None:
     run = resume(path)[0] if begun else start(Plan.from_dict(dict(job.plan)), path, overwrite=True)
     summary = run_session(run, fresh=not begun, force=True, keep_model=job.keep, before=job.before)
     beside = path / "done.json.tmp"
-    beside.write_text(json.dumps({"ended": summary["ended"], "alone": job.alone}))
+    beside.write_text(json.dumps({"ended": summary["ended"], "alone": job.alone}), encoding="utf-8")
     os.replace(beside, path / "done.json")
     shutil.rmtree(path / "checkpoints", ignore_errors=True)  # gigabytes that nothing will read again
 
@@ -144,7 +144,7 @@ def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes
     job.path.parent.mkdir(parents=True, exist_ok=True)
     file = job.path.parent / f"{job.path.name}.job.json"
     told = {**asdict(replace(job, alone=alone)), "path": str(job.path), "plan": dict(job.plan)}
-    file.write_text(json.dumps(told))
+    file.write_text(json.dumps(told), encoding="utf-8")
     (job.path.parent / f"{job.path.name}.failed").unlink(missing_ok=True)
     log = open(job.path.parent / f"{job.path.name}.log", "ab")  # noqa: SIM115 - the child keeps it
     with log:
@@ -154,6 +154,11 @@ def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes
 def _reason(job: Job, code: int) -> str:
     note = job.path.parent / f"{job.path.name}.failed"
     if note.exists():
-        return note.read_text()
-    log = (job.path.parent / f"{job.path.name}.log").read_text(errors="replace").strip().splitlines()
+        return note.read_text(encoding="utf-8")
+    log = (
+        (job.path.parent / f"{job.path.name}.log")
+        .read_text(errors="replace", encoding="utf-8")
+        .strip()
+        .splitlines()
+    )
     return f"exit code {code}: {log[-1] if log else 'it said nothing'}"

@@ -29,7 +29,7 @@ class FinishedComparison:
     @property
     def results(self) -> dict[str, Any]:
         """Everything that `results.json` holds."""
-        return dict(json.loads((self.path / "results.json").read_text()))
+        return dict(json.loads((self.path / "results.json").read_text(encoding="utf-8")))
 
     @property
     def verdict(self) -> str:

@@ -19,7 +19,9 @@ UNITS = {
 
 def read(file: Path = FILE) -> dict[str, dict[str, dict[str, Any]]]:
     """All results; none where the file is missing."""
-    found: dict[str, dict[str, dict[str, Any]]] = json.loads(file.read_text()) if file.exists() else {}
+    found: dict[str, dict[str, dict[str, Any]]] = (
+        json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    )
     return found
 
 

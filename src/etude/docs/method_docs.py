@@ -95,7 +95,7 @@ def learned(results: Results) -> str:
         low, high = found["interval"]
         return f"{found['effect']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
-    return re.sub(r"\{(\w+)(?: on (\w+))?\}", effect, LEARNED.read_text())
+    return re.sub(r"\{(\w+)(?: on (\w+))?\}", effect, LEARNED.read_text(encoding="utf-8"))
 
 
 def twice_section(results: Results) -> list[str]:
@@ -207,7 +207,7 @@ def _summary(mine: Mapping[str, Mapping[str, Any]]) -> str:
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -96,12 +96,12 @@ def make(warmup: WarmUp, place: Path) -> None:
         "parameters": sum(p.numel() for _, p in policy.parameters()),
         "weights": _digest(place),
     }
-    (place / MADE).write_text(json.dumps(about, indent=1))
+    (place / MADE).write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def facts(place: Path) -> dict[str, Any]:
     """What `make` noted about the model."""
-    found: dict[str, Any] = json.loads((place / MADE).read_text())
+    found: dict[str, Any] = json.loads((place / MADE).read_text(encoding="utf-8"))
     return found
 
 

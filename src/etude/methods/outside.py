@@ -136,7 +136,7 @@ def _load(path: Path, content: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and type hints look themselves up there
     try:
         # Compiled from the text: bytecode in a cache is told apart by size and whole seconds only.
-        exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"'{path}' cannot be imported: {_cause(error, str(path))}") from error

@@ -46,8 +46,9 @@ class Backbone(Protocol):
         """All weights by the names transformers reads (adapters merged), and our heads as `heads.*`."""
         ...
 
-    def raw_logits(self, tokens: Tensor) -> Tensor:
-        """f32[n, V] of one sequence int64[n]; no gradients."""
+    def exact_logits(self, tokens: Tensor, buffers: Mapping[str, Tensor]) -> Tensor:
+        """f32[n, V] of one sequence int64[n], of the float32 masters and in float32; no gradients. `buffers`: float32
+        constants that an architecture may have rounded with its weights."""
         ...
 
 
@@ -117,10 +118,12 @@ class NativeBackbone:
         return self.state_dict().items()
 
     @torch.no_grad()
-    def raw_logits(self, tokens: Tensor) -> Tensor:
-        rows = layout(tokens, torch.zeros_like(tokens), key_unit(self.weights.dtype))
-        hidden = trunk(self.weights, rows.tokens, rows.positions, attender(self.weights, rows))
-        return self.project(hidden[rows.row_of])
+    def exact_logits(self, tokens: Tensor, buffers: Mapping[str, Tensor]) -> Tensor:
+        weights = Weights(self.weights.config, {}, "fp32", frozen=True)
+        weights.load(self.export())
+        rows = layout(tokens, torch.zeros_like(tokens))
+        hidden = trunk(weights, rows.tokens, rows.positions, attender(weights, rows))
+        return hidden[rows.row_of] @ weights.head.t()
 
 
 def forwarded(weights: Weights, rows: Layout, places: Tensor | None) -> Tensor:

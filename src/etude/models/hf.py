@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from etude.batch import Batch
 from etude.errors import UserError
+from etude.models.adapter import merge
 from etude.models.backbone import assemble, predicting
 from etude.models.config import ModelConfig, Unsupported
-from etude.models.directory import read_tensors
+from etude.models.directory import finite, read_tensors
 from etude.models.head import chosen_log_probabilities
 from etude.models.outputs import Outputs
 from etude.models.weights import Weights
@@ -49,19 +50,22 @@ class TransformersBackbone:
 
     @classmethod
     def load(
-        cls, directory: Path, precision: str, lora_rank: int, heads: Mapping[str, int], device: str
+        cls,
+        directory: Path,
+        precision: str,
+        lora_rank: int,
+        heads: Mapping[str, int],
+        device: str,
+        adapter: Path | None = None,
     ) -> TransformersBackbone:
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        try:
-            module: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype)
-            module = module.to(device)
-        except Exception as error:
-            cause = str(error).strip().split("\n")[0]
-            raise UserError(f"transformers cannot load a language model from {directory}: {cause}") from error
+        module = pretrained(directory, dtype, adapter).to(device)
+        if getattr(module, "_is_stateful", False) and not _decodes(module):
+            kind = module.config.model_type
+            raise UserError(
+                f"{directory} is a state-space model ('{kind}'), whose state cannot be sampled from in batches here; "
+                "choose a model that decodes with a key/value cache (Llama, Qwen, Gemma, Phi ...)"
+            )
         if lora_rank:
             module = _adapted(module, lora_rank)
         width = module.config.get_text_config().hidden_size
@@ -133,8 +137,17 @@ class TransformersBackbone:
         return logits.float()
 
     @torch.no_grad()
-    def raw_logits(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.module(tokens[None]).logits[0]
+    def exact_logits(self, tokens: Tensor, buffers: Mapping[str, Tensor]) -> Tensor:
+        module = copy.deepcopy(self.module).float().cpu()
+        own = dict(module.named_parameters())
+        for name, master in self.masters.items():
+            if name in own:
+                own[name].copy_(master)
+        base = module.get_base_model() if self.lora else module
+        for name, buffer in base.named_buffers():
+            if name in buffers and buffer.shape == buffers[name].shape:
+                buffer.copy_(buffers[name])
+        logits: Tensor = module(tokens[None]).logits[0]
         return logits.float()
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -207,22 +220,94 @@ class TransformersBackbone:
     @torch.no_grad()
     def export(self) -> Iterable[tuple[str, Tensor]]:
         yield from ((f"heads.{n}", t.detach()) for n, t in self.heads.items())
+        module = self.module
         if not self.lora:
-            masters = self.masters
-            for name, value in self.module.state_dict().items():
-                yield name, masters[name].detach() if name in masters else value.float()
+            masters = {n: m.detach() for n, m in self.masters.items()}
+            yield from _published(module, {n: masters.get(n, t) for n, t in _distinct(module)})
             return
-        layers = {
-            n: m for n, m in self.module.get_base_model().named_modules() if hasattr(m, "get_delta_weight")
-        }
-        for name, value in self.module.get_base_model().state_dict().items():
+        base = module.get_base_model()
+        layers = {n: m for n, m in base.named_modules() if hasattr(m, "get_delta_weight")}
+        if any(type(m).__name__ == "ParamWrapper" for m in layers.values()):  # stacked experts
+            merged = copy.deepcopy(module).float().merge_and_unload()
+            yield from _published(base, dict(_distinct(merged)))
+            return
+        found = {}
+        for name, value in _distinct(base):
             if "lora_" in name:
                 continue
             owner = name.removesuffix(".base_layer.weight")
-            merged = value.float()
             if owner in layers and owner != name:
-                merged = merged + layers[owner].get_delta_weight("default").float()
-            yield name.replace(".base_layer.", "."), merged
+                value = value.float() + layers[owner].get_delta_weight("default").float()
+            found[name.replace(".base_layer.", ".")] = value
+        yield from _published(base, found)
+
+
+def _distinct(module: Any) -> Iterable[tuple[str, Tensor]]:
+    """The state of a module, tied tensors once: a second name would hold the rounded working copy."""
+    own = dict(module.named_parameters())  # each parameter under its first name
+    tied = {name for name, _ in module.named_parameters(remove_duplicate=False)} - own.keys()
+    return [(name, value.detach()) for name, value in module.state_dict().items() if name not in tied]
+
+
+def _published(module: Any, state: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
+    """A state in float32, by the names that checkpoints of this architecture have where the module's are others."""
+    held = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:
+        return held.items()
+    renamed: dict[str, Tensor] = revert_weight_conversion(module, held)
+    return renamed.items()
+
+
+def pretrained(directory: Path, dtype: torch.dtype, adapter: Path | None = None) -> Any:
+    """A model as transformers loads it, with the adapter merged where there is one. Raises `UserError` where weights are
+    absent (transformers would draw them at random) or not finite."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory, dtype=torch.float32 if adapter else dtype, output_loading_info=True
+        )
+    except Exception as error:
+        cause = str(error).strip().split("\n")[0]
+        raise UserError(f"transformers cannot load a language model from {directory}: {cause}") from error
+    module, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"{directory} lacks {len(missing)} tensors of the model, among them {missing[0]}")
+    if adapter is not None:
+        merged = merge(module, adapter)
+        if dtype == torch.float32:
+            module = merged
+        else:  # made anew: constants keep the precision that transformers gives them
+            module = AutoModelForCausalLM.from_config(merged.config, dtype=dtype).eval()
+            module.load_state_dict(merged.state_dict())
+    for name, value in module.named_parameters():
+        finite(name, value, adapter or directory)
+    return module
+
+
+@torch.no_grad()
+def _decodes(module: Any) -> bool:
+    """Whether rows of different lengths, decoded together from a cache out of which rows are cut, are what they are
+    alone: what the sampler relies on."""
+    device = next(module.parameters()).device
+    tokens = torch.tensor([[0, 0, 0, 3, 1], [1, 2, 3, 4, 5]], device=device)
+    seen = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]], device=device)
+    positions, more = (seen.cumsum(1) - 1).clamp(min=0), torch.tensor([[2]], device=device)
+    try:
+        out = module(tokens, attention_mask=seen, position_ids=positions, use_cache=True)
+        cache = out.past_key_values
+        cache.batch_select_indices(torch.tensor([0], device=device))
+        mask = torch.tensor([[0, 0, 0, 1, 1, 1]], device=device)
+        out = module(more, attention_mask=mask, position_ids=more, past_key_values=cache, use_cache=True)
+        alone = module(torch.tensor([[3, 1, 2]], device=device), use_cache=False)
+    except Exception:
+        return False
+    got, wanted = out.logits[0, -1].float(), alone.logits[0, -1].float()
+    return bool((got - wanted).abs().max() <= 0.02 * wanted.abs().max())
 
 
 def _adapted(module: Any, rank: int) -> Any:

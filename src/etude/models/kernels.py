@@ -66,7 +66,9 @@ def _built() -> Path:
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if not compiler:
         raise RuntimeError("no C++ compiler is installed")
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, text=True, check=True, encoding="utf-8"
+    ).stdout
     text = "\n".join([version, *FLAGS]).encode() + SOURCE.read_bytes()
     name = hashlib.blake2b(text, digest_size=8).hexdigest()
     place = platformdirs.user_cache_path("etude") / "kernels" / f"{name}.so"
@@ -76,7 +78,10 @@ def _built() -> Path:
     with tempfile.TemporaryDirectory(dir=place.parent) as work:
         made = Path(work) / place.name
         done = subprocess.run(
-            [compiler, *FLAGS, "-o", str(made), str(SOURCE)], capture_output=True, text=True
+            [compiler, *FLAGS, "-o", str(made), str(SOURCE)],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
         )
         if done.returncode:
             raise RuntimeError(f"{compiler} failed: {done.stderr.strip().splitlines()[:1]}")

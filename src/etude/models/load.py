@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from etude.errors import UserError
+from etude.models.adapter import base_of, merged_config
 from etude.models.backbone import Backbone, NativeBackbone
 from etude.models.config import ModelConfig, Unsupported
 from etude.models.directory import read_config, read_tensors
-from etude.models.hf import TransformersBackbone
+from etude.models.hf import TransformersBackbone, pretrained
 from etude.models.weights import Weights
 from etude.registry import Registry
 from etude.text.tokenizer import Tokenizer, read
@@ -36,8 +37,12 @@ def load(
     if backbone not in ("auto", "native", "transformers"):
         raise UserError(f"backbone is 'auto', 'native' or 'transformers'; got '{backbone}'")
     directory = locate(name)
-    config = read_config(directory)
-    tokenizer = read(directory)
+    base = base_of(directory, locate)
+    if base is None:
+        config, tokenizer = read_config(directory), read(directory)
+    else:
+        config = merged_config(directory, base)
+        tokenizer = read(directory if _has_tokenizer(directory) else base, settings=base)
     reason = (
         "LoRA is asked for"
         if lora_rank
@@ -52,12 +57,22 @@ def load(
             reason = str(unsupported)
     if reason and backbone == "native":
         raise UserError(f"the native backbone cannot run {name}: {reason}; use backbone='auto'")
+    adapter = None if base is None else directory
     if reason:
-        return TransformersBackbone.load(directory, precision, lora_rank, heads, device), tokenizer, config
+        place = base or directory
+        found = TransformersBackbone.load(place, precision, lora_rank, heads, device, adapter)
+        return found, tokenizer, config
     weights = Weights(model_config, heads, precision, device)
     with torch.no_grad():
-        weights.load(read_tensors(directory), str(directory))
+        if base is None:
+            weights.load(read_tensors(directory), str(directory))
+        else:
+            weights.load(pretrained(base, torch.float32, adapter).state_dict().items(), str(directory))
     return NativeBackbone(weights), tokenizer, config
+
+
+def _has_tokenizer(directory: Path) -> bool:
+    return any((directory / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
 
 
 def locate(name: str) -> Path:
@@ -74,7 +89,10 @@ def locate(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, allow_patterns=PATTERNS))
+        place = Path(snapshot_download(name, allow_patterns=PATTERNS))
+        if not any(place.glob("*.safetensors")):  # older models have PyTorch's own files only
+            place = Path(snapshot_download(name, allow_patterns=[*PATTERNS, "*.bin"]))
+        return place
     except Exception as error:
         cause = str(error).strip().split("\n")[0]
         raise UserError(

@@ -8,6 +8,7 @@ optimiser.step(); policy.publish()       # the sampler reads the new weights fro
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from etude.text.chat_template import Renderer
 from etude.text.tokenizer import Tokenizer
 
 NOTHING: frozenset[str] = frozenset()
+_told: set[str] = set()  # models whose text format was named in this process
 
 
 class Policy:
@@ -68,7 +70,11 @@ class Policy:
         the weights. `heads`: auxiliary outputs {name: K} on the last hidden state, zero at first. `backbone`:
         "native", "transformers" or "auto" (native where the architecture allows). Raises `UserError`."""
         found, tokenizer, config = load(name, precision, lora_rank, heads or {}, device, backbone)
-        return cls(found, tokenizer, config, name, device)
+        policy = cls(found, tokenizer, config, name, device)
+        if tokenizer.template is None and name not in _told:
+            _told.add(name)
+            print(f"etude: {name} has {policy.renderer.format}", file=sys.stderr)
+        return policy
 
     @property
     def precision(self) -> str:
@@ -177,5 +183,6 @@ class Policy:
         return other
 
     def save(self, directory: str | Path) -> Path:
-        """Writes a directory that transformers loads, and returns after it did and gave the same logits."""
+        """Writes a directory that transformers loads, and returns after it did. Where it cannot, or gives other logits,
+        the weights are kept, a warning is printed, and `UNVERIFIED.txt` in the directory says why."""
         return save(self.backbone, self.config, self.tokenizer, Path(directory))

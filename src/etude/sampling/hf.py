@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from etude.errors import UserError
 from etude.models.hf import TransformersBackbone
 from etude.models.policy import Policy
 from etude.sampling.scheduler import Scheduler
@@ -66,7 +67,12 @@ class TransformersSampler(Scheduler):
             past_key_values=self.cache,
             use_cache=True,
         )
-        self.cache = out.past_key_values
+        self.cache = getattr(out, "past_key_values", None)
+        if not hasattr(self.cache, "batch_select_indices"):
+            kind = self.backbone.config.model_type
+            raise UserError(
+                f"the model ('{kind}') keeps no key/value cache, so it cannot be sampled from in batches"
+            )
         self._draw(self.live, out.logits[:, -1].float())
         for i, request in enumerate(self.live):
             if self._finished(request):

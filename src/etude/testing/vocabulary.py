@@ -105,7 +105,7 @@ def _read(source: Path) -> Iterator[Module]:
     for path in sorted(source.rglob("*.py")):
         parts = path.relative_to(source).with_suffix("").parts
         name = ".".join([PACKAGE, *(p for p in parts if p != "__init__")])
-        module = Module(name, ast.parse(path.read_text()))
+        module = Module(name, ast.parse(path.read_text(encoding="utf-8")))
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ImportFrom) and node.module:
                 module.imported |= {a.asname or a.name: (node.module, a.name) for a in node.names}

@@ -5,6 +5,7 @@ whole new prompt: a new sequence begins there."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from etude.text.tokenizer import Tokenizer
 from etude.types import Array, Message
@@ -19,6 +20,13 @@ class Renderer:
         self.tokenizer = tokenizer
         self.stops = tokenizer.stops
         self.extends = self._test()
+
+    @property
+    def format(self) -> str:
+        """One line: what text a prompt becomes."""
+        if self.tokenizer.template is None:
+            return "no chat template: prompts are given as they are written, and the reply begins right behind them"
+        return "the model's chat template"
 
     def prompt(self, messages: Sequence[Message]) -> Array:
         """int32[n]: the conversation, ready for the model's next reply."""
@@ -37,7 +45,7 @@ class Renderer:
         if not messages or messages[-1].role != "assistant":
             raise ValueError("extend continues a conversation that ends with the assistant's reply")
         if self.tokenizer.template is None:
-            return self.tokenizer.encode("\n" + _plain(new)), False
+            return self.tokenizer.encode(_later(new)), False
         reply = messages[-1].content
         before = self.tokenizer.render(messages[:-1], generate=True)
         marked = self.tokenizer.render([*messages[:-1], Message("assistant", MARK), *new], generate=True)
@@ -53,7 +61,7 @@ class Renderer:
         return tokens, False
 
     def decode(self, tokens: Sequence[int] | Array) -> str:
-        """The text of tokens without special ones. For display and checkers; never raises."""
+        """The text of tokens without those around turns. For display and checkers; never raises."""
         return self.tokenizer.decode(tokens)
 
     def _test(self) -> bool:
@@ -74,4 +82,16 @@ class Renderer:
 
 
 def _plain(messages: Sequence[Message]) -> str:
-    return "".join(m.content + "\n" for m in messages)
+    """Without a template: the prompt as it is written, and the first reply right behind it. Prompts of several messages
+    are joined by a newline; what is said after a reply is a line of its own."""
+    replies = [i for i, m in enumerate(messages) if m.role == "assistant"]
+    first = replies[0] if replies else len(messages)
+    out = "\n".join(m.content for m in messages[:first])
+    for reply, group in groupby(messages[first:], key=lambda m: m.role == "assistant"):
+        said = list(group)
+        out += "".join(m.content for m in said) if reply else _later(said)
+    return out
+
+
+def _later(new: Sequence[Message]) -> str:
+    return "\n" + "".join(m.content + "\n" for m in new)

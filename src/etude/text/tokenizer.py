@@ -4,9 +4,11 @@ Nothing here imports transformers, unless a directory holds no `tokenizer.json`.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +18,16 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 
 from etude.errors import UserError
+from etude.files import read_text
+from etude.text.jinja import compiled
 from etude.types import Array, Message
+
+MARK = "\u241fsystem\u241f"
+TAG = re.compile(
+    r"</?(?!user|assistant|system|model|tool)[a-zA-Z]+>"
+)  # <answer>, </think>; not <end_of_turn>, <|im_start|>
+STANDARD = ("bos", "eos", "pad", "unk", "sep", "cls", "mask")
+ROLES = ("user", "assistant", "system", "tool")
 
 FILES = (
     "tokenizer.json",
@@ -43,11 +54,12 @@ class Tokenizer:
         return np.array(self.backend.encode(text, add_special_tokens=special).ids, np.int32)
 
     def decode(self, tokens: Sequence[int] | Array, special: bool = False) -> str:
-        """The text of tokens; numbers outside the vocabulary are left out. Never raises."""
-        known = self._size
-        ids = [int(t) for t in tokens if 0 <= int(t) < known]
+        """The text of tokens, without those that structure a conversation (`structural`) unless `special`; numbers
+        outside the vocabulary are left out. Never raises."""
+        known, left_out = self._size, frozenset() if special else self.structural
+        ids = [int(t) for t in tokens if 0 <= int(t) < known and int(t) not in left_out]
         try:
-            return self.backend.decode(ids, skip_special_tokens=not special)
+            return self.backend.decode(ids, skip_special_tokens=False)
         except Exception:
             return ""
 
@@ -56,56 +68,88 @@ class Tokenizer:
         return int(self.backend.get_vocab_size(with_added_tokens=True))
 
     @cached_property
+    def structural(self) -> frozenset[int]:
+        """Special tokens that are no part of what was said: ends, beginnings, padding, and those that the chat template
+        writes around turns. Tags that somebody added as special tokens, <answer> or <think>, are part of it."""
+        special = {n: t.content for n, t in self.backend.get_added_tokens_decoder().items() if t.special}
+        ends = {self.specials.get(f"{name}_token") for name in STANDARD}
+        named = {n for n, text in special.items() if text in ends}
+        around: set[int] = set()
+        if self.template is not None:
+            for said in ([Message("system", "a")], []):
+                turns = [*said, Message("user", "a"), Message("assistant", "a"), Message("user", "a")]
+                with suppress(UserError):
+                    around |= set(self.encode(self.render(turns, generate=True)).tolist())
+        around = {n for n in around & special.keys() if not TAG.fullmatch(special[n])}
+        roles = {n for n, text in special.items() if text.strip("</>|") in ROLES}
+        return frozenset(named | around | roles | set(self.stops))
+
+    @cached_property
+    def specials(self) -> dict[str, str]:
+        """Special tokens by what they are for, where there is one."""
+        found = {k: _text(v) for k, v in self.config.items() if k.endswith("_token") and _is_token(v)}
+        return {k: v for k, v in found.items() if v}
+
+    @cached_property
     def _compiled(self) -> Any:
-        from jinja2 import TemplateError
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        return compiled(self.template or "")
 
-        def refuse(message: str) -> None:
-            raise TemplateError(message)
-
-        def now(form: str) -> str:
-            return "2026-01-01"  # a date that moved would change prompts from day to day
-
-        place = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        place.filters["tojson"] = lambda x, indent=None: json.dumps(x, ensure_ascii=False, indent=indent)
-        place.globals.update(raise_exception=refuse, strftime_now=now)
-        return place.from_string(self.template or "")
+    @cached_property
+    def _merges(self) -> bool:
+        """Whether the template refuses or drops a system message: its text then opens the first user message."""
+        try:
+            return MARK not in self._rendered([Message("system", MARK), Message("user", "a")], True)
+        except Exception:
+            return True
 
     def render(self, messages: Sequence[Message], generate: bool) -> str:
         """The text of a conversation under the chat template. Raises `UserError` when the template refuses it."""
-        specials = {
-            k: _text(self.config.get(k)) for k in ("bos_token", "eos_token", "pad_token", "unk_token")
-        }
-        given = [{"role": m.role, "content": m.content} for m in messages]
         try:
-            return str(self._compiled.render(messages=given, add_generation_prompt=generate, **specials))
+            if messages and messages[0].role == "system" and self._merges:
+                messages = merged(messages)
+            return self._rendered(messages, generate)
         except Exception as error:
             roles = ", ".join(m.role for m in messages)
             raise UserError(f"the chat template refuses a conversation of roles {roles}: {error}") from error
+
+    def _rendered(self, messages: Sequence[Message], generate: bool) -> str:
+        """Thinking, tools and documents are left at the template's own defaults."""
+        given = [{"role": m.role, "content": m.content} for m in messages]
+        names: dict[str, Any] = {"tools": None, "documents": None, **self.specials}
+        return str(self._compiled.render(messages=given, add_generation_prompt=generate, **names))
 
     def save(self, directory: Path) -> None:
         for name, content in self.files.items():
             (directory / name).write_bytes(content)
 
 
-def read(directory: Path) -> Tokenizer:
-    """Reads the tokenizer of a model directory. Raises `UserError` when there is none."""
+def merged(messages: Sequence[Message]) -> list[Message]:
+    """A conversation without its system message, whose text opens the first user message."""
+    system, *rest = messages
+    if rest and rest[0].role == "user":
+        return [Message("user", f"{system.content}\n\n{rest[0].content}"), *rest[1:]]
+    return [Message("user", system.content), *rest]
+
+
+def read(directory: Path, settings: Path | None = None) -> Tokenizer:
+    """Reads the tokenizer of a model directory; its stop tokens from the `settings` of another where it has none of its
+    own (an adapter's). Raises `UserError` when there is none."""
     path = directory / "tokenizer.json"
     if not path.exists():
-        return _through_transformers(directory)
+        return _through_transformers(directory, settings or directory)
     try:
         backend = Backend.from_file(str(path))
     except Exception as error:
         raise UserError(f"{path} is not a tokenizer: {error}") from error
-    config = _json(directory / "tokenizer_config.json")
+    named = {k: v for k, v in _json(directory / "special_tokens_map.json").items() if _is_token(v)}
+    config = {**named, **_json(directory / "tokenizer_config.json")}
     files = {name: (directory / name).read_bytes() for name in FILES if (directory / name).exists()}
     template = config.get("chat_template")
     if isinstance(template, list):  # several named templates
         template = next((t["template"] for t in template if t.get("name") == "default"), None)
     if (directory / "chat_template.jinja").exists():
-        template = (directory / "chat_template.jinja").read_text()
-    return Tokenizer(backend, config, template, _stops(directory, config, backend), files)
+        template = read_text(directory / "chat_template.jinja")
+    return Tokenizer(backend, config, template, _stops(settings or directory, config, backend), files)
 
 
 def _stops(directory: Path, config: Mapping[str, Any], backend: Backend) -> tuple[int, ...]:
@@ -121,7 +165,7 @@ def _stops(directory: Path, config: Mapping[str, Any], backend: Backend) -> tupl
     return tuple(dict.fromkeys(out))
 
 
-def _through_transformers(directory: Path) -> Tokenizer:
+def _through_transformers(directory: Path, settings: Path) -> Tokenizer:
     """Older formats (sentencepiece), converted by transformers to a `tokenizer.json` in a temporary directory."""
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as place:
         warnings.simplefilter("ignore")
@@ -134,9 +178,13 @@ def _through_transformers(directory: Path) -> Tokenizer:
         if not (Path(place) / "tokenizer.json").exists():
             raise UserError(f"{directory} holds a tokenizer without a fast (tokenizer.json) form")
         for name in ("generation_config.json", "config.json"):
-            if (directory / name).exists():
-                (Path(place) / name).write_bytes((directory / name).read_bytes())
+            if (settings / name).exists():
+                (Path(place) / name).write_bytes((settings / name).read_bytes())
         return read(Path(place))
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and isinstance(value.get("content"), str))
 
 
 def _text(token: Any) -> str:
@@ -144,4 +192,12 @@ def _text(token: Any) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no JSON object")
+    return found

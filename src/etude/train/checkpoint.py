@@ -37,7 +37,7 @@ def save(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Pa
             "bytes": (beside / "state.pt").stat().st_size,
             "crc": _crc(beside / "state.pt"),
         }
-        (beside / "manifest.json").write_text(json.dumps(manifest))
+        (beside / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     except (OSError, RuntimeError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         full = getattr(error, "errno", None) == errno.ENOSPC or "file write failed" in str(error)
@@ -66,7 +66,7 @@ def load(directory: Path) -> tuple[int, dict[str, Any], list[str]]:
     for step in reversed(steps(directory)):
         path = directory / f"step-{step:06d}"
         try:
-            manifest = json.loads((path / "manifest.json").read_text())
+            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
             whole = manifest["bytes"] == (path / "state.pt").stat().st_size
             if whole and manifest["crc"] == _crc(path / "state.pt"):
                 state = torch.load(path / "state.pt", map_location="cpu", weights_only=False)
