@@ -27,10 +27,14 @@ class Listed:
         eval_share: float = 0.2,
         held: Iterable[Task] | None = None,
         info: Info | None = None,
+        notes: Iterable[str] = (),
+        whole: bool = False,
     ) -> None:
         if not 0 <= eval_share < 1:
             raise UserError(f"task source '{name}': eval_share is {eval_share}; it must lie in [0, 1)")
         self.name = name
+        self.notes = tuple(notes)  # what a user should know of the tasks, a sentence each
+        self.whole = whole  # an examination may use all of it: no evaluation part was asked for
         unique, self.dropped = _unique(tasks)
         if not unique:
             raise UserError(f"task source '{name}' holds no tasks")
@@ -115,7 +119,13 @@ class Listed:
 PARAMS = (
     Param("eval_share", float, 0.2, "share of the tasks set aside for evaluation"),
     Param("eval", str, "", "a second file whose tasks are the evaluation set"),
-    Param("check", str, "auto", "auto, exact, number, math or program, for lines that do not say"),
+    Param(
+        "check",
+        str,
+        "auto",
+        "how answers are compared where a line does not say: auto (by the kind of the gold), exact, number, math, program, "
+        "choice, yes_or_no, date, time, digits, list, set, tuple, text",
+    ),
     Param(
         "extract",
         str,

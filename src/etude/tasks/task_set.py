@@ -61,6 +61,11 @@ class TaskSet:
         """Names the task set: changed parameters, weights or file contents change it."""
         return digest([[s.fingerprint() for s in self.sources], self.weights])
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the tasks, a sentence each."""
+        return [note for source in self.sources for note in getattr(source, "notes", ())]
+
     def describe(self) -> list[Info]:
         """What each source is."""
         return [source.describe() for source in self.sources]
