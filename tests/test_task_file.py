@@ -221,3 +221,42 @@ def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UserError, match=sentence):
             load(name)
+
+
+# ---- paths -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lr=1e-5,seed=0/tasks.jsonl", "a:b/tasks.jsonl", "x=1.jsonl", "a,b.jsonl", "it's.jsonl", "with blank/t.jsonl", "C:\\data\\t.jsonl"],
+)  # fmt: skip
+def test_paths_may_hold_any_sign(name: str, tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('{"prompt": "a", "answer": "b"}\n{"prompt": "c", "answer": "d"}\n')
+    (tmp_path / "other.jsonl").write_text('{"prompt": "e", "answer": "f"}\n')
+    monkeypatch.chdir(tmp_path)
+    for path in (name, str(file)):
+        for spec in (path, f"{path}:check=text", f"gcd,{path}:check=text,eval_share=0.5,lcm:weight=2"):
+            kinds = load(spec).kinds
+            assert file.stem.split("\\")[-1] in kinds
+            assert len(kinds) == (1 if "gcd" not in spec else 3)
+        assert len(load(f"other.jsonl:eval={path},check=text").sources[0].tasks("eval")) == 2
+        if "'" not in path:
+            assert len(load(f"'{path}':check=text").kinds) == 1
+
+
+def test_home_and_quotes_and_what_is_not_there(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, {"prompt": "a", "answer": "b"})
+    assert load("~/tasks.jsonl").kinds == ("tasks",)
+    assert load('"~/tasks.jsonl":as=mine').kinds == ("mine",)
+    for spec, sentence in {
+        "C:\\data\\tasks.jsonl": r"task file 'C:\\data\\tasks.jsonl' cannot be read: No such file",
+        "no/lr=1,seed=0/t.jsonl": "task file 'no/lr=1,seed=0/t.jsonl' cannot be read: No such file",
+        "'gcd": "the quote ' is never closed",
+        "'gcd'x": "a comma or a colon must follow",
+        "gcd:max_value,x=2": "'max_value' must read param=value",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            load(spec)

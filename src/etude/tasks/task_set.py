@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from etude.errors import UserError, nearest
+from etude.tasks.asked import asked
 from etude.tasks.files import Listed
 from etude.tasks.source import FiniteSource, Info, Source, digest, item_seed
 from etude.types import Request, Task
@@ -34,7 +35,16 @@ class TaskSet:
                     raise UserError(f"two task sources are called '{kind}'; rename one with as=NAME")
                 self._of[kind] = source
         self._held: dict[str, Task] = {}
+        self._asked: set[str] = set()  # what the held-out tasks ask
+        self._part()
         self._tries = max([TRIES, *(s.size for s in self.sources if isinstance(s, FiniteSource))])
+
+    def _part(self) -> None:
+        """What one finite source sets aside is not trained on from another: one file under two names, say."""
+        finite = [s for s in self.sources if isinstance(s, Listed)]
+        aside = {asked(t) for s in finite for t in s.tasks("eval")} if len(finite) > 1 else set()
+        for source in finite if aside else ():
+            source.leave_out(lambda task: asked(task) in aside, "train")
 
     @classmethod
     def of(
@@ -92,11 +102,13 @@ class TaskSet:
                     f"{', '.join(self.kinds)} gave only repeats; ask for fewer or allow harder tasks"
                 )
         self._held = {**self._held, **found}
+        self._asked |= {asked(task) for task in found.values()}
         return list(found.values())
 
     def held(self, task: Task) -> bool:
-        """Whether `task`, or the task it was made from (`meta["parent"]`, a key), is held out for evaluation."""
-        return task.key in self._held or task.meta.get("parent") in self._held
+        """Whether `task`, or the task it was made from (`meta["parent"]`, a key), is held out for evaluation: it,
+        or one that asks the same (`tasks.asked`)."""
+        return asked(task) in self._asked or task.meta.get("parent") in self._held
 
     def draw(self, request: Request, index: int, seed: int) -> Task:
         """The training task number `index`: a pure function of its arguments and the held-out set.
@@ -115,11 +127,11 @@ class TaskSet:
             if request.kind is not None:
                 source, kind = self._source(request.kind), request.kind
             task = self._one(source, kind, request.difficulty, "train", seed, index, attempt)
-            if task is not None and task.key not in self._held:
+            if task is not None and asked(task) not in self._asked:
                 return task
-        asked = request.kind or ", ".join(self.kinds)
+        wanted = request.kind or ", ".join(self.kinds)
         raise UserError(
-            f"'{asked}' has no task left to train on: {self._tries} draws gave only tasks held out for "
+            f"'{wanted}' has no task left to train on: {self._tries} draws gave only tasks held out for "
             f"evaluation ({len(self._held)}); hold out fewer, or allow more or harder tasks"
         )
 
