@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from etude.errors import UserError, nearest
 from etude.tasks.asked import asked
@@ -46,6 +46,26 @@ class TaskSet:
         for source in finite if aside else ():
             source.leave_out(lambda task: asked(task) in aside, "train")
 
+    def leave_out_long(self, length: Callable[[Task], int], limit: int) -> list[str]:
+        """Takes tasks of a list or file whose prompt has `limit` tokens or more out; a sentence about each source that
+        lost some. Raises UserError where a source has none left to train on."""
+        notes = []
+        for source in self.sources:
+            if not isinstance(source, Listed) or not (
+                gone := source.leave_out(lambda t: t.environment is None and length(t) >= limit)
+            ):
+                continue
+            most = max(length(task) for task in gone)
+            said = (
+                f"{source.name}: {len(gone)} of {len(gone) + source.size} tasks have prompts that do not fit"
+            )
+            if not source.tasks("train"):
+                raise UserError(
+                    f"{said} (up to {most} tokens; fewer than {limit} must be); raise run.context"
+                )
+            notes.append(f"{said} (up to {most} tokens; fewer than {limit} must be) and are left out")
+        return notes
+
     @classmethod
     def of(
         cls,
@@ -75,6 +95,15 @@ class TaskSet:
     def notes(self) -> list[str]:
         """What a user should know of the tasks, a sentence each."""
         return [note for source in self.sources for note in getattr(source, "notes", ())]
+
+    def examined(self) -> list[Task] | None:
+        """All tasks, where each source is a file that names no evaluation part of its own; else None."""
+        if not all(isinstance(s, Listed) and s.whole for s in self.sources):
+            return None
+        found = [
+            t for s in self.sources if isinstance(s, Listed) for p in ("train", "eval") for t in s.tasks(p)
+        ]
+        return sorted(found, key=lambda task: item_seed("examined", task.key))
 
     def describe(self) -> list[Info]:
         """What each source is."""
