@@ -27,7 +27,9 @@ def evaluate(
     suite: Annotated[
         str | None, typer.Option(help="fixed problems, such as arithmetic or logic/easy")
     ] = None,
-    problems: Annotated[int, typer.Option(help="held-out problems of --tasks", min=1)] = 200,
+    problems: Annotated[
+        int | None, typer.Option(help="at most so many; default: all of a file, 200 of a generator", min=1)
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="attempts per problem", min=1)] = 8,
     versus: Annotated[str | None, typer.Option(help="another model, compared on the same problems")] = None,
     trained: Annotated[
@@ -41,7 +43,7 @@ def evaluate(
     set: Set = None,
     json: Json = False,
 ) -> None:
-    """Accuracy on held-out problems, with intervals: pass@k, majority@k, by kind and difficulty."""
+    """Accuracy on a file's tasks or on held-out problems, with intervals: pass@k, majority@k, by kind and difficulty."""
     from etude.compare.paired import checkpoints
     from etude.evaluate import contamination
     from etude.report.terminal import eval_screen
@@ -49,7 +51,8 @@ def evaluate(
     from etude.train.measure import Exam, evaluate_model, exam_tasks, trained_tasks
 
     changes = {name.removeprefix("run."): value for name, value in parse_changes(set or []).items()}
-    name, held = exam_tasks(tasks, suite, problems)
+    runs = [where for where in (model, versus, trained) if where is not None]
+    name, held = exam_tasks(tasks, suite, problems, runs)
     if trained is not None:
         contamination.refuse(trained_tasks(trained), held, name)
     exam = Exam(name, held, k, seed, greedy, changes, again)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from etude.errors import Refused
+from etude.tasks.asked import asked, normalised
 from etude.types import Task
 
-_BLANK = re.compile(r"\s+")
-_LOOSE = re.compile(r"(?<=[^\w\s]) | (?=[^\w\s])")
+__all__ = ["Offender", "normalised", "offenders", "refuse"]
 
 
 @dataclass(frozen=True)
@@ -24,14 +22,6 @@ class Offender:
     how: str
 
 
-def normalised(task: Task) -> str:
-    """What the task asks, as comparable text: the user's messages, compatibility forms of characters made
-    one, case folded, blanks collapsed, and dropped beside signs ("3 + 4" is "3+4", "1 2" is not "12")."""
-    asked = "\n".join(m.content for m in task.prompt if m.role == "user")
-    text = _BLANK.sub(" ", unicodedata.normalize("NFKC", asked).casefold()).strip()
-    return _LOOSE.sub("", text)
-
-
 def offenders(trained: Iterable[Task], suite: Iterable[Task]) -> list[Offender]:
     """The problems of `suite` that occur among `trained`, each once, in the suite's order. Linear time.
 
@@ -41,13 +31,12 @@ def offenders(trained: Iterable[Task], suite: Iterable[Task]) -> list[Offender]:
     by_text: dict[str, Task] = {}
     for task in trained:
         by_key.setdefault(task.key, task)
-        if task.environment is None:
-            by_text.setdefault(normalised(task), task)
+        by_text.setdefault(asked(task), task)
     found = []
     for task in suite:
         if task.key in by_key:
             found.append(Offender(task, by_key[task.key], "content"))
-        elif task.environment is None and (text := normalised(task)) in by_text:
+        elif (text := asked(task)) in by_text:
             found.append(Offender(task, by_text[text], "text"))
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from etude import __version__, seeds
 from etude.errors import UserError
@@ -78,6 +79,8 @@ def answers(renderer: Renderer) -> Callable[[Episode], str | None]:
         if not sampled or episode.task.environment is not None:
             return None
         text = renderer.decode(sampled[-1])
+        if read := getattr(episode.task.check, "read", None):
+            return cast(str | None, read(text))
         rule = getattr(episode.task.check, "extract", None)
         return extract(text, rule) if isinstance(rule, str) else text.strip()
 

@@ -182,7 +182,7 @@ def how(result: Mapping[str, Any]) -> str:
             else f"temperature {sampling.get('temperature')}, top-p {sampling.get('top_p', 1)}"
         )
     return clean(
-        f"{result.get('problems')} held-out problems of {result.get('name')} x {result.get('samples')} samples,"
+        f"{result.get('problems')} problems of {result.get('name')} x {result.get('samples')} samples,"
         f" 95% intervals; {sampling}, seed {result.get('seed')}, checkpoint: {result.get('rule')}"
     )
 

@@ -77,7 +77,11 @@ def note_unaided(conversation: Conversation, tag: str, messages: Sequence[Messag
 def answer_of(task: Task, text: str) -> str | None:
     """What an attempt answered, as far as two answers can be told apart; None where there is none."""
     rule = getattr(task.check, "extract", None)
-    found = extract(text, rule) if isinstance(rule, str) and task.environment is None else text
+    read = getattr(task.check, "read", None)
+    if read is not None:
+        found = read(text)
+    else:
+        found = extract(text, rule) if isinstance(rule, str) and task.environment is None else text
     return " ".join((found or "").split()).casefold() or None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from etude.errors import UserError, nearest
 from etude.registry import Registry
-from etude.tasks import environments, files, gym, jsonl
+from etude.tasks import environments, files, gym, rows, task_file
 from etude.tasks.gym_facts import EXCLUDED
 from etude.tasks.selftest import self_test
 from etude.tasks.source import Info, Source, check_disjoint
@@ -31,7 +31,7 @@ _COMMON = {
 _FILE = Info(
     "FILE.jsonl",
     "file",
-    "Your own tasks, one JSON object a line: prompt, answer, kind, difficulty, reference, hints, check",
+    "Your own tasks, also .ndjson, .json, .csv, .tsv, .parquet: prompt, answer, kind, difficulty, reference, hints, check",
     files.PARAMS,
     {},
     ("reference", "hints", "feedback"),
@@ -57,10 +57,10 @@ def load(spec: str) -> TaskSet:
 
 
 def source(name: str, params: Mapping[str, Any] | None = None, called: str | None = None) -> Source:
-    """One source by name: a file ending in .jsonl, one of `SOURCES`, an environment, or a reasoning-gym generator.
+    """One source by name: a file (`etude.tasks.rows`), one of `SOURCES`, an environment, or a reasoning-gym generator.
     Parameters may be text or typed. Raises UserError for an unknown name."""
-    if name.endswith((".jsonl", ".json")) or "/" in name:
-        return jsonl.source(name, params, called)
+    if name not in SOURCES and rows.names_file(name):
+        return task_file.source(name, params, called)
     if name in SOURCES:
         made: Source = SOURCES[name](name, params, called)
         return made

@@ -11,13 +11,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
+from etude.errors import UserError, nearest
 from etude.tasks.check import UNARY, AnswerCheck
+from etude.tasks.extract import alone, check_rule, extract
 
 LONGEST = 400  # characters of one number: beyond this nobody meant a number
 EXPONENT = 4000  # the largest power of ten that is worked out
@@ -449,15 +451,34 @@ def kind_of(gold: str) -> str:
     return "text"
 
 
+def math_kind(gold: str) -> str:
+    """The kind of a gold that is said to be mathematics: a letter or a word is still one, a date is a difference."""
+    kind = kind_of(gold)
+    return "math" if kind in ("date", "time", "digits") else kind
+
+
 @dataclass(frozen=True)
 class Answer(AnswerCheck):
     """A reply is right if the answer that it gives is the gold's. `kind`: one of `KINDS`; "auto" looks at the gold."""
 
+    extract: str = "auto"  # where the answer stands: found as the module says, or by one of `extract.RULES`
     kind: str = "auto"
-    extract: str = field(default="auto", init=False)
 
     def __post_init__(self) -> None:
-        return None
+        if self.extract != "auto":
+            check_rule(self.extract, "answer check")
+        self.check_feedback()
+        if self.kind not in ("auto", *KINDS):
+            raise UserError(f"answer check: no kind '{self.kind}'{nearest(self.kind, KINDS)}")
+        readable = {
+            "number": lambda gold: quantity(gold) is not None,
+            "choice": lambda gold: choice_in(Place(gold, "whole")) is not None,
+            "yes or no": lambda gold: folded(bare(gold)) in YES,
+            "date": lambda gold: date_in(gold) is not None,
+        } | dict.fromkeys(("list", "set", "tuple"), lambda gold: parts(gold) is not None)
+        if self.kind in readable and not readable[self.kind](self.gold):
+            kind = self.kind if self.kind == "yes or no" else f"a {self.kind}"
+            raise UserError(f"answer check: the gold answer '{self.gold:.60}' is not {kind}")
 
     @cached_property
     def asked(self) -> str:
@@ -475,10 +496,31 @@ class Answer(AnswerCheck):
     def __call__(self, answer: str) -> Any:
         from etude.types import Verdict
 
-        found = list(places(answer, self.strict))
+        found = self.found(answer)
         if any(self.agrees(place) for place in found):
             return Verdict(1.0, True)
         return self.failed(f"{UNARY} {self._asks()}" if found else self.missing())
+
+    def found(self, answer: str) -> list[Place]:
+        """Where the answer may stand in a reply."""
+        if self.extract == "auto" and self.asked == "text" and "\n" in self.gold.strip():
+            return [Place(said(answer), "alone" if self.strict else "whole")]
+        if self.extract == "auto":
+            return list(places(answer, self.strict))
+        text = (alone if self.strict else extract)(said(answer), self.extract)
+        return [] if text is None else [Place(text, "alone" if self.strict else "whole")]
+
+    def read(self, answer: str) -> str | None:
+        """What a reply answers, written so that equal answers are equal texts; None where it answers nothing."""
+        found = self.found(answer)
+        for place in found:
+            if self.asked == "number" and (number := number_in(place)) is not None:
+                return str(number.value)
+            if self.asked == "choice" and (letter := choice_in(place)) is not None:
+                return letter
+            if self.asked == "yes or no" and (truth := truth_in(place)) is not None:
+                return "yes" if truth else "no"
+        return folded(bare(right_side(found[0].text))) if found else None
 
     def _asks(self) -> str:
         """What kind of answer is asked for, as a hint."""
@@ -510,6 +552,8 @@ class Answer(AnswerCheck):
         if mine is not None and gold is not None:
             return gold.equals(mine)
         if gold is None or place.how not in ("whole", "alone") or not _LATEX.search(place.text):
+            return False
+        if not _soon(place.text):
             return False
         return mathematically_equal(self.gold, place.text)
 
@@ -566,6 +610,23 @@ class Answer(AnswerCheck):
     def _math(self, place: Place) -> bool:
         texts = [place.text, _ending(place.text)] if place.how in ("lead", "line") else [place.text]
         return any(mathematically_equal(self.gold, t) for t in dict.fromkeys(texts) if t)
+
+
+_SOON = re.compile(
+    r"(?:[-+*/()=\d\s.,$|!{}\[\]]|\^|\\(?:[dt]?frac|sqrt|cdot|times|div|left|right|log|ln|text|pi|[,;! ]))*"
+)
+
+
+def _soon(text: str) -> bool:
+    """Whether a formula in place of a number is sure to be worked out soon: it is, in the process that trains."""
+    powers = re.findall(r"\^\s*(\{[^{}]*\}|.)", text)
+    return (
+        len(text) <= LONGEST // 4
+        and bool(_SOON.fullmatch(text))
+        and len(powers) == text.count("^") <= 2
+        and all(re.fullmatch(r"\{?\s*-?\d{1,2}\s*\}?|\{?\\circ\}?", p) for p in powers)
+        and not re.search(r"\d{3,}\s*!|!\s*!|[)}\]]\s*!", text)
+    )
 
 
 def _same(gold: str, mine: str) -> bool:

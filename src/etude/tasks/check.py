@@ -40,6 +40,10 @@ class AnswerCheck:
 
     def __post_init__(self) -> None:
         check_rule(self.extract, f"{type(self).__name__.lower()} check")
+        self.check_feedback()
+
+    def check_feedback(self) -> None:
+        """Raises UserError for an unknown kind of feedback."""
         if self.feedback not in FEEDBACK:
             raise UserError(
                 f"{type(self).__name__.lower()} check: no feedback '{self.feedback}'"

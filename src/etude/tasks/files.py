@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from etude.errors import UserError
+from etude.tasks.asked import asked
 from etude.tasks.source import Info, check_disjoint, check_level, digest, item_seed
 from etude.tasks.spec import Param
 from etude.types import Task
@@ -27,10 +28,14 @@ class Listed:
         eval_share: float = 0.2,
         held: Iterable[Task] | None = None,
         info: Info | None = None,
+        notes: Iterable[str] = (),
+        whole: bool = False,
     ) -> None:
         if not 0 <= eval_share < 1:
             raise UserError(f"task source '{name}': eval_share is {eval_share}; it must lie in [0, 1)")
         self.name = name
+        self.notes = tuple(notes)  # what a user should know of the tasks, a sentence each
+        self.whole = whole  # an examination may use all of it: no evaluation part was asked for
         unique, self.dropped = _unique(tasks)
         if not unique:
             raise UserError(f"task source '{name}' holds no tasks")
@@ -40,17 +45,26 @@ class Listed:
             check_disjoint(unique, others)
             self._parts = {"train": unique, "eval": others}
         else:
-            ranked = sorted(unique, key=lambda task: item_seed("split", task.key))
-            cut = min(len(ranked) - 1, max(1, round(eval_share * len(ranked)))) if eval_share > 0 else 0
-            chosen = {task.key for task in ranked[:cut]}
+            chosen = _set_aside(unique, eval_share)
             self._parts = {
-                "train": [task for task in unique if task.key not in chosen],
-                "eval": [task for task in unique if task.key in chosen],
+                "train": [task for task in unique if asked(task) not in chosen],
+                "eval": [task for task in unique if asked(task) in chosen],
             }
         self._info = info
         self.size = len(unique)
         self.kinds = tuple(sorted({t.kind for part in self._parts.values() for t in part}))
         self._order = lru_cache(maxsize=64)(self._ordered)
+
+    def leave_out(self, unwanted: Callable[[Task], bool], part: str = "") -> list[Task]:
+        """Takes the tasks for which `unwanted` holds out of both parts, or of one; returns them."""
+        gone = []
+        for name, tasks in self._parts.items():
+            if not part or name == part:
+                gone += [t for t in tasks if unwanted(t)]
+                self._parts[name] = [t for t in tasks if not unwanted(t)]
+        self.size -= len(gone)
+        self._order.cache_clear()
+        return gone
 
     def levels(self, kind: str) -> tuple[float, ...]:
         """The difficulties of the training tasks of this kind; none where all of them are set aside."""
@@ -115,7 +129,13 @@ class Listed:
 PARAMS = (
     Param("eval_share", float, 0.2, "share of the tasks set aside for evaluation"),
     Param("eval", str, "", "a second file whose tasks are the evaluation set"),
-    Param("check", str, "auto", "auto, exact, number, math or program, for lines that do not say"),
+    Param(
+        "check",
+        str,
+        "auto",
+        "how answers are compared where a line does not say: auto (by the kind of the gold), exact, number, math, program, "
+        "choice, yes_or_no, date, time, digits, list, set, tuple, text",
+    ),
     Param(
         "extract",
         str,
@@ -124,6 +144,22 @@ PARAMS = (
     ),
     Param("feedback", str, "unary", "what a wrong answer is told: none, unary, hint, full"),
 )
+
+
+def _set_aside(tasks: list[Task], share: float) -> set[str]:
+    """What the evaluation part asks: about `share` of the tasks, those first by hash. Tasks that ask the same (in other
+    case or spacing, under another kind or gold) go the same way; at least one task is left to train on."""
+    same: dict[str, list[int]] = {}
+    for task in tasks:
+        same.setdefault(asked(task), []).append(item_seed("split", task.key))
+    cut = min(len(tasks) - 1, max(1, round(share * len(tasks)))) if share > 0 else 0
+    chosen: set[str] = set()
+    for text, ranks in sorted(same.items(), key=lambda pair: min(pair[1])):
+        if cut <= 0 or len(chosen) == len(same) - 1:
+            break
+        chosen.add(text)
+        cut -= len(ranks)
+    return chosen
 
 
 def _unique(tasks: Iterable[Task]) -> tuple[list[Task], int]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from etude.tasks.answer import Answer
 from etude.tasks.arithmetic import evaluate
 from etude.tasks.check import Exact, Number
 from etude.tasks.extract import value
@@ -33,7 +34,7 @@ def arithmetic(example: Task, text: str) -> Task | None:
     if mine is None or new is None or value(example.answer or "") != mine[1] or new[1].denominator != 1:
         return None
     gold = str(new[1])
-    check = Number(gold, *_manner(example.check))
+    check = _like(example.check, gold) or Number(gold, *_manner(example.check))
     return _another(example, question.replace(mine[0], new[0], 1), gold, check)
 
 
@@ -50,7 +51,9 @@ def by_majority(example: Task, text: str, answers: Sequence[str | None], least: 
     (top, count), *_ = Counter(a for a in answers if a is not None).most_common(1) or [("", 0)]
     if count < least or not text.strip():
         return None
-    task = _another(example, text.strip(), top, Exact(top, *_manner(example.check)))
+    task = _another(
+        example, text.strip(), top, _like(example.check, top) or Exact(top, *_manner(example.check))
+    )
     return None if task.key == example.key else _marked(task)
 
 
@@ -62,6 +65,11 @@ def _another(example: Task, question: str, gold: str, check: Check) -> Task:
 
 def _marked(task: Task) -> Task:
     return replace(task, meta={**task.meta, "written": True})
+
+
+def _like(check: Check, gold: str) -> Check | None:
+    """The check that looks at the gold to know how it is compared, for another gold; None for other checks."""
+    return replace(check, gold=gold) if isinstance(check, Answer) else None
 
 
 def _manner(check: Check) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from etude.errors import UserError
 from etude.seeds import key
+from etude.tasks.asked import asked
 from etude.tasks.spec import Param
 from etude.types import Task
 
@@ -99,9 +100,10 @@ class FiniteSource(Source, Protocol):
 
 
 def check_disjoint(train: Iterable[Task], held: Iterable[Task]) -> None:
-    """Raises UserError naming how many tasks, and which first, stand in both sets (by content hash)."""
-    keys = {task.key for task in train}
-    shared = [task for task in held if task.key in keys]
+    """Raises UserError naming how many tasks, and which first, stand in both sets, be it in other case, spacing or kind or
+    with another gold answer (`tasks.asked`)."""
+    known = {asked(task) for task in train}
+    shared = [task for task in held if asked(task) in known]
     if shared:
         first = shared[0].prompt[-1].content[:60] if shared[0].prompt else shared[0].key
         raise UserError(

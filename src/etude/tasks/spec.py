@@ -1,18 +1,21 @@
-"""Reading the text that names a task set: `NAME[:param=value,...][,NAME...]|FILE.jsonl`.
+"""Reading the text that names a task set: `NAME[:param=value,...][,NAME...]|FILE`.
 
 Commas separate both parameters and names: a piece without "=" before any ":" starts a new source. Lists are
-written `[1;2]`. `parse` leaves values as text; `convert` gives them the type that the parameter has.
+written `[1;2]`. A file that exists is read whatever signs its path holds; quotes make anything one name or value.
+`parse` leaves values as text; `convert` gives them the type that the parameter has.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etude.errors import UserError, nearest
 from etude.parsing import parse_value, type_name
+from etude.tasks.rows import ENDINGS, place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,34 +44,100 @@ class Param:
 def parse(spec: str) -> list[Part]:
     """The sources of a spec. Raises UserError for an empty spec, a nameless parameter or one given twice."""
     parts: list[tuple[str, dict[str, str]]] = []
-    for piece in _pieces(spec):
-        before = piece.split("=", 1)[0]
-        if "=" not in piece or ":" in before:
-            name, _, first = piece.partition(":")
-            parts.append((name.strip(), {}))
-            if not name.strip():
+    rest = spec.strip()
+    while rest:
+        piece = rest.split(",", 1)[0]
+        if rest[0] in "\"'" or "=" not in piece or ":" in piece.split("=", 1)[0] or _file(rest, piece):
+            name, rest = _name(rest, spec)
+            parts.append((name, {}))
+            if not name:
                 raise UserError(f"task spec '{spec}': a task name is missing before '{piece}'")
-            if not first:
-                continue
-            piece = first
-        if not parts:
-            raise UserError(f"task spec '{spec}': '{piece}' must follow a task name, as in NAME:{piece}")
-        key, equals, value = (s.strip() for s in piece.partition("="))
-        if not equals or not key or not value:
-            raise UserError(f"task spec '{spec}': '{piece}' must read param=value")
-        if key in parts[-1][1]:
-            raise UserError(f"task spec '{spec}': parameter '{key}' is given twice")
-        parts[-1][1][key] = value
+            if rest.startswith(":"):
+                rest = rest[1:].strip()
+                rest = _param(rest, parts[-1][1], spec) if rest and not rest.startswith(",") else rest
+        elif not parts:
+            raise UserError(
+                f"task spec '{spec}': '{piece.strip()}' must follow a task name, as in NAME:{piece.strip()}"
+            )
+        else:
+            rest = _param(rest, parts[-1][1], spec)
+        rest = _after(rest, spec)
     if not parts:
         raise UserError("the task spec is empty; name a task such as chain_sum or a file.jsonl")
     return [Part(name, params) for name, params in parts]
 
 
-def _pieces(spec: str) -> list[str]:
-    pieces = [p.strip() for p in spec.split(",")]
-    if spec.strip() and not all(pieces):
+def _after(rest: str, spec: str) -> str:
+    """What follows the comma that ends a piece. UserError where there is nothing, or something else than a comma."""
+    rest = rest.strip()
+    if not rest:
+        return ""
+    if not rest.startswith(","):
+        raise UserError(f"task spec '{spec}': a comma or a colon must follow a name in quotes, not '{rest}'")
+    following = rest[1:].strip()
+    if not following or following.startswith(","):
         raise UserError(f"task spec '{spec}': there is nothing between two commas or at an end")
-    return [p for p in pieces if p]
+    return following
+
+
+def _name(rest: str, spec: str) -> tuple[str, str]:
+    """A source's name at the beginning of `rest`, in quotes or not, and what follows it. The longest piece that is a file
+    is one name, whatever signs it holds."""
+    if rest[0] in "\"'":
+        return _quoted(rest, spec)
+    if found := _file(rest, rest.split(",", 1)[0]):
+        return found, rest[len(found) :]
+    if rest.startswith(","):
+        raise UserError(f"task spec '{spec}': there is nothing between two commas or at an end")
+    drive = 2 if re.match(r"[A-Za-z]:[\\/]", rest) else 0
+    end = next((i for i in range(drive, len(rest)) if rest[i] in ":,"), len(rest))
+    return rest[:end].strip(), rest[end:]
+
+
+def _file(rest: str, piece: str) -> str:
+    """The file that `rest` begins with, or "": the longest such piece that exists, else, where it begins like a path, the
+    shortest that ends like a file of tasks."""
+    ends = [i for i in range(1, len(rest) + 1) if i == len(rest) or rest[i] in ":,"]
+    for end in reversed(ends):
+        if rest[:end].lower().endswith(ENDINGS) and _exists(rest[:end]):
+            return rest[:end]
+    begin = re.split(r"[:,]", piece, maxsplit=1)[0] if not re.match(r"[A-Za-z]:[\\/]", piece) else piece
+    if re.search(r"[/\\]|^~", begin):
+        return next((rest[:e] for e in ends if rest[:e].lower().endswith(ENDINGS)), "")
+    return ""
+
+
+def _exists(path: str) -> bool:
+    try:
+        return place(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _quoted(rest: str, spec: str) -> tuple[str, str]:
+    end = rest.find(rest[0], 1)
+    if end < 0:
+        raise UserError(f"task spec '{spec}': the quote {rest[0]} is never closed")
+    return rest[1:end], rest[end + 1 :].lstrip()
+
+
+def _param(rest: str, params: dict[str, str], spec: str) -> str:
+    """Reads param=value at the beginning of `rest` into `params`; what follows it."""
+    piece = rest.split(",", 1)[0].strip()
+    key, _, tail = rest.partition("=")
+    key, tail = key.strip(), tail.lstrip()
+    if "=" not in piece or not key or not tail or tail.startswith(","):
+        raise UserError(f"task spec '{spec}': '{piece}' must read param=value")
+    if key in params:
+        raise UserError(f"task spec '{spec}': parameter '{key}' is given twice")
+    if tail[0] in "\"'":
+        params[key], tail = _quoted(tail, spec)
+    elif key == "eval" and (found := _file(tail, tail.split(",", 1)[0])):
+        params[key], tail = found, tail[len(found) :]
+    else:
+        value, comma, following = tail.partition(",")
+        params[key], tail = value.strip(), comma + following
+    return tail
 
 
 def typed(source: str, given: Mapping[str, Any], params: Sequence[Param]) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from etude.errors import UserError, nearest
+from etude.tasks.asked import asked
 from etude.tasks.files import Listed
 from etude.tasks.source import FiniteSource, Info, Source, digest, item_seed
 from etude.types import Request, Task
@@ -34,7 +35,36 @@ class TaskSet:
                     raise UserError(f"two task sources are called '{kind}'; rename one with as=NAME")
                 self._of[kind] = source
         self._held: dict[str, Task] = {}
+        self._asked: set[str] = set()  # what the held-out tasks ask
+        self._part()
         self._tries = max([TRIES, *(s.size for s in self.sources if isinstance(s, FiniteSource))])
+
+    def _part(self) -> None:
+        """What one finite source sets aside is not trained on from another: one file under two names, say."""
+        finite = [s for s in self.sources if isinstance(s, Listed)]
+        aside = {asked(t) for s in finite for t in s.tasks("eval")} if len(finite) > 1 else set()
+        for source in finite if aside else ():
+            source.leave_out(lambda task: asked(task) in aside, "train")
+
+    def leave_out_long(self, length: Callable[[Task], int], limit: int) -> list[str]:
+        """Takes tasks of a list or file whose prompt has `limit` tokens or more out; a sentence about each source that
+        lost some. Raises UserError where a source has none left to train on."""
+        notes = []
+        for source in self.sources:
+            if not isinstance(source, Listed) or not (
+                gone := source.leave_out(lambda t: t.environment is None and length(t) >= limit)
+            ):
+                continue
+            most = max(length(task) for task in gone)
+            said = (
+                f"{source.name}: {len(gone)} of {len(gone) + source.size} tasks have prompts that do not fit"
+            )
+            if not source.tasks("train"):
+                raise UserError(
+                    f"{said} (up to {most} tokens; fewer than {limit} must be); raise run.context"
+                )
+            notes.append(f"{said} (up to {most} tokens; fewer than {limit} must be) and are left out")
+        return notes
 
     @classmethod
     def of(
@@ -60,6 +90,20 @@ class TaskSet:
     def fingerprint(self) -> str:
         """Names the task set: changed parameters, weights or file contents change it."""
         return digest([[s.fingerprint() for s in self.sources], self.weights])
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the tasks, a sentence each."""
+        return [note for source in self.sources for note in getattr(source, "notes", ())]
+
+    def examined(self) -> list[Task] | None:
+        """All tasks, where each source is a file that names no evaluation part of its own; else None."""
+        if not all(isinstance(s, Listed) and s.whole for s in self.sources):
+            return None
+        found = [
+            t for s in self.sources if isinstance(s, Listed) for p in ("train", "eval") for t in s.tasks(p)
+        ]
+        return sorted(found, key=lambda task: item_seed("examined", task.key))
 
     def describe(self) -> list[Info]:
         """What each source is."""
@@ -87,11 +131,13 @@ class TaskSet:
                     f"{', '.join(self.kinds)} gave only repeats; ask for fewer or allow harder tasks"
                 )
         self._held = {**self._held, **found}
+        self._asked |= {asked(task) for task in found.values()}
         return list(found.values())
 
     def held(self, task: Task) -> bool:
-        """Whether `task`, or the task it was made from (`meta["parent"]`, a key), is held out for evaluation."""
-        return task.key in self._held or task.meta.get("parent") in self._held
+        """Whether `task`, or the task it was made from (`meta["parent"]`, a key), is held out for evaluation: it,
+        or one that asks the same (`tasks.asked`)."""
+        return asked(task) in self._asked or task.meta.get("parent") in self._held
 
     def draw(self, request: Request, index: int, seed: int) -> Task:
         """The training task number `index`: a pure function of its arguments and the held-out set.
@@ -110,11 +156,11 @@ class TaskSet:
             if request.kind is not None:
                 source, kind = self._source(request.kind), request.kind
             task = self._one(source, kind, request.difficulty, "train", seed, index, attempt)
-            if task is not None and task.key not in self._held:
+            if task is not None and asked(task) not in self._asked:
                 return task
-        asked = request.kind or ", ".join(self.kinds)
+        wanted = request.kind or ", ".join(self.kinds)
         raise UserError(
-            f"'{asked}' has no task left to train on: {self._tries} draws gave only tasks held out for "
+            f"'{wanted}' has no task left to train on: {self._tries} draws gave only tasks held out for "
             f"evaluation ({len(self._held)}); hold out fewer, or allow more or harder tasks"
         )
 

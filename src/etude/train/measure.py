@@ -20,14 +20,17 @@ from etude.report.run import RunDirectory, is_run
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
+from etude.tasks.asked import asked
+from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings, run_settings
-from etude.train.setup import resolve
+from etude.train.setup import resolve, tell
 from etude.types import Message, Task, Verdict
 
 # Settings of a run that also shape an evaluation.
 COUNTS = {"max_tokens", "temperature", "top_p", "top_k", "context", "rows"}
+HELD = 200  # held-out problems of a source that is no file
 COUNTS |= {"precision", "backbone", "check_seconds"}
 
 
@@ -44,15 +47,43 @@ class Exam:
     again: str = ""  # how a second attempt is made, of `transitions.AGAIN`; "": single attempts
 
 
-def exam_tasks(tasks: str | None, suite: str | None, problems: int) -> tuple[str, list[Task]]:
-    """The name and the problems of a suite (fixed by content hash), or held out of a task set."""
+def exam_tasks(
+    tasks: str | None, suite: str | None, problems: int | None, models: Sequence[str] = ()
+) -> tuple[str, list[Task]]:
+    """The name and the problems of a suite (fixed by content hash), or of a task set: of files all their tasks but those
+    that one of `models` (a run) trains on, else those that are held out. `problems`: at most so many."""
     if (tasks is None) == (suite is None):
         raise UserError("give either --tasks or --suite")
     if suite is not None:
         found = suites.load(suite)
         return found.title, list(found.tasks)
     assert tasks is not None
-    return tasks, hold_out(sources.load(tasks), problems)
+    given = sources.load(tasks)
+    tell(given.notes)
+    everything = given.examined()
+    if everything is None:
+        return tasks, hold_out(given, HELD if problems is None else problems)
+    known = set().union(*(_trains_on(model) for model in models if is_run(model)))
+    fresh = [task for task in everything if asked(task) not in known]
+    if not fresh:
+        raise UserError(f"the run was trained on all tasks of '{tasks}'; examine it on other tasks")
+    if len(fresh) < len(everything):
+        tell(
+            [
+                f"{tasks}: {len(everything) - len(fresh)} of {len(everything)} tasks are left out: the run trains on them"
+            ]
+        )
+    return tasks, fresh[:problems]
+
+
+def _trains_on(where: str) -> set[str]:
+    """What the tasks ask that a run draws from its files, or, where those cannot be read, that it was trained on."""
+    plan = RunDirectory.open(where).config["plan"]
+    try:
+        files = [s for s in sources.load(plan["tasks"]).sources if isinstance(s, Listed)]
+    except UserError:
+        return {asked(task) for task in trained_tasks(where)}
+    return {asked(task) for source in files for task in source.tasks("train")}
 
 
 def evaluate_model(where: str, exam: Exam) -> EvalResult:
@@ -66,13 +97,29 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     policy = load_policy(where, settings.precision, settings.backbone)
     params = replace(settings.sampling, greedy=exam.greedy)
     sampler = sampler_for(policy, settings.rows)
+    problems = _fitting(exam.problems, policy, settings.context)
     samples = 1 if exam.greedy else exam.samples
     with Pool(seconds=settings.check_seconds) as pool:
         generator = Generator(sampler, policy.renderer, params, "policy", settings.context)
         check_runner, rollout = checks_in(pool, sampler, {}), second_attempt(exam.again)
-        groups = run_coroutine(attempt(generator, check_runner, exam.problems, samples, exam.seed, rollout))
+        groups = run_coroutine(attempt(generator, check_runner, problems, samples, exam.seed, rollout))
     card = card_of(exam.name, where, policy, params, exam.seed, "given")
     return from_groups(groups, card, answer=answers(policy.renderer))
+
+
+def _fitting(problems: Sequence[Task], policy: Policy, context: int) -> list[Task]:
+    """The problems whose prompts leave room for a reply; those that are left out are counted."""
+    limit = min(context, policy.context)
+    short = [t for t in problems if t.environment or len(policy.renderer.prompt(t.prompt)) < limit]
+    if not short and problems:
+        raise UserError(
+            f"no prompt of the {len(problems)} problems has fewer than {limit} tokens; raise run.context"
+        )
+    if len(short) < len(problems):
+        tell(
+            [f"{len(problems) - len(short)} of {len(problems)} problems are left out: {limit} tokens or more"]
+        )
+    return short
 
 
 def trained_tasks(where: str) -> list[Task]:

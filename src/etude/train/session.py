@@ -173,19 +173,19 @@ def evaluate(
     tasks: str | Sequence[Task] | None = None,
     *,
     suite: str | None = None,
-    problems: int = 200,
+    problems: int | None = None,
     samples: int = 8,
     seed: int = 0,
     greedy: bool = False,
     settings: Mapping[str, Any] | None = None,
     again: str = "",
 ) -> EvalResult:
-    """Accuracy on held-out problems of `tasks`, on exactly these Tasks where a list is given, or on a fixed `suite`.
+    """Accuracy on the tasks of a file (those that a run trains on left out), on held-out problems of a generator, on exactly these Tasks where a list is given, or on a fixed `suite`.
     `model`: smollm2, a model directory, a hub name, or a run. `settings`: {"max_tokens": 64}. `again`: how a second
     attempt is made (`evaluate.transitions.AGAIN`). UserError for what cannot be used."""
     where = str(model.path if isinstance(model, TrainedRun) else model)
     if tasks is None or isinstance(tasks, str):
-        name, held = exam_tasks(tasks, suite, problems)
+        name, held = exam_tasks(tasks, suite, problems, [where])
     else:
         name, held = GIVEN, list(tasks)
     changes = {k.removeprefix("run."): str(v) for k, v in (settings or {}).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -55,10 +56,12 @@ def start(
     if reward is not None:
         stages["reward"] = from_function(reward, reward_weights)
     tasks = task_set(plan.tasks if tasks is None else tasks)
+    tell(tasks.notes)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
     prepare(stages, tasks)
     models = _models(plan, settings, recipe, stages)
+    tasks, holdout = fit(tasks, holdout, models["policy"], settings, tell)
     directory = RunDirectory.create(out, describe(plan, recipe, settings), card(), overwrite=overwrite)
     return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
 
@@ -96,9 +99,9 @@ def resume(
     for path, was in config.get("methods", {}).items():
         if now["methods"].get(path) != was:
             warnings.append(f"'{path}' has changed since the run began; the run goes on with it as it is now")
-    run = _assemble(
-        plan, settings, found, stages, tasks, holdout, directory, _models(plan, settings, found, stages)
-    )
+    models = _models(plan, settings, found, stages)
+    tasks, holdout = fit(tasks, holdout, models["policy"], settings, warnings.extend)
+    run = _assemble(plan, settings, found, stages, tasks, holdout, directory, models)
     run.load_state_dict(state)
     return run, warnings
 
@@ -166,6 +169,28 @@ def task_set(given: str | TaskSet | Sequence[Task]) -> TaskSet:
     if isinstance(given, list | tuple) and given and all(isinstance(task, Task) for task in given):
         return TaskSet.of(given)
     raise UserError(f"tasks is {given!r:.60}; it must be text, a TaskSet, or a list of Tasks")
+
+
+def tell(notes: Sequence[str]) -> None:
+    """Says on standard error what a user should know of the tasks."""
+    for note in notes:
+        print(note, file=sys.stderr)
+
+
+def fit(
+    tasks: TaskSet,
+    holdout: list[Task],
+    policy: Policy,
+    settings: RunSettings,
+    say: Callable[[Sequence[str]], None],
+) -> tuple[TaskSet, list[Task]]:
+    """The tasks whose prompts leave room for a reply, and what is held out of them."""
+    limit = min(settings.context, policy.context)
+    notes = tasks.leave_out_long(lambda task: len(policy.renderer.prompt(task.prompt)), limit)
+    if not notes:
+        return tasks, holdout
+    say(notes)
+    return tasks, hold_out(tasks, settings.eval_problems, settings.tuning)
 
 
 def missing(recipe: Recipe, settings: RunSettings, tasks: TaskSet, seed: int) -> None:

@@ -1,0 +1,157 @@
+"""What the columns of other tools' files mean: question/answer, problem/solution, instruction/output, messages, TRL's
+conversations, verl's reward_model. Columns that mean nothing here are kept for the user's reward (`Task.meta`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from etude.errors import UserError, nearest
+from etude.tasks.answer import _BOX, _LEAD, boxes, quantity, tags
+from etude.tasks.arithmetic import evaluate
+from etude.tasks.rows import kind_name
+
+FIELDS = ("prompt", "answer", "kind", "difficulty", "reference", "hints", "check", "function", "cases")
+PROMPTS = ("prompt", "question", "problem", "instruction", "query")
+ANSWERS = (
+    *("answer", "ground_truth", "final_answer", "expected_answer", "gold", "solution", "output", "response"),
+    *("completion", "target", "label"),
+)
+OWN = (
+    "feedback",
+    "steps",
+    "parent",
+    "environment_key",
+    "written",
+    "running",
+    "quality",
+    "start",
+    "entropy",
+)  # of `Task.meta`, read by etude itself
+
+Row = dict[str, Any]
+
+
+def known(row: Mapping[str, Any], where: str) -> tuple[Row, Row]:
+    """The fields of a task that a row holds under whatever name, and all further columns. Raises UserError where a
+    prompt or an answer is missing, or a field is misspelt."""
+    found = {name: row[name] for name in FIELDS if name in row}
+    used = set(found)
+    _misspelt(row, where)
+    prompt, column = _prompt(row, where)
+    used.add(column)
+    if column == "instruction" and isinstance(row.get("input"), str) and row["input"].strip():
+        prompt = f"{prompt}\n\n{row['input']}"
+        used.add("input")
+    if column == "messages" and prompt and prompt[-1].get("role") == "assistant":
+        *prompt, last = prompt
+        row = {**row, "answer": last["content"]} if "answer" not in row else row
+    found["prompt"] = prompt
+    found["answer"], column = _answer(row, where)
+    used.add(column)
+    if "reference" not in found and column != "solution" and isinstance(row.get("solution"), str):
+        found["reference"] = row["solution"]
+        used.add("solution")
+    extra = row.get("extra_info")
+    if "reference" not in found and isinstance(extra, Mapping) and isinstance(extra.get("answer"), str):
+        found["reference"] = extra["answer"]
+    if "kind" not in found and "reward_model" in row and isinstance(row.get("data_source"), str):
+        found["kind"] = row["data_source"]
+    further = {(f"{n}_" if n in OWN else n): v for n, v in row.items() if n not in used}
+    return found, further
+
+
+def _misspelt(row: Mapping[str, Any], where: str) -> None:
+    """A column that is nearly, but not, the name of a field; plurals are columns of other tools."""
+    for name in row:
+        close = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.85) if name not in FIELDS else []
+        if close and name.rstrip("s") != close[0].rstrip("s"):
+            raise UserError(f"{where}: unknown field '{name}'{nearest(name, FIELDS)}")
+
+
+def _prompt(row: Mapping[str, Any], where: str) -> tuple[Any, str]:
+    for name in PROMPTS:
+        if name in row:
+            return row[name], name
+    if "messages" in row:
+        said = row["messages"]
+        if not isinstance(said, list) or not all(isinstance(m, dict) and "content" in m for m in said):
+            raise UserError(f"{where}: 'messages' must be a list of messages, each with a role and a content")
+        return said, "messages"
+    raise UserError(_missing("prompt", (*PROMPTS[1:], "messages"), row, where))
+
+
+def _answer(row: Mapping[str, Any], where: str) -> tuple[Any, str]:
+    if "answer" in row:
+        return row["answer"], "answer"
+    given = row.get("reward_model")
+    if isinstance(given, Mapping) and "ground_truth" in given:
+        gold = given["ground_truth"]
+        return (gold[0] if isinstance(gold, list) and len(gold) == 1 else gold), "answer"
+    for name in ANSWERS:
+        if name in row:
+            gold = row[name]
+            if isinstance(gold, list) and len(gold) == 1 and isinstance(gold[0], Mapping):
+                gold = gold[0].get("content")  # TRL: a completion as messages
+            return gold, name
+    raise UserError(_missing("answer", ANSWERS[1:], row, where))
+
+
+def _missing(field: str, others: tuple[str, ...], row: Mapping[str, Any], where: str) -> str:
+    held = ", ".join(list(row)[:6]) or "nothing"
+    return f"{where}: the field '{field}' is missing; it may also be called {', '.join(others)}; the row holds {held}"
+
+
+# ---- golds that are worked solutions -----------------------------------------------------------------
+
+_MARK = re.compile(r"^\s*####\s*(\S.*?)\s*$", re.MULTILINE)
+_LAST = re.compile(rf"(?:.*\b)?{_LEAD.pattern}(\S.*?)\s*\.?\s*$", re.IGNORECASE)
+
+
+def gold_of(answer: str) -> tuple[str, str | None]:
+    """The gold answer in `answer`, and the worked solution that it was taken from (None: the answer is all of it):
+    what stands after a final "####", in the last box or between <answer> tags, after "the answer is" on the last of
+    several lines, or to the right of an arithmetic equation that holds."""
+    lines = [line for line in answer.splitlines() if line.strip()]
+    marked = _MARK.findall(lines[-1]) if lines else []
+    if marked:
+        return marked[-1], answer
+    inside = boxes(answer) if _BOX.search(answer) else tags(answer)
+    if inside and inside[-1].strip():
+        return inside[-1].strip(), None if _only(answer) else answer
+    if len(lines) > 1 and (found := _LAST.fullmatch(lines[-1])):
+        return found[1], answer
+    left, equals, right = answer.partition("=")
+    worked = len(lines) == 1 and bool(equals) and re.search(r"\d\s*[-+*/×÷]", left)
+    if worked and (number := quantity(right)) is not None and evaluate(left) == number.value:
+        return right.strip(), answer
+    return answer, None
+
+
+def _only(answer: str) -> bool:
+    """Whether the answer is nothing but one box or one tag."""
+    return bool(
+        re.fullmatch(r"\s*\$?\s*\\f?box(?:ed)?\s*\{[^$]*\}\s*\$?\.?\s*|\s*<answer>[^<]*</answer>\s*", answer)
+    )
+
+
+def text_answer(answer: Any, where: str) -> str:
+    """A gold answer as text. Raises UserError for what is neither text nor a finite number."""
+    import math
+    from datetime import date
+    from decimal import Decimal
+
+    if isinstance(answer, bool) or not isinstance(answer, (str, int, float, Decimal, date)):
+        raise UserError(f"{where}: 'answer' must be text or a number, not {kind_name(answer)}")
+    if isinstance(answer, float) and not math.isfinite(answer):
+        raise UserError(f"{where}: 'answer' is {answer}; it must be finite")
+    try:
+        answer = str(answer)
+    except ValueError:
+        raise UserError(f"{where}: 'answer' has too many digits; write it as text") from None
+    if not answer.strip():
+        raise UserError(f"{where}: 'answer' is empty")
+    return answer

@@ -1,0 +1,174 @@
+"""The rows of a file of tasks, whatever its format: one object per row, with where it stands.
+
+.jsonl and .ndjson: a JSON object a line; .json: an array of objects (or lines); .csv and .tsv: a header and text cells;
+.parquet: a table. Nothing is guessed: a row that cannot be read is named, and a key that stands twice is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from etude.errors import UserError
+
+ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+READ = (
+    "a file of tasks ends in .jsonl or .ndjson (a JSON object a line), .json (an array of objects), .csv, .tsv "
+    "or .parquet"
+)
+WIDEST = 1 << 28  # characters of one CSV cell
+NAMES = {"bool": "true or false", "list": "a list", "dict": "an object", "str": "text", "NoneType": "null"}
+NESTED = ("hints", "cases", "messages")  # columns of a text table whose cells are JSON
+
+Row = tuple[str, dict[str, Any]]  # where it stands ("FILE, line 3"), and its columns
+
+
+def names_file(name: str) -> bool:
+    """Whether a name in a task spec means a file rather than a source of the catalogue."""
+    return bool(name.lower().endswith(ENDINGS) or re.search(r"[/\\]|^~|^[A-Za-z]:", name)) or (
+        bool(Path(name).suffix) and Path(name).is_file()
+    )
+
+
+def place(path: str | Path) -> Path:
+    """The path with `~` as the home directory."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def rows(path: str | Path) -> list[Row]:
+    """All rows of a file. Raises UserError naming the file, and the line, row or item, that cannot be read."""
+    file = place(path)
+    ending = file.suffix.lower()
+    if ending not in ENDINGS:
+        is_there = "" if file.exists() else " (there is no such file either; data sets of a hub are not read)"
+        raise UserError(f"task file '{path}' has {_ending(ending)}{is_there}; {READ}")
+    found = list(
+        _parquet(file, path) if ending == ".parquet" else _from_text(_text(file, path), ending, path)
+    )
+    if not found:
+        raise UserError(f"task file '{path}' is empty; each row must hold a prompt and an answer")
+    return found
+
+
+def _ending(ending: str) -> str:
+    return f"the ending '{ending}', which is not read" if ending else "no ending that says how to read it"
+
+
+def _text(file: Path, path: str | Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"task file '{path}' is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"task file '{path}' cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a null character in the path
+        raise UserError(f"task file '{path}' cannot be read: {error}") from None
+
+
+def _from_text(text: str, ending: str, path: str | Path) -> Iterator[Row]:
+    if ending in (".csv", ".tsv"):
+        yield from _cells(text, "," if ending == ".csv" else "\t", path)
+    elif ending == ".json" and text.lstrip().startswith("["):
+        items = parsed(text, f"task file '{path}'")
+        for i, item in enumerate(items, 1):
+            yield f"{path}, item {i}", _object(item, f"{path}, item {i}")
+    else:
+        # Only line feeds end a line: splitlines() would also cut at characters that JSON text may hold.
+        for i, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                yield f"{path}, line {i}", _object(parsed(line, f"{path}, line {i}"), f"{path}, line {i}")
+
+
+def parsed(text: str, where: str) -> Any:
+    """JSON in which no key of an object stands twice. Raises UserError naming `where`."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise UserError(f"{where}: the key '{key}' stands twice in one object; leave one of them out")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        line = f" (line {error.lineno})" if "\n" in text.strip() else ""
+        raise UserError(f"{where} is not JSON: {error.msg}{line}") from None
+    except RecursionError:
+        raise UserError(f"{where} is not JSON: it is nested too deeply") from None
+    except ValueError:
+        raise UserError(f"{where} holds a number of too many digits; write it as text") from None
+
+
+def _object(row: Any, where: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise UserError(f"{where} must hold an object with prompt and answer, not {kind_name(row)}")
+    return row
+
+
+def _cells(text: str, separator: str, path: str | Path) -> Iterator[Row]:
+    """Rows of a text table. An empty cell is a column that the row does not have."""
+    before = csv.field_size_limit(WIDEST)
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        head = [name.strip() for name in next(reader, [])]
+        twice = next((name for i, name in enumerate(head) if name in head[:i]), None)
+        if twice is not None:
+            raise UserError(f"{path}, line 1: the column '{twice}' stands twice; leave one of them out")
+        start = reader.line_num + 1
+        for cells in reader:
+            where, start = f"{path}, line {start}", reader.line_num + 1
+            if not cells:
+                continue
+            if len(cells) != len(head):
+                raise UserError(f"{where} has {len(cells)} cells where the header has {len(head)} columns")
+            yield (
+                where,
+                {n: _cell(n, c, where) for n, c in zip(head, cells, strict=True) if c or n == "answer"},
+            )
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num} is not a row of a table: {error}") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _cell(column: str, text: str, where: str) -> Any:
+    if column in NESTED or (column in ("prompt", "completion") and re.match(r'\s*\[\s*\{\s*"', text)):
+        return parsed(text, f"{where}, column '{column}'")
+    if column == "difficulty":
+        try:
+            return float(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _parquet(file: Path, path: str | Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    if not file.exists():
+        raise UserError(f"task file '{path}' cannot be read: No such file or directory")
+    try:
+        table = pyarrow.parquet.read_table(file)
+    except OSError as error:
+        reason = error.strerror or str(error).split(".")[0]
+        raise UserError(f"task file '{path}' cannot be read: {reason}") from None
+    except pyarrow.ArrowException as error:
+        raise UserError(f"task file '{path}' is not Parquet: {str(error).split('.')[0]}") from None
+    for i, row in enumerate(table.to_pylist(), 1):
+        yield f"{path}, row {i}", {name: value for name, value in row.items() if value is not None}
+
+
+def kind_name(value: Any) -> str:
+    """What a value of JSON is, in words."""
+    return NAMES.get(type(value).__name__, "a number")
