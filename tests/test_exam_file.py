@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-import worlds_of_letters as letters
 
+import worlds_of_letters as letters
 from etude.errors import UserError
 from etude.tasks.asked import asked
 from etude.train.measure import Exam, evaluate_model, exam_tasks

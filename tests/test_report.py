@@ -179,6 +179,7 @@ def test_create_and_open_refuse_what_is_not_theirs(tmp_path: Path) -> None:
     run = new(tmp_path / "run")
     run.write_eval({"step": 1})
     (run.path / "mine.txt").write_text("a note")
+    run.release()
     with pytest.raises(UserError, match="already holds a run"):
         new(tmp_path / "run")
     again = RunDirectory.create(tmp_path / "run", {"recipe": "rloo"}, {}, overwrite=True)
@@ -189,11 +190,13 @@ def test_create_and_open_refuse_what_is_not_theirs(tmp_path: Path) -> None:
 def test_a_creation_or_an_overwriting_cut_short_can_be_repeated(tmp_path: Path) -> None:
     run = new(tmp_path / "run")
     (run.path / "config.json").unlink()
+    run.release()
     with pytest.raises(UserError):
         RunDirectory.open(run.path)
     run = new(tmp_path / "run")
     run.write_eval({"step": 1})
     (run.path / "config.json").unlink()
+    run.release()
     with pytest.raises(UserError, match=r"it holds 'evals\.jsonl'"):
         new(tmp_path / "run")
     assert RunDirectory.create(run.path, {}, {}, overwrite=True).evals() == []
@@ -269,6 +272,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         assert len(whole) >= 1
         assert run.episodes(whole).num_rows >= 64 * len(whole)
         assert not list(run.path.rglob("*.tmp"))
+        run.release()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

@@ -51,15 +51,19 @@ def train(
     """Train a model with a recipe; evaluates on held-out tasks before and after."""
     from etude.methods import find
     from etude.report.terminal import Progress
+    from etude.report.writers import known
     from etude.train.config import Budget, Plan, parse_changes
     from etude.train.session import free, run_session
     from etude.train.setup import start
 
     if steps is not None and budget is not None:
         raise UserError("give either --steps or --budget, not both")
+    known(log)
     amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
     plan = Plan(recipe, model, tasks, amount, seed, parse_changes(set or []))
-    run = start(plan, out or free(Path("runs") / f"{find(recipe).name}-{seed}"), overwrite=overwrite)
+    run = start(
+        plan, out or free(Path("runs") / f"{find(recipe).name}-{seed}"), overwrite=overwrite, wait=True
+    )
     _finish(run_session(run, watcher=Progress(amount, quiet or json), force=force, log=log), json)
 
 
@@ -120,7 +124,7 @@ def demo(
     from etude.train.session import run_session
     from etude.train.setup import start
 
-    run = start(plan(steps), out, overwrite=True)
+    run = start(plan(steps), out, overwrite=True, wait=True)
     _finish(run_session(run, watcher=Progress(run.plan.budget, json)), json)
 
 

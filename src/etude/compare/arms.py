@@ -35,6 +35,8 @@ def parse_arms(words: Sequence[str]) -> list[Arm]:
             raise UserError(f"two arms are called '{name}'; give one a name of its own, as in b={name}")
         if name == UNTRAINED:
             raise UserError(f"'{UNTRAINED}' is the name of the model before training; choose another")
+        if not name.strip("."):  # it names a folder of the comparison
+            raise UserError(f"'{name}' is no name for an arm; choose one with a letter")
     return arms
 
 

@@ -22,9 +22,12 @@ from etude.compare.schedule import Job, run_all
 from etude.compare.tune import tuned
 from etude.errors import UserError
 from etude.evaluate.intervals import clustered
+from etude.files import write_atomically
 from etude.machine import card
+from etude.report.json_files import read_json
+from etude.report.lock import NAME, Lock
 from etude.report.run import RunDirectory
-from etude.train.config import Budget, Plan, RunSettings
+from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, run_settings
 from etude.train.setup import resolve
 
 Say = Callable[[str], None]
@@ -46,6 +49,14 @@ class Comparison:
     gate: Gate = field(default_factory=Gate)
     target: float = 3.0  # points that the power estimate is about
 
+    @property
+    def exam(self) -> dict[str, str]:
+        """How every arm is sampled when it is examined: by what is said for all arms, never by an arm's or a recipe's
+        own settings, so that a temperature is not taken for a method."""
+        shared = {k.removeprefix("run."): v for k, v in self.changes.items() if k.startswith("run.")}
+        given = run_settings({}, shared).exam
+        return {f"run.eval_{name}": as_text(getattr(given, name)) for name in EXAM}
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "arms": [{"name": a.name, "recipe": a.recipe, "changes": dict(a.changes)} for a in self.arms],
@@ -55,6 +66,7 @@ class Comparison:
             "seeds": list(self.seeds),
             "changes": dict(self.changes),
             "tune": self.tune,
+            "exam": self.exam,
         }
 
 
@@ -65,7 +77,15 @@ def run_comparison(comparison: Comparison, say: Say = print) -> dict[str, Any]:
         raise UserError("a comparison needs at least 2 seeds: with one, luck and method cannot be told apart")
     for arm in comparison.arms:
         resolve(_plan(comparison, arm, comparison.seeds[0]))
-    _claim(comparison)
+    _same_exam(comparison)
+    lock = _claim(comparison)
+    try:
+        return _held(comparison, say)
+    finally:
+        lock.release()
+
+
+def _held(comparison: Comparison, say: Say) -> dict[str, Any]:
     tried = tuned(comparison, say) if comparison.tune else {}
     changes = {arm: {"update.lr": next(iter(rates))} for arm, rates in tried.items()}
     budget = Budget(comparison.budget.amount * (0.5 if comparison.tune else 1.0), comparison.budget.unit)
@@ -83,10 +103,16 @@ def run_comparison(comparison: Comparison, say: Say = print) -> dict[str, Any]:
     results = conclude(comparison, jobs, failed)
     if tried:  # paid for with half of every arm's budget
         results["tuning"] = tried
-    beside = comparison.out / "results.json.tmp"
-    beside.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    os.replace(beside, comparison.out / "results.json")
+    write_atomically(comparison.out / "results.json", json.dumps(results, indent=1))
     return results
+
+
+def _same_exam(comparison: Comparison) -> None:
+    for arm in comparison.arms:
+        if own := sorted(k for k in arm.changes if k.startswith("run.eval")):
+            raise UserError(
+                f"arm {arm.name} sets {own[0]}, but all arms are examined alike; give it to all of them with --set"
+            )
 
 
 def _plan(
@@ -96,26 +122,41 @@ def _plan(
     budget: Budget | None = None,
     more: Mapping[str, str] | None = None,
 ) -> Plan:
-    known = {"run.evals": "3", **comparison.changes, **arm.changes, **(more or {})}
+    shared = {"run.evals": "3", **comparison.changes, **comparison.exam}
+    known = {**shared, **arm.changes, **(more or {})}
     return Plan(arm.recipe, comparison.model, comparison.tasks, budget or comparison.budget, seed, known)
 
 
-def _claim(comparison: Comparison) -> None:
-    """Notes what runs in `out`, so that starting again goes on and another contest is refused."""
-    comparison.out.mkdir(parents=True, exist_ok=True)
+def _claim(comparison: Comparison) -> Lock:
+    """Notes what runs in `out`, so that starting again goes on and another contest is refused. Nobody else works there
+    until the lock is released."""
+    if comparison.out.exists() and not comparison.out.is_dir():
+        raise UserError(f"'{comparison.out}' is a file; a comparison needs a directory of its own")
+    lock = Lock(comparison.out, "comparison")
+    try:
+        _note(comparison)
+    except BaseException:
+        lock.release(discard=True)
+        raise
+    return lock
+
+
+def _note(comparison: Comparison) -> None:
     file = comparison.out / "contest.json"
     mine = comparison.to_dict()
     if file.exists():
-        there = json.loads(file.read_text(encoding="utf-8"))
+        there = read_json(file)
+        if not isinstance(there, dict):
+            raise UserError(f"'{file}' is damaged; delete the comparison, or choose another --out")
         if there != mine:
             unlike = ", ".join(sorted(k for k in mine if there.get(k) != mine[k]))
             raise UserError(
                 f"'{comparison.out}' holds another comparison (its {unlike} differ); choose another --out"
             )
         return
-    if any(comparison.out.iterdir()):
+    if {entry.name for entry in comparison.out.iterdir() if not entry.name.endswith(".tmp")} - {NAME}:
         raise UserError(f"'{comparison.out}' is not empty and not a comparison; choose another --out")
-    file.write_text(json.dumps(mine), encoding="utf-8")
+    write_atomically(file, json.dumps(mine))
 
 
 def conclude(comparison: Comparison, jobs: Sequence[Job], failed: Mapping[Path, str]) -> dict[str, Any]:
@@ -124,10 +165,15 @@ def conclude(comparison: Comparison, jobs: Sequence[Job], failed: Mapping[Path, 
     causes = {name: _cause(comparison, mine, failed) for name, mine in runs.items()}
     valid = [name for name, cause in causes.items() if cause is None]
     sound = {name: [RunDirectory.open(j.path) for j in runs[name]] for name in valid}
-    first = next((RunDirectory.open(j.path) for j in jobs if j.done), None)
-    if first is None:
+    done = [RunDirectory.open(j.path) for j in jobs if j.done]
+    if not done:
         raise UserError(f"no run finished: {next(iter(failed.values()), 'none was started')}")
-    start = first.evals()[0]
+    start = next((e for r in done for e in r.evals() if e.get("rule") == "before"), None)
+    if start is None:
+        raise UserError(
+            f"no run of '{comparison.out}' holds an evaluation of the untrained model; delete one of "
+            f"'{comparison.out / 'arms'}/*/*/done.json' and start the comparison again"
+        )
     tables = {UNTRAINED: _accuracies([start])}
     tables |= {name: _accuracies([r.evals()[-1] for r in mine]) for name, mine in sound.items()}
     base = valid[0] if valid else UNTRAINED
@@ -155,6 +201,7 @@ def conclude(comparison: Comparison, jobs: Sequence[Job], failed: Mapping[Path, 
         "samples": start["samples"],
         "seeds": list(comparison.seeds),
         "budget": str(comparison.budget),
+        "exam": comparison.exam,
         "card": card(),
     }
 
@@ -163,6 +210,8 @@ def _cause(comparison: Comparison, jobs: Sequence[Job], failed: Mapping[Path, st
     for job in jobs:
         if job.path in failed or not job.done:
             return f"seed {job.seed}: {failed.get(job.path, 'it has not finished')}"
+        if not any(e.get("rule") == "last" for e in RunDirectory.open(job.path).evals()):
+            return f"seed {job.seed}: its trained model was not evaluated"
         if cause := comparison.gate.cause(RunDirectory.open(job.path)):
             return f"seed {job.seed}: {cause}"
     return None

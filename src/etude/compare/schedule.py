@@ -23,7 +23,13 @@ from etude.train.config import Plan
 from etude.train.session import run_session
 from etude.train.setup import resume, start
 
-WORKER = "import sys; from etude.compare.schedule import work; sys.exit(work(sys.argv[1]))"
+WORKER = """
+import sys
+from etude.process import leash
+leash(int(sys.argv[2]))
+from etude.compare.schedule import work
+sys.exit(work(sys.argv[1]))
+"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ def work(job_file: str) -> int:
         print(f"etude: {error}", file=sys.stderr)
         (job.path.parent / f"{job.path.name}.failed").write_text(str(error), encoding="utf-8")
         return 2
+    except KeyboardInterrupt:  # Ctrl-C reaches every process of the terminal; the comparison says so
+        return 130
     return 0
 
 
@@ -148,7 +156,9 @@ def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes
     (job.path.parent / f"{job.path.name}.failed").unlink(missing_ok=True)
     log = open(job.path.parent / f"{job.path.name}.log", "ab")  # noqa: SIM115 - the child keeps it
     with log:
-        return subprocess.Popen([sys.executable, "-c", WORKER, str(file)], stdout=log, stderr=log, env=env)
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", WORKER, str(file), str(os.getpid())], stdout=log, stderr=log, env=env
+        )
 
 
 def _reason(job: Job, code: int) -> str:

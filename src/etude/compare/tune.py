@@ -30,7 +30,7 @@ def tuned(comparison: Comparison, say: Callable[[str], None]) -> dict[str, dict[
             comparison.tasks,
             share,
             TUNING,
-            {**comparison.changes, **arm.changes},
+            {**comparison.changes, **comparison.exam, **arm.changes},
         )
         rate = resolve(base)[2]["update"].lr
         jobs = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from etude.errors import UserError
 from etude.files import write_atomically, writing
 from etude.report import json_files, rows
+from etude.report.lock import NAME, Lock
 from etude.report.suspects import COLUMNS, suspects
 from etude.types import Group, Signal
 
@@ -48,31 +49,63 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: Lock | None = None  # held while the run is written
+        self._begin: Callable[[], None] | None = None  # what is left to do of a creation that waits
         self._pieces: dict[int, str] = {}  # text of single tokens, by id
 
     @classmethod
     def create(
-        cls, path: str | Path, config: Mapping[str, Any], card: Mapping[str, Any], *, overwrite: bool = False
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        card: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        wait: bool = False,
     ) -> RunDirectory:
-        """Begins a run at `path`. Raises UserError when another run lies there (unless `overwrite`, which
-        deletes that run), or when the directory holds anything that is not a run."""
+        """Begins a run at `path` and locks it. Raises UserError when another run lies there (unless `overwrite`, which
+        deletes that run), or when the directory holds anything that is not a run. A run of the same plan that was cut
+        off before its first checkpoint holds nothing, and is begun again. `wait`: nothing is deleted or written before
+        `begin`."""
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise UserError(f"'{path}' is a file; a run needs a directory of its own")
-        if is_run(path) and not overwrite:
-            raise UserError(f"'{path}' already holds a run; resume it, or choose another --out")
-        foreign = (
-            [] if is_run(path) or not path.exists() else _foreign(path, OWN if overwrite else {"card.json"})
-        )
-        if foreign:
-            raise UserError(f"'{path}' is not empty and not a run (it holds '{foreign[0]}')")
-        _remove(path, OWN)
-        with writing(path):
-            (path / "episodes").mkdir(parents=True, exist_ok=True)
-            (path / "checkpoints").mkdir(exist_ok=True)
-        json_files.write_json(path / "card.json", card)
-        json_files.write_json(path / "config.json", config)
-        return cls(path)
+        check_free(path, config, overwrite)
+        directory = cls(path)
+        directory.lock()
+        try:
+            check_free(path, config, overwrite)  # another process may have been faster
+
+            def begin() -> None:
+                _remove(path, OWN)
+                with writing(path):
+                    (path / "episodes").mkdir(parents=True, exist_ok=True)
+                    (path / "checkpoints").mkdir(exist_ok=True)
+                json_files.write_json(path / "card.json", card)
+                json_files.write_json(path / "config.json", config)
+
+            directory._begin = begin
+            if not wait:
+                directory.begin()
+        except BaseException:
+            directory.release()
+            raise
+        return directory
+
+    def begin(self) -> None:
+        """Carries out what `create` left waiting; nothing the second time."""
+        if self._begin is not None:
+            self._begin()
+            self._begin = None
+
+    def lock(self) -> None:
+        """Keeps other processes from writing this run. UserError where one does."""
+        if self._lock is None:
+            self._lock = Lock(self.path)
+
+    def release(self) -> None:
+        """Lets others write. A run that was not begun leaves nothing behind. May be called twice."""
+        if self._lock is not None:
+            self._lock.release(discard=self._begin is not None)
+            self._lock = None
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
@@ -105,8 +138,13 @@ class RunDirectory:
         json_files.append_line(self.path / "metrics.jsonl", {**metrics, "step": step})
 
     def write_eval(self, result: Mapping[str, Any]) -> None:
-        """Records one evaluation; `result` must hold its `step`."""
+        """Records one evaluation; `result` must hold its `step`. One that was made late, of an earlier step than those
+        that are there, takes its place before them."""
         self._append("evals.jsonl", result)
+        lines = [(row["step"], json_files.to_json(row)) for row in self.evals()]
+        ordered = sorted(lines, key=lambda line: line[0])
+        if ordered != lines:
+            write_atomically(self.path / "evals.jsonl", "".join(f"{text}\n" for _, text in ordered))
 
     def write_finding(self, finding: Mapping[str, Any]) -> None:
         """Records one health finding: {step, name, message, value, threshold, episodes}. Without episodes,
@@ -186,6 +224,29 @@ def _table(file: pq.ParquetFile, names: Sequence[str]) -> pa.Table:
     return table.select(list(names))
 
 
+def check_free(path: Path, config: Mapping[str, Any], overwrite: bool) -> None:
+    """UserError where no run can be begun at `path` (`RunDirectory.create`)."""
+    with writing(path):
+        there = path.exists()
+    if there and not path.is_dir():
+        raise UserError(f"'{path}' is a file; a run needs a directory of its own")
+    if is_run(path):
+        if overwrite:
+            return
+        begun = any(path.glob("checkpoints/step-*")) or any((path / name).exists() for name in LINES)
+        if begun:
+            raise UserError(
+                f"'{path}' already holds a run; resume it, choose another --out, or delete it with --overwrite"
+            )
+        if json_files.read_json(path / "config.json") != json_files.plain(config):
+            raise UserError(
+                f"'{path}' holds a run of another plan, cut off before its first checkpoint; choose another --out, or "
+                "delete it with --overwrite"
+            )
+    elif there and (foreign := _foreign(path, OWN if overwrite else {"card.json"})):
+        raise UserError(f"'{path}' is not empty and not a run (it holds '{foreign[0]}')")
+
+
 def _within(row: Mapping[str, Any], step: int) -> bool:
     mine = row.get("step")
     return isinstance(mine, int) and mine <= step
@@ -200,7 +261,7 @@ def _foreign(path: Path, own: Collection[str]) -> list[str]:
         if (path / name).is_dir() and not any((path / name).iterdir())
     }
     names = {entry.name for entry in path.iterdir() if not entry.name.endswith(".tmp")}
-    return sorted(names - set(own) - blank)
+    return sorted(names - set(own) - blank - {NAME})
 
 
 def _remove(path: Path, names: Iterable[str]) -> None:

@@ -60,7 +60,11 @@ class WandB:
 
     def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
         wandb = _need("wandb", "wandb")
-        self._run = wandb.init(project="etude", name=run.name, dir=str(run), config=dict(config))
+        try:
+            self._run = wandb.init(project="etude", name=run.name, dir=str(run), config=dict(config))
+        except Exception as error:  # no key, no network: its own classes differ between versions
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"wandb cannot be used: {said}; `wandb login`, or WANDB_MODE=offline") from error
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         self._run.log(dict(flat(metrics)), step=step)
@@ -72,12 +76,19 @@ class WandB:
 KNOWN: dict[str, Callable[[Path, Mapping[str, Any]], Writer]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
-def writers(names: str, run: Path) -> list[Writer]:
-    """The writers named in `names`, separated by commas ("": none), for the run at `run`. Raises UserError
-    when one is unknown or not installed; none is opened then."""
+def known(names: str) -> list[str]:
+    """The writers named in `names`, separated by commas ("": none). Raises UserError when one is unknown or not
+    installed."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in KNOWN:
             raise UserError(f"there is no metrics writer '{name}'{nearest(name, KNOWN)}")
+        _need(name, name)
+    return wanted
+
+
+def writers(names: str, run: Path) -> list[Writer]:
+    """The writers named in `names` for the run at `run`. Raises UserError where one is not `known`, or cannot begin."""
+    wanted = known(names)
     config = json_files.read_json(run / "config.json") if (run / "config.json").exists() else {}
     return [KNOWN[name](run, config) for name in wanted]

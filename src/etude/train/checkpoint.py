@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from etude.errors import UserError
+from etude.files import writing
 
+TORCH_CANNOT_WRITE = ("file write failed", "unexpected pos", "PytorchStreamWriter failed", "inline_container")
 NAME = re.compile(r"step-(\d+)")
 
 
@@ -40,17 +42,32 @@ def save(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Pa
         (beside / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     except (OSError, RuntimeError) as error:
         shutil.rmtree(beside, ignore_errors=True)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "file write failed" in str(error)
-        if full:
+        if _full(error):
             raise UserError(
                 f"the disk of '{directory}' is full; the run is whole up to its last checkpoint: free space, then resume"
             ) from error
+        if isinstance(error, OSError):
+            raise UserError(f"'{directory}' could not be written: {error.strerror or error}") from error
         raise
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(beside, final)
+    with writing(directory):
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(beside, final)
     for old in steps(directory)[:-keep]:
         shutil.rmtree(directory / f"step-{old:06d}", ignore_errors=True)
     return final
+
+
+def _full(error: BaseException) -> bool:
+    """Whether a full disk, or a quota, lies behind an error: torch names it by what its archive could not do."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        said = str(seen)
+        if isinstance(seen, RuntimeError) and any(part in said for part in TORCH_CANNOT_WRITE):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def steps(directory: Path) -> list[int]:

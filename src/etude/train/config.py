@@ -15,6 +15,7 @@ from etude.recipe import Recipe
 from etude.settings import Setting, Stage, parameters
 from etude.types import SamplingParams
 
+EXAM = ("temperature", "top_p", "top_k", "max_tokens")  # settings that an evaluation may have of its own
 Precision = Annotated[str, Setting("arithmetic of matrix products", choices=("bf16", "fp32"))]
 
 
@@ -50,6 +51,25 @@ class RunSettings:
     eval_samples: Annotated[int, Setting("attempts per held-out problem", low=1)] = 4
 
     tuning: Annotated[bool, Setting("evaluate on the tuning problems instead of the held-out ones")] = False
+
+    eval_temperature: Annotated[
+        float | None, Setting("temperature of evaluations; none: as in training", low=0.01, high=10)
+    ] = None
+    eval_top_p: Annotated[
+        float | None, Setting("nucleus kept in evaluations; none: as in training", low=0.01, high=1)
+    ] = None
+    eval_top_k: Annotated[int | None, Setting("tokens kept in evaluations; none: as in training", low=0)] = (
+        None
+    )
+    eval_max_tokens: Annotated[
+        int | None, Setting("longest reply in evaluations; none: as in training", "tokens", low=1)
+    ] = None
+
+    @property
+    def exam(self) -> SamplingParams:
+        """How the model is sampled when it is evaluated."""
+        own = {name: getattr(self, f"eval_{name}") for name in EXAM}
+        return replace(self.sampling, **{name: value for name, value in own.items() if value is not None})
 
     @property
     def sampling(self) -> SamplingParams:

@@ -34,10 +34,10 @@ def train(run: Run) -> None:
         run.tell(drawn, signals)
         context.step += 1
         run.record(groups, drawn, signals, learnt)
+        if run.evaluation_due:  # before the checkpoint: a run cut off in it evaluates again at the same step
+            run.evaluate("during")
         if context.step % settings.checkpoint_every == 0:
             run.checkpoint()
-        if run.evaluation_due:
-            run.evaluate("during")
     run.checkpoint()
 
 

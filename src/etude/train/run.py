@@ -17,11 +17,13 @@ from etude.errors import Refused, UserError
 from etude.evaluate.result import EvalResult, from_groups
 from etude.evaluate.run import EVAL_SAMPLING, answers, attempt, card_of, strictly
 from etude.event_loop import EventLoop
+from etude.models.policy import Policy
 from etude.objective.terms import Objective
 from etude.recipe import STAGES, Recipe
 from etude.report.health import Health
 from etude.report.run import RunDirectory
 from etude.rollout.conversation import CheckRunner, Generator
+from etude.sampling.engine import sampler_for
 from etude.stages import Credit, Curriculum, Filter, GroupRolloutStage, Reward, Rollout
 from etude.tasks import TaskSet
 from etude.tasks.isolate import Pool
@@ -258,23 +260,41 @@ class Run:
     def evaluate(self, rule: str) -> EvalResult:
         """Held-out accuracy of the policy now, by single attempts, appended to evals.jsonl. `rule` says by which rule
         this moment was chosen (`evaluate.result.Card`). What it costs is kept apart from the run's budget."""
-        policy, renderer = self.learner.policy, self.generator.renderer
+        tokens, flops = self.cost()
+        spent = {
+            "step": self.context.step,
+            "flops": flops,
+            "tokens": int(tokens["generated"] + tokens["trained"]),
+            "seconds": self.spent["seconds"],
+        }
+        params = self.settings.exam
+        return self._examine(self.learner.policy, replace(self.generator, params=params), rule, spent)
+
+    def evaluate_start(self) -> EvalResult:
+        """The evaluation "before", of the weights that the run began with, however far it is now."""
+        if self.context.step == 0:
+            return self.evaluate("before")
+        policy = Policy.load(
+            self.plan.model, precision=self.settings.precision, backbone=self.settings.backbone
+        )
+        sampler = sampler_for(policy, self.settings.rows)
+        generator = replace(
+            self.generator, sampler=sampler, renderer=policy.renderer, params=self.settings.exam
+        )
+        return self._examine(policy, generator, "before", {"step": 0})
+
+    def _examine(
+        self, policy: Policy, generator: Generator, rule: str, spent: Mapping[str, Any]
+    ) -> EvalResult:
         with self.uncharged():
             samples = self.settings.eval_samples
             groups = self.loop.run(
-                attempt(self.generator, self.check_runner, self.holdout, samples, EVAL_SAMPLING)
+                attempt(generator, self.check_runner, self.holdout, samples, EVAL_SAMPLING)
             )
             self.guard(groups)
-            strict = self.loop.run(strictly(groups, renderer, self.pool))
-        tokens, flops = self.cost()
-        card = replace(
-            card_of(self.plan.tasks, self.plan.model, policy, self.generator.params, EVAL_SAMPLING, rule),
-            step=self.context.step,
-            flops=flops,
-            tokens=int(tokens["generated"] + tokens["trained"]),
-            seconds=self.spent["seconds"],
-        )
-        result = from_groups(groups, card, answer=answers(renderer))
+            strict = self.loop.run(strictly(groups, generator.renderer, self.pool))
+        card = card_of(self.plan.tasks, self.plan.model, policy, generator.params, EVAL_SAMPLING, rule)
+        result = from_groups(groups, replace(card, **spent), answer=answers(generator.renderer))
         self.directory.write_eval({**result.to_dict(), "strict": strict})
         return result
 
@@ -316,5 +336,6 @@ class Run:
         return path
 
     def close(self) -> None:
+        self.directory.release()
         self.pool.close()
         self.loop.close()

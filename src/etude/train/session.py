@@ -18,7 +18,7 @@ from etude.evaluate.result import EvalResult
 from etude.recipe import Recipe
 from etude.report.page import write_report
 from etude.report.run import RunDirectory
-from etude.report.writers import writers
+from etude.report.writers import Writer, known, writers
 from etude.tasks import TaskSet
 from etude.train import loop, setup
 from etude.train.config import Budget, Plan
@@ -124,6 +124,7 @@ def train(
     if tasks is None:
         raise UserError("tasks is missing; name some, as in tasks='chain_sum:max_terms=2'")
     named = tasks if isinstance(tasks, str) else GIVEN
+    known(log)
     plan = Plan(recipe, model, named, Budget.of(budget), seed, settings or {})
     name = recipe.name if isinstance(recipe, Recipe) else Path(recipe).stem
     place = Path(out) if out is not None else free(Path("runs") / f"{name}-{seed}")
@@ -134,6 +135,7 @@ def train(
         reward,
         overwrite,
         reward_weights,
+        wait=True,
     )
     run_session(run, watcher=Bar(run.plan.budget) if progress else None, force=force, log=log)
     return TrainedRun(place)
@@ -205,7 +207,7 @@ def run_session(
     """Pre-flight, evaluation, training, evaluation, model; returns `summary_of` the run. `fresh`: the run has just been
     started, not resumed. `before`: the untrained model is evaluated too. The run is closed, and resumable, whatever
     happens. Raises Refused where the pre-flight sees nothing to learn, unless `force`."""
-    beside = writers(log, run.directory.path)
+    beside: list[Writer] = []
 
     def on_step(step: int, metrics: dict[str, Any]) -> None:
         if watcher:
@@ -216,16 +218,19 @@ def run_session(
     run.on_step = on_step
     try:
         if fresh:
+            known(log)
             found = preflight(run)
             if watcher:
                 watcher.say(f"pre-flight: {found.sentence}")
             if found.cause and not (force or run.settings.skip_preflight):
                 raise Refused(f"nothing can be learned: {found.sentence} (--force trains all the same)")
+            run.directory.begin()
             run.checkpoint()
-            if run.holdout and before:
-                run.evaluate("before")
+        beside += writers(log, run.directory.path)
+        if run.holdout and before and not _evaluated(run, "before"):
+            run.evaluate_start()
         loop.train(run)
-        if run.holdout:
+        if run.holdout and not _evaluated(run, "last", run.context.step):
             run.evaluate("last")
         return summary_of(run, run.save_model() if keep_model else None)
     finally:
@@ -234,6 +239,11 @@ def run_session(
         run.close()
         if isinstance(watcher, Bar):
             watcher.close()
+
+
+def _evaluated(run: Run, rule: str, since: int = 0) -> bool:
+    """Whether an evaluation of this rule was made at step `since` or later."""
+    return any(e.get("rule") == rule and e["step"] >= since for e in run.directory.evals())
 
 
 def summary_of(run: Run, model: Path | None) -> dict[str, Any]:
@@ -248,8 +258,8 @@ def summary_of(run: Run, model: Path | None) -> dict[str, Any]:
         "minutes": last.get("seconds", 0.0) / 60,
         "tokens": {k.removeprefix("tokens/"): v for k, v in last.items() if k.startswith("tokens/")},
         "flops": last.get("flops", 0.0),
-        "before": evals[0] if evals else None,
-        "after": evals[-1] if len(evals) > 1 else None,
+        "before": next((e for e in evals if e.get("rule") == "before"), None),
+        "after": next((e for e in reversed(evals) if e.get("rule") == "last"), None),
         "model": str(model) if model else None,
         "report": str(write_report(run.directory.path)) if model else None,
     }

@@ -20,7 +20,8 @@ from etude.methods import find, outside
 from etude.methods.renamed import RENAMED_SETTINGS
 from etude.models.policy import Policy
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
-from etude.report.run import RunDirectory
+from etude.report.json_files import plain
+from etude.report.run import RunDirectory, check_free
 from etude.reward.function import from_function
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
@@ -47,9 +48,11 @@ def start(
     reward: RewardFunction | None = None,
     overwrite: bool = False,
     reward_weights: Mapping[str, float] | None = None,
+    wait: bool = False,
 ) -> Run:
     """A new run in directory `out`. `tasks` and `reward` (a function of an episode, `reward.function.from_function`)
-    stand in for what the plan names, when the run is made from Python. Raises UserError before anything is sampled."""
+    stand in for what the plan names, when the run is made from Python. `wait`: nothing is written before `run.directory.begin()`. Raises UserError before
+    anything is sampled."""
     if isinstance(plan.recipe, str):
         plan = plan.but(recipe=outside.absolute(plan.recipe))
     recipe, settings, stages = resolve(plan)
@@ -60,10 +63,16 @@ def start(
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
     prepare(stages, tasks)
+    config = describe(plan, recipe, settings)
+    check_free(Path(out), plain(config), overwrite)  # before the model is loaded
     models = _models(plan, settings, recipe, stages)
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, tell)
-    directory = RunDirectory.create(out, describe(plan, recipe, settings), card(), overwrite=overwrite)
-    return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
+    directory = RunDirectory.create(out, config, card(), overwrite=overwrite, wait=wait)
+    try:
+        return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
+    except BaseException:
+        directory.release()
+        raise
 
 
 def resume(
@@ -77,6 +86,21 @@ def resume(
     checkpoint is forgotten and will be made again, bit for bit. What was given as an object from Python, and cannot be
     found by its name, is given again."""
     directory = RunDirectory.open(out)
+    directory.lock()
+    try:
+        return _resume(directory, tasks, reward, recipe, reward_weights)
+    except BaseException:
+        directory.release()
+        raise
+
+
+def _resume(
+    directory: RunDirectory,
+    tasks: TaskSet | Sequence[Task] | None,
+    reward: RewardFunction | None,
+    recipe: Recipe | None,
+    reward_weights: Mapping[str, float] | None,
+) -> tuple[Run, list[str]]:
     config = directory.config
     config["settings"] = {**asdict(RunSettings()), **config["settings"]}  # an earlier version may know fewer
     plan = Plan.from_dict(config["plan"])
