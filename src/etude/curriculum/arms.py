@@ -151,10 +151,12 @@ class Tally:
 
 def softmax(x: Array) -> Array:
     """exp(x_k) / sum_j exp(x_j)."""
-    e = np.exp(x - x.max())
-    return e / e.sum()
+    e: Array = np.exp(x - x.max())
+    p: Array = e / e.sum()
+    return p
 
 
 def evenly(among: Array) -> Array:
     """f64[K]: equal probabilities for the arms where bool[K] `among`, 0 elsewhere."""
-    return among / among.sum()
+    p: Array = among / among.sum()
+    return p
