@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,12 +53,13 @@ def evaluate(
 
     changes = {name.removeprefix("run."): value for name, value in parse_changes(set or []).items()}
     runs = [where for where in (model, versus, trained) if where is not None]
-    name, held = exam_tasks(tasks, suite, problems, runs)
+    notes: list[str] = []
+    name, held = exam_tasks(tasks, suite, problems, runs, notes.extend)
     if trained is not None:
         contamination.refuse(trained_tasks(trained), held, name)
-    exam = Exam(name, held, k, seed, greedy, changes, again)
+    exam = Exam(name, held, k, seed, greedy, changes, again, notes)
     result = evaluate_model(model, exam)
-    other = evaluate_model(versus, exam) if versus else None
+    other = evaluate_model(versus, replace(exam, notes=())) if versus else None
     difference = checkpoints(result, other) if other else None
     if json:
         facts = result.to_dict()

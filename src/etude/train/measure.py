@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from etude.types import Message, Task, Verdict
 
 # Settings of a run that also shape an evaluation.
 COUNTS = {"max_tokens", "temperature", "top_p", "top_k", "context", "rows"}
+Say = Callable[[Sequence[str]], None]
 HELD = 200  # held-out problems of a source that is no file
 COUNTS |= {"precision", "backbone", "check_seconds"}
 
@@ -45,13 +46,19 @@ class Exam:
     greedy: bool = False
     changes: Mapping[str, str] = field(default_factory=dict)  # settings of the run, by name
     again: str = ""  # how a second attempt is made, of `transitions.AGAIN`; "": single attempts
+    notes: Sequence[str] = ()  # what a user should know of the problems, said once the model is there
 
 
 def exam_tasks(
-    tasks: str | None, suite: str | None, problems: int | None, models: Sequence[str] = ()
+    tasks: str | None,
+    suite: str | None,
+    problems: int | None,
+    models: Sequence[str] = (),
+    say: Say | None = None,
 ) -> tuple[str, list[Task]]:
     """The name and the problems of a suite (fixed by content hash), or of a task set: of files all their tasks but those
-    that one of `models` (a run) trains on, else those that are held out. `problems`: at most so many."""
+    that one of `models` (a run) trains on, else those that are held out. `problems`: at most so many. `say` takes sentences about
+    them."""
     if (tasks is None) == (suite is None):
         raise UserError("give either --tasks or --suite")
     if suite is not None:
@@ -59,7 +66,8 @@ def exam_tasks(
         return found.title, list(found.tasks)
     assert tasks is not None
     given = sources.load(tasks)
-    tell(given.notes)
+    say = say or tell
+    say(given.notes)
     everything = given.examined()
     if everything is None:
         return tasks, hold_out(given, HELD if problems is None else problems)
@@ -68,7 +76,7 @@ def exam_tasks(
     if not fresh:
         raise UserError(f"the run was trained on all tasks of '{tasks}'; examine it on other tasks")
     if len(fresh) < len(everything):
-        tell(
+        say(
             [
                 f"{tasks}: {len(everything) - len(fresh)} of {len(everything)} tasks are left out: the run trains on them"
             ]
@@ -97,6 +105,7 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     policy = load_policy(where, settings.precision, settings.backbone)
     params = replace(settings.sampling, greedy=exam.greedy)
     sampler = sampler_for(policy, settings.rows)
+    tell(exam.notes)
     problems = _fitting(exam.problems, policy, settings.context)
     samples = 1 if exam.greedy else exam.samples
     with Pool(seconds=settings.check_seconds) as pool:

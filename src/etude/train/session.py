@@ -185,13 +185,14 @@ def evaluate(
     """Accuracy on the tasks of a file (those that a run trains on left out), on held-out problems of a generator, on exactly these Tasks where a list is given, or on a fixed `suite`.
     `model`: smollm2, a model directory, a hub name, or a run. `settings`: {"max_tokens": 64}. `again`: how a second
     attempt is made (`evaluate.transitions.AGAIN`). UserError for what cannot be used."""
+    notes: list[str] = []
     where = str(model.path if isinstance(model, TrainedRun) else model)
     if tasks is None or isinstance(tasks, str):
-        name, held = exam_tasks(tasks, suite, problems, [where])
+        name, held = exam_tasks(tasks, suite, problems, [where], notes.extend)
     else:
         name, held = GIVEN, list(tasks)
     changes = {k.removeprefix("run."): str(v) for k, v in (settings or {}).items()}
-    return evaluate_model(where, Exam(name, held, samples, seed, greedy, changes, again))
+    return evaluate_model(where, Exam(name, held, samples, seed, greedy, changes, again, notes))
 
 
 def run_session(

@@ -59,15 +59,16 @@ def start(
     if reward is not None:
         stages["reward"] = from_function(reward, reward_weights)
     tasks = task_set(plan.tasks if tasks is None else tasks)
-    tell(tasks.notes)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
     prepare(stages, tasks)
     config = describe(plan, recipe, settings)
     check_free(Path(out), plain(config), overwrite)  # before the model is loaded
     models = _models(plan, settings, recipe, stages)
-    tasks, holdout = fit(tasks, holdout, models["policy"], settings, tell)
+    notes = tasks.notes
+    tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
     directory = RunDirectory.create(out, config, card(), overwrite=overwrite, wait=wait)
+    tell(notes)
     try:
         return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
     except BaseException:
