@@ -51,8 +51,8 @@ def start(
     wait: bool = False,
 ) -> Run:
     """A new run in directory `out`. `tasks` and `reward` (a function of an episode, `reward.function.from_function`)
-    stand in for what the plan names, when the run is made from Python. `wait`: nothing is written before `run.directory.begin()`. Raises UserError before
-    anything is sampled."""
+    stand in for what the plan names, when the run is made from Python. `wait`: nothing is written before
+    `run.directory.begin()`. Raises UserError before anything is sampled."""
     if isinstance(plan.recipe, str):
         plan = plan.but(recipe=outside.absolute(plan.recipe))
     recipe, settings, stages = resolve(plan)
