@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from etude.errors import Refused
-from etude.tasks import sandbox, sandbox_probe
+from etude.tasks import load, sandbox, sandbox_probe
 from etude.tasks.sandbox import Ended, Limits, Other, Printed, Raised, Returned, Sandbox, Unreadable
+from etude.types import Request
 
 KINDS = ("namespaces", "landlock")
 
@@ -266,15 +267,32 @@ def test_without_protection_it_is_refused(monkeypatch) -> None:
         assert run(box, "def f(): return 1") == Returned(1)
 
 
+def test_it_is_refused_before_anything_is_sampled(monkeypatch, tmp_path) -> None:
+    from etude import cli
+    from etude.models.tiny import tiny_directory
+
+    monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
+    monkeypatch.setattr(sandbox, "landlock", lambda: None)
+    monkeypatch.delenv(sandbox.UNSAFE, raising=False)
+    model = str(tiny_directory(tmp_path / "m"))
+    command = ["check", "-m", model, "-t", "program", "--set", "run.preflight=1", "--set", "run.max_tokens=2"]
+    with pytest.raises(Refused, match="--unsafe-execution"):
+        sandbox.ready_to_run_programs([load("program").draw(Request(), 0, 0)])
+    assert cli.run(command) == 2
+    assert not os.environ.get(sandbox.UNSAFE)
+    cli.run([*command, "--unsafe-execution"])
+    assert os.environ.pop(sandbox.UNSAFE) == "1"
+
+
 def test_doctor_tries_what_it_tells(monkeypatch) -> None:
     found = sandbox_probe.enforced()
     assert len(found) == len(sandbox_probe.PROBES)
     assert all(found.values()), found
     monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
     monkeypatch.setattr(sandbox, "landlock", lambda: None)
-    assert "refused" in sandbox_probe.sentence()
+    assert "refused" in sandbox_probe.sentence(sandbox_probe.enforced())
     monkeypatch.setenv(sandbox.UNSAFE, "1")
     bare = sandbox_probe.enforced()
     assert not bare["reading files"]
     assert not bare["the network"]
-    assert "OPEN: reading files" in sandbox_probe.sentence()
+    assert "OPEN: reading files" in sandbox_probe.sentence(bare)

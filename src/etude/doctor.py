@@ -12,6 +12,7 @@ import torch
 
 from etude.machine import card, cpu_flags
 from etude.models import kernels
+from etude.tasks import sandbox, sandbox_probe
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 PACKAGES = (
@@ -38,6 +39,7 @@ def examine() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "instructions": {f: f in flags for f in FLAGS},
         "kernels": kernels.why_not() or "native",
+        "programs": {"protection": sandbox.protection(), "prevented": sandbox_probe.enforced()},
         "gpus": gpus,
         "gflops": {"fp32": _gflops(torch.float32), "bf16": _gflops(torch.bfloat16)},
     }
@@ -61,6 +63,7 @@ def screen(found: dict[str, Any]) -> str:
             ),
             line("instructions", have),
             line("kernels", found["kernels"]),
+            line("programs", sandbox_probe.sentence(found["programs"]["prevented"])),
             line("gpu", ", ".join(found["gpus"]) or "none"),
             line(
                 "matrix product",

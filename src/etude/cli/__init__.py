@@ -37,4 +37,6 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("etude: interrupted; `etude resume` goes on from the last checkpoint", file=sys.stderr)
         return 130
+    if result == 130:  # the parser's own answer to Ctrl-C
+        print("etude: interrupted; `etude resume` goes on from the last checkpoint", file=sys.stderr)
     return result if isinstance(result, int) else 0

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from etude.cli.train import Json, Seed, Set, Tasks
+from etude.cli.train import Json, Seed, Set, Tasks, Unsafe
 
 Where = Annotated[str, typer.Argument(help="smollm2, a model directory, a hub name, or a run's directory")]
 
@@ -42,6 +42,7 @@ def evaluate(
     ] = "",
     seed: Seed = 0,
     set: Set = None,
+    unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
     """Accuracy on a file's tasks or on held-out problems, with intervals: pass@k, majority@k, by kind and difficulty."""
@@ -86,6 +87,7 @@ def compare(
     ] = 0,
     parallel: Annotated[int, typer.Option(help="runs at once; timings compare only with 1", min=1)] = 1,
     set: Set = None,
+    unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
     """Which recipe makes this model better at this task, and is the difference real?"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,25 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", help="stage.field=value, or run.field=value; repeatable")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="names every random draw of the run")]
+
+
+def _allow(value: bool) -> bool:
+    """Lets this process and its children run programs of the model without a sandbox."""
+    if value:
+        from etude.tasks.sandbox import UNSAFE
+
+        os.environ[UNSAFE] = "1"
+    return value
+
+
+Unsafe = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-execution",
+        callback=_allow,
+        help="run programs that the model writes even where nothing keeps them in (docs/security.md)",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no line per step")]
 
@@ -46,6 +66,7 @@ def train(
     overwrite: Annotated[bool, typer.Option(help="delete a run that lies in --out")] = False,
     log: Annotated[str, typer.Option(help="also write to: tensorboard, wandb (comma-separated)")] = "",
     quiet: Quiet = False,
+    unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
     """Train a model with a recipe; evaluates on held-out tasks before and after."""
@@ -71,6 +92,7 @@ def resume(
     run: Annotated[Path, typer.Argument(help="a run's directory")],
     log: Annotated[str, typer.Option(help="also write to: tensorboard, wandb")] = "",
     quiet: Quiet = False,
+    unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
     """Go on with a run from its last checkpoint, exactly as if it had never stopped."""
@@ -91,6 +113,7 @@ def check(
     model: Model = "smollm2",
     seed: Seed = 0,
     set: Set = None,
+    unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
     """The pre-flight alone: would this recipe find anything to learn from? Exit code 2 if not."""

@@ -30,7 +30,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,7 @@ from typing import Any
 
 from etude.errors import Refused
 from etude.tasks import _sandboxed
+from etude.types import Task
 
 UNSAFE = "ETUDE_UNSAFE_EXECUTION"
 START_SECONDS = 30.0  # for a new process to be ready; not the program's time
@@ -171,6 +172,12 @@ def refusal() -> Refused | None:
         "(no bubblewrap with user namespaces, no Landlock with libseccomp; `etude doctor` tells which); allow it all "
         "the same with --unsafe-execution, or choose other tasks"
     )
+
+
+def ready_to_run_programs(tasks: Iterable[Task]) -> None:
+    """Raises Refused, before anything is sampled, where checking one of the tasks runs programs and nothing keeps them in."""
+    if any(getattr(task.check, "blocking", False) for task in tasks) and (refused := refusal()):
+        raise refused
 
 
 def _interpreter() -> tuple[str, list[Path]]:

@@ -108,9 +108,8 @@ PROBES: dict[str, Callable[[Try], bool]] = {
 }
 
 
-def sentence() -> str:
-    """One line: what kind of protection there is, and what it did not prevent."""
-    found = enforced()
+def sentence(found: dict[str, bool]) -> str:
+    """One line: what kind of protection there is, and what of `enforced()` it did not prevent."""
     if not found:
         return "none: tasks that run programs are refused (no bubblewrap with user namespaces, no Landlock)"
     open_ = [name for name, kept in found.items() if not kept]

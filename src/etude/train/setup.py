@@ -29,6 +29,7 @@ from etude.sampling.engine import sampler_for
 from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.isolate import Pool
+from etude.tasks.sandbox import ready_to_run_programs
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.train.context import RunContext
@@ -230,6 +231,7 @@ def missing(recipe: Recipe, settings: RunSettings, tasks: TaskSet, seed: int) ->
         "text": all(t.environment is None for t in samples),
         "teacher": settings.teacher is not None,
     }
+    ready_to_run_programs(samples)
     for need in recipe.all_needs:
         if not has[need]:
             raise Refused(f"recipe {recipe.name} needs {NEEDS[need]}, which is missing here")
