@@ -1,9 +1,10 @@
-"""One GRPO gradient against TRL's trainer on the same completions and rewards. Needs TRL's own environment, which
-`bench/contestants.py` makes; run with `make long`."""
+"""Gradients of the policy-gradient losses against TRL's trainer, off-policy, on the same completions, advantages and old
+log-probabilities. Needs TRL's own environment, which `bench/peers.py` makes; run with `make long`."""
 
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,42 +12,103 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import worlds_of_letters as letters
+from etude import seeds
+from etude.assembly import build
 from etude.batch import pack
-from test_grpo_by_formula import groups_of
+from etude.methods import find
+from etude.train.loop import collect
+from etude.train.setup import start
+from etude.types import Signal
 
 HERE = Path(__file__).parent
+LENGTH = 7
+BOUNDS = {"epsilon": 0.2, "epsilon_high": 0.28}
+OURS = {"objective.clip_low": 0.2, "objective.clip_high": 0.28}
+
+CASES = {  # recipe, our settings, TRL's configuration, how far the policy has moved (nats a token)
+    "grpo": ("grpo", OURS, {"loss_type": "grpo", **BOUNDS}, 0.3),
+    "grpo, dual clip": (
+        "grpo",
+        {**OURS, "objective.dual_clip": 3.0},
+        {"loss_type": "grpo", "delta": 3.0, **BOUNDS},
+        1.2,
+    ),
+    "dr_grpo": (
+        "dr_grpo",
+        {**OURS, "objective.length_divisor": LENGTH},
+        {"loss_type": "dr_grpo", "max_completion_length": LENGTH, **BOUNDS},
+        0.3,
+    ),
+    "dapo": ("dapo", OURS, {"loss_type": "dapo", **BOUNDS}, 0.3),
+    "cispo": ("cispo", {"objective.clip_high": 0.28}, {"loss_type": "cispo", "epsilon_high": 1.28}, 0.3),
+    "gspo": (
+        "gspo",
+        {"objective.clip_low": 0.1, "objective.clip_high": 0.15},
+        {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.1, "epsilon_high": 0.15},
+        0.3,
+    ),
+}
+
+
+def moved(signals: list[Signal], drift: float) -> list[Signal]:
+    """The same signals, as if the policy had had other log-probabilities when it sampled."""
+    found = []
+    for i, signal in enumerate(signals):
+        noise = drift * seeds.generator("trl", i).standard_normal(len(signal.advantage))
+        start, spans = 0, []
+        for span in signal.episode.spans:
+            logp = (
+                None
+                if span.logp is None
+                else (span.logp + noise[start : start + len(span)]).astype(np.float32)
+            )
+            spans.append(replace(span, logp=logp))
+            start += len(span)
+        found.append(replace(signal, episode=replace(signal.episode, spans=tuple(spans))))
+    return found
 
 
 @pytest.mark.long
-def test_gradient_is_trls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", list(CASES))
+def test_gradient_is_trls(case: str, tmp_path: Path) -> None:
     sys.path.insert(0, str(HERE.parent.parent / "bench"))
-    from contestants import peer_python
+    from peers import peer_python
 
-    run, groups = groups_of(tmp_path)
+    recipe, settings, config, drift = CASES[case]
+    more = {
+        "run__eval_problems": 0,
+        "run__group_size": 6,
+        "run__tasks_per_step": 5,
+        "run__max_tokens": LENGTH,
+    }
+    run = start(letters.plan(tmp_path, "grpo", 1, **more), tmp_path / "run", letters.words())
+    groups, _ = collect(run)
+    signals = moved(run.credit(groups, run.context), drift)
     rows = [
         {
-            "prompt": e.tokens[~e.sampled].tolist(),
-            "completion": e.tokens[e.sampled].tolist(),
-            "logp": e.logp[e.sampled].tolist(),
-            "reward": e.reward,
+            "prompt": s.episode.tokens[~s.episode.sampled].tolist(),
+            "completion": s.episode.tokens[s.episode.sampled].tolist(),
+            "logp": s.episode.logp[s.episode.sampled].tolist(),
+            "advantage": float(s.advantage[s.episode.sampled][0]),
         }
-        for g in groups
-        for e in g.episodes
+        for s in signals
     ]
-    job = {
-        "model": str(tmp_path / "model"),
-        "rows": rows,
-        "attempts": 6,
-        "out": str(tmp_path / "grad.safetensors"),
-    }
-    (tmp_path / "job.json").write_text(json.dumps(job))
+    job = {"model": str(tmp_path / "model"), "rows": rows, "attempts": 6, "config": config}
+    job["out"] = str(tmp_path / "grad.safetensors")
+    (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
     subprocess.run(
         [peer_python("trl"), str(HERE / "trl_gradient.py"), str(tmp_path / "job.json")], check=True
     )
     theirs = load_file(job["out"])
 
-    run.learner.accumulate(run.objective, pack(run.credit(groups, run.context), run.settings.sampling))
+    _, stages = build(find(recipe), settings)
+    batch = pack(signals, run.settings.sampling)
+    run.learner.accumulate(stages["objective"], batch)
     policy = run.learner.policy
+    ratio = (policy.score(batch).logp - batch.behaviour)[batch.sampled & batch.needed].exp()
+    assert (ratio > 1.3).any(), "nothing lies beyond the bounds, so they are not compared"
+    assert (ratio < 0.75).any()
     with torch.no_grad():
         for _, parameter in policy.parameters():
             if parameter.grad is not None:
@@ -54,12 +116,10 @@ def test_gradient_is_trls(tmp_path: Path) -> None:
     policy.publish()
     mine = policy.backbone.weights.state_dict()
     run.close()
-    # TRL divides by the sample standard deviation (G - 1), we by that of the group (G).
-    factor = float(np.sqrt(5 / 6))
     compared = 0
     for name, gradient in theirs.items():
         if name in mine and gradient.norm() > 1e-6:
-            error = (factor * mine[name] - gradient).norm() / gradient.norm()
+            error = (mine[name] - gradient).norm() / gradient.norm()
             assert error < 1e-3, f"{name}: {error}"
             compared += 1
     assert compared > 10

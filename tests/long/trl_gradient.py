@@ -1,4 +1,4 @@
-"""Runs in TRL's own environment: the gradient of its GRPO loss on given completions and rewards."""
+"""Runs in TRL's own environment: the gradient of one of its losses on given completions, advantages and old log-probabilities."""
 
 import json
 import os
@@ -21,12 +21,12 @@ config = GRPOConfig(
     output_dir=job["out"] + ".d",
     per_device_train_batch_size=len(rows),
     num_generations=group,
-    loss_type="grpo",
     beta=0.0,
     bf16=False,
     use_cpu=True,
     report_to=[],
     gradient_checkpointing=False,
+    **job["config"],
 )
 data = Dataset.from_list([{"prompt": "a"}] * len(rows))
 trainer = GRPOTrainer(
@@ -48,8 +48,7 @@ def padded(parts, left):
     return torch.tensor(ids), torch.tensor(mask)
 
 
-rewards = torch.tensor([r["reward"] for r in rows]).view(-1, group)
-advantages = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).flatten()
+advantages = torch.tensor([r["advantage"] for r in rows])
 prompt_ids, prompt_mask = padded([r["prompt"] for r in rows], True)
 completion_ids, completion_mask = padded([r["completion"] for r in rows], False)
 old, _ = padded([r["logp"] for r in rows], False)
