@@ -8,8 +8,9 @@ Mutants: sign flips, + <-> -, dropped terms of sums, swapped bounds (min <-> max
 one, swapped arguments. Left alone: settings' ranges and defaults, annotations, error messages, the test rows.
 
 A mutant is run in a fork of a process that has imported everything: first the rows of the recipes that reach the changed
-definition, then the tests that name it, then reductions and laws of some of the recipes. The first failure kills it,
-and so does the time limit. Results: bench/results/mutants.json. Survivors that are no defect of the tests: bench/mutants.toml, with the reason.
+definition, then the tests that name it, then reductions and laws of some of the recipes. The first failure kills it, and
+so does the time limit. Results: bench/results/mutants.json. Survivors that are no defect of the tests, with the reason:
+bench/mutants.toml.
 """
 
 from __future__ import annotations
