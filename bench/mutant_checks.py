@@ -81,13 +81,6 @@ def rows_of(name: str, slow: bool) -> Iterator[tuple[str, Callable[[], None]]]:
         yield f"{name}: {law.__name__}", lambda law=law: law(catalogue()[name])
 
 
-def checks_of(names: list[str]) -> Iterator[tuple[str, Callable[[], None]]]:
-    for name in names:
-        yield from rows_of(name, slow=False)
-    for name in names[:: max(1, len(names) // SLOW_AT_MOST)]:  # spread over the topics
-        yield from rows_of(name, slow=True)
-
-
 @cache
 def tests_of(module: str, names: tuple[str, ...]) -> list[str]:
     """Ids of the tests whose text names something of the module, or one of its recipes."""

@@ -8,8 +8,9 @@ Mutants: sign flips, + <-> -, dropped terms of sums, swapped bounds (min <-> max
 one, swapped arguments. Left alone: settings' ranges and defaults, annotations, error messages, the test rows.
 
 A mutant is run in a fork of a process that has imported everything: first the rows of the recipes that reach the changed
-definition, then reductions and laws of some of them, then the tests that name it. The first failure kills it, and so does the time
-limit. Results: bench/results/mutants.json. Survivors that are no defect of the tests: bench/mutants.toml, with the reason.
+definition, then the tests that name it, then reductions and laws of some of the recipes. The first failure kills it, and
+so does the time limit. Results: bench/results/mutants.json. Survivors that are no defect of the tests, with the reason:
+bench/mutants.toml.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, ClassVar
 
-from mutant_checks import ROOT, SOURCE, TESTS, checks_of, recipes_of, rows_of, tests_of
+from mutant_checks import ROOT, SLOW_AT_MOST, SOURCE, TESTS, recipes_of, rows_of, tests_of
 from mutations import Mutant, mutants
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -105,36 +106,39 @@ def in_a_fork(work: Callable[[], str], seconds: float) -> str:
     return said
 
 
-def first_failure(module: str, where: str, broken: set[str], select: list[str]) -> str:
-    """What fails first, or "" if nothing does. `broken`: checks that fail without any change."""
-    names = recipes_of(module, where)
-    for label, check in checks_of(names):
-        if label not in broken:
-            try:
-                check()
-            except Exception as error:
-                return f"{label} ({type(error).__name__})"
-    if select:
-        import pytest
-
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *select]
-        if pytest.main(arguments) not in (0, 5):
-            return "a test that names it"
+def failing_check(names: list[str], slow: bool) -> str:
+    """The first row (or reduction or law, with `slow`) of the recipes that fails, or "" if none does."""
+    for name in names:
+        for label, check in rows_of(name, slow):
+            if label not in broken_before(name, slow):
+                try:
+                    check()
+                except Exception as error:
+                    return f"{label} ({type(error).__name__})"
     return ""
 
 
+def failing_test(select: list[str]) -> str:
+    import pytest
+
+    return (
+        ""
+        if pytest.main(["-x", "-q", "-p", "no:cacheprovider", *select]) in (0, 5)
+        else "a test that names it"
+    )
+
+
 @cache
-def broken_before(name: str) -> frozenset[str]:
+def broken_before(name: str, slow: bool) -> frozenset[str]:
     """Checks of a recipe that fail on the unchanged package."""
 
     def work() -> str:
         failed = []
-        for slow in (False, True):
-            for label, check in rows_of(name, slow):
-                try:
-                    check()
-                except Exception:
-                    failed.append(label)
+        for label, check in rows_of(name, slow):
+            try:
+                check()
+            except Exception:
+                failed.append(label)
         return json.dumps(failed)
 
     return frozenset(json.loads(in_a_fork(work, 600)))
@@ -185,21 +189,31 @@ def examine(path: Path, number: int) -> tuple[str, Mutant]:
     tree = ast.parse(path.read_text())
     mutant = mutants(tree, used_elsewhere(path))[number]
     module = "etude." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-    names = tuple(recipes_of(module, mutant.where))
-    broken = set().union(*(broken_before(name) for name in names))
+    names = recipes_of(module, mutant.where)
+    few = names[:: max(1, len(names) // SLOW_AT_MOST)]  # spread over the topics
 
-    def work(select: list[str]) -> str:
-        put_in_place(module, mutant, tree)
-        return first_failure(module, mutant.where, broken, select)
+    def noticed(kind: str) -> str:
+        if kind == "tests":
+            select = sound_tests(tuple(tests_of(module, tuple(names))))
+            return in_place(lambda: failing_test(select)) if select else ""
+        slow, some = (True, few) if kind == "laws" else (False, names)
+        for name in some:
+            broken_before(name, slow)  # before anything is changed
+        return in_place(lambda: failing_check(some, slow))
 
-    noticed = in_a_fork(lambda: work([]), SECONDS)
-    if not noticed and (select := sound_tests(tuple(tests_of(module, names)))):
-        noticed = in_a_fork(lambda: work(select), SECONDS)
-    return noticed, mutant
+    def in_place(work: Callable[[], str]) -> str:
+        def changed() -> str:
+            put_in_place(module, mutant, tree)
+            return work()
+
+        return in_a_fork(changed, SECONDS)
+
+    kinds = ("tests", "laws") if path.name in ("step.py", "update.py") else ("rows", "tests", "laws")
+    return next(filter(None, map(noticed, kinds)), ""), mutant
 
 
 def files(wanted: list[str]) -> list[Path]:
-    found = [SOURCE / "train" / "step.py"]
+    found = [SOURCE / "train" / "step.py", SOURCE / "update.py"]
     for pattern in ("objective/*.py", "credit/*.py", "reward/*.py", "methods/*/*.py"):
         found += sorted(SOURCE.glob(pattern))
     found = [p for p in found if p.name != "__init__.py"]

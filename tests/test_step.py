@@ -12,8 +12,9 @@ from etude.errors import UserError
 from etude.objective.terms import MEANS, Objective, Term, objective, per_episode
 from etude.testing import toys
 from etude.train import step as steps
-from etude.train.step import Learner, Update
+from etude.train.step import Learner
 from etude.types import Episode, Signal, Span
+from etude.update import Update
 
 
 def signal(
@@ -46,13 +47,15 @@ def flat(of: Learner) -> torch.Tensor:
 
 
 def test_readings_by_hand() -> None:
-    """Ratios 1/2 and 2: KL by k3 = (1/2 - 1 - log 1/2 + 2 - 1 - log 2) / 2 = 1/4; entropy -mean log pi = 1; the gap to
-    the sampler log 2. The prompt and a token without log-probability do not count."""
+    """Ratios 1/2 and 4: KL by k3 = (1/2 - 1 - log 1/2 + 4 - 1 - log 4) / 2; entropy -mean log pi = (2 - log 2) / 2; the
+    gap to the sampler (log 2 + log 4) / 2. The prompt and a token without log-probability do not count."""
     batch = pack([signal(0, [1.0, 1.0])])
-    logp = torch.tensor([5.0, -1 - log(2), -1 + log(2)])
+    logp = torch.tensor([5.0, -1 - log(2), -1 + log(4)])
     found = steps._readings(logp, batch, first=True)
     means = {name: total / count for name, (total, count) in found.items()}
-    assert means == pytest.approx({"entropy": 1.0, "kl_sampler": 0.25, "gap": log(2)}, abs=1e-6)
+    assert means == pytest.approx(
+        {"entropy": 1 - log(2) / 2, "kl_sampler": 1.25 - log(2) / 2, "gap": 1.5 * log(2)}, abs=1e-6
+    )
     assert "gap" not in steps._readings(logp, batch, first=False)
     assert steps._readings(logp[:1], pack([signal(0, [])]), True) == {}
 
@@ -87,13 +90,13 @@ def _live(loss):
 def test_metrics_are_averaged_over_the_last_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     of = learner(Update(passes=2, minibatches=2))
     found = iter(
-        [{"x": [100.0, 1.0]}, {"x": [100.0, 1.0]}, {"x": [1.0, 1.0]}, {"x": [6.0, 3.0], "y": [0.0, 0.0]}]
+        [{"x": [100.0, 1.0]}, {"x": [100.0, 1.0]}, {"x": [1.0, 2.0]}, {"x": [6.0, 3.0], "y": [0.0, 0.0]}]
     )
     monkeypatch.setattr(of, "_step", lambda *given, **more: next(found))
     signals = [signal(i, [1.0]) for i in range(4)]
     signals[3] = signal(3, [0.0])
     means = of.learn(policy_gradient(), signals, 0, 0.0)
-    assert means == {"x": 7 / 4, "signal_tokens": 3 / 4}
+    assert means == {"x": 7 / 5, "signal_tokens": 3 / 4}
 
 
 @pytest.mark.parametrize(
@@ -116,18 +119,19 @@ def test_gap_is_told_of_fresh_data_alone(changed: dict, gap: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "number", "sizes"), [("episode", 2, [2, 3]), ("group", 2, [2, 3]), ("batch", 2, [5])]
+    ("unit", "number", "sizes"), [("episode", 2, [2, 2]), ("group", 2, [2, 3]), ("batch", 2, [5])]
 )
 def test_minibatches_share_out_the_units(unit: str, number: int, sizes: list[int]) -> None:
-    """Five groups of one episode each: every one is used once a pass, in an order that changes from pass to pass."""
+    """Groups of one episode each: every one is used once a pass, in an order that changes from pass to pass."""
     of = learner(Update(minibatches=number))
-    batch = pack([signal(i, [float(i + 1)]) for i in range(5)])
+    total = sum(sizes)
+    batch = pack([signal(i, [float(i + 1)]) for i in range(total)])
     orders = []
     for part in range(6):
         pieces = list(of._minibatches(batch, unit, 0, part))
         seen = [sorted(p.advantage[p.sampled].tolist()) for p in pieces]
         assert sorted(len(s) for s in seen) == sizes
-        assert sorted(x for s in seen for x in s) == [1, 2, 3, 4, 5]
+        assert sorted(x for s in seen for x in s) == [i + 1.0 for i in range(total)]
         orders.append(seen)
     assert any(order != orders[0] for order in orders) == (unit != "batch")
     other = Learner(of.policy, of.update, "critic")
