@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -296,3 +297,13 @@ def test_doctor_tries_what_it_tells(monkeypatch) -> None:
     assert not bare["reading files"]
     assert not bare["the network"]
     assert "OPEN: reading files" in sandbox_probe.sentence(bare)
+
+
+def test_the_package_may_lie_below_tmp(monkeypatch, tmp_path: Path) -> None:
+    """The private /tmp must not cover the script that runs in the sandbox."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        script = Path(place) / "inside.py"
+        script.write_bytes(sandbox.SCRIPT.read_bytes())
+        monkeypatch.setattr(sandbox, "SCRIPT", script)
+        with Sandbox(ahead=1) as box:
+            assert run(box, "def f(): return 1") == Returned(1)
