@@ -61,3 +61,27 @@ def test_one_sentence_and_a_run_that_resumes(tmp_path: Path) -> None:
     assert "interrupted; `etude resume` goes on from the last checkpoint" in err
     assert "Traceback" not in err + out
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
+
+
+def test_an_interrupt_among_many_coroutines_leaves_no_traceback(tmp_path: Path) -> None:
+    """Where it hits a task, asyncio would print that task's traceback when the loop is gone."""
+    code = """
+import asyncio, gc
+from etude.event_loop import EventLoop
+async def waits(): await asyncio.sleep(60)
+async def hit(): raise KeyboardInterrupt
+async def together(): await asyncio.gather(*(asyncio.ensure_future(c) for c in (waits(), hit(), waits())))
+loop = EventLoop()
+try:
+    loop.run(together())
+except KeyboardInterrupt:
+    pass
+loop.close()
+gc.collect()
+print("ended")
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, encoding="utf-8", timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("ended\n", "")

@@ -186,7 +186,7 @@ def test_screens_say_what_was_measured() -> None:
     assert "10.0% [5.0, 15.0]  ->  80.0% [75.0, 85.0]" in screen
     assert "30.0% [20.0, 40.0]  ->  90.0% [80.0, 95.0]" in screen
     assert "120k generated" in screen
-    assert "200 held-out problems" in screen
+    assert "200 problems of chain_sum" in screen
     assert "seed 7" in screen
     shown = eval_screen(after)
     assert "\x1b" not in shown

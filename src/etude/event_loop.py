@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -20,7 +21,11 @@ class EventLoop:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._thread is None and not _running():
-            return self._loop.run_until_complete(work)
+            try:
+                return self._loop.run_until_complete(work)
+            except KeyboardInterrupt:
+                self._abandon()
+                raise
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop.run_forever, name="etude", daemon=True)
             self._thread.start()
@@ -30,6 +35,15 @@ class EventLoop:
         except BaseException:
             future.cancel()
             raise
+
+    def _abandon(self) -> None:
+        """After an interrupt: cancels what waits, and keeps asyncio from printing a traceback for each task that was hit."""
+        self._loop.set_exception_handler(lambda loop, context: None)
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(Exception):  # a second interrupt ends at once
+            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
     def close(self) -> None:
         """Ends the thread, if there is one, and the loop. May be called twice."""
