@@ -19,7 +19,7 @@ from typing import Any
 
 from etude.errors import UserError, nearest
 from etude.tasks.check import UNARY, AnswerCheck
-from etude.tasks.extract import alone, check_rule, extract
+from etude.tasks.extract import alone, check_rule, extract, tags
 
 LONGEST = 400  # characters of one number: beyond this nobody meant a number
 EXPONENT = 4000  # the largest power of ten that is worked out
@@ -94,15 +94,6 @@ def boxes(text: str) -> list[str]:
     return found
 
 
-def tags(text: str) -> list[str]:
-    """What stands between <answer> and </answer>. Two splits, because a lazy regular expression is quadratic."""
-    opened = [
-        re.split("<answer>", part, flags=re.IGNORECASE)
-        for part in re.split("</answer>", text, flags=re.IGNORECASE)
-    ]
-    return [part[-1].strip() for part in opened[:-1] if len(part) > 1]
-
-
 @dataclass(frozen=True)
 class Place:
     """An answer as it stands in a reply. `whole`: all of it is meant; otherwise it begins with the answer ("lead") or holds
@@ -118,7 +109,7 @@ def places(reply: str, strict: bool = False) -> Iterator[Place]:
     text = said(reply)
     for marks in (
         boxes(text),
-        tags(text),
+        [tag.strip() for tag in tags(text)],
         [m.strip() for m in _HASH.findall(text)],
     ):
         if marks:

@@ -90,8 +90,8 @@ def extract(text: str, rule: str) -> str | None:
         found = numbers(text)
         return found[-1 if rule == "last_number" else 0] if found else None
     if rule == "tag":
-        tags = _tags(text)
-        return tags[-1].strip() if tags else None
+        found = tags(text)
+        return found[-1].strip() if found else None
     if rule == "boxed":
         boxes = _boxes(text)
         return boxes[-1].strip() if boxes else None
@@ -108,7 +108,7 @@ def alone(text: str, rule: str) -> str | None:
     rule the completion must be the answer itself, up to white space, dressing and one lead-in phrase.
     """
     if rule in ("tag", "boxed"):
-        marked = _tags(text) if rule == "tag" else _boxes(text)
+        marked = tags(text) if rule == "tag" else _boxes(text)
         return marked[0].strip() if len({peel(m) for m in marked}) == 1 else None
     return unlead(text) or None
 
@@ -117,7 +117,7 @@ def _plain(text: str) -> str:
     return text.replace("−", "-").replace("–", "-")
 
 
-def _tags(text: str) -> list[str]:
+def tags(text: str) -> list[str]:
     """What stands between tags. Two splits, because a lazy regular expression is quadratic in open tags."""
     parts = [_OPEN.split(part) for part in _CLOSE.split(text)[:-1]]
     return [part[-1] for part in parts if len(part) > 1]
