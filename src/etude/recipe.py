@@ -121,7 +121,6 @@ class Recipe:
     stages: Mapping[str, Stage]  # only those that this recipe replaces
     topic: str = ""  # the folder of its file; filled in where it is found
     paper: Paper | None = None
-    n: int | tuple[int, ...] | None = None  # for bookkeeping; shown nowhere
     idea: str = ""  # three sentences for a newcomer
     equation: str = ""
     departures: tuple[str, ...] = ()  # where this differs from the paper, and guesses made

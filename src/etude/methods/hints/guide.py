@@ -92,7 +92,6 @@ def _rescued(pooled: bool) -> list[float]:
 RECIPE = Recipe(
     name="guide",
     base=GRPO,
-    n=73,
     paper=Paper(
         "Adaptive Guidance Accelerates Reinforcement Learning of Reasoning Models", "2506.13923", 2025
     ),

@@ -107,7 +107,6 @@ class Scaffold:
 
 RECIPE = Recipe(
     name="scaf_grpo",
-    n=181,
     paper=Paper(
         "Scaf-GRPO: Scaffolded Group Relative Policy Optimization for Enhancing LLM Reasoning",
         "2510.19807",

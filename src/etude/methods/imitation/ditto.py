@@ -109,7 +109,6 @@ EXAMPLE = example_demonstration("a.b.c.")
 RECIPE = Recipe(
     name="ditto",
     base=SFT,
-    n=114,
     paper=Paper(
         "Learning to Break the Loop: Analyzing and Mitigating Repetitions for Neural Text Generation",
         "2206.02369",

@@ -84,7 +84,6 @@ SHOWN = example_demonstration((5, 6, 7))
 RECIPE = Recipe(
     name="masked_thought",
     base=SFT,
-    n=127,
     paper=Paper(
         "Masked Thought: Simply Masking Partial Reasoning Steps Can Improve Mathematical Reasoning Learning of Language Models",
         "2403.02178",

@@ -108,7 +108,6 @@ def _drawn() -> list[int]:
 
 RECIPE = Recipe(
     name="otr",
-    n=9,
     base=SFT,
     paper=Paper(
         "One-Token Rollout: Guiding Supervised Fine-Tuning of LLMs with Policy Gradient", "2509.26313", 2025

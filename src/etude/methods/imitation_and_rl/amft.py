@@ -134,7 +134,6 @@ def _weights(**settings: float) -> list[list[float]]:
 
 RECIPE = Recipe(
     name="amft",
-    n=143,
     paper=Paper(
         "AMFT: Aligning LLM Reasoners by Meta-Learning the Optimal Imitation-Exploration Balance",
         "2508.06944",

@@ -140,7 +140,6 @@ def _contrast(*right: float) -> float:
 
 RECIPE = Recipe(
     name="carft",
-    n=97,
     base=REFT,
     paper=Paper(
         "CARFT: Boosting LLM Reasoning via Contrastive Learning with Annotated Chain-of-Thought-based Reinforced Fine-Tuning",

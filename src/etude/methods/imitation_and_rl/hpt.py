@@ -58,7 +58,6 @@ def _rows(*rewards: float, gate: float = 0.0) -> list[list[float]]:
 
 RECIPE = Recipe(
     name="hpt",
-    n=185,
     paper=Paper("Towards a Unified View of Large Language Model Post-Training", "2509.04419", 2025),
     idea="Imitation and reinforcement are one gradient estimator with different masks and reference probabilities. "
     "So each task may choose: tasks that some attempt solves are practised, the others are imitated. "

@@ -65,7 +65,6 @@ def _rows() -> list[list[float]]:
 
 RECIPE: Recipe = Recipe(
     name="reft",
-    n=124,
     paper=Paper("ReFT: Reasoning with Reinforced Fine-Tuning", "2401.08967", 2024),
     idea="A short warm-up imitates the demonstrations. "
     "Then the model writes its own solutions of the same tasks, and PPO rewards right results. "

@@ -103,7 +103,6 @@ def _rows() -> list[list[float]]:
 
 RECIPE = Recipe(
     name="relift",
-    n=131,
     paper=Paper(
         "Learning What Reinforcement Learning Can't: Interleaved Online Fine-Tuning for Hardest Questions",
         "2506.07527",

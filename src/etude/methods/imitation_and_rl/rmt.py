@@ -220,7 +220,6 @@ def _scored() -> list[float]:
 
 RECIPE = Recipe(
     name="rmt",
-    n=141,
     paper=Paper("Reinforcement Mid-Training", "2509.24375", 2025),
     idea="A text is training ground for reasoning: before some of its tokens the model thinks, and is rewarded when it then guesses the token. "
     "Tokens get harder over the run and the thinking budget smaller. "

@@ -142,7 +142,6 @@ def credited() -> list[Array]:
 
 RECIPE = Recipe(
     name="a_lol",
-    n=54,
     paper=Paper(
         "Improving Language Models with Advantage-based Offline Policy Gradients", "2305.14718", 2023
     ),

@@ -26,7 +26,6 @@ def shifted_mean(
 RECIPE = Recipe(
     name="asymre",
     base=REC,
-    n=112,
     paper=Paper(
         "Asymmetric REINFORCE for off-Policy Reinforcement Learning: Balancing positive and negative rewards",
         "2506.20520",

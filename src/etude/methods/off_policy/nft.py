@@ -98,7 +98,6 @@ def kept() -> list[Array]:
 
 RECIPE = Recipe(
     name="nft",
-    n=61,
     paper=Paper(
         "Bridging Supervised Learning and Reinforcement Learning in Math Reasoning", "2505.18116", 2025
     ),

@@ -67,7 +67,6 @@ def replayed(first: int, then: int) -> list[Array]:
 
 REC = Recipe(
     name="rec",
-    n=112,
     paper=Paper(
         "Group-Relative REINFORCE Is Secretly an Off-Policy Algorithm: Demystifying Some Myths About GRPO and Its Friends",
         "2509.24203",
@@ -147,7 +146,6 @@ REC = Recipe(
 OPMD = Recipe(
     name="opmd",
     base=REC,
-    n=112,
     paper=REC.paper,
     idea="Instead of a clip, a quadratic pull on the log-ratio keeps the policy near the one that wrote the data. "
     "Its strength is the temperature of the KL-regularised problem that the loss solves.",

@@ -68,7 +68,6 @@ def replayed(first: int, then: int) -> list[Array]:
 
 RECIPE = Recipe(
     name="topr",
-    n=103,
     paper=Paper(
         "Tapered Off-Policy REINFORCE: Stable and efficient reinforcement learning for LLMs",
         "2503.14286",

@@ -68,7 +68,6 @@ QUARTER = 0.25 ** (ALPHA - 1) * 0.75 ** (BETA - 1) / B  # f_Beta(1/4)
 HALF = 0.5 ** (ALPHA - 1) * 0.5 ** (BETA - 1) / B  # f_Beta(1/2)
 RECIPE = Recipe(
     name="bnpo",
-    n=92,
     paper=Paper("BNPO: KLWeight Normalization Policy Optimization", "2506.02864", 2025),
     idea="How much an advantage should be scaled depends on how the pass rates of all tasks are spread just now. "
     "A Beta distribution is fitted to them at every step and its density divides the advantage. "

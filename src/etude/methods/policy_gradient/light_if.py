@@ -90,7 +90,6 @@ def example_bonus() -> list[Array]:
 A = 0.5 / 0.5001  # GRPO's advantage of the right one of two answers
 TEA_RL = Recipe(
     name="tea_rl",
-    n=186,
     paper=Paper(
         "Light-IF: Endowing LLMs with Generalizable Reasoning via Preview and Self-Checking for Complex Instruction Following",
         "2508.03178",
@@ -204,7 +203,6 @@ def example_kept() -> Array:
 ENTROPY_SFT = Recipe(
     name="entropy_sft",
     base=SFT,
-    n=186,
     paper=TEA_RL.paper,
     idea="Fine-tuning need not make the model surer of what it already says. "
     "Only tokens are trained whose loss is large compared with the model's own uncertainty there. "

@@ -12,7 +12,6 @@ from etude.settings import stage
 STD = 3**0.5 / 4  # of the rewards 1, 0, 1, 1
 RECIPE = Recipe(
     name="lite_ppo",
-    n=261,
     paper=Paper("Part I: Tricks or Traps? A Deep Dive into RL for LLM Reasoning", "2508.08221", 2025),
     idea="Of the many tricks around GRPO, two carry a base model: the batch's standard deviation as scale of the advantage, "
     "and a loss that counts every token alike. A group with nearly equal rewards is then not blown up. Nothing else is added.",

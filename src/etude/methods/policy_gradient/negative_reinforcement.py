@@ -45,7 +45,6 @@ BLAME = OffPolicy(
 
 W_REINFORCE = Recipe(
     name="w_reinforce",
-    n=134,
     paper=Paper(
         "The Surprising Effectiveness of Negative Reinforcement in LLM Reasoning", "2506.01347", 2025
     ),

@@ -124,7 +124,6 @@ def credited() -> list[float]:
 
 RECIPE = Recipe(
     name="t1",
-    n=189,
     paper=Paper(
         "Advancing Language Model Reasoning through Reinforcement Learning and Inference Scaling",
         "2501.11651",

@@ -179,7 +179,6 @@ def reported(stop: str) -> float:
 RECIPE = Recipe(
     name="t_ppo",
     base=PPO,
-    n=255,
     paper=Paper("Truncated Proximal Policy Optimization", "2506.15050", 2025),
     idea="Each step writes only a window of every answer; what is not finished goes on at the next step, under the newer policy. "
     "The tokens of the window are trained at once, with an advantage that takes the value to stay as it was last seen. "

@@ -139,7 +139,6 @@ W = 1 / (1 + 24**0.1)  # of the row below: sigmoid(beta (d- - d+)), d+ - d- = lo
 
 RECIPE = Recipe(
     name="t_reg",
-    n=152,
     base=DPO,
     paper=Paper("T-REG: Preference Optimization with Token-Level Reward Regularization", "2412.02685", 2024),
     idea="The starting model is asked, in thought, to make a response better, and to make it worse. "

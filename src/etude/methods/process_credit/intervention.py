@@ -131,7 +131,6 @@ def _rows(progress: float, **settings: float | bool) -> list[list[float]]:
 UP = 0.5 / 0.5001  # (r - mean) / (std + 1e-4) of rewards 1 and 0
 RECIPE = Recipe(
     name="intervention",
-    n=17,
     base=GRPO,
     paper=Paper(
         "InT: Self-Proposed Interventions Enable Credit Assignment in LLM Reasoning", "2601.14209", 2026

@@ -127,7 +127,6 @@ def _token_reward_loss() -> float:
 
 RECIPE = Recipe(
     name="oreal",
-    n=170,
     paper=Paper(
         "Exploring the Limit of Outcome Reward for Learning Mathematical Reasoning", "2502.06781", 2025
     ),

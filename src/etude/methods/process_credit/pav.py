@@ -100,7 +100,6 @@ def _advantages(**settings: float) -> list[float]:
 
 RECIPE = Recipe(
     name="pav",
-    n=307,
     paper=Paper(
         "Rewarding Progress: Scaling Automated Process Verifiers for LLM Reasoning", "2410.08146", 2024
     ),

@@ -141,7 +141,6 @@ def _estimator_loss(progress: float) -> list[float]:
 
 RECIPE = Recipe(
     name="spa_rl",
-    n=5,
     paper=Paper("SPA-RL: Reinforcing LLM Agents via Stepwise Progress Attribution", "2505.20732", 2025),
     idea="A win after many turns does not say which turns won it. "
     "An estimator learns a number per turn such that the numbers of an episode add up to its outcome. "

@@ -154,7 +154,6 @@ def _reward() -> float:
 
 RECIPE = Recipe(
     name="spae",
-    n=23,
     base=DAPO,
     paper=Paper(
         "Step Potential Advantage Estimation: Harnessing Intermediate Confidence and Correctness for Efficient Mathematical Reasoning",

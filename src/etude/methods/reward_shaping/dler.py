@@ -84,7 +84,6 @@ def kept() -> list[Array]:
 
 DLER = Recipe(
     name="dler",
-    n=45,
     paper=Paper(
         "DLER: Doing Length pEnalty Right - Incentivizing More Intelligence per Token via RL",
         "2510.15110",
@@ -149,7 +148,6 @@ def fair(rewards: Sequence[float], lengths: Sequence[int]) -> list[Array]:
 DA_DLER = Recipe(
     name="da_dler",
     base=DLER,
-    n=45,
     paper=DLER.paper,
     idea="DLER with a limit that depends on the task. Tasks that are mostly solved must be solved in half the length. "
     "The others keep the whole length.",

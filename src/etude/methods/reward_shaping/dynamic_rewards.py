@@ -179,7 +179,6 @@ MEASURED = (
 )
 DYNAMIC = Recipe(
     name="dynamic_rewards",
-    n=96,
     paper=Paper(
         "Learning to Optimize Multi-Objective Alignment Through Dynamic Reward Weighting", "2509.11452", 2025
     ),
@@ -227,7 +226,6 @@ DYNAMIC = Recipe(
 
 HYPERVOLUME = Recipe(
     name="hypervolume_rewards",
-    n=96,
     paper=DYNAMIC.paper,
     idea="A step counts more when the policy has just reached a combination of rewards that no earlier policy had. "
     "What it adds to the volume under the front of all combinations so far sets a factor on the reward. The weights themselves stay.",

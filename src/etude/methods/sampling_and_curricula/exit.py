@@ -248,7 +248,6 @@ DEPARTURES = (
 
 EXIT = Recipe(
     name="exit",
-    n=49,
     paper=PAPER,
     idea="An answer that was given is a place from which to go on. Half of all tasks show the policy an earlier answer and ask for "
     "a better one, and the reward is what was gained. Answers from which attempts differ most come back most often, so the "
@@ -290,7 +289,6 @@ EXIT = Recipe(
 DIVERSE = Recipe(
     name="exit_diverse",
     base=GRPO,
-    n=49,
     paper=PAPER,
     idea="ExIt, and among the answers of a group the ones unlike the others count for more. "
     "So the space of start states does not narrow to one way of answering. What is unlike is told by the policy's hidden states.",

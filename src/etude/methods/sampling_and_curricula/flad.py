@@ -299,7 +299,6 @@ CLAIM = "With distracting kinds of tasks around, related kinds get more than the
 EXP3: Recipe = Recipe(
     name="exp3_flad",
     default_base=GRPO,
-    n=285,
     paper=PAPER,
     idea="One kind of task is what you care about; others may help. Another kind helps if learning it moves the weights the way that "
     "learning the target does. Kinds are drawn by how much they have helped so far, and none is ever given up.",
@@ -328,7 +327,6 @@ EXP3: Recipe = Recipe(
 UCB1: Recipe = Recipe(
     name="ucb1_flad",
     default_base=GRPO,
-    n=285,
     paper=PAPER,
     idea="One kind of task is what you care about; others may help, if learning them moves the weights the way the target does. "
     "Always the kind is played that may be the best, given how well it did and how seldom it was tried.",

@@ -190,7 +190,6 @@ def _open(steps: int, **settings: Any) -> list[float]:
 RECIPE = Recipe(
     name="pudf",
     default_base=GRPO,
-    n=16,
     paper=Paper("A Psychology-based Unified Dynamic Framework for Curriculum Learning", "2408.05326", 2024),
     idea="Psychologists measure the difficulty of test items and the ability of those who take the test on one scale. "
     "Here the items are kinds of tasks at their levels, and the policy takes the test while it trains. "

@@ -137,7 +137,6 @@ def _pool(rewards: Sequence[float], **settings: Any) -> list[float]:
 
 RECIPE = Recipe(
     name="reinforce_ada",
-    n=94,
     paper=Paper(
         "Reinforce-Ada: An Adaptive Sampling Framework for Reinforce-Style LLM Training", "2510.04996", 2025
     ),

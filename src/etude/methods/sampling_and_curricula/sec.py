@@ -117,7 +117,6 @@ def _p(**settings: Any) -> list[float]:
 RECIPE = Recipe(
     name="sec",
     default_base=GRPO,
-    n=2,
     paper=Paper("Self-Evolving Curriculum for LLM Reasoning", "2505.14970", 2025),
     idea="A group teaches most where about half of its attempts are right: there the advantages are largest. "
     "Each kind of task at each level is an arm, whose value is the recent size of the advantages it brought. "

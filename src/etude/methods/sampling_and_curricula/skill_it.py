@@ -167,7 +167,6 @@ def _p(*steps: Sequence[Sequence[float]], **settings: Any) -> list[float]:
 RECIPE = Recipe(
     name="skill_it",
     default_base=GRPO,
-    n=36,
     paper=Paper(
         "Skill-it! A Data-Driven Skills Framework for Understanding and Training Language Models",
         "2307.14430",

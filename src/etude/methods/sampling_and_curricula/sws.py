@@ -255,7 +255,6 @@ def _trained(progress: float) -> list[int]:
 
 SWS = Recipe(
     name="sws",
-    n=294,
     paper=PAPER,
     idea="What a policy fails at and does not get better at is where it is weak. A first phase of training finds these places. "
     "In a second phase part of the tasks are new problems of just these places, each kind getting as many as its share of "
@@ -284,7 +283,6 @@ SWS = Recipe(
 
 SWS_WRITTEN = Recipe(
     name="sws_written",
-    n=294,
     paper=PAPER,
     idea="SwS with problems that a model writes: it is shown one of the kind that the policy fails at and writes another. "
     "The answer is computed where the problem can be run, else it is what most of several answers agree on. "

@@ -100,7 +100,6 @@ RESCUED = ((0.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.0, 1.0))
 
 RECIPE = Recipe(
     name="critique_grpo",
-    n=147,
     paper=Paper(
         "Critique-GRPO: Advancing LLM Reasoning with Natural Language and Numerical Feedback",
         "2506.03106",

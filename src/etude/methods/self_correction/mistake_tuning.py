@@ -78,7 +78,6 @@ def _learnt(max_answers: int) -> list[list[int]]:
 
 RECIPE = Recipe(
     name="mistake_tuning",
-    n=46,
     paper=Paper(
         "Can LLMs Learn from Previous Mistakes? Investigating LLMs' Errors to Boost for Reasoning",
         "2403.20046",

@@ -71,7 +71,6 @@ def _three(**settings: bool) -> list[Signal]:
 
 RECIPE = Recipe(
     name="re_rest",
-    n=66,
     paper=Paper("Re-ReST: Reflection-Reinforced Self-Training for Language Agents", "2406.01495", 2024),
     idea="Self-training keeps the answers that were right and throws the others away. "
     "Here a wrong answer is given back with what the environment said of it, and if its repair is right, that is kept as well. "

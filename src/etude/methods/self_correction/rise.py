@@ -111,7 +111,6 @@ RIGHT, UNREADABLE = math.exp(1 / 0.4), math.exp(-1 / 0.4)
 
 RECIPE = Recipe(
     name="rise",
-    n=18,
     paper=Paper(
         "Recursive Introspection: Teaching Language Model Agents How to Self-Improve", "2407.18219", 2024
     ),

@@ -177,7 +177,6 @@ W1, W2 = 1 / (1 + 4**0.4), 1 / (1 + 0.5**0.4)  # sigmoid(-beta margin)
 
 RECIPE = Recipe(
     name="rise_editing",
-    n=278,
     paper=Paper(
         "Subtle Errors Matter: Preference Learning via Error-injected Self-editing", "2410.06638", 2024
     ),

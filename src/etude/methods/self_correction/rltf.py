@@ -189,7 +189,6 @@ WITHOUT_SECOND = Reduction("no second attempts: REINFORCE", "reinforce", {"rollo
 
 RLTF_SD = Recipe(
     name="rltf_sd",
-    n=19,
     paper=PAPER,
     idea="A wrong answer is criticised, and the model answers again with the critique in view. "
     "The second answer is then also learnt as an answer to the bare question, by how much better it did than first answers do. "
@@ -240,7 +239,6 @@ RLTF_SD = Recipe(
 
 RLTF_FM = Recipe(
     name="rltf_fm",
-    n=19,
     paper=PAPER,
     idea="A wrong answer is criticised by someone who knows what came of it, and the model answers again. "
     "Beside being reinforced in both turns, the model learns to predict the critique from question and answer alone. "

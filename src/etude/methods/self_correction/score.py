@@ -93,7 +93,6 @@ def _three(progress: float, **settings: bool) -> list[Signal]:
 
 RECIPE = Recipe(
     name="score",
-    n=41,
     paper=Paper("Training Language Models to Self-Correct via Reinforcement Learning", "2409.12917", 2024),
     idea="The model answers and, without hearing whether it was right, is asked to look again. "
     "At first only the second answer is rewarded while the first is held where it began, so that the two come apart. "

@@ -81,7 +81,6 @@ def _kept(*rewards: Sequence[float]) -> list[float]:
 RECIPE = Recipe(
     name="ufo",
     base=PPO,
-    n=277,
     paper=Paper('A Simple "Try Again" Can Elicit Multi-Turn LLM Reasoning', "2507.14295", 2025),
     idea="The model answers until it is right or out of turns, and hears nothing but that it was wrong. "
     "Success counts half as much with every turn that it came later, and repeating an answer is punished. "
