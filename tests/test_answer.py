@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from etude.tasks.answer import Answer, kind_of, numbers, quantity
+from etude.tasks.answer import Answer
+from etude.tasks.answer_kinds import kind_of
 from etude.tasks.check import strict
+from etude.tasks.quantity import numbers, quantity
 
 ROWS = [
     json.loads(line) for line in (Path(__file__).parent / "data" / "answers.jsonl").read_text().splitlines()

@@ -36,7 +36,6 @@ def test_five_turns_extend_the_tokens_that_were_sampled(tmp_path: Path, stopped:
     table = renderer.tokenizer.backend.token_to_id
     end, sampled = table("<end>"), [table("he"), table("llo")]
     assert renderer.tokenizer.encode("hello").tolist() == [table("hello")]
-    assert renderer.extends
     messages = [Message("user", "a")]
     held = renderer.prompt(messages).tolist()
     for turn in range(5):
@@ -57,7 +56,6 @@ def test_five_turns_extend_the_tokens_that_were_sampled(tmp_path: Path, stopped:
 def test_a_template_that_rewrites_history_is_found_out(tmp_path: Path) -> None:
     letters = sorted({*"abcdefghijklmnopqrstuvwxyz<>/ \n0123456789?"})
     renderer = Renderer(read(tiny_directory(tmp_path / "m", letters, template=STRIPS)))
-    assert not renderer.extends
     start = [Message("user", "a")]
     plain = [*start, Message("assistant", "b")]
     tokens, rewrote = renderer.extend(plain, [Message("user", "c")])
@@ -75,7 +73,6 @@ def test_a_reply_that_a_template_changes_counts_as_rewritten(tmp_path: Path) -> 
     """Here the reply cannot even be found in the text."""
     shouts = LINES.replace("m.content", "(m.content if m.role == 'user' else m.content | upper)")
     renderer = Renderer(read(tiny_directory(tmp_path / "m", template=shouts)))
-    assert not renderer.extends
     tokens, rewrote = renderer.extend(
         [Message("user", "a"), Message("assistant", "b")], [Message("user", "c")]
     )

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from etude.errors import UserError, nearest
-from etude.tasks.answer import _BOX, _LEAD, boxes, quantity, tags
+from etude.tasks.answer_places import BOX, LEAD, boxes
 from etude.tasks.arithmetic import evaluate
+from etude.tasks.extract import tags
+from etude.tasks.quantity import quantity
 from etude.tasks.rows import kind_name
 
 FIELDS = ("prompt", "answer", "kind", "difficulty", "reference", "hints", "check", "function", "cases")
@@ -108,7 +110,7 @@ def _missing(field: str, others: tuple[str, ...], row: Mapping[str, Any], where:
 # ---- golds that are worked solutions -----------------------------------------------------------------
 
 _MARK = re.compile(r"^\s*####\s*(\S.*?)\s*$", re.MULTILINE)
-_LAST = re.compile(rf"(?:.*\b)?{_LEAD.pattern}(\S.*?)\s*\.?\s*$", re.IGNORECASE)
+_LAST = re.compile(rf"(?:.*\b)?{LEAD.pattern}(\S.*?)\s*\.?\s*$", re.IGNORECASE)
 
 
 def gold_of(answer: str) -> tuple[str, str | None]:
@@ -119,7 +121,7 @@ def gold_of(answer: str) -> tuple[str, str | None]:
     marked = _MARK.findall(lines[-1]) if lines else []
     if marked:
         return marked[-1], answer
-    inside = boxes(answer) if _BOX.search(answer) else tags(answer)
+    inside = boxes(answer) if BOX.search(answer) else tags(answer)
     if inside and inside[-1].strip():
         return inside[-1].strip(), None if _only(answer) else answer
     if len(lines) > 1 and (found := _LAST.fullmatch(lines[-1])):

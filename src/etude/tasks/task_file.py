@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError, nearest
-from etude.tasks.answer import KINDS, Answer, math_kind
+from etude.tasks.answer import Answer
+from etude.tasks.answer_kinds import KINDS, math_kind
 from etude.tasks.check import Exact, Number
 from etude.tasks.columns import gold_of, known, text_answer
 from etude.tasks.extract import RULES, value

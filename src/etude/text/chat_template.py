@@ -14,12 +14,11 @@ MARK = "\u241freply\u241f"  # stands for a reply, to find what a template writes
 
 
 class Renderer:
-    """One per model. `extends`: whether five turns, thinking included, went by without a rewrite."""
+    """One per model."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.stops = tokenizer.stops
-        self.extends = self._test()
 
     @property
     def format(self) -> str:
@@ -63,22 +62,6 @@ class Renderer:
     def decode(self, tokens: Sequence[int] | Array) -> str:
         """The text of tokens without those around turns. For display and checkers; never raises."""
         return self.tokenizer.decode(tokens)
-
-    def _test(self) -> bool:
-        """Five turns with and without thinking: whether every turn extends the tokens of the one before."""
-        for reply in ("a reply", "<think>\nwhy\n</think>\n\na reply"):
-            held = [Message("user", "a question")]
-            for turn in range(4):
-                said = [*held, Message("assistant", f"{reply} {turn}")]
-                new = [Message("user", f"then {turn}")]
-                try:
-                    _, rewrote = self.extend(said, new)
-                except Exception:
-                    return False
-                if rewrote:
-                    return False
-                held = [*said, *new]
-        return True
 
 
 def _plain(messages: Sequence[Message]) -> str:
