@@ -1,4 +1,4 @@
-"""Gradients of the policy-gradient losses against TRL's trainer, off-policy, on the same completions, advantages and old
+"""Gradients of the policy-gradient and preference losses against TRL's trainers, off-policy, on the same completions, advantages and old
 log-probabilities. Needs TRL's own environment, which `bench/peers.py` makes; run with `make long`."""
 
 import json
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,10 @@ CASES = {  # recipe, our settings, TRL's configuration, how far the policy has m
         {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.1, "epsilon_high": 0.15},
         0.3,
     ),
+    "rloo": ("rloo", {}, {}, 0.0),
+    "dpo": ("dpo", {"objective.dpo_beta": 0.4}, {"beta": 0.4}, 0.3),
 }
+TRAINERS = {"rloo": "rloo", "dpo": "dpo"}
 
 
 def moved(signals: list[Signal], drift: float) -> list[Signal]:
@@ -69,6 +73,12 @@ def moved(signals: list[Signal], drift: float) -> list[Signal]:
     return found
 
 
+def check_that_bounds_matter(policy: Any, batch: Any) -> None:
+    ratio = (policy.score(batch).logp - batch.behaviour)[batch.sampled & batch.needed].exp()
+    assert (ratio > 1.3).any(), "nothing lies beyond the bounds, so they are not compared"
+    assert (ratio < 0.75).any()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("case", list(CASES))
 def test_gradient_is_trls(case: str, tmp_path: Path) -> None:
@@ -84,17 +94,28 @@ def test_gradient_is_trls(case: str, tmp_path: Path) -> None:
     }
     run = start(letters.plan(tmp_path, "grpo", 1, **more), tmp_path / "run", letters.words())
     groups, _ = collect(run)
-    signals = moved(run.credit(groups, run.context), drift)
+    trainer = TRAINERS.get(recipe, "grpo")
+    credit = build(find(recipe), settings)[1]["credit"] if trainer != "grpo" else run.credit
+    signals = moved(credit(groups, run.context), drift)
+    if trainer == "dpo":  # what they were sampled with stands for the reference
+        signals = [replace(s, extras={**s.extras, "reference": s.episode.logp}) for s in signals]
     rows = [
         {
             "prompt": s.episode.tokens[~s.episode.sampled].tolist(),
             "completion": s.episode.tokens[s.episode.sampled].tolist(),
             "logp": s.episode.logp[s.episode.sampled].tolist(),
             "advantage": float(s.advantage[s.episode.sampled][0]),
+            "reference": s.episode.logp[s.episode.sampled].tolist(),
         }
         for s in signals
     ]
-    job = {"model": str(tmp_path / "model"), "rows": rows, "attempts": 6, "config": config}
+    job = {
+        "model": str(tmp_path / "model"),
+        "rows": rows,
+        "attempts": 6,
+        "config": config,
+        "trainer": trainer,
+    }
     job["out"] = str(tmp_path / "grad.safetensors")
     (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
     subprocess.run(
@@ -106,9 +127,8 @@ def test_gradient_is_trls(case: str, tmp_path: Path) -> None:
     batch = pack(signals, run.settings.sampling)
     run.learner.accumulate(stages["objective"], batch)
     policy = run.learner.policy
-    ratio = (policy.score(batch).logp - batch.behaviour)[batch.sampled & batch.needed].exp()
-    assert (ratio > 1.3).any(), "nothing lies beyond the bounds, so they are not compared"
-    assert (ratio < 0.75).any()
+    if trainer == "grpo":
+        check_that_bounds_matter(policy, batch)
     with torch.no_grad():
         for _, parameter in policy.parameters():
             if parameter.grad is not None:

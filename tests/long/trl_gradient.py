@@ -9,63 +9,87 @@ import torch
 from datasets import Dataset
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, GRPOTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 with open(sys.argv[1]) as file:
     job = json.load(file)
 model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
 model.model.embed_tokens.padding_idx = None
 tokenizer = AutoTokenizer.from_pretrained(job["model"])
-rows, group = job["rows"], job["attempts"]
-config = GRPOConfig(
-    output_dir=job["out"] + ".d",
-    per_device_train_batch_size=len(rows),
-    num_generations=group,
-    beta=0.0,
-    bf16=False,
-    use_cpu=True,
-    report_to=[],
-    gradient_checkpointing=False,
+rows = job["rows"]
+common = {
+    "output_dir": job["out"] + ".d",
+    "per_device_train_batch_size": len(rows),
+    "bf16": False,
+    "use_cpu": True,
+    "report_to": [],
+    "gradient_checkpointing": False,
     **job["config"],
-)
-data = Dataset.from_list([{"prompt": "a"}] * len(rows))
-trainer = GRPOTrainer(
-    model=model,
-    processing_class=tokenizer,
-    reward_funcs=lambda completions, **k: [0.0] * len(completions),
-    args=config,
-    train_dataset=data,
-)
+}
 
 
-def padded(parts, left):
+def padded(parts, left=False):
+    """Token ids and mask, int64[B, T]."""
     width = max(map(len, parts))
-    ids = [[0] * (width - len(p)) + p if left else p + [0] * (width - len(p)) for p in parts]
-    mask = [
-        [0] * (width - len(p)) + [1] * len(p) if left else [1] * len(p) + [0] * (width - len(p))
-        for p in parts
-    ]
+    blank = [[0] * (width - len(p)) for p in parts]
+    ids = [b + p if left else p + b for p, b in zip(parts, blank, strict=True)]
+    mask = [b + [1] * len(p) if left else [1] * len(p) + b for p, b in zip(parts, blank, strict=True)]
     return torch.tensor(ids), torch.tensor(mask)
 
 
-advantages = torch.tensor([r["advantage"] for r in rows])
-prompt_ids, prompt_mask = padded([r["prompt"] for r in rows], True)
-completion_ids, completion_mask = padded([r["completion"] for r in rows], False)
-old, _ = padded([r["logp"] for r in rows], False)
-trainer.model.train()
-trainer.current_gradient_accumulation_steps = 1
-loss = trainer._compute_loss(
-    trainer.model,
-    {
+def preferences():
+    """DPO: rows are chosen, rejected, chosen, rejected, ... with the reference's log-probability of each answer."""
+    data = Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}] * len(rows))
+    trainer = DPOTrainer(
+        model=model, args=DPOConfig(**common), processing_class=tokenizer, train_dataset=data
+    )
+    trainer.precompute_ref_logps = True  # those of the rows
+    ordered = rows[0::2] + rows[1::2]
+    input_ids, attention_mask = padded([r["prompt"] + r["completion"] for r in ordered])
+    mask = [[0] * len(r["prompt"]) + [1] * len(r["completion"]) for r in ordered]
+    half = len(rows) // 2
+    reference = torch.tensor([sum(r["reference"]) for r in ordered])
+    return trainer, {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "completion_mask": padded(mask)[0],
+        "ref_chosen_logps": reference[:half],
+        "ref_rejected_logps": reference[half:],
+    }
+
+
+def rewarded(kind, config):
+    """GRPO and RLOO: rows with an advantage and the log-probabilities that they were sampled with."""
+    trainer = kind(
+        model=model,
+        processing_class=tokenizer,
+        reward_funcs=lambda completions, **k: [0.0] * len(completions),
+        args=config(num_generations=job["attempts"], beta=0.0, **common),
+        train_dataset=Dataset.from_list([{"prompt": "a"}] * len(rows)),
+    )
+    prompt_ids, prompt_mask = padded([r["prompt"] for r in rows], True)
+    completion_ids, completion_mask = padded([r["completion"] for r in rows])
+    old = padded([r["logp"] for r in rows])[0].float()
+    return trainer, {
         "prompt_ids": prompt_ids,
         "prompt_mask": prompt_mask,
         "completion_ids": completion_ids,
         "completion_mask": completion_mask,
-        "advantages": advantages,
-        "old_per_token_logps": old.float(),
+        "advantages": torch.tensor([r["advantage"] for r in rows]),
+        "old_per_token_logps": old,
+        "old_logps": (old * completion_mask).sum(1),
         "num_items_in_batch": completion_mask.sum(),
-    },
-)
+    }
+
+
+trainer, inputs = {
+    "dpo": preferences,
+    "grpo": lambda: rewarded(GRPOTrainer, GRPOConfig),
+    "rloo": lambda: rewarded(RLOOTrainer, RLOOConfig),
+}[job["trainer"]]()
+trainer.model.train()
+trainer.current_gradient_accumulation_steps = 1
+loss = trainer._compute_loss(trainer.model, inputs, *((False,) if job["trainer"] == "dpo" else ()))
 loss.backward()
 save_file(
     {n: p.grad.contiguous() for n, p in trainer.model.named_parameters() if p.grad is not None}, job["out"]
