@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,21 +36,44 @@ def recipes(
 
 
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="one task source")] = None, json: Json = False
+    name: Annotated[
+        str | None, typer.Argument(help="a task source; or a file, or a spec such as chain_sum:max_terms=2")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="show prompts as this model reads them")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="how many tasks to show", min=1, max=1000)] = 10,
+    json: Json = False,
 ) -> None:
-    """Where problems come from, and their parameters."""
-    from etude.tasks import catalogue
+    """Where problems come from, and their parameters; of a file or a spec, its tasks as a model will see them."""
+    from etude.tasks import catalogue, load
 
     found = {info.name: info.to_dict() for info in catalogue()}
-    if name is not None and name not in found:
-        raise UserError(f"there is no task source '{name}'{nearest(name, found)}")
-    chosen: Any = found[name] if name else list(found.values())
-    if json:
-        _print(chosen)
+    if name is not None and (name not in found or model is not None):
+        from etude.report.preview import drawn, looked_at, screen
+
+        if not re.search(r"[:,/\\.~]", name) and name not in found:
+            raise UserError(f"there is no task source '{name}'{nearest(name, found)}")
+        chosen = load(name)
+        rows = looked_at(drawn(chosen, n), _renderer(model))
+        if json:
+            _print(rows)
+        else:
+            typer.echo("\n".join([screen(rows), "", *chosen.notes]))
+    elif json:
+        _print(found[name] if name else list(found.values()))
     elif name:
-        typer.echo(_page(chosen))
+        typer.echo(_page(found[name]))
     else:
-        typer.echo("\n".join(f"{i['name']:32} {i['line']}"[:120] for i in chosen))
+        typer.echo("\n".join(f"{i['name']:32} {i['line']}"[:120] for i in found.values()))
+
+
+def _renderer(model: str | None) -> Any:
+    if model is None:
+        return None
+    from etude.models.policy import Policy
+
+    return Policy.load(model).renderer
 
 
 def doctor(json: Json = False) -> None:

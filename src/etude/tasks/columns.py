@@ -16,12 +16,13 @@ from etude.tasks.extract import tags
 from etude.tasks.quantity import quantity
 from etude.tasks.rows import kind_name
 
-FIELDS = ("prompt", "answer", "kind", "difficulty", "reference", "hints", "check", "function", "cases")
+FIELDS = ("prompt", "answer", "kind", "difficulty", "reference", "hints", "check")
 PROMPTS = ("prompt", "question", "problem", "instruction", "query")
 ANSWERS = (
     *("answer", "ground_truth", "final_answer", "expected_answer", "gold", "solution", "output", "response"),
     *("completion", "target", "label"),
 )
+UNCLEAR = ("output", "response", "completion", "target", "label")  # any of which may be the answer
 OWN = (
     "feedback",
     "steps",
@@ -37,9 +38,22 @@ OWN = (
 Row = dict[str, Any]
 
 
-def known(row: Mapping[str, Any], where: str) -> tuple[Row, Row]:
-    """The fields of a task that a row holds under whatever name, and all further columns. Raises UserError where a
-    prompt or an answer is missing, or a field is misspelt."""
+def renamed(row: Mapping[str, Any], names: Mapping[str, str], where: str) -> Row:
+    """The row with the columns that the user named under the names of their fields. Raises UserError for one that the row
+    does not have."""
+    for field, column in names.items():
+        if column not in row:
+            held = ", ".join(list(row)[:8])
+            raise UserError(f"{where}: there is no column '{column}' (columns.{field}); the row holds {held}")
+    taken = set(names.values())
+    kept = {n: v for n, v in row.items() if n not in taken and n not in names}
+    return {**kept, **{field: row[column] for field, column in names.items()}}
+
+
+def known(row: Mapping[str, Any], where: str) -> tuple[Row, Row, tuple[str, str]]:
+    """The fields of a task that a row holds under whatever name, all further columns, and the columns that the prompt and
+    the answer came from. Raises UserError where a prompt or an answer is missing, two columns could be one, or a
+    field is misspelt."""
     found = {name: row[name] for name in FIELDS if name in row}
     used = set(found)
     _misspelt(row, where)
@@ -52,7 +66,9 @@ def known(row: Mapping[str, Any], where: str) -> tuple[Row, Row]:
         *prompt, last = prompt
         row = {**row, "answer": last["content"]} if "answer" not in row else row
     found["prompt"] = prompt
-    found["answer"], column = _answer(row, where)
+    found["answer"], gold = _answer(row, where)
+    came = (column, gold)
+    column = gold
     used.add(column)
     if "reference" not in found and column != "solution" and isinstance(row.get("solution"), str):
         found["reference"] = row["solution"]
@@ -63,7 +79,7 @@ def known(row: Mapping[str, Any], where: str) -> tuple[Row, Row]:
     if "kind" not in found and "reward_model" in row and isinstance(row.get("data_source"), str):
         found["kind"] = row["data_source"]
     further = {(f"{n}_" if n in OWN else n): v for n, v in row.items() if n not in used}
-    return found, further
+    return found, further, came
 
 
 def _misspelt(row: Mapping[str, Any], where: str) -> None:
@@ -77,6 +93,7 @@ def _misspelt(row: Mapping[str, Any], where: str) -> None:
 def _prompt(row: Mapping[str, Any], where: str) -> tuple[Any, str]:
     for name in PROMPTS:
         if name in row:
+            _one_of(name, PROMPTS, row, "prompt", where)
             return row[name], name
     if "messages" in row:
         said = row["messages"]
@@ -95,11 +112,22 @@ def _answer(row: Mapping[str, Any], where: str) -> tuple[Any, str]:
         return (gold[0] if isinstance(gold, list) and len(gold) == 1 else gold), "answer"
     for name in ANSWERS:
         if name in row:
+            _one_of(name, UNCLEAR, row, "answer", where)
             gold = row[name]
             if isinstance(gold, list) and len(gold) == 1 and isinstance(gold[0], Mapping):
                 gold = gold[0].get("content")  # TRL: a completion as messages
             return gold, name
     raise UserError(_missing("answer", ANSWERS[1:], row, where))
+
+
+def _one_of(name: str, names: tuple[str, ...], row: Mapping[str, Any], field: str, where: str) -> None:
+    """UserError where a row has two columns that could be the field."""
+    both = [n for n in names if isinstance(row.get(n), str) and row[n].strip()] if name != field else []
+    if name in both and len(both) > 1:
+        raise UserError(
+            f"{where}: the {field} could be {' or '.join(repr(n) for n in both)}; say which: "
+            f"'{where.rsplit(', ', 1)[0]}:columns.{field}={both[0]}'"
+        )
 
 
 def _missing(field: str, others: tuple[str, ...], row: Mapping[str, Any], where: str) -> str:

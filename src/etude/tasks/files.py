@@ -126,15 +126,19 @@ class Listed:
         return tuple(chosen)
 
 
+COLUMNS = ("prompt", "answer", "kind", "reference", "difficulty")  # fields whose column a user may name
 PARAMS = (
     Param("eval_share", float, 0.2, "share of the tasks set aside for evaluation"),
-    Param("eval", str, "", "a second file whose tasks are the evaluation set"),
+    Param("eval", str, "", "a second file, or another split, whose tasks are the evaluation set"),
+    Param("split", str, "", "which split of a folder or data set"),
+    Param("config", str, "", "which configuration of a data set"),
+    *(Param(f"columns.{n}", str, "", f"the column that holds the {n}") for n in COLUMNS),
     Param(
         "check",
         str,
         "auto",
         "how answers are compared where a line does not say: auto (by the kind of the gold), exact, number, math, program, "
-        "choice, yes_or_no, date, time, digits, list, set, tuple, text",
+        "tests, output, sql, json_schema, regex, choice, yes_or_no, date, time, digits, list, set, tuple, text",
     ),
     Param(
         "extract",

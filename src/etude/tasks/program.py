@@ -42,6 +42,7 @@ class Program:
     feedback: str = "unary"
     strict: bool = False
     blocking: ClassVar[bool] = True
+    runs_programs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.feedback not in DEGREES:

@@ -1,12 +1,13 @@
 """The rows of a file of tasks, whatever its format: one object per row, with where it stands.
 
 .jsonl and .ndjson: a JSON object a line; .json: an array of objects (or lines); .csv and .tsv: a header and text cells;
-.parquet: a table. Nothing is guessed: a row that cannot be read is named, and a key that stands twice is refused.
+.parquet and .arrow: a table; text files also with .gz. Nothing is guessed: a row that cannot be read is named, and a key that stands twice is refused.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import re
@@ -15,47 +16,53 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.tasks import locate
+from etude.tasks.locate import readable
 
-ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-READ = (
-    "a file of tasks ends in .jsonl or .ndjson (a JSON object a line), .json (an array of objects), .csv, .tsv "
-    "or .parquet"
-)
 WIDEST = 1 << 28  # characters of one CSV cell
 NAMES = {"bool": "true or false", "list": "a list", "dict": "an object", "str": "text", "NoneType": "null"}
-NESTED = ("hints", "cases", "messages")  # columns of a text table whose cells are JSON
+NESTED = (
+    "hints",
+    "cases",
+    "messages",
+    "tests",
+    "inputs",
+    "outputs",
+    "schema",
+)  # columns of a text table whose cells are JSON
 
 Row = tuple[str, dict[str, Any]]  # where it stands ("FILE, line 3"), and its columns
 
 
 def names_file(name: str) -> bool:
-    """Whether a name in a task spec means a file rather than a source of the catalogue."""
-    return bool(name.lower().endswith(ENDINGS) or re.search(r"[/\\]|^~|^[A-Za-z]:", name)) or (
-        bool(Path(name).suffix) and Path(name).is_file()
+    """Whether a name in a task spec means a file, a folder or a data set rather than a source of the catalogue."""
+    return bool(readable(name) or re.search(r"[/\\]|^~|^[A-Za-z]:", name)) or (
+        bool(Path(name).suffix) and Path(name).exists()
     )
 
 
-def place(path: str | Path) -> Path:
-    """The path with `~` as the home directory."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
-
-
-def rows(path: str | Path) -> list[Row]:
-    """All rows of a file. Raises UserError naming the file, and the line, row or item, that cannot be read."""
-    file = place(path)
-    ending = file.suffix.lower()
-    if ending not in ENDINGS:
-        is_there = "" if file.exists() else " (there is no such file either; data sets of a hub are not read)"
-        raise UserError(f"task file '{path}' has {_ending(ending)}{is_there}; {READ}")
-    found = list(
-        _parquet(file, path) if ending == ".parquet" else _from_text(_text(file, path), ending, path)
-    )
-    if not found:
+def rows(path: str | Path, split: str = "", config: str = "") -> list[Row]:
+    """All rows of what `path` names (`etude.tasks.locate`). Raises UserError naming the file, and the line, row or item,
+    that cannot be read."""
+    found = locate.find(path, split, config)
+    read = [
+        row
+        for file in found.files
+        for row in _rows(file, path if len(found.files) == 1 and not found.splits else file)
+    ]
+    if not read:
         raise UserError(f"task file '{path}' is empty; each row must hold a prompt and an answer")
-    return found
+    return read
+
+
+def _rows(file: Path, path: str | Path) -> Iterator[Row]:
+    kind = locate.ending(file)
+    if kind not in locate.ENDINGS:
+        is_there = "" if file.exists() else " (there is no such file either)"
+        raise UserError(f"task file '{path}' has {_ending(kind)}{is_there}; {locate.READ}")
+    if kind in (".parquet", ".arrow"):
+        return _table(file, path, kind)
+    return _from_text(_text(file, path), kind, path)
 
 
 def _ending(ending: str) -> str:
@@ -64,11 +71,13 @@ def _ending(ending: str) -> str:
 
 def _text(file: Path, path: str | Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        data = file.read_bytes()
+        return (gzip.decompress(data) if file.suffix.lower() == ".gz" else data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"task file '{path}' is not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise UserError(f"task file '{path}' cannot be read: {error.strerror}") from None
+    except (OSError, EOFError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"task file '{path}' cannot be read: {said}") from None
     except ValueError as error:  # a null character in the path
         raise UserError(f"task file '{path}' cannot be read: {error}") from None
 
@@ -152,21 +161,33 @@ def _cell(column: str, text: str, where: str) -> Any:
     return text
 
 
-def _parquet(file: Path, path: str | Path) -> Iterator[Row]:
+def _table(file: Path, path: str | Path, kind: str) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     if not file.exists():
         raise UserError(f"task file '{path}' cannot be read: No such file or directory")
     try:
-        table = pyarrow.parquet.read_table(file)
+        table = pyarrow.parquet.read_table(file) if kind == ".parquet" else _arrow(file)
     except OSError as error:
         reason = error.strerror or str(error).split(".")[0]
         raise UserError(f"task file '{path}' cannot be read: {reason}") from None
     except pyarrow.ArrowException as error:
-        raise UserError(f"task file '{path}' is not Parquet: {str(error).split('.')[0]}") from None
+        name = "Parquet" if kind == ".parquet" else "an Arrow file"
+        raise UserError(f"task file '{path}' is not {name}: {str(error).split('.')[0]}") from None
     for i, row in enumerate(table.to_pylist(), 1):
         yield f"{path}, row {i}", {name: value for name, value in row.items() if value is not None}
+
+
+def _arrow(file: Path) -> Any:
+    """An Arrow table as a stream, as `datasets` writes it, or as a file."""
+    import pyarrow
+
+    with pyarrow.memory_map(str(file)) as source:
+        try:
+            return pyarrow.ipc.open_stream(source).read_all()
+        except pyarrow.ArrowInvalid:
+            return pyarrow.ipc.open_file(source).read_all()
 
 
 def kind_name(value: Any) -> str:

@@ -176,7 +176,7 @@ def refusal() -> Refused | None:
 
 def ready_to_run_programs(tasks: Iterable[Task]) -> None:
     """Raises Refused, before anything is sampled, where checking one of the tasks runs programs and nothing keeps them in."""
-    if any(getattr(task.check, "blocking", False) for task in tasks) and (refused := refusal()):
+    if any(getattr(task.check, "runs_programs", False) for task in tasks) and (refused := refusal()):
         raise refused
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from etude.errors import UserError, nearest
 from etude.parsing import parse_value, type_name
-from etude.tasks.rows import ENDINGS, place
+from etude.tasks.locate import place, readable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +99,19 @@ def _file(rest: str, piece: str) -> str:
     shortest that ends like a file of tasks."""
     ends = [i for i in range(1, len(rest) + 1) if i == len(rest) or rest[i] in ":,"]
     for end in reversed(ends):
-        if rest[:end].lower().endswith(ENDINGS) and _exists(rest[:end]):
+        if _exists(rest[:end]):
             return rest[:end]
     begin = re.split(r"[:,]", piece, maxsplit=1)[0] if not re.match(r"[A-Za-z]:[\\/]", piece) else piece
     if re.search(r"[/\\]|^~", begin):
-        return next((rest[:e] for e in ends if rest[:e].lower().endswith(ENDINGS)), "")
+        return next((rest[:e] for e in ends if readable(rest[:e])), "")
     return ""
 
 
 def _exists(path: str) -> bool:
+    """Whether a file of tasks, or a folder named by a path, is there."""
     try:
-        return place(path).is_file()
+        found = place(path)
+        return found.is_file() if readable(path) else bool(re.search(r"[/\\]|^~", path)) and found.is_dir()
     except (OSError, ValueError):
         return False
 

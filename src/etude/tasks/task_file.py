@@ -16,19 +16,18 @@ from typing import Any
 
 from etude.errors import UserError, nearest
 from etude.tasks.answer import Answer
-from etude.tasks.answer_kinds import KINDS, math_kind
-from etude.tasks.check import Exact, Number
-from etude.tasks.columns import gold_of, known, text_answer
-from etude.tasks.extract import RULES, value
-from etude.tasks.files import PARAMS, Listed
-from etude.tasks.program import Program
+from etude.tasks.choices import with_choices
+from etude.tasks.columns import gold_of, known, renamed, text_answer
+from etude.tasks.extract import RULES
+from etude.tasks.files import COLUMNS, PARAMS, Listed
+from etude.tasks.locate import find, stem
+from etude.tasks.row_checks import CHECKS, NEEDS, WORDED, check_of, compared
 from etude.tasks.rows import kind_name, rows
 from etude.tasks.selftest import unmatched
 from etude.tasks.spec import typed
-from etude.types import Check, Message, Task
+from etude.tasks.unit_tests import with_tests
+from etude.types import Message, Task
 
-BY_KIND = {kind.replace(" ", "_"): kind for kind in KINDS if kind not in ("number", "math")}
-CHECKS = ("exact", "number", "math", "program", *BY_KIND)
 ROLES = ("system", "user", "assistant")
 NAMED = 3  # lines that a note names
 
@@ -37,11 +36,16 @@ def source(path: str | Path, given: Mapping[str, Any] | None = None, called: str
     """The file as a source; parameters: `etude.tasks.files.PARAMS`. Raises UserError naming file and line."""
     where = f"task file '{path}'"
     settings = {p.name: p.default for p in PARAMS} | typed(where, given or {}, PARAMS)
-    name = called or Path(str(path).replace("\\", "/")).stem
+    name = called or stem(path)
     held: list[Task] | None = None
     notes: list[str] = []
     if settings["eval"]:
-        held, notes = read(settings["eval"], settings, name, called is not None)
+        place, other = path, {**settings, "split": settings["eval"]}
+        if not (
+            settings["split"] and settings["eval"] in find(path, settings["split"], settings["config"]).splits
+        ):
+            place, other = settings["eval"], {**settings, "split": "", "config": ""}
+        held, notes = read(place, other, name, called is not None)
     tasks, said = read(path, settings, name, called is not None)
     whole = held is None and "eval_share" not in (given or {})
     return Listed(name, tasks, settings["eval_share"], held, notes=(*said, *notes), whole=whole)
@@ -58,8 +62,13 @@ def read(
     tasks: list[Task] = []
     places: list[str] = []
     broken: list[str] = []
-    for where, row in rows(path):
-        task = _task(row, where, settings, kind, fixed)
+    came: Counter[tuple[str, str]] = Counter()
+    named = {field: column for field in COLUMNS if (column := settings[f"columns.{field}"])}
+    for where, row in with_choices(
+        [(w, renamed(r, named, w)) for w, r in rows(path, settings["split"], settings["config"])]
+    ):
+        task, columns = _task(with_tests(row, where) or row, where, settings, kind, fixed)
+        came[columns] += 1
         if fault := _unreadable(task):
             broken.append(f"{_line(where)} ({fault})")
             continue
@@ -73,12 +82,12 @@ def read(
         notes.append(left)
     if wrong := unmatched(tasks):
         first = tasks[wrong[0][0]]
-        named = _some([places[i] for i, _ in wrong])
+        lines = _some([places[i] for i, _ in wrong])
         raise UserError(
-            f"{path}: {_rows(len(wrong))} with a gold answer that its own check does not accept ({named}): "
+            f"{path}: {_rows(len(wrong))} with a gold answer that its own check does not accept ({lines}): "
             f"{wrong[0][1]} '{_short(first.answer or '')}'; mend the answer, or choose another check or extract"
         )
-    notes.append(_census(path, tasks))
+    notes.append(_census(path, tasks, came))
     long = [places[i] for i, t in enumerate(tasks) if _sprawls(t)]
     if long:
         notes.append(
@@ -88,16 +97,13 @@ def read(
     return tasks, notes
 
 
-def _census(path: str | Path, tasks: list[Task]) -> str:
-    """How the answers will be compared: how many tasks of each kind."""
-    kinds = Counter(_compared(t.check) for t in tasks)
-    return f"{path}: {len(tasks)} tasks: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}"
-
-
-def _compared(check: Check) -> str:
-    if isinstance(check, Answer):
-        return check.asked
-    return f"{type(check).__name__.lower()} (as set)" if not isinstance(check, Program) else "program"
+def _census(path: str | Path, tasks: list[Task], came: Counter[tuple[str, str]]) -> str:
+    """What was understood: the columns, and how the answers will be compared."""
+    kinds = Counter(compared(t.check) for t in tasks)
+    said = f"{path}: {len(tasks)} tasks: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}"
+    others = {columns for columns in came if columns != ("prompt", "answer")}
+    read = "; ".join(f"prompt from '{p}', answer from '{a}'" for p, a in sorted(others))
+    return f"{said} ({read})" if read else said
 
 
 def _sprawls(task: Task) -> bool:
@@ -142,13 +148,15 @@ def _encodes(text: str) -> bool:
     return True
 
 
-def _task(row: dict[str, Any], where: str, settings: Mapping[str, Any], kind: str, fixed: bool) -> Task:
-    fields, further = known(row, where)
+def _task(
+    row: dict[str, Any], where: str, settings: Mapping[str, Any], kind: str, fixed: bool
+) -> tuple[Task, tuple[str, str]]:
+    fields, further, came = known(row, where)
     name = fields.get("check", settings["check"])
     if name != "auto" and name not in CHECKS:
         raise UserError(f"{where}: no check '{name}'{nearest(str(name), CHECKS)}")
     answer, reference = text_answer(fields["answer"], where), fields.get("reference")
-    if name not in ("program", "exact", "text"):
+    if name not in WORDED:
         answer, worked = gold_of(answer)
         reference = worked if reference is None else reference
     hints = fields.get("hints", [])
@@ -158,9 +166,10 @@ def _task(row: dict[str, Any], where: str, settings: Mapping[str, Any], kind: st
         if not isinstance(text, str):
             raise UserError(f"{where}: '{field}' must be text, not {kind_name(text)}")
     given = fields.get("kind") if "kind" in row or not fixed else None
-    return Task(
+    further = {n: v for n, v in further.items() if n not in NEEDS.get(name, ())}
+    task = Task(
         prompt=_prompt(fields["prompt"], where),
-        check=_check(name, answer, where, settings, fields),
+        check=check_of(name, answer, where, settings, row),
         kind=given or kind,
         difficulty=_difficulty(fields.get("difficulty", 0.0), where),
         answer=answer,
@@ -168,6 +177,7 @@ def _task(row: dict[str, Any], where: str, settings: Mapping[str, Any], kind: st
         hints=tuple(hints),
         meta={"source": where.rsplit(",", 1)[0], **further, "feedback": settings["feedback"]},
     )
+    return task, came
 
 
 def _difficulty(given: Any, where: str) -> float:
@@ -209,33 +219,3 @@ def _plain(message: Any) -> Any:
     if not isinstance(message, dict):
         return message
     return {k: v for k, v in message.items() if k in ("role", "content") or v not in (None, [], {})}
-
-
-def _check(name: Any, answer: str, where: str, settings: Mapping[str, Any], row: Mapping[str, Any]) -> Check:
-    rule, feedback = settings["extract"], settings["feedback"]
-    try:
-        if name == "program":
-            return Program(*_cases(row, where), answer, feedback)
-        if name == "exact":
-            return Exact(answer, "whole" if rule == "auto" else rule, feedback)
-        if name == "number" and value(answer) is not None:
-            return Number(answer, "last_number" if rule == "auto" else rule, feedback)
-        kind = math_kind(answer) if name == "math" else BY_KIND.get(name, name)
-        return Answer(answer, extract=rule, feedback=feedback, kind=kind)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-
-
-def _cases(row: Mapping[str, Any], where: str) -> tuple[str, tuple[Any, ...]]:
-    """The function's name and the calls that it is judged by."""
-    function, cases = row.get("function"), row.get("cases")
-    if not isinstance(function, str) or not function.isidentifier():
-        raise UserError(f"{where}: a program needs 'function', the name that it defines")
-    good = isinstance(cases, list) and all(
-        isinstance(c, list) and len(c) == 2 and isinstance(c[0], list) for c in cases
-    )
-    if not good or not cases:
-        raise UserError(
-            f"{where}: a program needs 'cases', a list of [arguments, result] such as [[1, 2], 3]"
-        )
-    return function, tuple((tuple(arguments), result) for arguments, result in cases)
