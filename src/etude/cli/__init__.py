@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from etude.cli import lab, look, measure, method, train
+from etude.cli import lab, look, measure, method, plan, train
 from etude.errors import UserError
 
 app = typer.Typer(
@@ -18,16 +18,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for room in (train, measure, look, lab, method):
+for room in (train, plan, measure, look, lab, method):
     room.add_to(app)
 
 
 def run(arguments: Sequence[str]) -> int:
     """The program; returns its exit code. 0 done, 2 bad input or a refusal, 130 interrupted; ours raise (1)."""
     try:
-        result = typer.main.get_command(app).main(
-            args=list(arguments), prog_name="etude", standalone_mode=False
-        )
+        command = typer.main.get_command(app)
+        words = plan.expanded(arguments, command)
+        result = command.main(args=words, prog_name="etude", standalone_mode=False)
     except UserError as error:
         print(f"etude: {error}", file=sys.stderr)
         return 2
