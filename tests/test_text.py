@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from etude.errors import UserError
 from etude.models.policy import Policy
 from etude.models.tiny import TEMPLATE, _characters, tiny, tiny_directory
 from etude.text.chat_template import Renderer
+from etude.text.framing import Framing
 from etude.text.tokenizer import read
 from etude.types import Message
 
@@ -209,3 +211,57 @@ def test_the_character_tokenizer_knows_every_character() -> None:
     text = "ab<end>+?c\\d\n"
     backend = _characters("abcd+?\\\n")
     assert backend.decode(backend.encode(text).ids, skip_special_tokens=False) == text
+
+
+# ---- framing ---------------------------------------------------------------------------------------------
+
+FEW = Framing("Q: {question}\nA:", examples=(("1+1=", "2"),))
+LETTERS = sorted({*"abcdefghijklmnopqrstuvwxyz<>/ \n0123456789?:+=QAB."})
+
+
+def seen(renderer: Renderer, tokens) -> str:
+    return renderer.tokenizer.decode(tokens, special=True)
+
+
+def test_a_question_is_framed_and_a_methods_own_text_is_not(tmp_path: Path) -> None:
+    tokenizer = read(tiny_directory(tmp_path / "m", LETTERS, template=LINES))
+    renderer = Renderer(tokenizer, replace(FEW, system="be brief"))
+    asked = [Message("user", "2+2=")]
+    start = "<system>be brief<end>\n"
+    framed = f"{start}<user>Q: 1+1=\nA:<end>\n<assistant>2<end>\n<user>Q: 2+2=\nA:<end>\n<assistant>"
+    assert seen(renderer, renderer.prompt(asked, 1)) == framed
+    assert seen(renderer, renderer.prompt(asked)) == f"{start}<user>2+2=<end>\n<assistant>"
+    more, rewrote = renderer.extend([*asked, Message("assistant", "5")], [Message("user", "no")], asks=1)
+    assert not rewrote
+    whole = [*renderer.prompt(asked, 1), *tokenizer.encode("5"), tokenizer.stops[0], *more]
+    assert seen(renderer, whole) == f"{framed}5<end>\n<user>no<end>\n<assistant>"
+
+
+def test_examples_without_a_template_are_text(tmp_path: Path) -> None:
+    renderer = Renderer(read(tiny_directory(tmp_path / "m", LETTERS, template=None)), FEW)
+    said = [Message("user", "2+2=")]
+    assert seen(renderer, renderer.prompt(said, 1)).endswith("Q: 1+1=\nA: 2\n\nQ: 2+2=\nA:")
+
+
+def test_a_system_message_takes_the_place_of_the_tasks() -> None:
+    framing = Framing(system="ours")
+    said = framing.framed([Message("system", "theirs"), Message("user", "a")], 2, False)
+    assert [(m.role, m.content) for m in said] == [("system", "ours"), ("user", "a")]
+
+
+def test_thinking_is_switched_where_the_template_knows_it(tmp_path: Path) -> None:
+    shut = (
+        "{{ '<assistant>' }}{% if not enable_thinking | default(true) %}{{ '<think>no</think>' }}{% endif %}"
+    )
+    switch = LINES.replace("{{ '<assistant>' }}", shut)
+    assert switch != LINES
+    tokenizer = read(tiny_directory(tmp_path / "m", LETTERS, template=switch))
+    on, off = (Renderer(tokenizer, Framing(thinking=t)) for t in (None, False))
+    asked = [Message("user", "a")]
+    assert not seen(on, on.prompt(asked)).endswith("<think>no</think>")
+    assert seen(off, off.prompt(asked)).endswith("<think>no</think>")
+
+
+def test_a_prompt_must_hold_the_question() -> None:
+    with pytest.raises(UserError, match="must hold .question."):
+        Framing("no place for it")

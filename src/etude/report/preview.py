@@ -35,7 +35,9 @@ def looked_at(tasks: Sequence[Task], renderer: Renderer | None = None) -> list[d
                     "kind": task.kind,
                     "level": task.difficulty,
                     "prompt": _seen(task, renderer),
-                    "tokens": None if renderer is None else len(renderer.prompt(task.prompt)),
+                    "tokens": None
+                    if renderer is None
+                    else len(renderer.prompt(task.prompt, len(task.prompt))),
                     "gold": task.answer,
                     "check": "environment" if task.environment is not None else compared(task.check),
                     "gold_accepted": right,
@@ -61,7 +63,7 @@ def _tried(pool: Pool, task: Task) -> tuple[str, str]:
 
 def _seen(task: Task, renderer: Renderer | None) -> str:
     if renderer is not None:
-        return renderer.tokenizer.decode(renderer.prompt(task.prompt), special=True)
+        return renderer.tokenizer.decode(renderer.prompt(task.prompt, len(task.prompt)), special=True)
     if len(task.prompt) == 1 and task.prompt[0].role == "user":
         return task.prompt[0].content
     return "\n".join(f"[{m.role}] {m.content}" for m in task.prompt)

@@ -177,6 +177,11 @@ class Conversation:
         seen = [s.tokens for s in self.spans[last:] if not s.unseen]
         return np.concatenate(seen) if seen else np.zeros(0, np.int32)
 
+    def asks(self, messages: Sequence[Message]) -> int:
+        """How many messages at the beginning are the task's question; a method's own text is none."""
+        asked = list(self.task.prompt)
+        return len(asked) if list(messages[: len(asked)]) == asked else 0
+
     def _render(self, final: bool = False) -> None:
         """Tokenises what was added since the last reply, once. `final`: a message that got no reply is dropped; it is
         not part of the episode."""
@@ -186,15 +191,12 @@ class Conversation:
             return
         render = self.generator.renderer
         if not self.spans or self._new_context:
-            tokens, rewrote = render.prompt(said), bool(self.spans)
-            plain = None if instead is None else render.prompt(instead)
+            tokens, rewrote = render.prompt(said, self.asks(said)), bool(self.spans)
+            plain = None if instead is None else render.prompt(instead, self.asks(instead))
         else:
-            tokens, rewrote = render.extend(self.messages, said, ended=self.stop == "end")
-            plain = (
-                None
-                if instead is None
-                else render.extend(self.messages, instead, ended=self.stop == "end")[0]
-            )
+            ended, asks = self.stop == "end", self.asks(self.messages)
+            tokens, rewrote = render.extend(self.messages, said, ended, asks)
+            plain = None if instead is None else render.extend(self.messages, instead, ended, asks)[0]
         self.spans.append(Span("user", tokens, hidden=plain is not None, restart=rewrote, tag="prompt"))
         if plain is not None:
             self.spans.append(Span("user", plain, unseen=True, restart=rewrote, tag="prompt"))

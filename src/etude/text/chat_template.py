@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from etude.text.framing import BARE, Framing
 from etude.text.tokenizer import Tokenizer
 from etude.types import Array, Message
 
@@ -14,10 +15,10 @@ MARK = "\u241freply\u241f"  # stands for a reply, to find what a template writes
 
 
 class Renderer:
-    """One per model."""
+    """One per model. `framing`: how questions are put to it."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, framing: Framing = BARE) -> None:
+        self.tokenizer, self.framing = tokenizer, framing
         self.stops = tokenizer.stops
 
     @property
@@ -27,28 +28,32 @@ class Renderer:
             return "no chat template: prompts are given as they are written, and the reply begins right behind them"
         return "the model's chat template"
 
-    def prompt(self, messages: Sequence[Message]) -> Array:
-        """int32[n]: the conversation, ready for the model's next reply."""
+    def prompt(self, messages: Sequence[Message], asks: int = 0) -> Array:
+        """int32[n]: the conversation, ready for the model's next reply. `asks`: so many messages at its beginning are a
+        task's question."""
+        messages = self._framed(messages, asks)
         if self.tokenizer.template is None:
             return self.tokenizer.encode(_plain(messages), special=True)
-        return self.tokenizer.encode(self.tokenizer.render(messages, generate=True))
+        return self.tokenizer.encode(self._text(messages))
 
     def extend(
-        self, messages: Sequence[Message], new: Sequence[Message], ended: bool = True
+        self, messages: Sequence[Message], new: Sequence[Message], ended: bool = True, asks: int = 0
     ) -> tuple[Array, bool]:
         """What to append after a sampled reply so that the conversation goes on with `new`.
 
         `messages` ends with that reply (role assistant, its decoded text); `ended` says whether the sampled
-        tokens ended with a stop token (else the one that closes the turn is part of what is appended).
+        tokens ended with a stop token (else the one that closes the turn is part of what is appended). `asks`: as for
+        `prompt`.
         Returns (int32[n], rewrote): where the template rewrites history, the whole new prompt and True."""
         if not messages or messages[-1].role != "assistant":
             raise ValueError("extend continues a conversation that ends with the assistant's reply")
         if self.tokenizer.template is None:
             return self.tokenizer.encode(_later(new)), False
+        messages = self._framed(messages, asks)
         reply = messages[-1].content
-        before = self.tokenizer.render(messages[:-1], generate=True)
-        marked = self.tokenizer.render([*messages[:-1], Message("assistant", MARK), *new], generate=True)
-        whole = self.tokenizer.render([*messages, *new], generate=True)
+        before = self._text(messages[:-1])
+        marked = self._text([*messages[:-1], Message("assistant", MARK), *new])
+        whole = self._text([*messages, *new])
         if not marked.startswith(before + MARK):
             return self.tokenizer.encode(whole), True
         tail = marked[len(before) + len(MARK) :]
@@ -58,6 +63,14 @@ class Renderer:
         if ended and len(tokens) and int(tokens[0]) in self.stops:
             tokens = tokens[1:]
         return tokens, False
+
+    def _text(self, messages: Sequence[Message]) -> str:
+        return self.tokenizer.render(messages, True, self.framing.thinking)
+
+    def _framed(self, messages: Sequence[Message], asks: int) -> Sequence[Message]:
+        if self.framing == BARE:
+            return messages
+        return self.framing.framed(messages, asks, self.tokenizer.template is None)
 
     def decode(self, tokens: Sequence[int] | Array) -> str:
         """The text of tokens without those around turns. For display and checkers; never raises."""

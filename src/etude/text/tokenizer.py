@@ -102,20 +102,23 @@ class Tokenizer:
         except Exception:
             return True
 
-    def render(self, messages: Sequence[Message], generate: bool) -> str:
-        """The text of a conversation under the chat template. Raises `UserError` when the template refuses it."""
+    def render(self, messages: Sequence[Message], generate: bool, thinking: bool | None = None) -> str:
+        """The text of a conversation under the chat template. `thinking`: on or off where the template knows both; None
+        leaves it at the template's default. Raises `UserError` when the template refuses the conversation."""
         try:
             if messages and messages[0].role == "system" and self._merges:
                 messages = merged(messages)
-            return self._rendered(messages, generate)
+            return self._rendered(messages, generate, thinking)
         except Exception as error:
             roles = ", ".join(m.role for m in messages)
             raise UserError(f"the chat template refuses a conversation of roles {roles}: {error}") from error
 
-    def _rendered(self, messages: Sequence[Message], generate: bool) -> str:
-        """Thinking, tools and documents are left at the template's own defaults."""
+    def _rendered(self, messages: Sequence[Message], generate: bool, thinking: bool | None = None) -> str:
+        """Tools and documents are left at the template's own defaults."""
         given = [{"role": m.role, "content": m.content} for m in messages]
         names: dict[str, Any] = {"tools": None, "documents": None, **self.specials}
+        if thinking is not None:
+            names["enable_thinking"] = thinking
         return str(self._compiled.render(messages=given, add_generation_prompt=generate, **names))
 
     def save(self, directory: Path) -> None:

@@ -119,7 +119,9 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
 def _fitting(problems: Sequence[Task], policy: Policy, context: int) -> list[Task]:
     """The problems whose prompts leave room for a reply; those that are left out are counted."""
     limit = min(context, policy.context)
-    short = [t for t in problems if t.environment or len(policy.renderer.prompt(t.prompt)) < limit]
+    short = [
+        t for t in problems if t.environment or len(policy.renderer.prompt(t.prompt, len(t.prompt))) < limit
+    ]
     if not short and problems:
         raise UserError(
             f"no prompt of the {len(problems)} problems has fewer than {limit} tokens; raise run.context"

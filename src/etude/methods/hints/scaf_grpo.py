@@ -65,7 +65,9 @@ class Scaffold:
         tried = await self._climb(rollouts)
         found = next((e for e in tried if e.correct), None)
         if found is not None:
-            plain = behind(found, rollouts.generator.renderer.prompt(rollouts.task.prompt))
+            plain = behind(
+                found, rollouts.generator.renderer.prompt(rollouts.task.prompt, len(rollouts.task.prompt))
+            )
             ways = {"hinted": [found], "plain": [plain], "both": [found, plain]}[self.prompt]
             for place, way in zip(failed[::-1], ways, strict=False):
                 first[place] = replace(way, index=first[place].index)
