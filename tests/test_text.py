@@ -263,5 +263,5 @@ def test_thinking_is_switched_where_the_template_knows_it(tmp_path: Path) -> Non
 
 
 def test_a_prompt_must_hold_the_question() -> None:
-    with pytest.raises(UserError, match="must hold .question."):
+    with pytest.raises(UserError, match=r"must hold .question."):
         Framing("no place for it")
