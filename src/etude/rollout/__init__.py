@@ -1,0 +1,1 @@
+"""How attempts are made: what at least two methods use."""
