@@ -1,4 +1,4 @@
-.PHONY: install demo check test long mutants bench clean
+.PHONY: install demo check test long mutants bench docs clean
 PY ?= python3
 BIN := .venv/bin
 
@@ -32,6 +32,11 @@ mutants: install
 
 bench: install
 	$(BIN)/python bench/run.py
+
+# The documentation as a site, in build/site; a dead link or any other warning fails it.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q
+	@echo build/site/index.html
 
 # Caches, build outputs and .venv; never runs/.
 clean:

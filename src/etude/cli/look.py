@@ -105,7 +105,10 @@ def view(
 def show(
     run: Annotated[Path, typer.Argument(help="a run's directory")],
     episode: Annotated[
-        str, typer.Argument(help="STEP-ROW; without it the newest that failed first and succeeded then")
+        str,
+        typer.Argument(
+            help="STEP-ROW; without it the newest that failed first and succeeded then, or else the newest that was right"
+        ),
     ] = "",
     json: Json = False,
 ) -> None:

@@ -39,21 +39,26 @@ def turns(row: Row) -> list[dict[str, Any]]:
 def chosen(path: str | Path, episode: str) -> list[Row]:
     """The recorded episode called `episode` ("<step>-<row>"), and the sequences that credit made of it: a second
     attempt without its help, say. Without a name, the newest one whose first attempt failed and whose last was
-    right. Raises UserError where there is none."""
+    right; where there is none, the newest that was right, else the newest. Raises UserError where there is none."""
     run = RunDirectory.open(path)
     steps = run.steps()
     if episode:
         name = episode.partition("-")[0]
         steps = [s for s in steps if str(s) == name]
-    for step in reversed(steps):
-        rows = run.episodes([step]).to_pylist()
-        wanted = [r for r in rows if (r["id"] == episode if episode else _mended(r))]
-        if wanted:
-            one = wanted[0]
-            mine = [r for r in rows if r["origin"] == "signal" and _twin(r, one) and r["id"] != one["id"]]
-            return [one, *mine]
-    what = f"no episode '{episode}'" if episode else "no episode that failed first and succeeded then"
+    fits = [lambda r: r["id"] == episode] if episode else [_mended, _right, lambda r: r["origin"] == "group"]
+    for fit in fits:
+        for step in reversed(steps):
+            rows = run.episodes([step]).to_pylist()
+            one = next(filter(fit, rows), None)
+            if one is not None:
+                mine = [r for r in rows if r["origin"] == "signal" and _twin(r, one) and r["id"] != one["id"]]
+                return [one, *mine]
+    what = f"no episode '{episode}'" if episode else "no episode"
     raise UserError(f"there is {what} in '{path}'; episodes are called STEP-ROW, such as 3-0")
+
+
+def _right(row: Row) -> bool:
+    return row["origin"] == "group" and bool(row["correct"])
 
 
 def _mended(row: Row) -> bool:
