@@ -3,8 +3,8 @@
 #   docker build --build-arg TORCH="torch==2.13.0 --index-url ..." -t etude .
 FROM python:3.11-slim
 ARG TORCH="torch==2.13.0"
-# hadolint ignore=DL3008
 # The compiler builds the kernels once, at first use.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
