@@ -24,7 +24,6 @@ from etude.settings import Setting, stage
 from etude.stages import Context, Filter, Reward
 from etude.types import Array, Episode, Group
 
-
 LIMIT = "limit"  # score: the longest answer that is paid
 
 
