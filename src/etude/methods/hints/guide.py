@@ -149,6 +149,7 @@ RECIPE = Recipe(
     paper=Paper(
         "Adaptive Guidance Accelerates Reinforcement Learning of Reasoning Models", "2506.13923", 2025
     ),
+    published_lr=1e-6,
     idea="A task that no attempt solves gives no signal, so it is tried again with a hint. "
     "The guided answers are trained on the prompt without the hint; the importance ratio has the hint in its denominator only. "
     "What the hint made easy becomes likely without it.",

@@ -146,6 +146,7 @@ RECIPE = Recipe(
         "2508.15868",
         2025,
     ),
+    published_lr=3e-7,
     idea="ReFT no longer looks at the annotated solution once practice begins. "
     "Here every right attempt is drawn, in a small embedding, towards the annotated solution of its task and away from the other attempts. "
     "That is meant to keep training from collapsing.",

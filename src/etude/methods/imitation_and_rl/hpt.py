@@ -77,6 +77,7 @@ def _loss() -> float:
 RECIPE = Recipe(
     name="hpt",
     paper=Paper("Towards a Unified View of Large Language Model Post-Training", "2509.04419", 2025),
+    published_lr=5e-6,
     idea="Imitation and reinforcement are one gradient estimator with different masks and reference probabilities. "
     "So each task may choose: tasks that some attempt solves are practised, the others are imitated. "
     "As the model gets better, imitation fades by itself.",

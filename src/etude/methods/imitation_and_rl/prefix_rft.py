@@ -164,6 +164,7 @@ def _two() -> list[float]:
 RECIPE = Recipe(
     name="prefix_rft",
     paper=Paper("Blending Supervised and Reinforcement Fine-Tuning with Prefix Sampling", "2507.01679", 2025),
+    published_lr=1e-6,
     idea="In each group one attempt is begun by the demonstration and finished by the model. "
     "If that turns out better than the ordinary attempts, the given words are reinforced as if they were its own, where it was least sure of them. "
     "The given part shrinks over the run.",

@@ -119,6 +119,7 @@ RECIPE = Recipe(
         "2506.07527",
         2025,
     ),
+    published_lr=1e-6,
     idea="Reinforcement sharpens what the model can already do and learns nothing from tasks that no attempt solves. "
     "Such tasks wait in a buffer with their demonstrations. "
     "Whenever the buffer is full, one step imitates them, and reinforcement goes on.",

@@ -76,6 +76,7 @@ RECIPE = Recipe(
     name="dapo",
     base=GRPO,
     paper=Paper("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "2503.14476", 2025),
+    published_lr=1e-6,
     idea="The clip is wider upwards, so that unlikely tokens can grow. Groups without differing outcomes are drawn anew. "
     "Every token counts alike, and answers near the length limit are punished softly.",
     equation="L = - sum_it min(rho A, clip(rho, 1-0.2, 1+0.28) A) / sum_i |y_i|, over groups with 0 < correct < G",

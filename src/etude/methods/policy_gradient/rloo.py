@@ -53,6 +53,7 @@ RECIPE = Recipe(
         "2402.14740",
         2024,
     ),
+    published_lr=1e-6,
     idea="Each answer is compared with the average of the other answers to the same task. "
     "Leaving the answer itself out makes the baseline independent of it, so the gradient is unbiased. "
     "The whole answer is one action.",

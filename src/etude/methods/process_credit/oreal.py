@@ -141,6 +141,7 @@ RECIPE = Recipe(
     paper=Paper(
         "Exploring the Limit of Outcome Reward for Learning Mathematical Reasoning", "2502.06781", 2025
     ),
+    published_lr=5e-7,
     idea="Of each task one right answer is cloned and one wrong answer is pushed away, at half the weight. "
     "A copy of the model learns from the outcomes alone which prefixes lead to right answers. "
     "Its opinion decides how much of the outcome each token is given.",

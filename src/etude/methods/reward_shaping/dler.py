@@ -95,6 +95,7 @@ DLER = Recipe(
         "2510.15110",
         2025,
     ),
+    published_lr=1e-6,
     idea="An answer that runs into the length limit earns nothing, whatever it says. "
     "That makes rewards noisy, so advantages are normalised over the batch instead of the group. "
     "Groups that are all cut off or all paid are drawn anew.",
@@ -157,6 +158,7 @@ DA_DLER = Recipe(
     name="da_dler",
     base=DLER,
     paper=DLER.paper,
+    published_lr=1e-6,
     idea="DLER with a limit that depends on the task. Tasks that are mostly solved must be solved in half the length. "
     "The others keep the whole length.",
     equation="L(q) = L_short where mean_group R' > 0.5, else L_long",

@@ -25,6 +25,7 @@ RECIPE = Recipe(
     name="dynamic_sampling",
     default_base=GRPO,
     paper=Paper("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "2503.14476", 2025),
+    published_lr=1e-6,
     idea="A group whose attempts all succeed or all fail has no group-relative signal. "
     "Such groups are thrown away and others drawn, until the batch is full or the over-sampling budget is spent. "
     "Nothing is chosen beforehand: what is thrown away was paid for.",
