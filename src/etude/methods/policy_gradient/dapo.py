@@ -11,18 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
-import numpy as np
-
+from etude.curriculum.filter import VERDICT, mixed_verdicts
 from etude.fixtures.examples import EXAMPLE_TASK, example_episode
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
-from etude.stages import Context, Filter, Reward
+from etude.stages import Reward
 from etude.types import Episode, Group
-
-VERDICT = "verdict"  # score: the reward before the length counts
 
 
 def soft_overlong(
@@ -46,17 +43,6 @@ def soft_overlong(
         }
 
     return reward
-
-
-def mixed_verdicts() -> Filter:
-    """Groups whose rewards differ before the length counts: where all answers are right, or all wrong, lengths alone
-    are no reason to train. A reward of the user's own, which has no such part, is looked at as it is."""
-
-    def keep(groups: Sequence[Group], context: Context) -> list[Group]:
-        outcomes = ([e.scores.get(VERDICT, e.reward) for e in g.episodes] for g in groups)
-        return [g for g, row in zip(groups, outcomes, strict=True) if row and np.ptp(row) > 1e-9]
-
-    return keep
 
 
 def scored(reward: float, length: int) -> Episode:
