@@ -8,6 +8,8 @@ import pytest
 
 from etude.docs.claims import read, sentence
 from etude.docs.method_docs import claims_page, pages, picture
+from etude.docs.method_page import facts, one
+from etude.docs.papers import papers_page
 from etude.methods import catalogue
 from etude.train.setup import resolve
 
@@ -105,6 +107,16 @@ def test_results_are_of_the_settings_as_they_stand():
 def test_pages_are_not_stale():
     for name, text in pages().items():
         assert (ROOT / "docs" / name).read_text() == text, "run: python -m etude.docs.method_docs"
+
+
+def test_published_learning_rates_stand_beside_the_recipes_own():
+    said = "Learning rate: 5e-06 in its paper's settings, 1e-05 here (update.lr)"
+    assert said in one(facts("hpt")[0]).splitlines()
+    assert "Learning rate" not in one(facts("sft")[0])
+    lines = papers_page().splitlines()
+    for name, rates in (("hpt", "5e-06"), ("tea_rl", "5e-06, 1e-05"), ("gspo", "-")):
+        (line,) = (line for line in lines if f"`{name}`" in line)
+        assert line.split(" | ")[4] == rates
 
 
 def test_a_page_says_what_was_found_and_what_was_not():

@@ -1,6 +1,7 @@
 """AMFT and Prefix-RFT: the weight of imitation, and given prefixes."""
 
 import asyncio
+import math
 
 import numpy as np
 import pytest
@@ -131,6 +132,11 @@ def test_prefix_tokens_are_the_policys_own(keep: float, joined: bool) -> None:
     _, policy, groups = groups_of("prefix_rft")
     where = toys.context(policy)
     signals = prefixed(keep, joined)(groups, where)
+    given = [s for s in signals if tagged(s.episode, "prefix").any()]
+    found = where.rows(given, lambda out: out.entropy, {"entropy"})
+    every = np.sort(
+        np.concatenate([r[tagged(s.episode, "prefix")] for s, r in zip(given, found, strict=True)])
+    )
     for group in groups:
         episode = hybrid_of(group)
         signal = next(s for s in signals if s.episode.index == episode.index and s.episode.task == group.task)
@@ -141,10 +147,7 @@ def test_prefix_tokens_are_the_policys_own(keep: float, joined: bool) -> None:
         assert np.allclose(signal.episode.logp[on], logp[on]), "ratio 1 before the first step"
         assert signal.episode.sampled[on].all()
         entropy = where.rows([signal], lambda out: out.entropy, {"entropy"})[0][on]
-        order = np.argsort(-entropy)
-        kept = round(keep * on.sum())
-        expected = np.zeros(int(on.sum()))
-        expected[order[:kept]] = episode.reward - base
-        assert np.allclose(signal.advantage[on], expected)
+        trained = entropy >= every[-math.ceil(keep * len(every))] if keep else np.zeros(len(entropy), bool)
+        assert np.allclose(signal.advantage[on], trained * (episode.reward - base))
         rest = episode.reward - (base if joined else 0.0)
         assert np.allclose(signal.advantage[episode.sampled], rest)

@@ -15,13 +15,16 @@ from etude.assembly import build
 from etude.batch import pack
 from etude.credit.kl_penalty import drift
 from etude.fixtures.examples import example_group
+from etude.fixtures.given import example_attempts
 from etude.methods import find
 from etude.methods.imitation_and_rl.carft import actor_critic_and_contrast, embedded
 from etude.methods.imitation_and_rl.relift import IMITATE, Interleave
+from etude.objective.terms import Term, objective
 from etude.tasks import TaskSet
 from etude.train.loop import train
 from etude.train.setup import start
-from etude.types import Verdict
+from etude.train.step import Learner
+from etude.types import Signal, Verdict
 from lessons import groups_of, laws_hold, never, rollouts, same
 
 WARMED = ("reft", "carft", "amft")
@@ -91,6 +94,27 @@ def test_relift_imitates_what_waited() -> None:
     where = toys.context(policy)
     lesson = toys.Lesson(stages, where, stages["credit"](groups, where))
     assert same(toys.gradient(lesson), toys.gradient(toys.lesson("sft", tasks=1)))
+
+
+def test_relift_has_moments_for_each_kind_of_step() -> None:
+    """Gradients of 1 (practice), -10 (imitation), 1: AdamW's second step of practice repeats the first. Where both
+    share their moments, m = 0.9 (0.9 x 0.1 - 1) + 0.1 < 0 and v is 34 times as large: it would go the other way."""
+    update = build(find("relift"), {"update.head_lr": 0.1, "update.max_norm": 0.0})[1]["update"]
+    of = Learner(toys.TablePolicy(0, {"value": 1}), update)
+    linear = objective(
+        *(
+            Term(row, lambda out, batch, k=k: k * out.heads["value"][:, 0], weight=row)
+            for row, k in (("policy", 1.0), ("imitation", -10.0))
+        ),
+        value=1,
+    )
+    episode, on = example_attempts((1.0, (2,))).episodes[0], np.array([0.0, 1.0], np.float32)
+    steps = []
+    for row in ("policy", "imitation", "policy"):
+        before = of.policy.state_dict()["heads.value"]
+        of.learn(linear, [Signal(episode, 0 * on, {row: on})], 0, 0.0)
+        steps.append(float((of.policy.state_dict()["heads.value"] - before).sum()))
+    assert steps == pytest.approx([-0.1, 0.1, -0.1], abs=1e-6)
 
 
 def test_what_failed_is_imitated_at_the_next_step_and_then_practised() -> None:

@@ -729,15 +729,15 @@ def test_oreal_keeps_one_of_each_and_learns_where_it_went_right() -> None:
     for one in groups:
         mine = [s for s in lesson.signals if s.episode.task is one.task]
         rights = sorted(s.episode.correct for s in mine)
-        assert rights == sorted({e.correct for e in one.episodes})
+        assert rights == ([False, True] if one.mixed else [])
     weights = np.concatenate([s.extras["share"][s.episode.sampled] for s in lesson.signals])
     assert weights.min() >= 0
     assert weights.max() <= 1
     assert len(np.unique(weights)) > 2
     check_runner = lesson.context.auxiliary["token_reward"]
-    check_runner.optimiser.param_groups[0]["base_lr"] = check_runner.optimiser.param_groups[1]["base_lr"] = (
-        0.05
-    )
+    check_runner.optimiser().param_groups[0]["base_lr"] = check_runner.optimiser().param_groups[1][
+        "base_lr"
+    ] = 0.05
     losses = [
         check_runner.learn(estimate_token_reward(), lesson.signals, 0, 0.0)["loss/outcome"]
         for _ in range(150)
@@ -766,7 +766,7 @@ def test_a_lol_learns_from_the_start_and_its_value_from_a_frozen_trunk() -> None
     now = critic.policy.state_dict()
     assert torch.equal(now["after"], fresh["after"])
     assert not torch.equal(now["heads.value"], fresh["heads.value"])
-    critic.optimiser.param_groups[1]["base_lr"] = 0.1
+    critic.optimiser().param_groups[1]["base_lr"] = 0.1
     own = [whole_answer(e) for g in groups for e in g.episodes]
     for _ in range(150):
         critic.learn(estimate_value(), own, 0, 0.0)

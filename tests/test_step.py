@@ -180,7 +180,7 @@ def test_rate_by_hand() -> None:
 def test_the_norm_is_bounded_and_reported() -> None:
     of = learner(Update(max_norm=0.5))
     kept = []
-    of.optimiser.step = lambda: kept.append(flat(of).norm())  # type: ignore[method-assign]
+    of.optimiser().step = lambda: kept.append(flat(of).norm())  # type: ignore[method-assign]
     means = of.learn(policy_gradient(), [signal(0, [1.0, -1.0])], 0, 0.0)
     assert float(kept[0]) == pytest.approx(0.5, rel=1e-4)
     assert means["grad_norm"] > 0.5

@@ -121,6 +121,7 @@ class Recipe:
     stages: Mapping[str, Stage]  # only those that this recipe replaces
     topic: str = ""  # the folder of its file; filled in where it is found
     paper: Paper | None = None
+    published_lr: float | None = None  # the policy's learning rate in the paper's settings, where known
     idea: str = ""  # three sentences for a newcomer
     equation: str = ""
     departures: tuple[str, ...] = ()  # where this differs from the paper, and guesses made

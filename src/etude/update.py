@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -30,3 +31,8 @@ class Update:
             return (step + 1) / (self.warmup + 1)
         left = max(0.0, 1 - progress)
         return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[self.decay]
+
+    def moments(self, rows: Set[str]) -> str:
+        """Which of AdamW's moments a step moves, and moves by, whose losses act on these weight rows. One set for all
+        steps; a recipe whose steps differ in kind may name others."""
+        return ""

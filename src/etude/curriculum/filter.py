@@ -12,6 +12,8 @@ from etude.settings import Setting
 from etude.stages import Context, Filter
 from etude.types import Group
 
+VERDICT = "verdict"  # score: the verdict's reward, where a reward stage adds to it or takes from it
+
 
 def everything() -> Filter:
     """All groups."""
@@ -19,9 +21,20 @@ def everything() -> Filter:
 
 
 def mixed_only() -> Filter:
-    """Groups whose rewards differ: a group-relative advantage is 0 in the others (dynamic sampling of DAPO,
-    arXiv 2503.14476)."""
+    """Groups whose rewards differ: a group-relative advantage is 0 in the others."""
     return lambda groups, context: [g for g in groups if g.mixed]
+
+
+def mixed_verdicts() -> Filter:
+    """Groups whose rewards differ before they are shaped: where all answers are right, or all wrong, their lengths or
+    their looks alone are no reason to train (DAPO). A reward of the user's own, which has no such part, is looked at
+    as it is."""
+
+    def keep(groups: Sequence[Group], context: Context) -> list[Group]:
+        outcomes = ([e.scores.get(VERDICT, e.reward) for e in g.episodes] for g in groups)
+        return [g for g, row in zip(groups, outcomes, strict=True) if row and np.ptp(row) > 1e-9]
+
+    return keep
 
 
 def within(

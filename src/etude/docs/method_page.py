@@ -25,6 +25,7 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
         "year": paper.year if paper else None,
         "paper": paper.title if paper else None,
         "url": paper.url if paper else None,
+        "published_lr": recipe.published_lr,
         "replaces": list(recipe.replaces),
         "confidence": recipe.confidence,
         "needs": list(recipe.all_needs),
@@ -82,6 +83,11 @@ def one(recipe: dict[str, Any]) -> str:
     lines += [f"Topic: {recipe['topic']}"]
     if recipe["paper"]:
         lines += [f"Paper: {recipe['paper']} ({recipe['year']}) {recipe['url'] or ''}".rstrip()]
+    if recipe["published_lr"]:
+        here = recipe["settings"]["update.lr"]["value"]
+        lines += [
+            f"Learning rate: {recipe['published_lr']:g} in its paper's settings, {here:g} here (update.lr)"
+        ]
     lines += [f"Replaces: {', '.join(f'{s} ({STAGES[s]})' for s in recipe['replaces'])}"]
     if recipe["needs"]:
         lines += [f"Needs: {', '.join(recipe['needs'])}"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from etude.methods import catalogue
 from etude.recipe import Paper, Recipe
 
-HEADER = ("paper", "arXiv", "year", "topic", "recipes")
+HEADER = ("paper", "arXiv", "year", "topic", "learning rate", "recipes")
 
 
 def papers_page(recipes: Iterable[Recipe] | None = None) -> str:
@@ -24,7 +24,9 @@ def papers_page(recipes: Iterable[Recipe] | None = None) -> str:
         "# Papers",
         "",
         "Made by `python -m etude.docs.method_docs` from the recipes themselves: one line per paper, newest first, with the",
-        "recipes that implement it. `etude recipes NAME` says where a recipe departs from its paper.",
+        "recipes that implement it. `etude recipes NAME` says where a recipe departs from its paper. The learning rate is that",
+        "of the paper's own settings, where known, for models of billions of weights. Every recipe begins with `update.lr=1e-5`;",
+        "`etude compare --tune` finds one for a model.",
         "",
         table_row(HEADER),
         table_row(["---"] * len(HEADER)),
@@ -40,7 +42,9 @@ def _line(paper: Paper, recipes: list[Recipe]) -> str:
     link = f"[{paper.arxiv}]({paper.url})" if paper.arxiv else "-"
     topics = sorted({recipe.topic for recipe in recipes})
     names = [f"`{name}`" for name in sorted(recipe.name for recipe in recipes)]
-    return table_row((paper.title, link, str(paper.year), ", ".join(topics), ", ".join(names)))
+    rates = sorted({f"{recipe.published_lr:g}" for recipe in recipes if recipe.published_lr}, key=float)
+    found = (paper.title, link, str(paper.year), ", ".join(topics), ", ".join(rates) or "-", ", ".join(names))
+    return table_row(found)
 
 
 def table_row(cells: Iterable[str]) -> str:

@@ -3,8 +3,12 @@ other. Tasks without attempts, or without demonstrations, leave their term empty
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
+
+import torch
+from torch import Tensor
 
 from etude.batch import Batch
 from etude.models.outputs import Outputs
@@ -21,12 +25,15 @@ from etude.objective.policy import (
 )
 from etude.objective.terms import (
     MEANS,
+    Mean,
     Objective,
     Term,
     TokenLoss,
+    averaged,
     log_ratio,
     objective,
-    per_constant,
+    per_episode,
+    per_token,
 )
 from etude.settings import Setting
 
@@ -40,11 +47,14 @@ def imitation(weight: float = 1.0) -> Objective:
     return objective(replace(term, coefficient=weight)) if weight else objective(silent={"imitation"})
 
 
-def imitation_entropy(weight: float) -> Objective:
-    """The entropy bonus on the tokens that are imitated."""
-    bonus = entropy_bonus(weight)
-    terms = (replace(t, name=f"{t.name}/imitation", weight="imitation") for t in bonus.terms)
-    return replace(bonus, terms=tuple(terms))
+def _acting(batch: Batch) -> Tensor:
+    """bool[N]: the tokens that are practised or imitated."""
+    return (batch.weight("policy") != 0) | (batch.weight("imitation") != 0)
+
+
+def _per_task(share: Callable[[Batch, Tensor], Tensor]) -> Mean:
+    """Sum over a task's episodes, mean over the tasks that are practised or imitated."""
+    return Mean("task", share, lambda b, a: float(len(torch.unique(b.group[_acting(b)]))))
 
 
 def practise_and_imitate(
@@ -52,18 +62,20 @@ def practise_and_imitate(
     imitation_weight: ImitationWeight = 1.0,
     entropy_weight: EntropyWeight = 0.001,
 ) -> Objective:
-    """-rho_t A_t, summed over an episode and divided by a constant length (Dr. GRPO without its clip); cross-entropy
-    on demonstrations, a token mean; and an entropy bonus on both."""
+    """The mean over tasks of what is practised, sum_i sum_t -rho_it A_i / L (Dr. GRPO without its clip, summed over the
+    task's attempts), or imitated, -mean_t log pi(y*_t). So imitation weighs as much as the share of tasks that are
+    imitated. Minus the entropy bonus, a mean over the tokens of both."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         return -log_ratio(out, batch).exp() * batch.advantage
 
-    return (
-        objective(Term("policy", loss, per_constant(length_divisor), proportional=True))
-        + imitation(imitation_weight)
-        + entropy_bonus(entropy_weight)
-        + imitation_entropy(entropy_weight)
-    )
+    summed = _per_task(lambda b, a: torch.full_like(b.behaviour, 1 / length_divisor))
+    practice = objective(Term("policy", loss, summed, proportional=True))
+    either = Mean("token", per_token.share, lambda b, a: float(_acting(b).sum()))
+    entropy = averaged(entropy_bonus(entropy_weight), either)
+    beside = (replace(t, name=f"{t.name}/imitation", weight="imitation") for t in entropy.terms)
+    taught = averaged(imitation(imitation_weight), _per_task(per_episode.share))
+    return practice + taught + entropy + replace(entropy, terms=tuple(beside))
 
 
 def actor_critic_and_imitation(

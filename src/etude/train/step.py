@@ -24,7 +24,7 @@ from etude.update import Update
 
 @dataclass
 class Learner:
-    """A policy with its optimiser."""
+    """A policy with its optimiser: AdamW, whose moments a recipe may keep apart by kind of step (`Update.moments`)."""
 
     policy: Policy
     update: Update
@@ -37,17 +37,24 @@ class Learner:
         named = self.policy.parameters()
         heads = [p for n, p in named if n.startswith("heads.")]
         trunk = [p for n, p in named if not n.startswith("heads.")]
-        groups = [{"params": trunk, "base_lr": self.update.lr}]
-        if heads:
-            groups.append({"params": heads, "base_lr": self.update.head_lr})
-        self.optimiser = torch.optim.AdamW(
-            groups,
-            lr=self.update.lr,
-            betas=(self.update.beta1, self.update.beta2),
-            weight_decay=self.update.weight_decay,
-            fused=True,
-        )
+        self._trunk, self._heads = trunk, heads
         self._parameters = trunk + heads
+        self._optimisers: dict[str, torch.optim.AdamW] = {}
+
+    def optimiser(self, moments: str = "") -> torch.optim.AdamW:
+        """AdamW with these moments, which are 0 when first asked for."""
+        if moments not in self._optimisers:
+            groups = [{"params": self._trunk, "base_lr": self.update.lr}]
+            if self._heads:
+                groups.append({"params": self._heads, "base_lr": self.update.head_lr})
+            self._optimisers[moments] = torch.optim.AdamW(
+                groups,
+                lr=self.update.lr,
+                betas=(self.update.beta1, self.update.beta2),
+                weight_decay=self.update.weight_decay,
+                fused=True,
+            )
+        return self._optimisers[moments]
 
     def learn(
         self, objective: Objective, signals: Sequence[Signal], step: int, progress: float
@@ -115,9 +122,11 @@ class Learner:
         if not torch.isfinite(norm):
             self.forget()
             return {"skipped_updates": [1.0, 1.0]}
-        for group in self.optimiser.param_groups:
+        rows = {term.weight for term in objective.terms if term.active(batch).any()}
+        optimiser = self.optimiser(self.update.moments(rows))
+        for group in optimiser.param_groups:
             group["lr"] = group["base_lr"] * self.update.rate(step, progress)
-        self.optimiser.step()
+        optimiser.step()
         self.forget()
         self.policy.publish()
         return {**found, "grad_norm": [float(norm), 1.0]}
@@ -177,11 +186,14 @@ class Learner:
                 parameter.grad.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"policy": self.policy.state_dict(), "optimiser": self.optimiser.state_dict()}
+        optimisers = {moments: one.state_dict() for moments, one in self._optimisers.items()}
+        return {"policy": self.policy.state_dict(), "optimisers": optimisers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self._optimisers.clear()
+        for moments, held in state["optimisers"].items():
+            self.optimiser(moments).load_state_dict(held)
 
 
 def without_dead_weight(batch: Batch, objective: Objective) -> Batch:

@@ -114,6 +114,7 @@ RECIPE = Recipe(
         "2510.19807",
         2025,
     ),
+    published_lr=1e-6,
     idea="A task that no attempt solves gives no signal. Once the policy had time to learn by itself, such a task is tried with "
     "hints, from vague to telling. The first hinted attempt that is right takes the place of a failed one in its group.",
     equation="if r_1 = ... = r_G = 0:  y_G <- y ~ pi(. | x, h_l) with the least l that solves x;  then GRPO, with h_l in view for y_G",

@@ -49,6 +49,7 @@ RECIPE = Recipe(
     paper=Paper(
         "On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes", "2306.13649", 2023
     ),
+    published_lr=3e-4,
     idea="The model writes; a teacher says how likely it finds each word. "
     "Every token is pushed towards the teacher's opinion of it, on the states that the student itself visits. "
     "The checker's verdict is only reported.",

@@ -89,6 +89,7 @@ RECIPE = Recipe(
         "2403.02178",
         2024,
     ),
+    published_lr=1e-5,
     idea="The model reads the solution with some tokens replaced, and must still predict all the right ones. "
     "It can no longer lean on the last few words and has to look back at the question. "
     "The share of replaced tokens grows from 0 over the first two thirds of training.",

@@ -117,6 +117,7 @@ RECIPE = Recipe(
     "So imitation pulls as hard as the model already agrees, which leaves more of what it knew in place.",
     equation="L = - 1/T sum_t 1/K sum_j R(a_j) log pi(a_j|s_t),  a_j ~ pi^(1/kappa),  R = 1 if a_j = y*_t else beta",
     departures=(
+        "could not be verified: no code is public; the loss is that which public reviews of the paper describe",
         "guess: beta (miss_reward) = -0.1 and kappa (draw_temperature) = 1.3 (the paper's values were not at hand)",
         "log pi is at the run's sampling temperature, 1 unless set otherwise, where the paper says 1",
     ),

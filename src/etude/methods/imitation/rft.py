@@ -53,6 +53,7 @@ RECIPE = Recipe(
         "2308.01825",
         2023,
     ),
+    published_lr=2e-5,
     idea="Samples several answers, keeps the right ones, and trains on them as if they were demonstrations. "
     "The sampler is the current policy, so each step is one round of expert iteration. Wrong answers teach nothing.",
     equation="L = - mean_t log pi(y_t), over tokens of distinct correct answers",

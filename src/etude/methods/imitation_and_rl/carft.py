@@ -111,7 +111,7 @@ def actor_critic_and_contrast(
     clip_low: Low = 0.2,
     clip_high: High = 0.2,
     value_clip: ValueClip = 0.2,
-    value_weight: ValueWeight = 0.1,
+    value_weight: ValueWeight = 5.0,
     mean: MeanOver = "episode",
     contrast_weight: Annotated[float, Setting("weight of the contrastive loss", low=0)] = 0.1,
     contrast_temperature: Annotated[float, Setting("tau: temperature of the contrast", low=0.01)] = 0.2,
@@ -146,6 +146,7 @@ RECIPE = Recipe(
         "2508.15868",
         2025,
     ),
+    published_lr=3e-7,
     idea="ReFT no longer looks at the annotated solution once practice begins. "
     "Here every right attempt is drawn, in a small embedding, towards the annotated solution of its task and away from the other attempts. "
     "That is meant to keep training from collapsing.",
@@ -191,25 +192,21 @@ RECIPE = Recipe(
         # Surrogate: (-1.3 - 0.9) / 2 and 1.1. Halved squared errors of V, the larger of plain and clipped: 0.3^2 (0
         # plain), 0.5^2; 1. Imitation: 1 - ln 2.
         OffPolicy(
-            "ReFT's loss at contrast_weight = 0, a tenth of the value loss",
+            "ReFT's loss at contrast_weight = 0, five times the value loss",
             ratio=(1.5, 0.9, 1.1, 2.0),
             advantage=(1.0, 1.0, -1.0, 0.0),
             lengths=(2, 1, 1),
             weights={"policy": (1, 1, 1, 0), IMITATION: (0, 0, 0, 1)},
             extras={"returns": (1.0, 1.0, 1.0, 0.0), "values": (0.5, 0.5, 0.1, 0.0)},
             heads={"value": (1.0, 0.5, 0.0, 9.0)},
-            loss=(-2.2 / 2 + 1.1) / 2 + 0.1 * ((0.3**2 + 0.5**2) / 2 / 2 + 1 / 2) / 2 + 1 - math.log(2),
+            loss=(-2.2 / 2 + 1.1) / 2 + 5 * ((0.3**2 + 0.5**2) / 2 / 2 + 1 / 2) / 2 + 1 - math.log(2),
             gradient=(0, -0.9 / 2 / 2, 1.1 / 2, -1),
             settings={"objective.contrast_weight": 0.0, "objective.clip_high": 0.3},
         ),
         Reduction(
             "without the contrast: ReFT",
             "reft",
-            {
-                "group_rollout.warmup_share": 0.0,
-                "objective.contrast_weight": 0.0,
-                "objective.value_weight": 5.0,
-            },
+            {"group_rollout.warmup_share": 0.0, "objective.contrast_weight": 0.0},
             {"group_rollout.warmup_share": 0.0},
         ),
     ),

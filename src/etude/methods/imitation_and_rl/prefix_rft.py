@@ -80,20 +80,32 @@ def _prefix_outputs(episodes: Sequence[Episode], context: Context) -> list[Array
     return context.rows(signals, lambda out: torch.stack([out.logp, exact_entropy(out)], -1), {"entropy"})
 
 
+def _least_trained(entropies: Array, share: float) -> float:
+    """The entropy above which, or at which, a token is among the highest `share`: all but the lowest
+    floor((1 - share) n) of n."""
+    lowest = math.floor((1 - share) * len(entropies) + 1e-9)
+    return float(np.sort(entropies)[lowest]) if lowest < len(entropies) else math.inf
+
+
 def prefixed(
     prefix_trained: Annotated[
-        float, Setting("share of prefix tokens trained, those of highest entropy", low=0, high=1)
+        float,
+        Setting(
+            "share of the step's prefix tokens that are trained, those of highest entropy", low=0, high=1
+        ),
     ] = 0.2,
     joined: Annotated[
         bool, Setting("one baseline for all, as written; else each its own, as released")
     ] = False,
 ) -> Credit:
     """Prefix tokens become the policy's own: with its log-probabilities now, and the prefix's advantage where its
-    entropy is among the highest, 0 elsewhere."""
+    entropy is among the highest of the step, 0 elsewhere."""
 
     def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         hybrids = [e for g in groups for e in g.episodes if tagged(e, PREFIX).any()]
         outputs = {id(e): row for e, row in zip(hybrids, _prefix_outputs(hybrids, context), strict=True)}
+        entropies = [outputs[id(e)][tagged(e, PREFIX), 1] for e in hybrids]
+        least = _least_trained(np.concatenate([np.zeros(0), *entropies]), prefix_trained)
         signals = []
         for group in groups:
             plain = [e for e in group.episodes if id(e) not in outputs]
@@ -101,12 +113,10 @@ def prefixed(
             own = centred(rewards)
             for episode in (e for e in group.episodes if id(e) in outputs):
                 own, first, rest = hybrid_advantages(rewards, episode.reward, joined)
-                logp, entropy = outputs[id(episode)].T
-                where = np.flatnonzero(tagged(episode, PREFIX))
-                kept = where[np.argsort(-entropy[where], kind="stable")[: round(prefix_trained * len(where))]]
+                given, (logp, entropy) = tagged(episode, PREFIX), outputs[id(episode)].T
                 advantage = np.where(episode.sampled, np.float32(rest), np.float32(0))
-                advantage[kept] = first
-                signals.append(Signal(adopted(episode, tagged(episode, PREFIX), logp), advantage))
+                advantage[given & (entropy >= least)] = first
+                signals.append(Signal(adopted(episode, given, logp), advantage))
             signals += [constant(e, float(a)) for e, a in zip(plain, own, strict=True)]
         return signals
 
@@ -125,25 +135,36 @@ def dual_clipped(
     return averaged(surrogate, per_constant(length_divisor)) + entropy_bonus(entropy_weight)
 
 
+def _with_given(group: Group, given: Sequence[int]) -> Group:
+    """The group with these tokens of the demonstration before the reply of its last attempt."""
+    *plain, last = group.episodes
+    prompt, reply = last.spans
+    spans = (prompt, Span("assistant", np.array(given, np.int32), tag=PREFIX), reply)
+    return replace(group, episodes=(*plain, replace(last, spans=spans)))
+
+
 def _rows(**settings: float | bool) -> list[list[float]]:
     """Advantages and log-probabilities of a right hybrid, of three given tokens and one of its own, and of ordinary
     attempts of rewards 1 and 0. The given tokens have entropies 1, 3, 2 and log-probabilities -4, -5, -6."""
-    group = example_attempts((1.0, (2,)), (0.0, (3,)), (1.0, (7,)))
-    *plain, last = group.episodes
-    prompt, reply = last.spans
-    hybrid = replace(
-        last, spans=(prompt, Span("assistant", np.array([4, 5, 6], np.int32), tag=PREFIX), reply)
-    )
+    group = _with_given(example_attempts((1.0, (2,)), (0.0, (3,)), (1.0, (7,))), (4, 5, 6))
     # The fourth token was sampled by the policy; its outputs are asked for and not used.
     model = GivenModel(logp=[-4.0, -5.0, -6.0, -9.0], entropy=[1.0, 3.0, 2.0, 9.0])
-    credit = given_stage(RECIPE, "credit", **settings)
-    signals = credit([replace(group, episodes=(*plain, hybrid))], GivenContext(model))
+    signals = given_stage(RECIPE, "credit", **settings)([group], GivenContext(model))
     return [beyond_prompt(signals), signals[0].episode.logp[1:].tolist()]
+
+
+def _two() -> list[float]:
+    """Advantages of two right hybrids of two given tokens each and one of their own, of entropies 1, 2 and 3, 4, beside
+    no ordinary attempt."""
+    groups = [_with_given(example_attempts((1.0, (7,))), given) for given in ((3, 4), (5, 6))]
+    model = GivenModel(entropy=[1.0, 2.0, 0.0, 3.0, 4.0, 0.0])
+    return beyond_prompt(given_stage(RECIPE, "credit", prefix_trained=0.5)(groups, GivenContext(model)))
 
 
 RECIPE = Recipe(
     name="prefix_rft",
     paper=Paper("Blending Supervised and Reinforcement Fine-Tuning with Prefix Sampling", "2507.01679", 2025),
+    published_lr=1e-6,
     idea="In each group one attempt is begun by the demonstration and finished by the model. "
     "If that turns out better than the ordinary attempts, the given words are reinforced as if they were its own, where it was least sure of them. "
     "The given part shrinks over the run.",
@@ -151,6 +172,7 @@ RECIPE = Recipe(
     "A_rest = r, A_plain = r_i - mean r_plain;  dual-clipped, / constant",
     departures=(
         "guess: low_t ends at 0.05, high is 0.95 and 20% of the prefix is kept (from memory in the catalogue)",
+        "given tokens are ranked over the step, where the released code ranks over each micro-batch",
         "baselines as in the released code; credit.joined=true has the paper's text, where the hybrid joins the group",
     ),
     stages={
@@ -173,6 +195,7 @@ RECIPE = Recipe(
             lambda: _rows(prefix_trained=1 / 3, joined=True)[0],
             [0, 1 / 3, 0, 1 / 3, 1 / 3, -2 / 3],
         ),
+        ByHand("half of two prefixes: both tokens of the one of higher entropy", _two, [0, 0, 1, 1, 1, 1]),
         ByHand("given tokens are the policy's own", lambda: _rows()[1], [-4, -5, -6, -1]),
         # Surrogate: -1.3 - 0.9 in episode 1, 2 x 0.8 + 3 + 1.1 in episode 2 (ratio 4 bounded at 3), over 10 x 2. Entropy:
         # a tenth of the mean, 1.

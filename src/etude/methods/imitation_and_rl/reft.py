@@ -66,6 +66,7 @@ def _rows() -> list[list[float]]:
 RECIPE: Recipe = Recipe(
     name="reft",
     paper=Paper("ReFT: Reasoning with Reinforced Fine-Tuning", "2401.08967", 2024),
+    published_lr=3e-7,
     idea="A short warm-up imitates the demonstrations. "
     "Then the model writes its own solutions of the same tasks, and PPO rewards right results. "
     "So it learns from many reasoning paths where fine-tuning shows it one.",

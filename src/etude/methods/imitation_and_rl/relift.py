@@ -4,7 +4,8 @@ whenever it is full, one step imitates their demonstrations instead."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from etude.channels import writes
@@ -23,6 +24,7 @@ from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage
 from etude.types import Episode, Group, Request, Signal, Task
+from etude.update import Update
 
 IMITATE = "imitate"  # the purpose of requests for a demonstration
 
@@ -86,6 +88,15 @@ def centred_or_imitated() -> Credit:
     return credit
 
 
+@dataclass(frozen=True)
+class TwoOptimisers(Update):
+    """AdamW, with moments of their own for the steps that imitate: what one kind of step has learned of its gradient's
+    size and direction says nothing about the other."""
+
+    def moments(self, rows: Set[str]) -> str:
+        return IMITATION if rows == {IMITATION} else super().moments(rows)
+
+
 def _purposes(*rewards: float) -> list[int]:
     """What a buffer of one task asks for at three steps (1: a demonstration), if these attempts came before."""
     curriculum = given_stage(RECIPE, "curriculum", buffer_size=1)
@@ -108,12 +119,16 @@ RECIPE = Recipe(
         "2506.07527",
         2025,
     ),
+    published_lr=1e-6,
     idea="Reinforcement sharpens what the model can already do and learns nothing from tasks that no attempt solves. "
     "Such tasks wait in a buffer with their demonstrations. "
     "Whenever the buffer is full, one step imitates them, and reinforcement goes on.",
-    equation="RL step: L = - sum rho (r - mean r) / (G L);  once B unsolved tasks wait, an SFT step: L = - mean_t log pi(y*_t)",
+    equation="RL step: L = - mean over tasks of sum_i sum_t rho (r_i - mean r) / L;  once B unsolved tasks wait, an SFT step: "
+    "L = - mean_t log pi(y*_t); AdamW's moments are kept apart for the two",
     departures=(
-        "one learning rate for both kinds of step, as in the released settings (1e-6 each)",
+        "one learning rate for both kinds of step, as in the released settings (1e-6 each), and one bound of the gradient's "
+        "norm, where those have 0.7 and 1.0",
+        "an SFT step takes the place of an RL step, where the released code does it after one",
         "guess: a task may wait again after it was imitated, but never twice at a time",
         "B is 16 and the divisor L 64 tokens by default, where the paper has 128 and 8192",
     ),
@@ -122,6 +137,7 @@ RECIPE = Recipe(
         "group_rollout": stage(demonstration_if_unsolved),
         "credit": stage(centred_or_imitated),
         "objective": stage(practise_and_imitate),
+        "update": stage(TwoOptimisers),
     },
     needs=("answer",),
     claim="The share of tasks never solved falls faster than with RL alone, with far fewer demonstrations than SFT uses.",
@@ -129,18 +145,23 @@ RECIPE = Recipe(
         ByHand("no attempt was right: one imitation, once", lambda: _purposes(0.0, 0.0), [1, 0, 0]),
         ByHand("one of two was right: none", lambda: _purposes(0.0, 1.0), [0, 0, 0]),
         ByHand("r - mean r, and a demonstration of 2 tokens", _rows, [[0.5, -0.5, 0, 0], [0, 0, 1, 1]]),
-        # Policy: (-1.5 + 0.25) / (10 x 2 episodes). Imitation: 1 - ln 2. Entropy: -(0.5 + 2) / 10.
+        # Three tasks. Policy: (-1.5 + 0.25) / 10. Imitation: 1 - ln 2. Entropy: -(0.6 + 0.4 + 2) / 3 / 10.
         OffPolicy(
-            "ratios of 1.5 and 1/4 unclipped, over a constant length",
+            "ratios of 1.5 and 1/4 unclipped, over a constant length; all tasks count alike",
             ratio=(1.5, 0.25, 2.0),
             advantage=(1.0, -1.0, 0.0),
             lengths=(1, 1, 1),
             weights={"policy": (1, 1, 0), IMITATION: (0, 0, 1)},
             entropy=(0.6, 0.4, 2.0),
-            loss=(-1.5 + 0.25) / 20 + 1 - math.log(2) - 0.1 * (0.5 + 2.0),
-            gradient=(-1.5 / 20, 0.25 / 20, -1.0),
+            loss=((-1.5 + 0.25) / 10 + 1 - math.log(2)) / 3 - 0.1 * 3.0 / 3,
+            gradient=(-1.5 / 10 / 3, 0.25 / 10 / 3, -1 / 3),
             settings={"objective.length_divisor": 10.0, "objective.entropy_weight": 0.1},
         ),
-        Reduction("while nothing waits: Dr. GRPO, on-policy", "dr_grpo", {"objective.entropy_weight": 0.0}),
+        Reduction(
+            "while nothing waits: Dr. GRPO, on-policy, summed over the attempts at a task (4) where that takes their mean",
+            "dr_grpo",
+            {"objective.entropy_weight": 0.0},
+            scale=4.0,
+        ),
     ),
 )

@@ -221,12 +221,14 @@ def _scored() -> list[float]:
 RECIPE = Recipe(
     name="rmt",
     paper=Paper("Reinforcement Mid-Training", "2509.24375", 2025),
+    published_lr=1e-6,
     idea="A text is training ground for reasoning: before some of its tokens the model thinks, and is rewarded when it then guesses the token. "
     "Tokens get harder over the run and the thinking budget smaller. "
     "All other tokens are learned as in pre-training.",
     equation="r = (1-w) [guess = token] + w triangle(|thought| / B_t),  B_t = max(B_min, floor(B_0 g^(t/T)));  "
     "L = - mean A log pi + beta KL - lambda mean over the other tokens log pi(x_t)",
     departures=(
+        "could not be verified: no code is public; what is here follows a third party's notes on the paper",
         "the text is a task's reference under its prompt; a third of its own tokens, ranked by entropy, is easy, medium or hard (guess)",
         "the harness closes the thought, at its end token or at twice the budget, and one sampled token is the guess",
         "B_0 is 16 tokens, where the paper has 800 of 2048; guess: w = 0.2, r_max = 1, beta = 0, bins 60/20/20 to 20/20/60",

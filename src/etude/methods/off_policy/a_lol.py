@@ -145,6 +145,7 @@ RECIPE = Recipe(
     paper=Paper(
         "Improving Language Models with Advantage-based Offline Policy Gradients", "2305.14718", 2023
     ),
+    published_lr=2e-4,
     idea="The starting model is asked how good an answer it expects of itself; only answers that are better are learned from. "
     "A whole answer is one action, weighed by how much better it is and by how much likelier it has become. "
     "No new answers of the trained policy are needed.",

@@ -101,6 +101,7 @@ RECIPE = Recipe(
     paper=Paper(
         "Bridging Supervised Learning and Reinforcement Learning in Math Reasoning", "2505.18116", 2025
     ),
+    published_lr=1e-6,
     idea="The sampling policy is a mixture of a policy that is always right and one that is always wrong, in the proportion of the pass rate. "
     "Right answers train the first directly; wrong answers train it through the second. "
     "Both are maximum likelihood: there is no reward in the loss.",

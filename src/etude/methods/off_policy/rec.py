@@ -72,6 +72,7 @@ REC = Recipe(
         "2509.24203",
         2025,
     ),
+    published_lr=1e-6,
     idea="Group-relative REINFORCE is one step on the consistency of rewards and log-ratios within pairs of answers, whatever policy wrote them. "
     "So stale data needs no importance weight; what keeps it stable is the clip, used as a mask. "
     "Groups of the last twenty steps are replayed to show it.",
@@ -147,6 +148,7 @@ OPMD = Recipe(
     name="opmd",
     base=REC,
     paper=REC.paper,
+    published_lr=1e-6,
     idea="Instead of a clip, a quadratic pull on the log-ratio keeps the policy near the one that wrote the data. "
     "Its strength is the temperature of the KL-regularised problem that the loss solves.",
     equation="L = - token mean of [A_i log pi(y_t) - tau (log pi(y_t) - log pi_old(y_t))^2]",

@@ -68,7 +68,8 @@ QUARTER = 0.25 ** (ALPHA - 1) * 0.75 ** (BETA - 1) / B  # f_Beta(1/4)
 HALF = 0.5 ** (ALPHA - 1) * 0.5 ** (BETA - 1) / B  # f_Beta(1/2)
 RECIPE = Recipe(
     name="bnpo",
-    paper=Paper("BNPO: KLWeight Normalization Policy Optimization", "2506.02864", 2025),
+    paper=Paper("BNPO: Beta Normalization Policy Optimization", "2506.02864", 2025),
+    published_lr=1e-6,
     idea="How much an advantage should be scaled depends on how the pass rates of all tasks are spread just now. "
     "A Beta distribution is fitted to them at every step and its density divides the advantage. "
     "REINFORCE and GRPO are the two special cases in which the density is fixed.",

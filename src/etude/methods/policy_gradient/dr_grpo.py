@@ -24,6 +24,7 @@ RECIPE = Recipe(
     name="dr_grpo",
     base=GRPO,
     paper=Paper("Understanding R1-Zero-Like Training: A Critical Perspective", "2503.20783", 2025),
+    published_lr=1e-6,
     idea="Dividing by the group's standard deviation favours very easy and very hard tasks. "
     "Dividing by the answer's own length favours long wrong answers. Both divisions are dropped; a constant replaces the length.",
     equation="A_i = r_i - mean r;  L = - 1/(G L) sum_i sum_t min(rho A, clip(rho, 1-e, 1+e) A)",

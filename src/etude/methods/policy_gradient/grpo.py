@@ -23,6 +23,7 @@ RECIPE = Recipe(
         "2402.03300",
         2024,
     ),
+    published_lr=1e-6,
     idea="Answers to one task are compared with each other: reward minus the group's mean, over its standard deviation. "
     "The ratio to the sampling policy is clipped as in PPO. No critic is needed.",
     equation="A_i = (r_i - mean r) / (std r + 1e-4);  L = - mean_i mean_t min(rho A, clip(rho, 1-e, 1+e) A) + beta KL",

@@ -95,6 +95,7 @@ TEA_RL = Recipe(
         "2508.03178",
         2025,
     ),
+    published_lr=5e-6,
     idea="Entropy collapses at the tokens where a high probability meets a high advantage. "
     "A bonus on the exact entropy is spread over each answer by that covariance, so that it acts where collapse begins. "
     "The rest is GRPO with a wide clip.",
@@ -204,6 +205,7 @@ ENTROPY_SFT = Recipe(
     name="entropy_sft",
     base=SFT,
     paper=TEA_RL.paper,
+    published_lr=1e-5,
     idea="Fine-tuning need not make the model surer of what it already says. "
     "Only tokens are trained whose loss is large compared with the model's own uncertainty there. "
     "The surest fifth is left alone, which leaves entropy for the RL that follows.",

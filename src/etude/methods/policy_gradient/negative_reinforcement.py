@@ -48,6 +48,7 @@ W_REINFORCE = Recipe(
     paper=Paper(
         "The Surprising Effectiveness of Negative Reinforcement in LLM Reasoning", "2506.01347", 2025
     ),
+    published_lr=1e-6,
     idea="A right answer pushes its own tokens up and everything else down; a wrong one pushes its tokens down and hands the mass to what the model believed in already. "
     "The two are told apart, and right answers are given a tenth of the weight. No baseline, no normalisation.",
     equation="A_i = lambda for right, -1 for wrong;  L = token mean of PPO's clip",
@@ -70,6 +71,7 @@ W_REINFORCE = Recipe(
 PSR = replace(
     W_REINFORCE,
     name="psr",
+    published_lr=1e-6,
     idea="Trains on right answers only, and makes them likelier. That sharpens the distribution around what already worked. "
     "It is the other half of REINFORCE.",
     equation="L = - token mean over right answers of min(rho, 1+e)",
@@ -88,6 +90,7 @@ PSR = replace(
 NSR = replace(
     W_REINFORCE,
     name="nsr",
+    published_lr=1e-6,
     idea="Trains on wrong answers only, and makes them less likely. The mass that they lose goes to the other tokens in proportion to their probability. "
     "So the model's own beliefs are refined, not replaced.",
     equation="L = token mean over wrong answers of max(rho, 1-e), whose gradient on-policy is grad log pi(y)",

@@ -134,6 +134,7 @@ RECIPE = Recipe(
     "Answers that repeat themselves or do not end are punished.",
     equation="A_it = r_i - mean_{j != i} r_j - beta log pi(y_it)/pi_ref(y_it);  L = - mean A log pi - alpha mean H;  theta_ref <- m theta_ref + (1-m) theta",
     departures=(
+        "could not be verified: the repository of the paper holds no code, so the form of the penalty and every number is a guess",
         "GUESS: the KL penalty is the sampled log-ratio, detached, within the advantage; normalising over the batch is "
         "credit.whiten, off",
         "GUESS: alpha (entropy_weight) = 0.001, beta (anchor_weight) = 0.01, m = 0.99; token mean; no clipping",

@@ -185,6 +185,7 @@ RECIPE = Recipe(
     "The value itself learns only from answers that have ended.",
     equation="delta_t = r_t + gamma V_{t+1} - V_t, V_n := V_{n-1} if open, 0 if closed;  A_t = sum_k (gamma lambda)^k delta_{t+k}",
     departures=(
+        "could not be verified: no code is public, and the paper's settings were not at hand",
         "GUESS: a window of half the longest answer, clip 0.2 / 0.28",
         "open answers are reported with reward 0",
         "a task's attempts go on together: their number falls until all of them are closed, then a new task takes the place",

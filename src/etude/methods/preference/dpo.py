@@ -30,6 +30,7 @@ RECIPE = Recipe(
     paper=Paper(
         "Direct Preference Optimization: Your Language Model is Secretly a Reward Model", "2305.18290", 2023
     ),
+    published_lr=1e-6,
     idea="Within each group the best and the worst answer form a pair. "
     "The policy learns to prefer the better one, relative to where it started. No reward scale matters, only order.",
     equation="L = - mean log sigmoid(beta [log pi(y+)/ref(y+) - log pi(y-)/ref(y-)])",

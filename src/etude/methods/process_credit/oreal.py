@@ -55,11 +55,13 @@ def shares(scores: Array, right: bool) -> Array:
 @writes("policy", RIGHT, WRONG, extras=(SHARE,))
 def best_and_worst(
     max_each: Annotated[int, Setting("right and wrong answers kept per task, of each; 0: all", low=0)] = 1,
+    unanimous: Annotated[bool, Setting("keep tasks whose answers are all right or all wrong")] = False,
     subtract_mean: Annotated[bool, Setting("subtract the mean of the other answers from +1 and -1")] = True,
     weigh: Annotated[bool, Setting("weigh tokens by the learned token reward")] = True,
 ) -> Credit:
     """Leave-one-out advantages of rewards +1 and -1 for the kept answers, and the share of each token in it by the
-    auxiliary model's scores, which learn from the same answers first."""
+    auxiliary model's scores, which learn from the same answers first: as many right ones as wrong, one pair of each
+    task that has both, so that an answer about which nothing is known has p = 1/2."""
 
     def signal(episode: Episode, advantage: float, right: bool, share: Array | float) -> Signal:
         on = episode.sampled.astype(np.float32)
@@ -70,6 +72,8 @@ def best_and_worst(
         kept: list[tuple[Episode, float, bool]] = []
         for group in groups:
             rewards = 2 * group.rewards - 1
+            if not unanimous and (rewards > 0).all() == (rewards > 0).any():
+                continue
             advantages = leave_one_out(rewards) if subtract_mean else rewards
             order = context.rng("oreal", context.drawn, group.task.key).permutation(len(rewards))
             for right in (True, False):
@@ -116,6 +120,13 @@ def _rows() -> list[list[float]]:
     return [beyond_prompt(signals, name) for name in ("advantage", SHARE, RIGHT, WRONG)]
 
 
+def _pairs() -> list[list[float]]:
+    """Which of the answers to three tasks are kept as right and as wrong, of one right in four, and none twice."""
+    groups = [example_attempts(*((r, (2,)) for r in rewards)) for rewards in ([1, 0, 0, 0], [0] * 4, [0] * 4)]
+    signals = given_stage(RECIPE, "credit", weigh=False)(groups, GivenContext())
+    return [beyond_prompt(signals, name) for name in (RIGHT, WRONG)]
+
+
 def _token_reward_loss() -> float:
     """What the auxiliary model is trained by: means of ln 3 in a right answer and 0 in a wrong one."""
     model = GivenModel(**{TOKEN_REWARD: [2 * LN3, 0, LN3, -LN3]})
@@ -130,6 +141,7 @@ RECIPE = Recipe(
     paper=Paper(
         "Exploring the Limit of Outcome Reward for Learning Mathematical Reasoning", "2502.06781", 2025
     ),
+    published_lr=5e-7,
     idea="Of each task one right answer is cloned and one wrong answer is pushed away, at half the weight. "
     "A copy of the model learns from the outcomes alone which prefixes lead to right answers. "
     "Its opinion decides how much of the outcome each token is given.",
@@ -149,6 +161,7 @@ RECIPE = Recipe(
             _rows,
             [[2, 2, -2, -2], [0.8, 0.5, 0.8, 0.5], [1, 1, 0, 0], [0, 0, 1, 1]],
         ),
+        ByHand("1 of 4 right, and twice none: one pair is kept, half of it right", _pairs, [[1, 0], [0, 1]]),
         ByHand(
             "the token reward's loss: p = 3/4 of a right answer, 1/2 of a wrong one",
             _token_reward_loss,
@@ -178,6 +191,7 @@ RECIPE = Recipe(
             "rft",
             {
                 "credit.max_each": 0,
+                "credit.unanimous": True,
                 "credit.subtract_mean": False,
                 "credit.weigh": False,
                 "objective.negative": 0.0,

@@ -142,6 +142,7 @@ def _kept() -> list[int]:
 RECIPE = Recipe(
     name="prime",
     paper=Paper("Process Reinforcement through Implicit Rewards", "2502.01456", 2025),
+    published_lr=5e-7,
     idea="A copy of the model learns to tell right answers from wrong ones by how much likelier than the starting model it finds them. "
     "That log-ratio, token by token, is a process reward that nobody had to label. "
     "It is added to the outcome, and learned anew on every step's attempts.",

@@ -142,6 +142,7 @@ def _estimator_loss(progress: float) -> list[float]:
 RECIPE = Recipe(
     name="spa_rl",
     paper=Paper("SPA-RL: Reinforcing LLM Agents via Stepwise Progress Attribution", "2505.20732", 2025),
+    published_lr=3e-6,
     idea="A win after many turns does not say which turns won it. "
     "An estimator learns a number per turn such that the numbers of an episode add up to its outcome. "
     "Each turn is then rewarded by its own number, so credit does not have to travel back from the end.",

@@ -188,6 +188,7 @@ def _credited(reference: Sequence[float], **settings: float) -> tuple[list[float
 RECIPE = Recipe(
     name="text2grad",
     paper=Paper("Text2Grad: Reinforcement Learning from Natural Language Feedback", "2505.22338", 2025),
+    published_lr=1e-6,
     idea="A critic reads each answer and quotes its good and its poor passages. "
     "Words of good passages are rewarded, words of poor ones punished, all others left alone. "
     "So feedback in words reaches the very tokens it is about.",

@@ -24,6 +24,8 @@ from etude.settings import Setting, stage
 from etude.stages import Context, Filter, Reward
 from etude.types import Array, Episode, Group
 
+LIMIT = "limit"  # score: the longest answer that is paid
+
 
 def paid_within(
     paid_length: Annotated[
@@ -34,8 +36,8 @@ def paid_within(
 
     def reward(episode: Episode) -> dict[str, float]:
         long = episode.sampled.sum() > paid_length if paid_length else episode.stop == "length"
-        right = verdict()(episode)["reward"]
-        return {"reward": 0.0 if long else right, "verdict": right, "too_long": float(long)}
+        right, limit = verdict()(episode)["reward"], float(paid_length or episode.notes["limit"])
+        return {"reward": 0.0 if long else right, "verdict": right, "too_long": float(long), LIMIT: limit}
 
     return reward
 
@@ -48,14 +50,18 @@ def shortened(one: Group, length: float) -> Group:
 
 def by_difficulty(
     easy_above: Annotated[float, Setting("mean reward above which a task is easy", low=0, high=1)] = 0.5,
-    easy_limit: Annotated[float, Setting("limit of easy tasks, in run.max_tokens", low=0, high=1)] = 0.5,
+    easy_limit: Annotated[
+        float,
+        Setting("longest answer that is paid for an easy task, of what others are paid for", low=0, high=1),
+    ] = 0.5,
 ) -> Filter:
-    """Easy tasks are held to a shorter limit; then only groups of mixed reward are kept
-    (DA-DLER)."""
+    """Easy tasks are held to a shorter limit, `easy_limit` of the reward's own; then only groups of mixed reward are
+    kept (DA-DLER)."""
 
     def held(one: Group) -> Group:
-        easy = one.rewards.mean() > easy_above
-        return shortened(one, easy_limit * one.episodes[0].notes["limit"]) if easy else one
+        first = one.episodes[0]
+        limit = first.scores.get(LIMIT, first.notes["limit"])  # a user's own reward names none
+        return shortened(one, easy_limit * limit) if one.rewards.mean() > easy_above else one
 
     def filter(groups: Sequence[Group], context: Context) -> list[Group]:
         return mixed_only()([held(g) for g in groups], context)
@@ -89,6 +95,7 @@ DLER = Recipe(
         "2510.15110",
         2025,
     ),
+    published_lr=1e-6,
     idea="An answer that runs into the length limit earns nothing, whatever it says. "
     "That makes rewards noisy, so advantages are normalised over the batch instead of the group. "
     "Groups that are all cut off or all paid are drawn anew.",
@@ -139,19 +146,23 @@ DLER = Recipe(
 )
 
 
-def fair(rewards: Sequence[float], lengths: Sequence[int]) -> list[Array]:
-    """Rewards of the group after DA-DLER's filter; nothing where it is drawn anew."""
-    groups = DA_DLER.stages["filter"].build("filter")([example_group(rewards, lengths)], None)
-    return [group.rewards for group in groups]
+def fair(rewards: Sequence[float], lengths: Sequence[int], **settings: object) -> list[Array]:
+    """Rewards of the group after DA-DLER's reward, with these settings, and filter; nothing where it is drawn anew."""
+    made = example_group(rewards, lengths)
+    reward = DLER.stages["reward"].but(**settings).build("reward")
+    scored = replace(made, episodes=tuple(e.with_scores(reward(e)) for e in made.episodes))
+    return [group.rewards for group in DA_DLER.stages["filter"].build("filter")([scored], None)]
 
 
 DA_DLER = Recipe(
     name="da_dler",
     base=DLER,
     paper=DLER.paper,
+    published_lr=1e-6,
     idea="DLER with a limit that depends on the task. Tasks that are mostly solved must be solved in half the length. "
     "The others keep the whole length.",
     equation="L(q) = L_short where mean_group R' > 0.5, else L_long",
+    departures=("could not be verified: the released code holds DLER alone",),
     stages={"filter": stage(by_difficulty)},
     claim="Answers get shorter than with DLER at the same accuracy.",
     examples=(
@@ -159,6 +170,11 @@ DA_DLER = Recipe(
             "2 of 3 right is easy: held to 3 of 6 tokens; 1 of 2 is not",
             lambda: np.concatenate(fair([1, 1, 0], [3, 4, 2]) + fair([1, 0], [6, 6])),
             [1, 0, 0, 1, 0],
+        ),
+        ByHand(
+            "where 4 of 6 tokens are paid, easy is 2 tokens: half of what is paid, not of what may be written",
+            lambda: fair([1, 1, 0], [2, 3, 1], paid_length=4)[0],
+            [1, 0, 0],
         ),
         ByHand(
             "an easy group whose right answers are all too long is drawn anew",

@@ -182,6 +182,7 @@ DYNAMIC = Recipe(
     paper=Paper(
         "Learning to Optimize Multi-Objective Alignment Through Dynamic Reward Weighting", "2509.11452", 2025
     ),
+    published_lr=1e-6,
     idea="Several rewards are added up, and weight moves to those that pull the policy where all of them together pull it. "
     "A reward that is nearly exhausted, or works against the rest, fades. "
     "The weights move by exponentiated gradient at the policy's own rate.",
@@ -227,6 +228,7 @@ DYNAMIC = Recipe(
 HYPERVOLUME = Recipe(
     name="hypervolume_rewards",
     paper=DYNAMIC.paper,
+    published_lr=1e-6,
     idea="A step counts more when the policy has just reached a combination of rewards that no earlier policy had. "
     "What it adds to the volume under the front of all combinations so far sets a factor on the reward. The weights themselves stay.",
     equation="A_i = (0.5 + 1.5 tanh h)(r_i - mean r), h = HV(front + point) - HV(front)",

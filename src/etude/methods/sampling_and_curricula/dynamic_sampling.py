@@ -1,12 +1,12 @@
 """Dynamic sampling, DAPO's filter by itself: groups whose outcomes do not differ are replaced by others.
 
 DAPO: An Open-Source LLM Reinforcement Learning System at Scale, arXiv 2503.14476. The filter is shared
-(`curriculum.filter.mixed_only`); the loop draws again where it refuses.
+(`curriculum.filter.mixed_verdicts`); the loop draws again where it refuses.
 """
 
 from __future__ import annotations
 
-from etude.curriculum.filter import mixed_only
+from etude.curriculum.filter import mixed_verdicts
 from etude.fixtures.curricula import ExampleContext, built
 from etude.fixtures.examples import example_group
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
@@ -25,6 +25,7 @@ RECIPE = Recipe(
     name="dynamic_sampling",
     default_base=GRPO,
     paper=Paper("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "2503.14476", 2025),
+    published_lr=1e-6,
     idea="A group whose attempts all succeed or all fail has no group-relative signal. "
     "Such groups are thrown away and others drawn, until the batch is full or the over-sampling budget is spent. "
     "Nothing is chosen beforehand: what is thrown away was paid for.",
@@ -32,7 +33,7 @@ RECIPE = Recipe(
     departures=(
         "over-sampling ends at run.oversample times the batch, and a short batch is trained as it is",
     ),
-    stages={"filter": stage(mixed_only)},
+    stages={"filter": stage(mixed_verdicts)},
     claim="A given accuracy is reached in fewer steps than with uniform sampling.",
     examples=(
         ByHand(

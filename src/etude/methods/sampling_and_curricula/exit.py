@@ -249,6 +249,7 @@ DEPARTURES = (
 EXIT = Recipe(
     name="exit",
     paper=PAPER,
+    published_lr=1e-6,
     idea="An answer that was given is a place from which to go on. Half of all tasks show the policy an earlier answer and ask for "
     "a better one, and the reward is what was gained. Answers from which attempts differ most come back most often, so the "
     "policy makes itself a growing space of tasks.",
@@ -290,6 +291,7 @@ DIVERSE = Recipe(
     name="exit_diverse",
     base=GRPO,
     paper=PAPER,
+    published_lr=1e-6,
     idea="ExIt, and among the answers of a group the ones unlike the others count for more. "
     "So the space of start states does not narrow to one way of answering. What is unlike is told by the policy's hidden states.",
     equation="A_i = d_i (r_i - mean r) / (std r + 1e-4);  d_i = |e_i - mean e| / (max_j |e_j - mean e| - min_j |e_j - mean e|)",

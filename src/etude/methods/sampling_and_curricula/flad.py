@@ -300,6 +300,7 @@ EXP3: Recipe = Recipe(
     name="exp3_flad",
     default_base=GRPO,
     paper=PAPER,
+    published_lr=1e-4,
     idea="One kind of task is what you care about; others may help. Another kind helps if learning it moves the weights the way that "
     "learning the target does. Kinds are drawn by how much they have helped so far, and none is ever given up.",
     equation="pi(a) = (1 - K E_t) softmax(E_{t-1} R_a) + E_t;  E_t = min(1/K, sqrt(ln K / (K t)));  R_a += cos(g_a, g_T) / pi(a)",
@@ -328,6 +329,7 @@ UCB1: Recipe = Recipe(
     name="ucb1_flad",
     default_base=GRPO,
     paper=PAPER,
+    published_lr=1e-4,
     idea="One kind of task is what you care about; others may help, if learning them moves the weights the way the target does. "
     "Always the kind is played that may be the best, given how well it did and how seldom it was tried.",
     equation="play argmax R_a + sqrt(2 ln t / n_a);  R_a <- (1 - beta) R_a + beta cos(g_a, g_T)",

@@ -191,6 +191,7 @@ RECIPE = Recipe(
     name="pudf",
     default_base=GRPO,
     paper=Paper("A Psychology-based Unified Dynamic Framework for Curriculum Learning", "2408.05326", 2024),
+    published_lr=1e-4,
     idea="Psychologists measure the difficulty of test items and the ability of those who take the test on one scale. "
     "Here the items are kinds of tasks at their levels, and the policy takes the test while it trains. "
     "It trains on what is no harder than it is able to do, and the bound rises with its ability.",

@@ -140,6 +140,7 @@ RECIPE = Recipe(
     paper=Paper(
         "Reinforce-Ada: An Adaptive Sampling Framework for Reinforce-Style LLM Training", "2510.04996", 2025
     ),
+    published_lr=1e-6,
     idea="A task whose attempts all fail, or all succeed, teaches nothing. "
     "So tasks are sampled in rounds, and one that has shown a right attempt gets no more. "
     "A small, balanced part of its pool is trained on, against the mean of the whole pool.",

@@ -118,6 +118,7 @@ RECIPE = Recipe(
     name="sec",
     default_base=GRPO,
     paper=Paper("Self-Evolving Curriculum for LLM Reasoning", "2505.14970", 2025),
+    published_lr=1e-6,
     idea="A group teaches most where about half of its attempts are right: there the advantages are largest. "
     "Each kind of task at each level is an arm, whose value is the recent size of the advantages it brought. "
     "Arms are drawn by their value, so the tasks get harder as the model gets better.",

@@ -256,6 +256,7 @@ def _trained(progress: float) -> list[int]:
 SWS = Recipe(
     name="sws",
     paper=PAPER,
+    published_lr=1e-6,
     idea="What a policy fails at and does not get better at is where it is weak. A first phase of training finds these places. "
     "In a second phase part of the tasks are new problems of just these places, each kind getting as many as its share of "
     "failures, and problems that are too hard or too easy are drawn anew.",
@@ -284,6 +285,7 @@ SWS = Recipe(
 SWS_WRITTEN = Recipe(
     name="sws_written",
     paper=PAPER,
+    published_lr=1e-6,
     idea="SwS with problems that a model writes: it is shown one of the kind that the policy fails at and writes another. "
     "The answer is computed where the problem can be run, else it is what most of several answers agree on. "
     "What cannot be read as a problem is dropped.",

@@ -105,6 +105,7 @@ RECIPE = Recipe(
         "2506.03106",
         2025,
     ),
+    published_lr=1e-6,
     idea="Every answer is criticised and refined with the critique in view. "
     "The best refinement takes the place of one answer in the group, as if it had been given to the bare question. "
     "So groups in which every answer failed still have something to learn from, and rare words of the refinement learn fastest.",

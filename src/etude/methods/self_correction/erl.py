@@ -169,6 +169,7 @@ STD2 = math.sqrt(1 / 6) + 1e-4  # of 1, 0, 0.5
 RECIPE = Recipe(
     name="erl",
     paper=Paper("Experiential Reinforcement Learning", "2602.13949", 2026),
+    published_lr=1e-6,
     idea="After a failed attempt the model reflects on what the environment said, and tries again with its own advice in view. "
     "Attempts and reflections are reinforced, the reflection by the success of the attempt that it led to; advice that worked is "
     "remembered for later tasks. What succeeded is also learnt as an answer to the bare question, so that it needs no reflection.",

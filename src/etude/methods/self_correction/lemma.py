@@ -176,6 +176,7 @@ def _weights(mask_errors: bool) -> list[Array]:
 RECIPE = Recipe(
     name="lemma",
     paper=Paper("LEMMA: Learning from Errors for MatheMatical Advancement in LLMs", "2503.17439", 2025),
+    published_lr=1e-5,
     idea="Solutions are shown that take a wrong step, notice it, and then either mend that step or start again. "
     "The wrong steps are the model's own, or put into a right solution on purpose. "
     "The model imitates the whole, beside ordinary right solutions, and so learns to turn back.",

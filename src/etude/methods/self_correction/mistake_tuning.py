@@ -83,6 +83,7 @@ RECIPE = Recipe(
         "2403.20046",
         2024,
     ),
+    published_lr=1e-4,
     idea="The model imitates right solutions and also its own wrong ones, but the wrong ones only behind a prompt that says so. "
     "It learns what tells the two apart. "
     "Asked without the mark, it writes the right kind.",

@@ -72,6 +72,7 @@ def _three(**settings: bool) -> list[Signal]:
 RECIPE = Recipe(
     name="re_rest",
     paper=Paper("Re-ReST: Reflection-Reinforced Self-Training for Language Agents", "2406.01495", 2024),
+    published_lr=3e-4,
     idea="Self-training keeps the answers that were right and throws the others away. "
     "Here a wrong answer is given back with what the environment said of it, and if its repair is right, that is kept as well. "
     "Repairs are stored as answers to the bare question, and the model also learns to repair.",

@@ -114,6 +114,7 @@ RECIPE = Recipe(
     paper=Paper(
         "Recursive Introspection: Teaching Language Model Agents How to Self-Improve", "2407.18219", 2024
     ),
+    published_lr=1e-5,
     idea="The model answers, hears that it was wrong, and answers again in the same conversation. "
     "The last answer is improved: it is the best of several of its own, or a stronger model's. "
     "Only that last answer is imitated, the better the more, so the model learns to mend what it sees itself write.",

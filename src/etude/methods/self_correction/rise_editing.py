@@ -180,6 +180,7 @@ RECIPE = Recipe(
     paper=Paper(
         "Subtle Errors Matter: Preference Learning via Error-injected Self-editing", "2410.06638", 2024
     ),
+    published_lr=5e-7,
     idea="Most slips of a good solver are small: a wrong number, a swapped operand, a dropped term. "
     "Such an error is put into one step of a right answer, and the model learns to prefer the right step at just that place. "
     "Pairs of whole right and wrong answers are learnt beside it.",

@@ -190,6 +190,7 @@ WITHOUT_SECOND = Reduction("no second attempts: REINFORCE", "reinforce", {"rollo
 RLTF_SD = Recipe(
     name="rltf_sd",
     paper=PAPER,
+    published_lr=2e-5,
     idea="A wrong answer is criticised, and the model answers again with the critique in view. "
     "The second answer is then also learnt as an answer to the bare question, by how much better it did than first answers do. "
     "So what the critique made easy becomes part of the first attempt.",
@@ -240,6 +241,7 @@ RLTF_SD = Recipe(
 RLTF_FM = Recipe(
     name="rltf_fm",
     paper=PAPER,
+    published_lr=2e-5,
     idea="A wrong answer is criticised by someone who knows what came of it, and the model answers again. "
     "Beside being reinforced in both turns, the model learns to predict the critique from question and answer alone. "
     "It can then criticise itself when nobody else does.",

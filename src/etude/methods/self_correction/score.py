@@ -94,6 +94,7 @@ def _three(progress: float, **settings: bool) -> list[Signal]:
 RECIPE = Recipe(
     name="score",
     paper=Paper("Training Language Models to Self-Correct via Reinforcement Learning", "2409.12917", 2024),
+    published_lr=5e-6,
     idea="The model answers and, without hearing whether it was right, is asked to look again. "
     "At first only the second answer is rewarded while the first is held where it began, so that the two come apart. "
     "Then both are rewarded, with a large bonus for mending and a large loss for spoiling.",

@@ -175,6 +175,7 @@ E_1 = math.exp(-1)  # what pi_old gave every token of the rows below
 RECIPE = Recipe(
     name="think_tuning",
     paper=Paper("ThinkTuning: Instilling Cognitive Reflections without Distillation", "2508.07616", 2025),
+    published_lr=1e-6,
     idea="To a few answers a teacher no bigger than the student adds, in the student's voice, whether they are right and why, and leads on. "
     "The whole is judged and reinforced like any other answer, the teacher's words included. "
     "The teacher withdraws in the first third of the run; what stays is the habit of reflecting.",
