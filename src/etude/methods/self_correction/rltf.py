@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -135,8 +136,12 @@ def with_feedback_model(
     critique_weight: Annotated[float, Setting("weight of predicting the critique", low=0)] = 0.1,
     mean: MeanOver = "sum",
 ) -> Objective:
-    """RLTF-FM: -rho_t A_t on both turns, and critique_weight x cross-entropy on the critique, a token mean."""
-    return importance_weighted(mean) + imitation(critique_weight)
+    """RLTF-FM: -rho_t A_t on both turns, and critique_weight x cross-entropy on the critique. Both are sums over tokens
+    (`mean`: "sum") divided by the same number, that of the episodes with an attempt."""
+    if not critique_weight:
+        return importance_weighted(mean) + imitation(0.0)
+    (term,) = imitation(critique_weight).terms
+    return importance_weighted(mean) + objective(replace(term, mean=sharing_denominator(MEANS[mean])))
 
 
 # ---- the recipes -------------------------------------------------------------------------------------
@@ -245,7 +250,7 @@ RLTF_FM = Recipe(
     idea="A wrong answer is criticised by someone who knows what came of it, and the model answers again. "
     "Beside being reinforced in both turns, the model learns to predict the critique from question and answer alone. "
     "It can then criticise itself when nobody else does.",
-    equation="L = - sum rho_t A_t over both turns;  - lambda mean_t log pi(c_t | question, answer)",
+    equation="L = - sum rho_t A_t over both turns;  - lambda sum_t log pi(c_t | question, answer)",
     departures=DEPARTURES,
     stages={
         "rollout": stage(Refine),
@@ -262,13 +267,22 @@ RLTF_FM = Recipe(
             [1, 1],
         ),
         OffPolicy(
-            "no clip on two episodes; a critique of two tokens, at exp(-1) and 2 exp(-1), by its own token mean",
+            "no clip on two episodes; a critique of two tokens, at exp(-1) and 2 exp(-1), summed over the same two",
             ratio=(3.0, 0.2, 1.0, 2.0),
             advantage=(1.0, -1.0, 0.0, 0.0),
             lengths=(1, 1, 2),
             weights={"policy": (1, 1, 0, 0), IMITATION: (0, 0, 1, 1)},
             loss=(-3.0 + 0.2) / 2 + 0.1 * (1 + 1 - math.log(2)) / 2,
             gradient=(-1.5, 0.1, -0.05, -0.05),
+        ),
+        OffPolicy(
+            "four attempts of one token, two critiques of five: a critique's token counts 0.1 / 4, not 0.1 / 10",
+            ratio=(2.0, 1.0, 1.0, 0.5) + (1.0,) * 9 + (0.5,),
+            advantage=(1.0, 0.0, 0.0, -1.0) + (0.0,) * 10,
+            lengths=(1, 1, 1, 1, 5, 5),
+            weights={"policy": (1,) * 4 + (0,) * 10, IMITATION: (0,) * 4 + (1,) * 10},
+            loss=(-2.0 + 0.5) / 4 + 0.1 * (10 + math.log(2)) / 4,
+            gradient=(-0.5, 0.0, 0.0, 0.125) + (-0.025,) * 10,
         ),
         WITHOUT_SECOND,
     ),
