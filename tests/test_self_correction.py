@@ -1,5 +1,7 @@
 """Second attempts as token rows: in the same conversation, after a critique, inside the same turn."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,10 @@ import torch
 import toys
 from etude.assembly import build
 from etude.batch import pack
+from etude.curriculum.base import SourceMixture
+from etude.fixtures.examples import example_group
 from etude.methods import find
+from etude.train import loop
 from second_attempts import attempt_of, decode, plain, play, trained
 
 
@@ -52,12 +57,32 @@ def test_ufo_says_try_again_and_pays_less_for_later_success() -> None:
     (episode,) = group.episodes
     second = decode(sampler.asked[1])
     assert second.startswith(decode(sampler.asked[0]) + "5")
-    assert "Incorrect. Please think again.\n\nq0" in second
+    assert "Incorrect. Please think again." in second
+    assert second.count("q0") == 1, "the question is not asked again"
     assert "too low" not in second
     assert episode.scores["won"] == 0.25
     assert episode.scores["repeated"] == pytest.approx(-0.5 / 3)
     assert episode.scores["reward"] == pytest.approx(0.25 - 0.5 / 3)
     assert len(play("ufo", ["1", "2", "3", "4", "6"])[0].episodes[0].verdicts) == 5
+
+
+@pytest.mark.parametrize(("name", "kept", "drawn"), [("ufo", 2, 8), ("dapo", 8, 15)])
+def test_ufo_draws_nothing_in_place_of_what_it_leaves_out(
+    name: str, kept: int, drawn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight groups a step, every other one without spread: UFO trains on two of the eight, DAPO draws seven more."""
+    run = SimpleNamespace(
+        settings=SimpleNamespace(tasks_per_step=8, oversample=4.0),
+        context=None,
+        curriculum=SourceMixture(),
+        filter=build(find(name))[1]["filter"],
+        guard=lambda groups: None,
+    )
+    monkeypatch.setattr(
+        loop, "sample", lambda run, requests: [example_group([i % 2, 1.0]) for i in range(len(requests))]
+    )
+    groups, paid = loop.collect(run)
+    assert (len(groups), len(paid)) == (kept, drawn)
 
 
 def test_rise_imitates_the_best_last_attempt_with_the_others_in_view() -> None:

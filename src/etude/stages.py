@@ -79,7 +79,8 @@ Reward = Callable[[Episode], Mapping[str, float] | Awaitable[Mapping[str, float]
 
 
 class Filter(Protocol):
-    """Which groups are trained on. The loop draws more where it refuses."""
+    """Which groups are trained on. Where it refuses some, the loop draws others; none where it has `redraws` = False, that
+    is, where it chooses among what was drawn."""
 
     def __call__(self, groups: Sequence[Group], context: Context) -> list[Group]: ...
 

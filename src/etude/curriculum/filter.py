@@ -1,5 +1,5 @@
 """Which groups are trained on. Where a filter refuses groups, the loop draws others until the batch is full or its
-over-sampling budget (`run.oversample`) is spent."""
+over-sampling budget (`run.oversample`) is spent (`stages.Filter`)."""
 
 from __future__ import annotations
 

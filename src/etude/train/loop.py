@@ -43,7 +43,8 @@ def train(run: Run) -> None:
 
 def collect(run: Run) -> tuple[list[Group], list[Group]]:
     """The groups to train on, and all that were drawn for them. Where the filter drops groups, more are drawn, up to
-    `run.oversample` times `run.tasks_per_step`; a short batch is trained as it is."""
+    `run.oversample` times `run.tasks_per_step`; a short batch is trained as it is. A filter that only chooses among
+    what was drawn (`redraws` = False) is asked once."""
     wanted = run.settings.tasks_per_step
     most = round(wanted * run.settings.oversample)
     kept: list[Group] = []
@@ -54,6 +55,8 @@ def collect(run: Run) -> tuple[list[Group], list[Group]]:
         drawn += new
         run.guard(drawn)
         kept += run.filter([g for g in new if g.episodes or g.demonstrations], run.context)
+        if not getattr(run.filter, "redraws", True):
+            break
     return kept, drawn
 
 

@@ -22,7 +22,7 @@ from etude.reward.attempts import FIRST, rewards_of
 from etude.rollout.attempts import ANSWERS, notes_of
 from etude.rollout.basic import retry
 from etude.settings import Setting, stage
-from etude.stages import Context, Filter, Reward
+from etude.stages import Context, Reward
 from etude.types import Episode, Group
 
 TRY_AGAIN = "Incorrect. Please think again."
@@ -53,18 +53,25 @@ def turn_decay(
     return reward
 
 
-def most_varied(
-    keep_share: Annotated[float, Setting("share of the drawn groups that is kept", low=0.01, high=1)] = 0.25,
-) -> Filter:
-    """The groups whose rewards vary most (standard deviation), at least one; the loop draws others instead."""
+class MostVaried:
+    """Of the groups that a step has drawn, those whose rewards vary most (standard deviation), at least one. Nothing is
+    drawn in place of the others: eight are paid for and two trained."""
 
-    def filter(groups: Sequence[Group], context: Context) -> list[Group]:
+    redraws = False
+
+    def __init__(
+        self,
+        keep_share: Annotated[
+            float, Setting("share of the drawn groups that is kept", low=0.01, high=1)
+        ] = 0.25,
+    ) -> None:
+        self.keep_share = keep_share
+
+    def __call__(self, groups: Sequence[Group], context: Context) -> list[Group]:
         tried = [g for g in groups if g.episodes]
         spread = np.array([g.rewards.std() for g in tried])
-        kept = np.argsort(-spread, kind="stable")[: max(1, round(keep_share * len(tried)))]
+        kept = np.argsort(-spread, kind="stable")[: max(1, int(self.keep_share * len(tried)))]
         return [tried[i] for i in sorted(kept)]
-
-    return filter
 
 
 def _reward(*rewards: float, answers: Sequence[str | None]) -> float:
@@ -84,16 +91,19 @@ RECIPE = Recipe(
     paper=Paper('A Simple "Try Again" Can Elicit Multi-Turn LLM Reasoning', "2507.14295", 2025),
     idea="The model answers until it is right or out of turns, and hears nothing but that it was wrong. "
     "Success counts half as much with every turn that it came later, and repeating an answer is punished. "
-    "A model trained on single turns repeats itself; this one learns to try something else.",
+    "A model trained on single turns repeats itself; this one learns to try something else. "
+    "Of the groups that a step has drawn the quarter whose rewards vary most is trained on.",
     equation="r = gamma^t 1[right at turn t] - lambda (1 - E/N) - 0.1 1[no answer found];  PPO with GAE(1, 1) over all replies",
     departures=(
-        "the KL of the released settings (0.001) is off, so that no reference model is kept",
-        "the punishment of a malformed answer looks at the last reply only",
+        "the KL and the entropy bonus of the released settings (0.001 each) are off, so that no reference model is kept",
+        "the punishment of a malformed answer looks at the last reply only, where the release punishes every malformed reply; and such "
+        "a reply counts as a turn in gamma^t, where the release does not count it",
+        "the release shows the reward of a turn, 0, beside its words; here only the words are shown",
     ),
     stages={
-        "rollout": stage(retry, attempts=5, told=TRY_AGAIN, repeat=True),
+        "rollout": stage(retry, attempts=5, told=TRY_AGAIN),
         "reward": stage(turn_decay),
-        "filter": stage(most_varied),
+        "filter": stage(MostVaried),
         "credit": stage(value_baseline, lam=1.0),
         "objective": stage(clipped_with_value, clip_high=0.28),
     },
@@ -126,6 +136,11 @@ RECIPE = Recipe(
             "a quarter of eight groups: the two with the widest spread, in their order",
             lambda: _kept(*([r, 1 - r] for r in (0.5, 1, 0.6, 0.4, 0.5, 0.9, 0.7, 0.3))),
             [1, 0.9],
+        ),
+        ByHand(
+            "a quarter of seven is one, and so is a quarter of two",
+            lambda: [len(_kept(*([0, 1],) * n)) for n in (7, 2)],
+            [1, 1],
         ),
         OffPolicy(
             "praise beyond 1.28, between 1.2 and 1.28; blame beyond 0.8 and within; the value 0.5 above, 0.3 above and "
