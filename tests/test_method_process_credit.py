@@ -122,7 +122,7 @@ def test_confidence_is_read_from_the_probe() -> None:
     for episode in group.episodes:
         assert episode.notes["confidence"] == [pytest.approx(np.exp(-1.0))], "log-probability -1 a token"
     asked = toys.tokenizer().decode(sampler.asked[2][len(group.episodes[0].spans[0]) :])
-    assert asked == "a\n**Final Answer** boxed", "the toy vocabulary has no braces"
+    assert asked == "a\n**Final Answer**\nboxed", "the toy vocabulary has no braces"
     agreed, _ = scripted(stages, ["a\nb", "a\nb"], task, samples=2)
     assert all("cuts" not in e.notes for e in agreed.episodes), "no probes where nothing would be learned"
 

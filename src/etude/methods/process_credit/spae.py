@@ -22,15 +22,21 @@ from etude.rollout.group_rollout import GroupRollout, verdict
 from etude.rollout.probe import CUTS, MaxSteps, Probes, Separator, branches, noting, step_cuts, step_index
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage
-from etude.types import Array, Episode, Group, Signal, Span
+from etude.types import Array, Episode, Group, Signal, Span, Task
 
 LEAD = "lead"  # note: the tokens that make the model answer at once
 CONFIDENCE = "confidence"  # note: Conf after each step but the last
 
 
-def confidence(logp: Array | None) -> float:
-    """Conf = exp(-mean H_l), each entropy H_l read from the token drawn there: -log p is an unbiased reading of it."""
-    return float(np.exp(np.mean(logp))) if logp is not None and len(logp) else 0.0
+def gold_of(task: Task) -> str:
+    """The gold answer, as it would be written."""
+    return task.answer or task.reference or ""
+
+
+def confidence(logp: Array | None, length: int) -> float:
+    """Conf = exp(-mean H_l) over the first `length` tokens drawn, as many as the gold answer has: what is written behind
+    the answer says nothing of it. Each entropy H_l is read from the token drawn there, as -log p."""
+    return float(np.exp(np.mean(logp[:length]))) if logp is not None and len(logp) and length else 0.0
 
 
 def answered_early(
@@ -41,7 +47,7 @@ def answered_early(
     answer_temperature: Annotated[float, Setting("temperature of these answers", low=0.01, high=10)] = 0.6,
     answer_prompt: Annotated[
         str, Setting("what makes the model answer at once")
-    ] = "**Final Answer** \\boxed{",
+    ] = "**Final Answer**\n\\boxed{",
 ) -> GroupRolloutStage:
     """Attempts; in groups whose outcomes differ, with the confidence of answers forced after each step but the last."""
 
@@ -51,11 +57,12 @@ def answered_early(
 
         async def look(episode: Episode) -> dict[str, Any]:
             cuts = step_cuts(tokenizer, episode, separator, max_steps)
+            length = len(tokenizer.encode(gold_of(episode.task)))
             how = {"max_tokens": answer_tokens, "temperature": answer_temperature}
             drawn = await asyncio.gather(
                 *(branches(rollouts, episode, cut, probes, lead, **how) for cut in cuts)
             )
-            sure = [[confidence(p.spans[-1].logp) for p in conversations] for conversations in drawn]
+            sure = [[confidence(p.spans[-1].logp, length) for p in conversations] for conversations in drawn]
             return {CUTS: cuts, LEAD: lead.tolist(), CONFIDENCE: [float(np.mean(s)) for s in sure]}
 
         episodes = await rollouts.plays(range(rollouts.samples))
@@ -66,11 +73,11 @@ def answered_early(
 
 
 def accuracy(episodes: Sequence[Episode], context: Context) -> list[Array]:
-    """f[K] each: the mean probability of the gold answer's tokens, forced after each step."""
+    """f[K] each: the geometric mean of the probabilities of the gold answer's tokens, forced after each step."""
     encode = context.policy.tokenizer.encode
     forced = []
     for episode in episodes:
-        gold = encode(episode.task.answer or episode.task.reference or "")
+        gold = encode(gold_of(episode.task))
         lead = np.array(episode.notes.get(LEAD, []), np.int32)
         for cut in episode.notes.get(CUTS, []):
             before = Span("user", np.concatenate([episode.tokens[:cut], lead]))
@@ -79,7 +86,7 @@ def accuracy(episodes: Sequence[Episode], context: Context) -> list[Array]:
                 Signal(Episode(episode.task, (before, Span("assistant", gold))), 0 * on, {"probe": on})
             )
     rows = context.rows(forced, lambda out: out.logp)
-    means = iter(float(np.exp(r[s.weights["probe"] != 0]).mean()) for r, s in zip(rows, forced, strict=True))
+    means = iter(float(np.exp(r[s.weights["probe"] != 0].mean())) for r, s in zip(rows, forced, strict=True))
     return [np.array([next(means) for _ in e.notes.get(CUTS, [])]) for e in episodes]
 
 
@@ -142,6 +149,13 @@ def _advantages() -> list[float]:
     return beyond_prompt(given_stage(RECIPE, "credit", whiten=False)([group], GivenContext(model)))
 
 
+def _accuracy(*p: float) -> float:
+    """Acc where the tokens of the gold answer, forced after the only step, have these probabilities."""
+    attempt = example_attempts((1.0, (2, 3))).episodes[0]
+    attempt = replace(attempt, task=replace(attempt.task, answer="7" * len(p)), notes={CUTS: [2], LEAD: [9]})
+    return float(accuracy([attempt], GivenContext(GivenModel(logp=np.log(p).tolist())))[0][0])
+
+
 E = math.e
 MEAN = (2 + E) / 3
 
@@ -167,7 +181,11 @@ RECIPE = Recipe(
     "g_k = exp(dPhi~_k) - mean;  whitened;  DAPO's loss",
     departures=(
         "steps are lines, where the paper ends them at a blank line after a full stop",
-        "confidence is read from the drawn tokens' own log-probabilities, which estimate the entropies without bias",
+        "an entropy is read from the token drawn there, as -log p, which makes confidence larger on average: .82 for .72 where two "
+        "answers have probability .9 and .1",
+        "Conf is read where the gold answer would stand, as in the released probe; the paper's equation has all drawn tokens",
+        "Acc is the geometric mean of the gold's token probabilities: the released probe has exp(sum log p) / L, which is the same for one "
+        "token and never above 1 / L for L of them, the paper's equation their arithmetic mean",
         "guess: gains are scaled and centred over the batch's steps; words after the last probe have g = 0",
         "groups whose outcomes agree are not probed: dynamic sampling drops them",
     ),
@@ -190,7 +208,17 @@ RECIPE = Recipe(
             lambda: potential(np.array([1.0, 0, 0]), np.array([1.0, 1, 0])),
             [1, -1, 0],
         ),
-        ByHand("answers drawn with probability 1/2 and 1/8", lambda: confidence(np.log([0.5, 0.125])), 0.25),
+        ByHand(
+            "answers drawn with probability 1/2 and 1/8", lambda: confidence(np.log([0.5, 0.125]), 2), 0.25
+        ),
+        ByHand(
+            "behind a gold answer of one token two more were drawn, with probability 1",
+            lambda: confidence(np.array([-0.6931472, 0.0, 0.0]), 1),
+            0.5,
+        ),
+        ByHand(
+            "a gold answer of two tokens, of probability 1/2 and 1/8", lambda: _accuracy(0.5, 0.125), 0.25
+        ),
         ByHand(
             "solved in the first of three steps",
             lambda: damping(np.array([1.0, 1.0, 0.0]), 0.5, 0.9),
