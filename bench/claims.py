@@ -29,6 +29,7 @@ import numpy as np
 import repetition
 from scipy import stats
 
+from etude.assembly import build
 from etude.compare.arms import parse_arms
 from etude.compare.paired import compare
 from etude.compare.schedule import Job, perform
@@ -220,8 +221,9 @@ def reduced(claim: Claim, path: Path) -> dict[str, Any]:
     if claim.metric in ("repeated", "predicted"):
         policy, settings = finished(path)
         facts |= repetition.measured(policy, settings, held_out(claim.tasks, settings.eval_problems))
-    if claim.recipe in TWICE:  # both arms meet the problems as the method would play them
-        _, _, stages = resolve(claim.plan(claim.arm, 0))
+    if claim.recipe in TWICE:  # both arms meet the problems as the method is examined
+        recipe, _, _ = resolve(claim.plan(claim.arm, 0))
+        _, stages = build(recipe, recipe.all_exam)
         facts["twice"] = twice(examined(path, claim.tasks, stages["rollout"]))
     return facts
 

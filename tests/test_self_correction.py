@@ -85,19 +85,33 @@ def test_ufo_draws_nothing_in_place_of_what_it_leaves_out(
     assert (len(groups), len(paid)) == (kept, drawn)
 
 
-def test_rise_imitates_the_best_last_attempt_with_the_others_in_view() -> None:
+def test_rise_imitates_every_turn_with_those_before_in_view() -> None:
     settings = {"rollout.candidates": 3}
     group, signals, sampler, _ = play("rise", ["5", "6", "7", "8"], settings)
     (episode,) = group.episodes
     assert [decode(s.tokens) for s in episode.spans if s.sampled] == ["5", "7"]
-    (signal,) = signals
-    assert trained(signal, "imitation") == [("attempt 2", "7", 0.0)]
-    on = signal.weights["imitation"][attempt_of(episode) == 2]
-    assert on == pytest.approx(np.exp(2.5))
+    assert [trained(s, "imitation") for s in signals] == [
+        [("attempt 1", "5", 0.0)],
+        [("attempt 2", "7", 0.0)],
+    ]
+    first, last = signals
+    assert first.weights["imitation"][attempt_of(first.episode) == 1] == pytest.approx(1.0)
+    assert len(first.episode.tokens) < len(last.episode.tokens) == len(episode.tokens)
+    assert last.weights["imitation"][attempt_of(episode) == 2] == pytest.approx(np.exp(2.5))
     assert decode(sampler.asked[1]).count("q0") == 2, "the question is asked again"
-    assert play("rise", ["5", "6", "8", "9"], settings)[1] == [], "no better than before: not imitated"
-    everything = play("rise", ["5", "6", "8", "9"], {**settings, "credit.keep": "all"})[1]
-    assert float(everything[0].weights["imitation"].max()) == 1.0
+    wrong = ["5", "6", "8", "9"]
+    assert len(play("rise", wrong, {**settings, "credit.keep": "better"})[1]) == 1, "no better than before"
+    assert len(play("rise", wrong, settings)[1]) == 2
+    assert len(play("rise", ["5", "5", "5", "5"], settings)[1]) == 1, "a turn that says the same again"
+
+
+def test_rise_is_worded_as_told_and_examined_without_an_oracle() -> None:
+    _, _, sampler, _ = play("rise", ["5", "7"], {"rollout.candidates": 1, "rollout.again": "No. {question}?"})
+    assert "No. q0?" in decode(sampler.asked[1])
+    replies = ["1", "2", "3", "7", "8"]
+    group, _, sampler, _ = play("rise", replies, {**find("rise").all_exam})
+    assert [v.correct for v in group.episodes[0].verdicts] == [False, False, False, True]
+    assert len(sampler.asked) == 4, "one try a turn"
 
 
 def test_rise_may_take_the_improved_turn_from_a_teacher() -> None:
@@ -105,7 +119,7 @@ def test_rise_may_take_the_improved_turn_from_a_teacher() -> None:
     generators = {"teacher": toys.generator(other.policy, other)}
     group, signals, _, _ = play("rise", ["5"], {"rollout.writer": "teacher"}, others=generators)
     assert [v.correct for v in group.episodes[0].verdicts] == [False, True]
-    assert trained(signals[0], "imitation") == [("attempt 2", "37", 0.0)]
+    assert trained(signals[1], "imitation") == [("attempt 2", "37", 0.0)]
     assert "5" in decode(other.asked[0]), "the teacher sees the attempt that failed"
     assert not group.episodes[0].spans[-1].sampled
 

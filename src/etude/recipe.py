@@ -133,6 +133,9 @@ class Recipe:
     needs: tuple[str, ...] = ()  # keys of NEEDS
     auxiliary: Mapping[str, AuxiliaryModel] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)  # settings of the run itself: {"group_size": 1}
+    exam: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # settings of its stages with which its rollout is examined
     claim: str = ""  # what should be seen at small scale, in one sentence
     examples: tuple[Row, ...] = ()  # rows for the shared tests
 
@@ -168,6 +171,12 @@ class Recipe:
         return self._gathered("defaults")
 
     @property
+    def all_exam(self) -> dict[str, Any]:
+        """{"rollout.attempts": 5}: what differs where a trained policy is examined by the recipe's rollout, such as help
+        that is not there any more."""
+        return self._gathered("exam")
+
+    @property
     def all_needs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*(self.base.all_needs if self.base else ()), *self.needs)))
 
@@ -198,6 +207,7 @@ def compose(recipes: Sequence[Recipe]) -> Recipe:
             needs=(*joined.all_needs, *recipe.all_needs),
             auxiliary={**joined.all_auxiliary, **recipe.all_auxiliary},
             defaults={**joined.all_defaults, **recipe.all_defaults},
+            exam={**joined.all_exam, **recipe.all_exam},
         )
     return replace(joined, default_base=beside)
 

@@ -68,6 +68,7 @@ def reconsider(
     return rollout
 
 
+Again = Annotated[str, Setting("how the second attempt is asked for")]
 Hint = Annotated[
     int, Setting("which of the task's hints joins the feedback, from 1, the vaguest; 0: none", low=0)
 ]
@@ -91,7 +92,7 @@ class Refine:
         always: Annotated[bool, Setting("a second attempt after right answers too")] = False,
         hint: Hint = 0,
         ask: Annotated[str, Setting("how a critique is asked for")] = CRITICISE,
-        again: Annotated[str, Setting("how the second attempt is asked for")] = REFINE,
+        again: Again = REFINE,
         address: Address = "",
         longest: Longest = None,
     ) -> None:

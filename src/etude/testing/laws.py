@@ -28,6 +28,7 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-6) -> bool:
 
 def it_builds_and_explains_itself(recipe: Recipe) -> None:
     build(recipe)
+    build(recipe, recipe.all_exam)
     assert recipe.idea.count(".") >= 2, "`idea` should explain the method in two or three sentences"
     assert recipe.equation, "`equation` is empty"
 

@@ -153,7 +153,8 @@ def _accuracy(*p: float) -> float:
     """Acc where the tokens of the gold answer, forced after the only step, have these probabilities."""
     attempt = example_attempts((1.0, (2, 3))).episodes[0]
     attempt = replace(attempt, task=replace(attempt.task, answer="7" * len(p)), notes={CUTS: [2], LEAD: [9]})
-    return float(accuracy([attempt], GivenContext(GivenModel(logp=np.log(p).tolist())))[0][0])
+    context: Any = GivenContext(GivenModel(logp=np.log(p).tolist()))
+    return float(accuracy([attempt], context)[0][0])
 
 
 E = math.e

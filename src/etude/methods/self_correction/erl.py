@@ -22,7 +22,7 @@ from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import FIRST, SECOND, each_attempt
 from etude.rollout.attempts import Share, attempt, attempt_tag, due, reworded
 from etude.rollout.conversation import Conversation
-from etude.rollout.second import REFLECTION, Hint, between_tags, heard, worded
+from etude.rollout.second import REFLECTION, Again, Hint, between_tags, heard, worded
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
@@ -55,7 +55,7 @@ class Reflect:
         remember: Annotated[bool, Setting("show the last advice that helped")] = True,
         hint: Hint = 0,
         ask: Annotated[str, Setting("how a reflection is asked for")] = ASK_FOR_REFLECTION,
-        again: Annotated[str, Setting("how the second attempt is asked for")] = ADVISED,
+        again: Again = ADVISED,
         address: Address = "",
         longest: Longest = None,
     ) -> None:
