@@ -34,7 +34,7 @@ def test_lemma_goes_wrong_as_the_attempt_did_and_then_right() -> None:
     assert trained(shown, "imitation") == [("demonstration", STEPS["reference"], 0.0)]
     (_, error, _), (_, correction, _) = trained(trace, "imitation")
     assert error == "2+3=5\n5*2=12\n"
-    assert correction == f"\n{MEND}\n5*2=10\n10-3=7"
+    assert correction == f"{MEND}\n5*2=10\n10-3=7", "the attempt's step ended its line"
     assert trace.episode.tokens[-1] == toys.tokenizer().stops[0]
     masked = play("lemma", ["2+3=5\n5*2=12\n12-3=9"], {**settings, "credit.mask_errors": True}, task=task)[1]
     assert [t for t, _, _ in trained(masked[1], "imitation")] == ["correction"]

@@ -40,10 +40,12 @@ MEND = "Wait, the last step is wrong. It should be:"
 RESTART = "Wait, this does not lead to the answer. Let me start again."
 
 
-def correction(right: Sequence[str], wrong_at: int, restart: bool, separator: str) -> str:
-    """What follows a wrong step number `wrong_at` (from 0): the right steps from there on, or all of them."""
+def correction(wrong: str, right: Sequence[str], wrong_at: int, restart: bool, separator: str) -> str:
+    """What follows the text `wrong`, which ends in the wrong step number `wrong_at` (from 0): the right steps from there
+    on, or all of them."""
     notice = RESTART if restart else MEND
-    return separator + notice + separator + separator.join(right if restart else right[wrong_at:])
+    joint = "" if wrong.endswith(separator) else separator  # an attempt's step holds the separator that ends it
+    return joint + notice + separator + separator.join(right if restart else right[wrong_at:])
 
 
 class Corrected:
@@ -95,15 +97,16 @@ class Corrected:
                 return []
             tokens, wrong_at = found
             restart = seeds.key(conversation.key, "fresh") / 2**63 < self.restart_share
-            words = correction(right, wrong_at, restart, self.separator)
             renderer = conversation.generator.renderer
+            before = renderer.decode(tokens)
+            words = correction(before, right, wrong_at, restart, self.separator)
             trace = Conversation(
                 task, conversation.generator, conversation.check_runner, conversation.key, conversation.index
             )
             trace.user(task.prompt)
             trace.force_prefix(tokens, ERROR)
             trace.force_prefix(answer_tokens(renderer, words), CORRECTION)
-            verdict = await trace.check(renderer.decode(tokens) + words)
+            verdict = await trace.check(before + words)
             return [replace(trace.done(), player=DEMONSTRATED)] if verdict.correct else []
 
         return rollout
@@ -198,8 +201,18 @@ RECIPE = Recipe(
     examples=(
         ByHand(
             "three steps of which the second went wrong: how many right ones follow, mending and starting again",
-            lambda: [len(correction("abc", 1, restart, "\n").split("\n")) - 2 for restart in (False, True)],
+            lambda: [
+                len(correction("a\nx", "abc", 1, restart, "\n").split("\n")) - 2 for restart in (False, True)
+            ],
             [2, 3],
+        ),
+        ByHand(
+            "whether the wrong step ends its line or not, no line of the trace is blank: a, x, wait, b, c",
+            lambda: [
+                [len(step) > 0 for step in (wrong + correction(wrong, "abc", 1, False, "\n")).split("\n")]
+                for wrong in ("a\nx", "a\nx\n")
+            ],
+            [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]],
         ),
         ByHand(
             "a demonstration, and a trace: all of it",
