@@ -40,7 +40,7 @@ def test_an_answer_becomes_a_start_state() -> None:
     assert (decode(kept.reply), kept.quality, kept.steps) == ("5", 0.5, 0), (
         "a perfect answer cannot be improved"
     )
-    assert kept.score == pytest.approx(4 * np.var([0.5, 1, 1, 1]))
+    assert kept.score == pytest.approx(np.var([0.5, 1, 1, 1]))
     (request,) = starts.next(1, context)
     assert request.task is not None
     said = [(m.role, m.content) for m in request.task.prompt]

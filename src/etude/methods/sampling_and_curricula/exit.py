@@ -35,7 +35,7 @@ DIVERGE = "Improve this answer with a clearly different approach."
 @dataclass(frozen=True)
 class Start:
     """A start state: an answer int32[n] to `task` of this quality in [0, 1], with `steps` improvements behind it (0: a
-    first answer). `score`, S in [0, 1]: how much the attempts from here, or in the group it came from, differed."""
+    first answer). `score`, S in [0, 1/4]: how much the attempts from here, or in the group it came from, differed."""
 
     task: Task
     reply: Array
@@ -64,8 +64,8 @@ class Starts:
             float, Setting("share of the tasks that go on from a start state", low=0, high=1)
         ] = 0.5,
         exit_kappa: Annotated[
-            float, Setting("kappa, how strongly a high score is preferred; 0: not at all", low=0)
-        ] = 4.0,
+            float, Setting("kappa, how strongly a high variance is preferred; 0: not at all", low=0)
+        ] = 16.0,
         max_starts: Annotated[int, Setting("start states that are kept", low=1)] = 512,
         min_starts: Annotated[int, Setting("start states there must be before any is used", low=1)] = 16,
         diverge_share: Annotated[
@@ -99,13 +99,13 @@ class Starts:
 
     def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
         """Scores anew the start states that were used, and adds one answer of every group under the group's score
-        S = 4 var q: the variance of qualities in [0, 1] over the greatest that it can be."""
+        S = var q, the variance of qualities in [0, 1]."""
         step_key = seeds.key(context.seed, "starts", context.step)
         for number, group in enumerate(groups):
             judged = [e for e in group.episodes if e.verdict is not None]
             if not judged:
                 continue
-            score = 4 * float(np.var([_quality(e) for e in judged]))
+            score = float(np.var([_quality(e) for e in judged]))
             parent: Start | None = group.task.meta.get(START)
             if parent is not None:
                 key = parent.key
@@ -239,7 +239,9 @@ def _scaled(*rewards: float) -> list[float]:
 PAPER = Paper("Bootstrapping Task Spaces for Self-Improvement", "2509.04575", 2025)
 
 DEPARTURES = (
-    "GUESS: kappa = 4 (not given)",
+    "GUESS: kappa = 16 (not given): a group of which half is right is drawn exp(16 / 4) = 55 times as often as one that agrees",
+    "the KL to the start (0.001 in the paper, whose reference is renewed every 100 steps) is off, so that no reference model is kept; "
+    "--set objective.kl_weight=0.001 adds one to a start that stays",
     "guess: a group adds one of its answers, drawn among those that can still be improved (quality below 1)",
     "only answers in words: the prefix of a conversation of several turns is not made a start state",
     "16 start states are enough to begin with, where the paper waits for 128, the tasks of one of its steps",
@@ -253,7 +255,7 @@ EXIT = Recipe(
     idea="An answer that was given is a place from which to go on. Half of all tasks show the policy an earlier answer and ask for "
     "a better one, and the reward is what was gained. Answers from which attempts differ most come back most often, so the "
     "policy makes itself a growing space of tasks.",
-    equation="P(start i) ~ exp(kappa S_i), S = 4 var of the group's qualities;  r = max(0, G(y) - G(y_old)) / (1 - G(y_old))",
+    equation="P(start i) ~ exp(kappa S_i), S = var of the group's qualities;  r = max(0, G(y) - G(y_old)) / (1 - G(y_old))",
     departures=(
         *DEPARTURES,
         "alone it is trained as GRPO; `topr+exit` and the like take credit and loss from the other",
@@ -271,17 +273,17 @@ EXIT = Recipe(
         ByHand(
             "scores of groups that are half right, a quarter right, all wrong; all right leaves nothing to improve",
             lambda: [s.score for s in _buffer([1, 0], [1, 0, 0, 0], [0, 0], [1, 1]).kept],
-            [1, 0.75, 0],
+            [1 / 4, 3 / 16, 0],
         ),
         ByHand(
-            "scores 1 and 0, kappa = ln 3",
-            lambda: _buffer([1, 0], [0, 0], exit_kappa=np.log(3)).probabilities(),
+            "scores 1/4 and 0, kappa = 4 ln 3",
+            lambda: _buffer([1, 0], [0, 0], exit_kappa=4 * np.log(3)).probabilities(),
             [0.75, 0.25],
         ),
         ByHand(
-            "two places for scores 1/4, 1, 3/4: the lowest goes",
+            "two places for scores 1/16, 1/4, 3/16: the lowest goes",
             lambda: [s.score for s in _buffer([0.5, 0], [1, 0], [1, 0, 0, 0], max_starts=2).kept],
-            [0.75, 1],
+            [3 / 16, 1 / 4],
         ),
         Reduction("no start states: GRPO", "grpo", {"curriculum.start_share": 0.0}),
     ),

@@ -44,7 +44,9 @@ def correction(wrong: str, right: Sequence[str], wrong_at: int, restart: bool, s
     """What follows the text `wrong`, which ends in the wrong step number `wrong_at` (from 0): the right steps from there
     on, or all of them."""
     notice = RESTART if restart else MEND
-    joint = "" if wrong.endswith(separator) else separator  # an attempt's step holds the separator that ends it
+    joint = (
+        "" if wrong.endswith(separator) else separator
+    )  # an attempt's step holds the separator that ends it
     return joint + notice + separator + separator.join(right if restart else right[wrong_at:])
 
 
