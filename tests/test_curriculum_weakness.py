@@ -51,14 +51,12 @@ CURVES = {
 
 def test_weak_kinds_get_what_their_failures_are_worth() -> None:
     weakness = phase_one(CURVES, weak_share=0.5)
-    assert [unit for unit, weak in weakness.weak().items() if weak] == [
+    assert [unit[:2] for unit, weak in weakness.weak().items() if weak] == [
         ("hard", 0.0),
         ("hard", 1.0),
         ("mixed", 1.0),
     ]
-    assert weakness.report() == pytest.approx(
-        {"levels": 6, "weak": 3, "weak/hard": 2 / 3, "weak/mixed": 1 / 3}
-    )
+    assert weakness.report() == pytest.approx({"met": 6, "weak": 3, "weak/hard": 2 / 3, "weak/mixed": 1 / 3})
     assert weakness.next(64, later(0.39)) == [Request()] * 64, "the first phase is the source's own mixture"
     requests = weakness.next(6000, later(0.4))
     extra = [r for r in requests if r.purpose == WEAK]
@@ -96,10 +94,10 @@ def test_sws_asks_for_what_is_weak_and_resumes(tmp_path) -> None:
         "filter__begin_at": 0.3,
     }
     run = stopped_and_resumed(tmp_path, "sws", **changes)
-    weak = {level for (_, level), failing in run.curriculum.weak().items() if failing}
-    rows = run.directory.episodes(columns=["step", "difficulty"]).to_pylist()
+    weak = {key for (_, _, key), failing in run.curriculum.weak().items() if failing}
+    rows = run.directory.episodes(columns=["step", "task_key"]).to_pylist()
     assert weak
-    assert {r["difficulty"] for r in rows if r["step"] > 2} <= weak
+    assert {r["task_key"] for r in rows if r["step"] > 2} <= weak, "problems of a list, not their levels"
     assert run.directory.metrics()[-1]["curriculum"]["weak"] == len(weak)
 
 

@@ -1,8 +1,8 @@
 """SwS: a first phase finds out what the policy does not learn, a second one gets new tasks for it.
 
-A level of a kind is weak where accuracy is low and does not rise. In the second phase part of the tasks are new problems
-of weak levels, drawn from the source (`sws`) or written by a model (`sws_written`), and problems that are too hard or too
-easy are left out (`curriculum.filter.within`). SwS: Self-aware Weakness-driven Problem Synthesis in Reinforcement
+A problem is weak where accuracy is low and does not rise; of a source whose problems never repeat, a level of a kind is. In
+the second phase part of the tasks are weak problems, new ones of weak levels (`sws`), or written by a model after their
+example (`sws_written`), and problems that are too hard or too easy are left out (`curriculum.filter.within`). SwS: Self-aware Weakness-driven Problem Synthesis in Reinforcement
 Learning for LLM Reasoning, arXiv 2506.08989.
 """
 
@@ -25,13 +25,17 @@ from etude.rollout.second import worded
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context
+from etude.tasks import TaskSet
+from etude.tasks.files import Listed
 from etude.tasks.posed import by_majority, worked_out
-from etude.types import Array, Episode, Group, Request, Signal, Task
+from etude.types import Episode, Group, Request, Signal, Task
 
-WEAK = "weak"  # purpose of a request: a new problem of a weak level
+WEAK = "weak"  # purpose of a request: a weak problem, or a new one of a weak level
 WRITTEN = "written"  # task meta: a problem that a model wrote (`tasks.posed`)
 
-Level = tuple[str, float]  # kind and level: the unit u whose accuracy is logged
+Unit = tuple[
+    str, float, str
+]  # kind, level and, of a task that comes again, its key: u, whose accuracy is logged
 
 
 # ---- the curriculum ----------------------------------------------------------------------------------------
@@ -43,18 +47,19 @@ def slope(a: Sequence[float]) -> float:
     return float(t @ np.array(a) / max(t @ t, 1e-12))
 
 
-def failure_ratios(weak: Mapping[Level, bool]) -> dict[str, float]:
-    """|weak in c| / |c|: the share of each kind's levels that are weak; kinds without any are left out."""
+def failure_ratios(weak: Mapping[Unit, bool]) -> dict[str, float]:
+    """|weak in c| / |c|: the share of each kind's units that are weak; kinds without any are left out."""
     of: dict[str, list[bool]] = {}
-    for (kind, _), failing in weak.items():
+    for (kind, _, _), failing in weak.items():
         of.setdefault(kind, []).append(failing)
     return {kind: float(np.mean(found)) for kind, found in sorted(of.items()) if any(found)}
 
 
 class Weakness:
-    """Two phases. The first draws the source's own mixture and logs a_ut, the accuracy of every level of every kind in
-    each part t of the phase. In the second, `weak_share` of the tasks are of weak levels: kind c with a probability
-    proportional to |weak in c| / |c|, then one of its weak levels evenly."""
+    """Two phases. The first draws the source's own mixture and logs a_ut: of every task of a finite source the accuracy
+    whenever it comes, else of every level of every kind the accuracy in each part of the phase. In the second,
+    `weak_share` of the tasks are weak ones: kind c with a probability proportional to |weak in c| / |c|, then one of its
+    weak units evenly."""
 
     def __init__(
         self,
@@ -62,32 +67,35 @@ class Weakness:
             float, Setting("share of the run that the first phase takes", low=0.01, high=1)
         ] = 0.5,
         parts: Annotated[
-            int, Setting("parts of the first phase in which accuracy is logged", low=1, high=64)
+            int,
+            Setting("parts of the first phase in which a level's accuracy is logged", low=1, high=64),
         ] = 4,
         weak_accuracy: Annotated[
-            float, Setting("accuracy above which a level is not weak", low=0, high=1)
+            float, Setting("accuracy above which a problem or level is not weak", low=0, high=1)
         ] = 0.5,
         weak_share: Annotated[
-            float, Setting("share of the second phase's tasks that go to weak levels", low=0, high=1)
+            float, Setting("share of the second phase's tasks that are weak ones", low=0, high=1)
         ] = 0.5,
     ) -> None:
         self.first_phase, self.parts = first_phase, parts
         self.weak_accuracy, self.weak_share = weak_accuracy, weak_share
-        self.counts: dict[Level, Array] = {}  # int64[parts, 2]: right attempts and all attempts
+        self.listed: dict[str, Task] = {}  # the training tasks of finite sources, by key
+        self.counts: dict[Unit, dict[int, tuple[int, int]]] = {}  # {u: {t: (right attempts, all attempts)}}
 
-    def accuracy(self) -> dict[Level, list[float]]:
-        """a_ut of every level, for the parts of the first phase in which it was met."""
+    def prepare(self, tasks: Any) -> None:
+        finite = (source for source in getattr(tasks, "sources", ()) if isinstance(source, Listed))
+        self.listed = {task.key: task for source in finite for task in source.tasks("train")}
+
+    def accuracy(self) -> dict[Unit, list[float]]:
+        """a_ut of every unit, for the times t at which it was met."""
         return {
-            level: [float(right / tried) for right, tried in counts if tried]
-            for level, counts in sorted(self.counts.items())
+            unit: [right / tried for _, (right, tried) in sorted(met.items())]
+            for unit, met in sorted(self.counts.items())
         }
 
-    def weak(self) -> dict[Level, bool]:
-        """max_t a_ut <= 1/2 and slope_t a_ut <= 0, for every level that was met."""
-        return {
-            level: bool(a) and max(a) <= self.weak_accuracy and slope(a) <= 0
-            for level, a in self.accuracy().items()
-        }
+    def weak(self) -> dict[Unit, bool]:
+        """max_t a_ut <= 1/2 and slope_t a_ut <= 0, for every unit that was met."""
+        return {u: max(a) <= self.weak_accuracy and slope(a) <= 0 for u, a in self.accuracy().items()}
 
     def next(self, n: int, context: Context) -> list[Request]:
         weak = self.weak() if context.progress >= self.first_phase else {}
@@ -98,14 +106,16 @@ class Weakness:
         return [self._request(rng, weak, ratios, context.tasks) for rng in rngs]
 
     def _request(
-        self, rng: np.random.Generator, weak: Mapping[Level, bool], ratios: Mapping[str, float], tasks: Any
+        self, rng: np.random.Generator, weak: Mapping[Unit, bool], ratios: Mapping[str, float], tasks: Any
     ) -> Request:
         if rng.random() >= self.weak_share:
             return Request()
         p = np.array(list(ratios.values()))
         kind = list(ratios)[rng.choice(len(p), p=p / p.sum())]
-        levels = sorted(level for (c, level), failing in weak.items() if c == kind and failing)
-        level = levels[rng.integers(len(levels))]
+        units = sorted(unit for unit, failing in weak.items() if unit[0] == kind and failing)
+        _, level, key = units[rng.integers(len(units))]
+        if key:
+            return Request(kind, level, task=self.listed[key], purpose=WEAK, why=WEAK)
         return Request(kind, level if level in tasks.levels(kind) else None, purpose=WEAK, why=WEAK)
 
     def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
@@ -113,23 +123,29 @@ class Weakness:
             return
         part = min(int(context.progress / self.first_phase * self.parts), self.parts - 1)
         for group in (g for g in groups if g.episodes):
-            level = (group.task.kind, float(group.task.difficulty))
-            counts = self.counts.setdefault(level, np.zeros((self.parts, 2), np.int64))
-            counts[part] += sum(e.correct for e in group.episodes), len(group.episodes)
+            task, right = group.task, sum(e.correct for e in group.episodes)
+            comes_again = task.key in self.listed
+            met = self.counts.setdefault(
+                (task.kind, float(task.difficulty), task.key if comes_again else ""), {}
+            )
+            t = len(met) if comes_again else part
+            before = met.get(t, (0, 0))
+            met[t] = before[0] + right, before[1] + len(group.episodes)
 
     def report(self) -> Mapping[str, float]:
-        """How many levels were met and how many are weak, and each weak kind's share of the tasks for them."""
+        """How many problems or levels were met and how many are weak, and each weak kind's share of the tasks for
+        them."""
         weak = self.weak()
         ratios = failure_ratios(weak)
         whole = sum(ratios.values())
-        found = {"levels": float(len(weak)), "weak": float(sum(weak.values()))}
+        found = {"met": float(len(weak)), "weak": float(sum(weak.values()))}
         return found | {f"weak/{kind}": ratio / whole for kind, ratio in ratios.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"counts": {level: counts.copy() for level, counts in self.counts.items()}}
+        return {"counts": {unit: dict(met) for unit, met in self.counts.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.counts = {level: counts.copy() for level, counts in state["counts"].items()}
+        self.counts = {unit: dict(met) for unit, met in state["counts"].items()}
 
 
 # ---- problems that a model writes --------------------------------------------------------------------------
@@ -141,7 +157,7 @@ WRITE = "{question}\n\nWrite another problem of this kind. Write nothing else."
 
 
 class Written:
-    """Where a problem of a weak level is asked for, the task that was drawn is an example: `writer` writes another like
+    """Where a weak problem, or one of a weak level, is asked for, it is an example: `writer` writes another like
     it, whose answer is computed or, where it cannot be, is what at least `min_votes` of `votes` answers of the writer
     agree on. Where that gives no task, the example itself is attempted. What the writer samples is paid for and never
     trained on."""
@@ -189,7 +205,7 @@ class Written:
         self.last = {"written": float(np.mean(asked))} if asked else {}
 
     def report(self) -> Mapping[str, float]:
-        """Of the last step: the share of the tasks of weak levels that were written, not drawn."""
+        """Of the last step: the share of the weak tasks that were written, not drawn."""
         return self.last
 
 
@@ -202,8 +218,11 @@ PAPER = Paper(
 )
 
 DEPARTURES = (
-    "accuracy is logged for a kind and level, and over parts of the first phase, since a generator's problems never repeat",
+    "of a generator, whose problems never repeat, accuracy is logged for a kind and level and over parts of the first phase; a level "
+    "that holds problems of both sorts is weak or not as a whole",
     "a finite source has no new problems: its weak ones come more often",
+    "as in the release, groups outside the band are drawn anew until the batch is full (up to run.oversample): the second phase pays for "
+    "more attempts than it trains on",
     "GUESS: phase 2 is the second half of the budget, half of whose tasks are new; it continues from phase 1's policy",
     "filter.begin_at and curriculum.first_phase name the same moment and are set together",
     "alone it is trained as GRPO; `gspo+sws` and the like take credit and loss from the other, which must leave the filter alone",
@@ -215,7 +234,7 @@ STAGES = {
 }
 
 
-def _logged(curves: Mapping[Level, Sequence[float]], **settings: Any) -> Weakness:
+def _logged(curves: Mapping[tuple[str, float], Sequence[float]], **settings: Any) -> Weakness:
     """The curriculum after a first phase in which levels had these accuracies of four attempts, part after part; None
     of them where it is nan."""
     weakness: Weakness = built(SWS, "curriculum", settings)
@@ -226,6 +245,20 @@ def _logged(curves: Mapping[Level, Sequence[float]], **settings: Any) -> Weaknes
             if a[t] == a[t]
         ]
         weakness.observe(groups, [], ExampleContext(progress=weakness.first_phase * t / weakness.parts))
+    return weakness
+
+
+def _listed(*accuracies: float) -> Weakness:
+    """The curriculum after a first phase in which each of the tasks of a list, of one kind and level, was met twice,
+    with this accuracy of four attempts."""
+    weakness: Weakness = built(SWS, "curriculum")
+    groups = [
+        attempts_at(("a", 0.0), [1.0] * round(4 * a) + [0.0] * round(4 - 4 * a), i)
+        for i, a in enumerate(accuracies)
+    ]
+    weakness.prepare(TaskSet.of([g.task for g in groups], held=()))
+    for progress in (0.0, 0.01):
+        weakness.observe(groups, [], ExampleContext(progress=progress))
     return weakness
 
 
@@ -260,7 +293,7 @@ SWS = Recipe(
     idea="What a policy fails at and does not get better at is where it is weak. A first phase of training finds these places. "
     "In a second phase part of the tasks are new problems of just these places, each kind getting as many as its share of "
     "failures, and problems that are too hard or too easy are drawn anew.",
-    equation="weak(u) = max_t a_ut <= 1/2 and slope_t a_ut <= 0;  P(kind c) ~ |weak in c| / |c|;  phase 2 keeps 1/8 <= a <= 7/8",
+    equation="weak(x) = max_t a_xt <= 1/2 and slope_t a_xt <= 0;  P(kind c) ~ |weak in c| / |c|;  phase 2 keeps 1/8 <= a <= 7/8",
     departures=(
         "problems are written by the task source at the weak kind and level, where the paper has a language model write them from "
         "concepts; their answers are computed, so neither judges nor a majority of a solver's answers are needed",
@@ -275,6 +308,19 @@ SWS = Recipe(
             "a half of a's levels, all of b's: 1 to 2",
             lambda: list(_logged(KINDS).report().values()),
             [4, 2, 1 / 3, 2 / 3],
+        ),
+        ByHand(
+            "of one level with a problem always solved and one never, the level is weak and so are both; listed, one is",
+            lambda: [
+                sum(_logged({("a", 0.0): (0.5,) * 4}).weak().values()),
+                *sorted(_listed(1.0, 0.0).weak().values()),
+            ],
+            [1, 0, 1],
+        ),
+        ByHand(
+            "a quarter of a's four problems is weak: 1/4 of the failures, all of its draws",
+            lambda: list(_listed(1.0, 0.75, 1.0, 0.5).report().values()),
+            [4, 1, 1],
         ),
         ByHand("in the second phase 1/8 to 7/8", lambda: _trained(0.5), [1, 2, 3, 4, 5, 6, 7]),
         ByHand("in the first all", lambda: _trained(0.49), list(range(9))),
