@@ -11,7 +11,6 @@ import toys
 from etude.batch import pack
 from etude.credit.group import advantage, constant
 from etude.fixtures.examples import example_episode
-from etude.methods.process_credit.pav import prover_progress
 from etude.methods.process_credit.prime import implicit_outcome, process_advantages, to_go
 from etude.methods.process_credit.spa_rl import estimate_progress, executable, turn_ends
 from etude.methods.process_credit.spae import accuracy, potential
@@ -30,10 +29,11 @@ def test_progress_by_hand() -> None:
     for signal, (group, episode) in zip(
         stages["credit"](groups, where), [(g, e) for g in groups for e in g.episodes], strict=True
     ):
-        q = [group.rewards.mean(), *episode.notes["q"], episode.reward]
-        assert len(q) == episode.sampled.sum() + 1, "a step is a token"
-        prover = [1 - (1 - x) ** 3 for x in q]
-        expected = [episode.reward - q[0] + 2 * (b - a) for a, b in itertools.pairwise(prover)]
+        sampled = [list(group.rewards), *episode.notes["continued"], [episode.reward] * 3]
+        assert len(sampled) == episode.sampled.sum() + 1, "a step is a token"
+        prover = [float(np.mean([max(some) for some in itertools.combinations(x, 3)])) for x in sampled]
+        base = episode.reward - group.rewards.mean()
+        expected = [base + 2 * (b - a) for a, b in itertools.pairwise(prover)]
         assert np.allclose(trained(episode, signal.advantage), expected, atol=1e-5)
 
 
@@ -52,7 +52,7 @@ def test_a_policy_that_proves_for_itself_only_scales_its_gradient() -> None:
         start = sum(p[0, a] * q[a] for a in (0, 1))
         total = torch.zeros(3, dtype=torch.float64)
         for a, b in reward:
-            progress = prover_progress(np.array([start, q[a], reward[a, b]]), best_of)
+            progress = np.diff([1 - (1 - x) ** best_of for x in (start, q[a], reward[a, b])])
             for step, (state, action) in enumerate(((0, a), (1 + a, b))):
                 (slope,) = torch.autograd.grad(logp(state, action), theta)
                 total += p[0, a] * p[1 + a, b] * slope * (reward[a, b] + alpha * progress[step])

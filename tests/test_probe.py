@@ -11,7 +11,7 @@ import torch
 import toys
 from etude.assembly import build
 from etude.methods import find
-from etude.methods.process_credit.pav import prefix_value
+from etude.methods.process_credit.pav import continuations
 from etude.models.tiny import tiny_directory
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.probe import step_cuts, step_index, text_ends
@@ -61,7 +61,7 @@ def test_a_probe_goes_on_from_the_prefix_and_is_judged_with_it() -> None:
     task = toys.task(0, right_if("a\nbc", "a\nd"))
     group, sampler = scripted(stages, ["a\nd", "bc", "x"], task)
     (episode,) = group.episodes
-    assert episode.notes["q"] == [0.5]
+    assert episode.notes["continued"] == [[1.0, 0.0]]
     assert episode.notes["cuts"] == [len(episode.spans[0]) + 2]
     asked = [toys.tokenizer().decode(a[len(episode.spans[0]) :]) for a in sampler.asked[1:]]
     assert asked == ["a\n", "a\n"]
@@ -83,7 +83,7 @@ def test_the_value_of_a_prefix_is_its_chance_of_success() -> None:
     rollouts = GroupRollout(
         replace(episode.task, check=check), Request(), 1, speaker, toys.check_runner, *parts
     )
-    found = asyncio.run(prefix_value(rollouts, episode, start, 2000))
+    found = np.mean(asyncio.run(continuations(rollouts, episode, start, 2000)))
     exact = float(torch.softmax(row, -1)[best].detach())
     assert 0.05 < exact < 0.95
     assert found == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 2000))
