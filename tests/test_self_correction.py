@@ -52,6 +52,18 @@ def test_score_stage_two_rewards_both_and_progress_tenfold() -> None:
     assert [a for _, _, a in trained(centred[0])] == [-0.5, 5.0]
 
 
+def test_score_holds_the_policy_by_the_kl_that_the_paper_names() -> None:
+    """Two answers of probability 0.8 and 0.2, at the start 0.5 each: the expected gradient on their logit is that of
+    KL(pi || start), 0.16 log 4, and not that of KL(start || pi), 0.3, which k3 has as a loss."""
+    logit = torch.tensor(np.log(4.0), requires_grad=True)
+    logp = torch.stack([torch.nn.functional.logsigmoid(logit), torch.nn.functional.logsigmoid(-logit)])
+    batch = SimpleNamespace(extras={"reference": torch.full((2,), np.log(0.5))})
+    (term,) = [t for t in build(find("score"))[1]["objective"].terms if t.name == "kl"]
+    loss, _ = term.loss(SimpleNamespace(logp=logp), batch)
+    (gradient,) = torch.autograd.grad((logp.detach().exp() * loss).sum(), logit)
+    assert float(gradient) == pytest.approx(0.16 * np.log(4))
+
+
 def test_ufo_says_try_again_and_pays_less_for_later_success() -> None:
     group, _, sampler, _ = play("ufo", ["5", "5", "7"])
     (episode,) = group.episodes

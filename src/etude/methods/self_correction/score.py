@@ -73,11 +73,13 @@ def two_stages(
 
 
 def reinforce_near_start(mean: MeanOver = "sum") -> Objective:
-    """-A log pi, plus beta_t k3(pi || pi_ref) with the weight beta_t that credit gave each token (row `KL`)."""
+    """-A log pi, plus beta_t 1/2 (log pi - log pi_ref)^2 with the weight beta_t that credit gave each token (row `KL`).
+    Its gradient, (log pi - log pi_ref) grad log pi, is in expectation over the token that of KL(pi || pi_ref), which the
+    paper penalises; that of k3, (1 - pi_ref / pi) grad log pi, is that of KL(pi_ref || pi)."""
 
     def kl_to_start(out: Outputs, batch: Batch) -> TokenLoss:
-        kl = k3(out.logp, batch.extras["reference"])
-        return kl, {"kl_reference": kl}
+        start = batch.extras["reference"]
+        return 0.5 * (out.logp - start) ** 2, {"kl_reference": k3(out.logp, start)}
 
     return plain(mean) + objective(Term("kl", kl_to_start, MEANS[mean], weight=KL), reads={"reference"})
 
@@ -141,20 +143,14 @@ RECIPE = Recipe(
         ),
         OffPolicy(
             "no ratio: -A log pi, at exp(-1) / 2 and 2 exp(-1); KL of weights 0.11 and 0.01 to a start twice and half as "
-            "likely: k3 = 2 - 1 - log 2 and 0.5 - 1 + log 2, gradients 1 - 2 and 1 - 0.5",
+            "likely: (log 2)^2 / 2 both times, gradients -log 2 and log 2, where those of k3 are -1 and 1/2",
             ratio=(0.5, 2.0),
             advantage=(0.5, -0.25),
             lengths=(1, 1),
             weights={"policy": (1, 1), KL: (0.11, 0.01)},
             extras={"reference": (-1.0, -1.0)},
-            loss=(
-                0.5 * (1 + math.log(2))
-                - 0.25 * (1 - math.log(2))
-                + 0.11 * (1 - math.log(2))
-                + 0.01 * (math.log(2) - 0.5)
-            )
-            / 2,
-            gradient=((-0.5 - 0.11) / 2, (0.25 + 0.005) / 2),
+            loss=(0.5 * (1 + math.log(2)) - 0.25 * (1 - math.log(2)) + 0.12 * math.log(2) ** 2 / 2) / 2,
+            gradient=((-0.5 - 0.11 * math.log(2)) / 2, (0.25 + 0.01 * math.log(2)) / 2),
         ),
         Reduction(
             "no second attempt and no KL: REINFORCE",
