@@ -38,11 +38,12 @@ def test_what_is_enough() -> None:
     assert [enough(r, "pos", 4) for r in ([False], [False, True], [])] == [False, True, False]
     pools = ([True] * 8, [True, False, False], [True, True, False, False])
     assert [enough(p, "balance", 4) for p in pools] == [False, False, True]
+    assert [enough(p, "balance", 3) for p in ([True, False], [True, False, False])] == [False, True]
 
 
 def test_rounds_go_on_until_an_attempt_is_right() -> None:
     """Three rounds of two: the pool is six, four are kept, and the baseline is the mean of all six."""
-    settings = {"group_rollout.round_size": 2}
+    settings = {"group_rollout.round_size": 2, "group_rollout.rule": "pos"}
     group, signals, sampler, _ = scripted_group(
         "reinforce_ada", ["1", "2", "3", "4", "5", "7", "never"], settings
     )

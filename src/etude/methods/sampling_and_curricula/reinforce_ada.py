@@ -29,10 +29,11 @@ KEPT = "kept"  # note, bool: whether an attempt is trained on
 
 
 def enough(right: Sequence[bool], rule: str, n: int) -> bool:
-    """Whether a pool has what `rule` asks for: "pos", a right attempt; "balance", n / 2 right and n / 2 wrong ones."""
+    """Whether a pool has what `rule` asks for: "pos", a right attempt; "balance", n / 2 right and n / 2 wrong ones, of an
+    odd n one more wrong one."""
     if rule == "pos":
         return any(right)
-    return min(sum(right), len(right) - sum(right)) >= n / 2
+    return sum(right) >= n // 2 and len(right) - sum(right) >= n - n // 2
 
 
 def balanced(right: Sequence[bool], n: int) -> list[int]:
@@ -56,7 +57,7 @@ class Adaptive:
                 "when a task has enough; pos: one right attempt, balance: half of those kept right, half wrong",
                 choices=("pos", "balance"),
             ),
-        ] = "pos",
+        ] = "balance",
         rounds: Annotated[int, Setting("most rounds per task", "rounds", low=1, high=64)] = 4,
         round_size: Annotated[int, Setting("attempts per round", "episodes", low=1)] = 8,
         right_above: Annotated[float, Setting("reward above which an attempt counts as right")] = 0.7,
@@ -142,11 +143,10 @@ RECIPE = Recipe(
     ),
     published_lr=1e-6,
     idea="A task whose attempts all fail, or all succeed, teaches nothing. "
-    "So tasks are sampled in rounds, and one that has shown a right attempt gets no more. "
+    "So tasks are sampled in rounds, and one that has shown enough right and enough wrong attempts gets no more. "
     "A small, balanced part of its pool is trained on, against the mean of the whole pool.",
     equation="A_i = r_i - mean_{j in pool} r_j for the n kept;  L = - sum_it min(rho A, clip(rho, 1-0.2, 1+0.28) A) / sum_i |y_i|",
     departures=(
-        "guess: of each side the attempts sampled first are kept",
         "the bonus on entropy (1e-4 in the paper, 0 in the script) is left out",
         "the run's reward and pass rate are those of all attempts, of which hard tasks have more: group_rollout/first_round is unbiased",
         "it replaces group_rollout, credit and objective, so it goes with recipes that choose tasks or play them, not with other losses",
@@ -160,8 +160,8 @@ RECIPE = Recipe(
     claim="The share of tasks without a gradient falls and accuracy rises faster than with four attempts at every task.",
     examples=(
         ByHand(
-            "1 right of 8: one round, the right one and the first three wrong ones",
-            lambda: _pool([0, 0, 0, 0, 0, 1, 0, 0]),
+            "pos, 1 right of 8: one round, the right one and the first three wrong ones",
+            lambda: _pool([0, 0, 0, 0, 0, 1, 0, 0], rule="pos"),
             [0, -0.125, 1, -0.125, 2, -0.125, 5, 0.875, 1 / 8, 1, 1],
         ),
         ByHand(
@@ -170,14 +170,19 @@ RECIPE = Recipe(
             [0, 0.375, 1, 0.375, 3, -0.625, 4, -0.625, 5 / 8, 1, 1],
         ),
         ByHand(
-            "rounds of two, right in the third; 0.7 does not count as right",
-            lambda: _pool([0, 0.7, 0, 0, 0.8, 0, 1], round_size=2),
+            "pos, rounds of two, right in the third; 0.7 does not count as right",
+            lambda: _pool([0, 0.7, 0, 0, 0.8, 0, 1], round_size=2, rule="pos"),
             [0, -0.25, 1, 0.45, 2, -0.25, 4, 0.55, 1 / 2, 3, 1],
         ),
         ByHand(
-            "balance: two of each after four rounds of two; of the first round all were right",
-            lambda: _pool([1, 1, 1, 1, 1, 0, 1, 0], round_size=2, rule="balance"),
+            "two of each after four rounds of two; of the first round all were right",
+            lambda: _pool([1, 1, 1, 1, 1, 0, 1, 0], round_size=2),
             [0, 0.25, 1, 0.25, 5, -0.75, 7, -0.75, 1, 4, 1],
+        ),
+        ByHand(
+            "1 right of 8, then 7 of 8: the second round brings the second right one",
+            lambda: _pool([0, 0, 0, 0, 0, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0])[-3:],
+            [1 / 8, 2, 1],
         ),
         ByHand(
             "never right: given up after two rounds, not resolved",
