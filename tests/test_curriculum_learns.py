@@ -93,6 +93,26 @@ def test_sec_moves_from_easy_to_hard_as_a_learner_gets_better() -> None:
     assert late > 2.7
 
 
+@pytest.mark.parametrize(("settings", "least", "most"), [({}, 0.5, 0.8), ({"decay_absent": True}, 0.1, 0.3)])
+def test_sec_forgets_an_arm_that_once_agreed(settings: dict, least: float, most: float) -> None:
+    """25 arms that are half right, 8 tasks a step: all attempts of the first group of one arm are right. How often that
+    arm is not drawn again in 80 steps."""
+    arms = [(kind, float(level)) for kind in "abcde" for level in range(5)]
+    half = {arm: attempts_at(arm, [1, 0]) for arm in arms}
+    forgotten = []
+    for seed in range(20):
+        found, again = curriculum("sec", arms, **settings), 0
+        found.observe([attempts_at(arms[0], [1, 1]), *(half[arm] for arm in arms[1:8])], [], ExampleContext())
+        for step in range(1, 81):
+            drawn = [
+                (r.kind, r.difficulty) for r in found.next(8, ExampleContext(step, drawn=8 * step, seed=seed))
+            ]
+            again += drawn.count(arms[0])
+            found.observe([half[arm] for arm in drawn], [], ExampleContext())
+        forgotten.append(again == 0)
+    assert least <= np.mean(forgotten) <= most
+
+
 # ---- PUDF -------------------------------------------------------------------------------------------------------
 
 
