@@ -169,6 +169,32 @@ def test_rltf_takes_form_off_and_discounts_the_second_turn() -> None:
     assert trained(kept, "distilled")[0][2] == pytest.approx(1 - 0.45)
 
 
+@pytest.mark.parametrize(
+    ("name", "replies", "shown"),
+    [
+        ("rltf_sd", ["5", "3", "7"], [True, True]),  # the critic, and who answers again
+        ("rltf_fm", ["5", "3", "7"], [True, True]),
+        ("critique_grpo", ["5", "7"], [True]),
+        ("re_rest", ["5", "7"], [True]),
+        ("erl", ["5", "3", "7"], [True, False]),  # who reflects; the second attempt has the advice alone
+    ],
+)
+def test_who_is_to_do_better_sees_the_answer_and_what_came_of_it(
+    name: str, replies: list[str], shown: list[bool]
+) -> None:
+    _, _, sampler, _ = play(name, replies)
+    asked = [decode(prompt) for prompt in sampler.asked[1:]]
+    assert [":\n5\n" in prompt for prompt in asked] == shown
+    assert "too low" in asked[0]
+
+
+def test_rltf_fm_is_examined_by_its_own_critique() -> None:
+    _, _, sampler, _ = play("rltf_fm", ["5", "3", "7"], dict(find("rltf_fm").all_exam))
+    critic, again = (decode(prompt) for prompt in sampler.asked[1:])
+    assert ":\n5\n" in critic
+    assert "too low" not in critic + again
+
+
 @pytest.mark.parametrize("critic", ["policy", "start"])
 def test_rltf_fm_learns_the_critique_without_what_its_writer_knew(critic: str) -> None:
     other = toys.ScriptedSampler(replies=["think"])

@@ -150,6 +150,8 @@ RECIPE = Recipe(
     "A_t = 5 sum_{s >= t} (q_s - mean of the others' mean q) / max |sum q| + 5 (r - mean of the others' r), whitened",
     departures=(
         "the reward model's learning rate is twice the policy's, as the paper's 1e-6 is twice its 5e-7",
+        "as in the release, other groups are drawn for those outside the band (up to run.oversample): at equal steps it pays for more "
+        "attempts than a method without a filter",
     ),
     stages={
         "filter": stage(within),

@@ -26,7 +26,7 @@ from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, 
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import FIRST, SECOND, less_form, scores
 from etude.rollout.attempts import attempt_tag
-from etude.rollout.second import CRITIQUE, Refine
+from etude.rollout.second import CRITICISE_UNAIDED, CRITIQUE, Refine
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Reward
 from etude.types import Array, Group, Signal
@@ -258,6 +258,7 @@ RLTF_FM = Recipe(
         "credit": stage(feedback_modelled),
         "objective": stage(with_feedback_model),
     },
+    exam={"rollout.critic": "policy", "rollout.ask": CRITICISE_UNAIDED},  # it criticises itself, told nothing
     claim="With self-critique at test time accuracy exceeds that of the single turn, and of two-turn GRPO.",
     examples=(
         *_turns("rltf_fm"),
