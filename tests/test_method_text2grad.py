@@ -47,7 +47,7 @@ def test_the_reference_marks_the_first_line_that_departs() -> None:
 
 
 def test_a_model_may_be_the_critic() -> None:
-    stages, *_ = setting("text2grad", {"group_rollout.critic": "model"})
+    stages, *_ = setting("text2grad", {"group_rollout.marked_by": "model"})
     group, sampler = scripted(stages, ["ab cd", '"good_spans": ["ab"], "poor_spans": ["cd"]'])
     assert sum(map(abs, group.episodes[0].notes["marks"])) == 0, (
         "the toy vocabulary has no braces to write JSON with"

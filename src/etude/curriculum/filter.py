@@ -40,9 +40,7 @@ def mixed_verdicts() -> Filter:
 def within(
     min_accuracy: Annotated[float, Setting("least share of right attempts", low=0, high=1)] = 0.2,
     max_accuracy: Annotated[float, Setting("greatest share of right attempts", low=0, high=1)] = 0.8,
-    begin_at: Annotated[
-        float, Setting("share of the run before which all groups are kept", low=0, high=1)
-    ] = 0.0,
+    begin_at: Annotated[float, Setting("share of the run at which filtering begins", low=0, high=1)] = 0.0,
 ) -> Filter:
     """Groups of tasks that are neither too hard nor too easy for now: min_accuracy <= accuracy <= max_accuracy."""
 

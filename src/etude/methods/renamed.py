@@ -178,7 +178,11 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "credit.warmup": "credit.ramp_share",
         "credit.random": "credit.random_share",
     },
-    "mistake_tuning": {"rollout.wrong": "rollout.mark", "credit.most": "credit.max_answers"},
+    "mistake_tuning": {
+        "rollout.wrong": "rollout.mark",
+        "credit.most": "credit.max_wrong",
+        "credit.max_answers": "credit.max_wrong",
+    },
     "nft": {
         "credit.weight": "credit.task_weight",
         "credit.floor": "credit.rate_margin",
@@ -320,6 +324,7 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "credit.beta1": "credit.kl_weight",
         "credit.beta2": "credit.first_kl_weight",
         "credit.baseline": "credit.centre",
+        "rollout.told": "rollout.again",
     },
     "sec": {"curriculum.alpha": "curriculum.sec_alpha", "curriculum.tau": "curriculum.sec_tau"},
     "skill_it": {
@@ -392,6 +397,7 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.high": "objective.clip_high",
         "objective.beta": "objective.kl_weight",
         "group_rollout.threshold": "group_rollout.quote_similarity",
+        "group_rollout.critic": "group_rollout.marked_by",
         "credit.spans": "credit.mark_reward",
         "credit.outcome": "credit.outcome_weight",
         "credit.beta": "credit.kl_weight",

@@ -38,6 +38,7 @@ from etude.objective.terms import (
 from etude.settings import Setting
 
 EntropyWeight = Annotated[float, Setting("weight of the entropy bonus", "per nat", low=0)]
+DistilWeight = Annotated[float, Setting("weight of the second attempt learnt without the help it had", low=0)]
 ImitationWeight = Annotated[float, Setting("weight of the imitation loss", low=0)]
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from etude.rollout.attempts import ANSWERS, notes_of
+from etude.settings import Setting
 from etude.stages import Reward
 from etude.types import Episode
 
 FIRST, SECOND = "first", "second"
 """Scores: the rewards of the first and, where there was one, of the second attempt."""
+
+FormPenalty = Annotated[
+    float, Setting("taken off an attempt's reward where no answer is found in it", low=0, high=10)
+]
 
 
 def rewards_of(episode: Episode) -> list[float]:

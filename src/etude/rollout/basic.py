@@ -10,6 +10,8 @@ from etude.settings import Setting
 from etude.stages import Rollout
 from etude.types import Episode, Task
 
+Attempts = Annotated[int, Setting("answers allowed", low=1, high=64)]
+
 
 def single() -> Rollout:
     """One answer, one verdict. A task that is an environment is played to its end, turn by turn."""
@@ -26,7 +28,7 @@ def single() -> Rollout:
 
 
 def retry(
-    attempts: Annotated[int, Setting("answers allowed", low=1, high=64)] = 3,
+    attempts: Attempts = 3,
     told: Annotated[
         str, Setting("what a wrong answer hears; empty: the task's own feedback, so far as it has any")
     ] = "",

@@ -52,26 +52,28 @@ def between_tags(text: str) -> str:
 
 # ---- stages ------------------------------------------------------------------------------------------
 
+Ask = Annotated[str, Setting("how a critique of the first attempt, or a reflection on it, is asked for")]
+Again = Annotated[str, Setting("how the second attempt is asked for")]
+Hint = Annotated[
+    int, Setting("which of the task's hints is shown, with the feedback, from 1, the vaguest; 0: none", low=0)
+]
+
 
 def reconsider(
     second: Share = 1.0,
-    told: Annotated[str, Setting("what the first attempt hears, right or wrong")] = RECONSIDER,
+    again: Again = RECONSIDER,
 ) -> Rollout:
     """An attempt, then, without a word on whether it was right, another one in the same conversation."""
+    wording = worded(again, "question")
 
     async def rollout(task: Task, conversation: Conversation) -> Episode:
         await attempt(conversation, task.prompt, 1)
         if due(conversation, second):
-            await attempt(conversation, (Message("user", told),), 2)
+            asked = wording.format(question=task.prompt[-1].content)
+            await attempt(conversation, (Message("user", asked),), 2)
         return conversation.done()
 
     return rollout
-
-
-Again = Annotated[str, Setting("how the second attempt is asked for")]
-Hint = Annotated[
-    int, Setting("which of the task's hints joins the feedback, from 1, the vaguest; 0: none", low=0)
-]
 
 
 class Refine:
@@ -91,7 +93,7 @@ class Refine:
         second: Share = 1.0,
         always: Annotated[bool, Setting("a second attempt after right answers too")] = False,
         hint: Hint = 0,
-        ask: Annotated[str, Setting("how a critique is asked for")] = CRITICISE,
+        ask: Ask = CRITICISE,
         again: Again = REFINE,
         address: Address = "",
         longest: Longest = None,

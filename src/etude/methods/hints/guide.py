@@ -47,7 +47,7 @@ def with_hint(level: int) -> Rollout:
 
 
 def after_failure(
-    hint: Annotated[int, Setting("which of the task's hints, from 1, the vaguest", low=1)] = 1,
+    hint: Annotated[int, Setting("which of the task's hints is shown, from 1, the vaguest", low=1)] = 1,
     guided_per_failed: Annotated[
         float, Setting("guided attempts per failed one; 0: never", low=0, high=8)
     ] = 1.0,

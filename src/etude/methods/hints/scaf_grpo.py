@@ -42,9 +42,7 @@ class Scaffold:
 
     def __init__(
         self,
-        begin_at: Annotated[
-            float, Setting("share of the run before which no attempt is helped", low=0, high=1)
-        ] = 0.1,
+        begin_at: Annotated[float, Setting("share of the run at which help begins", low=0, high=1)] = 0.1,
         prompt: Annotated[
             str,
             Setting(

@@ -115,9 +115,9 @@ def think_and_predict(
     early_easy: Annotated[float, Setting("probability of easy tokens at first", low=0, high=1)] = 0.6,
     late_hard: Annotated[float, Setting("probability of hard tokens at last", low=0, high=1)] = 0.6,
     begin_at: Annotated[
-        float, Setting("share of the run after which tokens get harder", low=0, high=1)
+        float, Setting("share of the run at which tokens begin to get harder", low=0, high=1)
     ] = 0.3,
-    end_at: Annotated[float, Setting("share of the run after which they are hardest", low=0, high=1)] = 0.7,
+    end_at: Annotated[float, Setting("share of the run at which they are hardest", low=0, high=1)] = 0.7,
     opening: Annotated[str, Setting("what opens a thought")] = "<think>",
     closing: Annotated[str, Setting("what closes a thought")] = "</think>",
 ) -> GroupRolloutStage:

@@ -35,9 +35,7 @@ INTERVENTION = "intervention"  # the tag of a corrected step
 
 
 def intervening(
-    end_at: Annotated[
-        float, Setting("share of the run in which interventions are made", low=0, high=1)
-    ] = 0.5,
+    end_at: Annotated[float, Setting("share of the run at which interventions end", low=0, high=1)] = 0.5,
     proposer: Annotated[
         str,
         Setting(
@@ -91,7 +89,7 @@ def corrected_tokens(episode: Episode, with_prefix: bool) -> Array:
 def practise_and_correct(
     imitate_prefix: Annotated[bool, Setting("imitate the steps before the intervention as well")] = True,
     begin_at: Annotated[
-        float, Setting("share of the run before attempts are reinforced", low=0, high=1)
+        float, Setting("share of the run at which reinforcement begins", low=0, high=1)
     ] = 0.0,
 ) -> Credit:
     """GRPO's advantages for attempts; imitation of interventions."""

@@ -73,7 +73,7 @@ def prover_value(rewards: Sequence[float], best_of: int) -> float:
 
 
 def with_progress(
-    progress_weight: Annotated[float, Setting("alpha: weight of progress beside the outcome", low=0)] = 3.0,
+    progress_weight: Annotated[float, Setting("alpha: weight of progress", low=0)] = 3.0,
     best_of: Annotated[int, Setting("K, attempts of which the prover keeps the best", low=1)] = 4,
 ) -> Credit:
     """A_t = r - mean r + alpha A_mu(step of t), A_mu(h) = Q_mu(h) - Q_mu(h - 1). The value before the first step is that

@@ -63,7 +63,9 @@ def _implicit(signal: Signal, dpo_beta: float, unit: str) -> Array:
 
 
 def process_and_outcome(
-    dpo_beta: Annotated[float, Setting("beta: scale of the implicit rewards", low=0)] = 0.05,
+    dpo_beta: Annotated[
+        float, Setting("beta: inverse temperature of the implicit rewards beta log(pi / pi_ref)", low=0)
+    ] = 0.05,
     process_weight: Annotated[float, Setting("weight of the process part", low=0)] = 5.0,
     outcome_weight: Annotated[float, Setting("weight of the outcome", low=0)] = 5.0,
     unit: Annotated[str, Setting("what one implicit reward is for", choices=("token", "whole"))] = "token",

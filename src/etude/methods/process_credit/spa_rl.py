@@ -64,7 +64,7 @@ def executable(episode: Episode, refusal: str, decode: Callable[[Array], str]) -
 
 @writes("policy", extras=("returns", "values"))
 def progress_rewards(
-    progress_weight: Annotated[float, Setting("alpha: weight of a turn's progress", low=0)] = 1.0,
+    progress_weight: Annotated[float, Setting("alpha: weight of progress", low=0)] = 1.0,
     executable_weight: Annotated[
         float, Setting("beta: reward of a turn that the environment could carry out", low=0)
     ] = 0.5,
@@ -74,7 +74,7 @@ def progress_rewards(
     ] = "nothing happens",
     learned: Annotated[bool, Setting("progress as estimated; else the outcome, at the last turn")] = True,
     end_at: Annotated[
-        float, Setting("share of the run after which the estimator is frozen", low=0, high=1)
+        float, Setting("share of the run at which the estimator's training ends", low=0, high=1)
     ] = 1.0,
     gamma: Gamma = 1.0,
     lam: Lambda = 0.95,

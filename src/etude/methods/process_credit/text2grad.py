@@ -93,12 +93,14 @@ def token_marks(
 
 
 def criticised(
-    critic: Annotated[
-        str, Setting("the reference, or run.teacher (else the policy) asked", choices=("reference", "model"))
+    marked_by: Annotated[
+        str,
+        Setting(
+            "who marks passages; reference: comparison with it, model: run.teacher, else the policy, is asked",
+            choices=("reference", "model"),
+        ),
     ] = "reference",
-    separator: Annotated[
-        str, Setting("what separates the steps that are compared with the reference")
-    ] = "\n",
+    separator: Annotated[str, Setting("text that ends a step; empty: a line break")] = "\n",
     quote_similarity: Annotated[
         float, Setting("likeness at which a quotation counts as found", low=0, high=1)
     ] = 0.7,
@@ -109,7 +111,7 @@ def criticised(
         renderer = rollouts.generator.renderer
 
         async def spans_of(episode: Episode, text: str) -> Quotes:
-            if critic == "reference":
+            if marked_by == "reference":
                 return against_reference(rollouts.task, text, separator or "\n")
             conversation = rollouts.conversation(
                 seeds.key("critic", episode.index), generator=rollouts.generators.get("teacher")
@@ -194,7 +196,7 @@ RECIPE = Recipe(
     "So feedback in words reaches the very tokens it is about.",
     equation="r_t = [token t in a good span] - [in a poor span] - beta (log pi_old - log pi_ref);  GAE, PPO",
     departures=(
-        "no reward model is trained on annotated critiques: the critic is the task's reference, or a model that is asked (group_rollout.critic)",
+        "no reward model is trained on annotated critiques: the critic is the task's reference, or a model that is asked (group_rollout.marked_by)",
         "KL is read from the sampled tokens, not from full distributions",
         "guess: gamma = 1, lambda = 0.95; beta follows its target with a horizon of 10,000 episodes",
     ),

@@ -32,10 +32,10 @@ class EasyToHard(ByArm):
     def __init__(
         self,
         begin_at: Annotated[
-            float, Setting("share of the run until which only the easiest level is open", low=0, high=1)
+            float, Setting("share of the run at which levels begin to open", low=0, high=1)
         ] = 0.0,
         end_at: Annotated[
-            float, Setting("share of the run from which all levels are open", low=0, high=1)
+            float, Setting("share of the run at which all levels are open", low=0, high=1)
         ] = 0.5,
     ) -> None:
         super().__init__("both")

@@ -16,13 +16,14 @@ from etude.channels import writes
 from etude.credit.attempts import DISTILLED, compared, distilled, on_parts, scores_of
 from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
 from etude.models.outputs import Outputs
+from etude.objective.hybrid import DistilWeight
 from etude.objective.policy import High, KLWeight, Low, MeanOver, clipped, kl_to_start
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective, sharing_denominator
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import FIRST, SECOND, each_attempt
 from etude.rollout.attempts import Share, attempt, attempt_tag, due, reworded
 from etude.rollout.conversation import Conversation
-from etude.rollout.second import REFLECTION, Again, Hint, between_tags, heard, worded
+from etude.rollout.second import REFLECTION, Again, Ask, Hint, between_tags, heard, worded
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
@@ -54,7 +55,7 @@ class Reflect:
         threshold: Annotated[float, Setting("reward below which the policy reflects", low=0, high=1)] = 1.0,
         remember: Annotated[bool, Setting("show the last advice that helped")] = True,
         hint: Hint = 0,
-        ask: Annotated[str, Setting("how a reflection is asked for")] = ASK_FOR_REFLECTION,
+        ask: Ask = ASK_FOR_REFLECTION,
         again: Again = ADVISED,
         address: Address = "",
         longest: Longest = None,
@@ -136,9 +137,7 @@ def reinforce_and_keep(
     clip_low: Low = 0.2,
     clip_high: High = 0.28,
     mean: MeanOver = "sum",
-    distil_weight: Annotated[
-        float, Setting("weight of the second attempt learnt without its help", low=0)
-    ] = 1.0,
+    distil_weight: DistilWeight = 1.0,
     kl_weight: KLWeight = 0.0,
 ) -> Objective:
     """PPO's clip on what was written, and distil_weight x -max(r_2, 0) log pi(y_2 | x) on what worked. Both are divided

@@ -42,9 +42,9 @@ def marked(
 
 @writes(IMITATION)
 def right_and_wrong(
-    max_answers: Annotated[int, Setting("wrong answers per task", low=0)] = 1,
+    max_wrong: Annotated[int, Setting("most wrong answers per task", low=0)] = 1,
 ) -> Credit:
-    """Demonstrations behind the plain prompt, and the first `max_answers` different wrong answers behind the marked."""
+    """Demonstrations behind the plain prompt, and the first `max_wrong` different wrong answers behind the marked."""
 
     def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = shown(groups)
@@ -53,7 +53,7 @@ def right_and_wrong(
             for episode in group.episodes:
                 if not episode.correct:
                     wrong.setdefault(episode.tokens[episode.sampled].tobytes(), episode)
-            for episode in list(wrong.values())[:max_answers]:
+            for episode in list(wrong.values())[:max_wrong]:
                 signals += distilled(episode, attempt_tag(1), IMITATION)
         return signals
 
@@ -69,10 +69,10 @@ def _answer(token: int, reward: float) -> Episode:
     )
 
 
-def _learnt(max_answers: int) -> list[list[int]]:
+def _learnt(max_wrong: int) -> list[list[int]]:
     """What is imitated of: wrong 4, right 5, wrong 4 again, wrong 6."""
     episodes = [_answer(4, 0.0), _answer(5, 1.0), _answer(4, 0.0), _answer(6, 0.0)]
-    settings = {"credit.max_answers": max_answers}
+    settings = {"credit.max_wrong": max_wrong}
     return [s.episode.tokens.tolist() for s in credited_signals(RECIPE, episodes, settings=settings)]
 
 
@@ -118,6 +118,6 @@ RECIPE = Recipe(
             loss=(1 + 1 + 1 - math.log(2)) / 3,
             gradient=(-1 / 3, -1 / 3, -1 / 3),
         ),
-        Reduction("no wrong ones: supervised fine-tuning", "sft", {"credit.max_answers": 0}),
+        Reduction("no wrong ones: supervised fine-tuning", "sft", {"credit.max_wrong": 0}),
     ),
 )

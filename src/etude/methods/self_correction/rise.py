@@ -19,6 +19,7 @@ from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt, less_form
 from etude.rollout.attempts import attempt, attempt_tag
+from etude.rollout.basic import Attempts
 from etude.rollout.conversation import Conversation
 from etude.rollout.second import Again, worded
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
@@ -35,7 +36,7 @@ class Introspect:
 
     def __init__(
         self,
-        attempts: Annotated[int, Setting("answers allowed, the improved one among them", low=1, high=16)] = 2,
+        attempts: Attempts = 2,
         candidates: Annotated[int, Setting("tries of which the best is kept", low=1)] = 16,
         again: Again = TRY_AGAIN,
         writer: WhoWrites = "policy",

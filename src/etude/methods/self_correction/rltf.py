@@ -20,11 +20,11 @@ from etude.credit.attempts import DISTILLED, adopted, compared, distilled, on_pa
 from etude.credit.imitate import IMITATION, tagged
 from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts, weights_of
 from etude.models.outputs import Outputs
-from etude.objective.hybrid import imitation
+from etude.objective.hybrid import DistilWeight, imitation
 from etude.objective.policy import MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective, sharing_denominator
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
-from etude.reward.attempts import FIRST, SECOND, less_form, scores
+from etude.reward.attempts import FIRST, SECOND, FormPenalty, less_form, scores
 from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import CRITICISE_UNAIDED, CRITIQUE, Refine
 from etude.settings import Setting, stage
@@ -35,7 +35,7 @@ from etude.types import Array, Group, Signal
 
 
 def formatted(
-    form_penalty: Annotated[float, Setting("taken off where no answer is found", low=0, high=1)] = 0.1,
+    form_penalty: FormPenalty = 0.1,
 ) -> Reward:
     """The scores of the attempts' rewards, each less `form_penalty` where no answer was found."""
     return lambda episode: scores(less_form(episode, form_penalty))
@@ -115,7 +115,7 @@ def importance_weighted(mean: MeanOver) -> Objective:
 
 
 def with_self_distillation(
-    distil_weight: Annotated[float, Setting("weight of the self-distillation", low=0)] = 0.1,
+    distil_weight: DistilWeight = 0.1,
     mean: MeanOver = "sum",
 ) -> Objective:
     """RLTF-SD: -rho_t A_t on both turns, and distil_weight x the same on y_2 without its help, divided by the number

@@ -67,7 +67,7 @@ class Guided:
             float, Setting("share of answers that are guided at first", low=0, high=1)
         ] = 0.1,
         last_share: Annotated[float, Setting("share towards which it falls", low=0, high=1)] = 0.01,
-        end_at: Annotated[float, Setting("share of the run over which it falls", low=0, high=1)] = 1 / 3,
+        end_at: Annotated[float, Setting("share of the run at which its fall ends", low=0, high=1)] = 1 / 3,
         least_share: Annotated[float, Setting("share below which no answer is guided", low=0, high=1)] = 0.05,
         writer: WhoWrites = "start",
         goes_on: Annotated[bool, Setting("the student writes on after the teacher")] = False,

@@ -18,7 +18,7 @@ from etude.fixtures.examples import example_group
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.objective.policy import clipped_with_value
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
-from etude.reward.attempts import FIRST, rewards_of
+from etude.reward.attempts import FIRST, FormPenalty, rewards_of
 from etude.rollout.attempts import ANSWERS, notes_of
 from etude.rollout.basic import retry
 from etude.settings import Setting, stage
@@ -35,9 +35,7 @@ def turn_decay(
     repeat_penalty: Annotated[
         float, Setting("lambda: punishment of repeated answers, at most", low=0, high=10)
     ] = 0.5,
-    form_penalty: Annotated[
-        float, Setting("taken off where the last reply holds no answer", low=0, high=10)
-    ] = 0.1,
+    form_penalty: FormPenalty = 0.1,
 ) -> Reward:
     """gamma^t for an answer that is right at turn t, from 0; minus lambda (1 - E/N) where the N answers found are E
     different ones; minus `form_penalty` where the last reply holds no answer."""
