@@ -12,7 +12,8 @@ from etude.types import Group
 
 
 def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, Any]:
-    """Everything known about a step but its time and cost. `drawn` holds all groups, trained on or not."""
+    """Everything known about a step but its time and cost. `drawn` holds all groups, trained on or not. noted/NAME: the
+    share of episodes with such a note that is not 0, and how many of these are right."""
     episodes = [e for g in drawn for e in g.episodes]
     failed = sum(len(g.failed) for g in drawn)
 
@@ -23,14 +24,20 @@ def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, 
         "reward": mean([e.reward for e in episodes]),
         "correct": mean([float(e.correct) for e in episodes]),
         "signal": mean([float(g.mixed) for g in drawn]),
+        "unsolved": mean([float(not any(e.correct for e in g.episodes)) for g in drawn if g.episodes]),
         "length": mean([float(e.sampled.sum()) for e in episodes]),
         "truncated": mean([float(e.stop == "length") for e in episodes]),
         "turns": mean([float(sum(s.sampled for s in e.spans)) for e in episodes]),
         "errors": failed / max(1, failed + len(episodes)),
         "groups": float(len(drawn)),
+        "demonstrated": mean([float(bool(g.demonstrations)) for g in drawn]),
     }
     for name in {n for e in episodes for n in e.scores if n != "reward"}:
         metrics[f"score/{name}"] = mean([e.scores[name] for e in episodes if name in e.scores])
+    for name in {n for e in episodes for n, noted in e.notes.items() if isinstance(noted, bool | int)}:
+        noted = [e for e in episodes if e.notes.get(name)]
+        metrics[f"noted/{name}"] = len(noted) / len(episodes)
+        metrics[f"noted/{name}/correct"] = mean([float(e.correct) for e in noted])
     metrics |= {f"attempts/{name}": share for name, share in transitions(drawn).items()}
     for kind in sorted({g.task.kind for g in drawn}):
         mine = [e for g in drawn if g.task.kind == kind for e in g.episodes]
