@@ -48,7 +48,7 @@ def claims(
     """Test published claims with settings fixed beforehand: gates first, then a verdict at equal updates and one at equal
     FLOPs. Started again it goes on."""
     from etude.claims.cost import estimate
-    from etude.claims.session import Session, check, run_claims
+    from etude.claims.session import FAILED, Session, check, run_claims
     from etude.claims.settings import SETTINGS
     from etude.docs.claims import FILE
 
@@ -64,10 +64,12 @@ def claims(
     results = run_claims(session, (lambda _: None) if json else typer.echo)
     if json:
         typer.echo(jsons.dumps(results, indent=2))
-        return
-    for name, both in results.items():
-        typer.echo(_screen(name, both[on]))
-    typer.echo(f"\n{'a trial, not recorded: ' if trial else ''}{session.results}")
+    else:
+        for name, both in results.items():
+            typer.echo(_screen(name, both[on]))
+        typer.echo(f"\n{'a trial, not recorded: ' if trial else ''}{session.results}")
+    if any(both[on]["state"] == FAILED for both in results.values()):
+        raise typer.Exit(1)
 
 
 def _chosen(recipes: list[str], on: str, family: str, file: Path, against: str) -> list[Claim]:
