@@ -205,8 +205,11 @@ def test_claims_of_ones_own_from_the_command_line(tmp_path, capsys):
         assert result["flops"]["at"] == pytest.approx(result["means"]["arm"]["flops"], rel=0.2)
     assert len(list((tmp_path / "runs" / "claims" / "facts").iterdir())) == 4
     assert not list((tmp_path / "runs" / "claims" / "arms").glob("*/seed-*/")), "the runs themselves are gone"
-    run = read_facts(next((tmp_path / "runs" / "claims" / "facts").glob("grpo-*/0.json")))
-    assert [p["per_problem"][0][2] for p in run["curve"]][-1] == 8
+    samples = {
+        (run["curve"][-1]["step"], *(p["per_problem"][0][2] for p in run["curve"]))
+        for run in map(read_facts, (tmp_path / "runs" / "claims" / "facts").glob("*/1.json"))
+    }
+    assert samples == {(12, 2, 2, 2, 2, 2, 8), (36, 8, 8, 8, 8, 8, 8)}, "in full where every arm is compared"
 
 
 @pytest.mark.usefixtures("in_process")

@@ -30,7 +30,7 @@ MEANING: Mapping[str, str] = {
     BELOW: "the interval lies on the claimed side of zero, and below the smallest effect that was asked for",
     NOT_HELD: "the interval excludes the smallest effect that was asked for, and is not one of the two beside",
     REVERSED: "the interval lies on the other side of zero, and the effect there is at least as large as was asked for",
-    OPEN: "the interval excludes neither; eight seeds were run, as fixed beforehand, in the place of five",
+    OPEN: "the interval excludes neither, with all the seeds that were fixed beforehand",
     NO_TEST: "a gate failed: the run could not have shown the effect, or would have shown another",
 }
 
