@@ -18,6 +18,7 @@ from etude.claims.cost import Cost
 from etude.claims.runs import facts_file, flat, perform, read_facts
 from etude.claims.session import Session, read_results, run_claims
 from etude.claims.settings import Claim
+from etude.docs.claims_page import claims_page
 from etude.errors import UserError
 from etude.train.config import Plan
 from fake_runs import base_runs, facts, rising, seeds_of
@@ -94,6 +95,16 @@ def test_a_claim_whose_run_fails_says_so_and_the_others_go_on(tmp_path, monkeypa
     assert found["dr_grpo"]["lab"]["why"] == "dr_grpo: it is broken"
     assert found["rloo"]["lab"]["updates"]["label"] == "held"
     assert found["ditto"]["lab"]["why"] == "it does not loop"
+
+
+def test_a_model_that_cannot_read_feedback_is_not_trained_for_it(tmp_path, monkeypatch):
+    claim = dataclasses.replace(CLAIM, gates={"feedback_chat": 15})
+    monkeypatch.setattr(sessions, "abilities", lambda claim, out: {"feedback_chat": 9.0})
+    monkeypatch.setattr(sessions, "run_all", lambda jobs, *a, **k: {j.path: "ran" for j in jobs})
+    found = run_claims(Session([claim], tmp_path), lambda _: None)["rloo"]["lab"]
+    assert found["updates"]["label"] == found["flops"]["label"] == "no test"
+    assert "over a plain retry, before training: 9 (at least 15 asked for)" in found["flops"]["why"]
+    assert "over a plain retry" in claims_page({"rloo": {"lab": found}}, [])
 
 
 def test_arms_that_cannot_be_built_are_refused_before_anything_runs(tmp_path):

@@ -62,12 +62,18 @@ def gates(claim: Claim, arm: Sequence[Facts], base: Sequence[Facts], able: Mappi
         shares = [s for runs in (arm, base) for s in [_steps(runs)] if s is not None]
         if shares:  # tasks without steps have nothing to be right
             found.append(Gate("steps", "% of right answers whose steps are right", min(shares), bound))
-    found += [Gate(n, GATES[n], able.get(n), asked[n]) for n in ABILITIES if n in asked]
+    found += before_training(claim, able)
     (one,) = parse_arms([claim.arm])
     for wanted in find(one.recipe).manipulation:
         reading = manipulated(wanted, claim, arm, base)
         found.append(Gate("manipulation", wanted.says, reading, wanted.at_least, wanted.at_most))
     return found
+
+
+def before_training(claim: Claim, able: Mapping[str, float]) -> list[Gate]:
+    """The gates about the untrained model."""
+    bounds = {name: claim.gates[name] for name in ABILITIES if claim.gates.get(name)}
+    return [Gate(name, GATES[name], able.get(name), bound) for name, bound in bounds.items()]
 
 
 def gain(claim: Claim, runs: Sequence[Facts]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from etude.claims.curves import Facts, ends, table_at, with_start
-from etude.claims.gates import Gate, gates
+from etude.claims.gates import Gate, before_training, gates
 from etude.claims.settings import POINTS, Claim
 from etude.claims.verdict import NO_TEST, OPEN, Difference, guarded, label, paired
 
@@ -38,6 +38,16 @@ def judged(
         result[name] = on_axis(claim, arm, base, axis, at, shut)
     result["flops"]["at"] = float(np.mean(flops))
     return result
+
+
+def refused(claim: Claim, able: Mapping[str, float]) -> dict[str, Any] | None:
+    """The result of a claim that needs no run, since the untrained model cannot do what the method lives on; else None."""
+    checked = before_training(claim, able)
+    shut = [g for g in checked if not g.passed]
+    if not shut:
+        return None
+    none = {"label": NO_TEST, "why": "; ".join(g.sentence for g in shut)}
+    return {"seeds": 0, "gates": [g.to_dict() for g in checked], **dict.fromkeys(AXES, none)}
 
 
 def on_axis(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.claims.bed import abilities
-from etude.claims.judge import judged, unresolved
+from etude.claims.judge import AXES, judged, refused, unresolved
 from etude.claims.runs import WORKER, ClaimJob, facts_file, jobs_of, read_facts
 from etude.claims.settings import Claim
 from etude.compare.schedule import Job, run_all
@@ -75,6 +75,7 @@ def run_claims(session: Session, say: Say = print) -> Results:
             if claim.untested:
                 _write(session, claim, {"state": UNTESTED, "why": claim.untested})
         todo = [c for c in session.claims if not c.untested and not _known(session, c)]
+        todo = [c for c in todo if not _refused(session, c, say)]
         again = _round(session, todo, jobs_of(session.out, todo), say)
         if again:
             say(
@@ -85,6 +86,16 @@ def run_claims(session: Session, say: Say = print) -> Results:
         lock.release()
     found = read_results(session.results)
     return {c.recipe: found[c.recipe] for c in session.claims if c.recipe in found}
+
+
+def _refused(session: Session, claim: Claim, say: Say) -> bool:
+    """Whether a claim is settled before anything is trained."""
+    result = refused(claim, abilities(claim, session.out))
+    if result is None:
+        return False
+    _write(session, claim, {"state": "run", **result})
+    say(f"{claim.recipe} on {claim.on}: {summary(result)}")
+    return True
 
 
 def _round(
@@ -101,7 +112,7 @@ def _round(
             if runs is None:
                 continue
             open_claims.remove(claim)
-            result = judged(claim, *runs, able=abilities(claim))
+            result = judged(claim, *runs, able=abilities(claim, session.out))
             if not last and claim.more_seeds > claim.seeds and unresolved(result):
                 again.append(claim)
                 continue
@@ -128,8 +139,6 @@ def facts(out: Path, claim: Claim, seeds: int) -> tuple[list[dict[str, Any]], li
 
 def summary(result: Mapping[str, Any]) -> str:
     """`reproduces? held +4.2 [+1.0, +7.4]; pays for itself? not held ...`."""
-    from etude.claims.judge import AXES
-
     said = []
     for name, question in AXES.items():
         found = result[name]

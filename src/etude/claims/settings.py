@@ -21,7 +21,7 @@ POINTS = ("accuracy", "pass@8", "hardest", "last", "gain", "elsewhere")  # count
 SCALARS = ("entropy", "length", "grad_norm_cv", "wasted", "repeated", "predicted")  # one number a seed
 METRICS = (*POINTS, *SCALARS)
 GATES = {
-    "gain": "points that the base gains from the untrained model to its last update",
+    "gain": "points that the base gains from the untrained model to update N",
     "mixed": "% of the base's groups whose attempts differ",
     "unsolved": "% of the base's groups without a right attempt",
     "steps": "% of right answers whose steps are right, in both arms",

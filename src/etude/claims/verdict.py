@@ -28,7 +28,7 @@ HELD, BELOW, NOT_HELD, REVERSED, OPEN, NO_TEST = LABELS = (
 MEANING: Mapping[str, str] = {
     HELD: "the 95 % interval lies on the claimed side of zero, and the effect is at least the smallest that was asked for",
     BELOW: "the interval lies on the claimed side of zero, and below the smallest effect that was asked for",
-    NOT_HELD: "the interval excludes the smallest effect that was asked for, and is not one of the two beside",
+    NOT_HELD: "the interval lies below the smallest effect that was asked for, and includes zero or small effects the other way",
     REVERSED: "the interval lies on the other side of zero, and the effect there is at least as large as was asked for",
     OPEN: "the interval excludes neither, with all the seeds that were fixed beforehand",
     NO_TEST: "a gate failed: the run could not have shown the effect, or would have shown another",
