@@ -17,7 +17,7 @@ from etude.claims import session as sessions
 from etude.claims.cost import Cost
 from etude.claims.runs import facts_file, flat, perform, read_facts
 from etude.claims.session import Session, read_results, run_claims
-from etude.claims.settings import Claim
+from etude.claims.settings import Claim, load
 from etude.docs.claims_page import claims_page
 from etude.errors import UserError
 from etude.train.config import Plan
@@ -232,6 +232,14 @@ def test_an_untaught_model_is_no_test(tmp_path, capsys):
     assert said.count("no test") >= 2
     assert "shut points that the base gains" in said
     assert "a trial, not recorded" in said
+
+
+def test_which_claims_there_are(capsys):
+    assert cli.run(["claims"]) == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 1 + sum(c.on == "lab" for c in load())
+    assert "ditto" in said
+    assert "cannot be tested here" in said
 
 
 def test_words_that_mean_no_claim_are_refused(tmp_path, capsys):

@@ -173,7 +173,7 @@ def _write(session: Session, claim: Claim, result: Mapping[str, Any]) -> None:
     if not claim.untested:
         names = ("arm", "base", "metric", "better", "least", "updates", "tasks", "model")
         about |= {name: getattr(claim, name) for name in names}
-        about |= {"command": f"{session.command} {claim.recipe} --on {claim.on}"}
+        about |= {"command": f"{session.command} {claim.called or claim.recipe} --on {claim.on}"}
         here = card()
         about |= {"commit": here["commit"], "processor": here["machine"]["processor"]}
     if session.trial:

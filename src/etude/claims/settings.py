@@ -72,6 +72,7 @@ class Claim:
     elsewhere: str = ""  # other tasks, of the metric "elsewhere"
     exam: str = ""  # whose rollout makes the attempts of "last" and "gain"; default: the arm's
     untested: str = ""  # why this claim cannot be tested here
+    called: str = ""  # what the command line calls it by, where that is not the recipe's name
 
     def __post_init__(self) -> None:
         where = f"claim {self.on}.{self.recipe}"
@@ -155,9 +156,9 @@ def of_recipe(word: str, on: str, base: str, path: Path = SETTINGS) -> Claim:
     known = beds(path)
     if on not in known:
         raise UserError(f"there is no bed '{on}'{nearest(on, known)}")
-    recipe, word = find(word), outside.absolute(word)
-    arm = f"{base}+{word}" if recipe.default_base else word
-    given = _joined(on, known[on], {"arm": arm, "base": base})
+    recipe, place = find(word), outside.absolute(word)
+    arm = f"{base}+{place}" if recipe.default_base else place
+    given = _joined(on, known[on], {"arm": arm, "base": base, "called": word})
     return Claim(recipe.name, says=recipe.claim or f"It ends above {base}.", **given)
 
 

@@ -22,7 +22,9 @@ def add_to(app: typer.Typer) -> None:
 def claims(
     recipes: Annotated[
         list[str] | None,
-        typer.Argument(help="recipes with a claim, ./my_method.py, or pkg.module:RECIPE; default: all"),
+        typer.Argument(
+            help="recipes with a claim, ./my_method.py, or pkg.module:RECIPE; none: a list of all"
+        ),
     ] = None,
     on: Annotated[str, typer.Option(help="the bed")] = "lab",
     family: Annotated[str, typer.Option(help="all recipes of a topic, such as policy_gradient")] = "",
@@ -46,12 +48,15 @@ def claims(
     json: Json = False,
 ) -> None:
     """Test published claims with settings fixed beforehand: gates first, then a verdict at equal updates and one at equal
-    FLOPs. Started again it goes on."""
+    FLOPs. Started again it goes on. Without a recipe, a family or a file: which claims there are, and what came of them."""
     from etude.claims.cost import estimate
     from etude.claims.session import FAILED, Session, check, run_claims
     from etude.claims.settings import SETTINGS
     from etude.docs.claims import FILE
 
+    if not (recipes or family or file):
+        typer.echo(_list(on))
+        return
     chosen = _chosen(recipes or [], on, family, file or SETTINGS, against)
     command = "etude claims" + (f" --file {file}" if file else "")
     session = Session(
@@ -93,6 +98,21 @@ def _chosen(recipes: list[str], on: str, family: str, file: Path, against: str) 
             topics = sorted({c.topic for c in everything})
             raise UserError(f"there is no claim of the family '{family}' on '{on}'{nearest(family, topics)}")
     return found
+
+
+def _list(on: str) -> str:
+    """All claims of a bed, with what was recorded."""
+    from etude.claims.settings import SETTINGS
+    from etude.docs.claims import labels, result
+
+    rows = [("recipe", "family", "against", "reproduces / pays for itself", "claim")]
+    for claim in _chosen([], on, "", SETTINGS, ""):
+        found = labels(result(claim.recipe, on)) if not claim.untested else "cannot be tested here"
+        rows.append((claim.recipe, claim.topic, claim.base or "-", found, claim.says))
+    widths = [min(40, max(len(row[i]) for row in rows)) for i in range(4)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows
+    )
 
 
 def _screen(name: str, found: dict[str, Any]) -> str:
