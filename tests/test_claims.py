@@ -13,6 +13,8 @@ from etude.claims.settings import Claim, load, of_recipe
 from etude.docs.claims import labels, read
 from etude.docs.claims_page import claims_page, picture
 from etude.docs.method_docs import pages
+from etude.docs.method_page import facts, one
+from etude.docs.papers import papers_page
 from etude.errors import UserError
 from etude.methods import catalogue
 from etude.recipe import Manipulated
@@ -275,6 +277,16 @@ def test_pages_are_not_stale():
         assert (ROOT / "docs" / name).read_text() == text, "run: python -m etude.docs.method_docs"
     drawn = {path.name for path in (ROOT / "docs").glob("claims-*.svg")}
     assert drawn <= set(pages()), "a picture of results that are no longer there"
+
+
+def test_published_learning_rates_stand_beside_the_recipes_own():
+    said = "Learning rate: 5e-06 in its paper's settings, 1e-05 here (update.lr)"
+    assert said in one(facts("hpt")[0]).splitlines()
+    assert "Learning rate" not in one(facts("sft")[0])
+    lines = papers_page().splitlines()
+    for name, rates in (("hpt", "5e-06"), ("tea_rl", "5e-06, 1e-05"), ("gspo", "-")):
+        (line,) = (line for line in lines if f"`{name}`" in line)
+        assert line.split(" | ")[4] == rates
 
 
 def recorded(arm, **changes):
