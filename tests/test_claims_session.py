@@ -123,10 +123,11 @@ def test_a_trial_is_never_recorded(tmp_path):
 
 
 def test_costs_add_up():
-    """A second to start, two a step, a tenth for each attempt: 60 steps, 400 x 8 attempts at last and five times 400 x 2."""
+    """A second to start, two a step, a tenth for each attempt, on half a core: 60 steps, 400 x 8 attempts at last and five
+    times 400 x 2."""
     points = [{"took": 1.6, "per_problem": [["a", 1, 8], ["b", 1, 8]]}]
-    found = Cost.of({"columns": {"seconds": [3.0, 5.0, 7.0]}, "curve": points, "wall": 9.6, "rss_mb": 1.0})
-    assert (found.start, found.step, found.attempt) == (pytest.approx(1), 2.0, pytest.approx(0.1))
+    found = Cost.of({"columns": {"seconds": [3.0, 5.0, 7.0]}, "curve": points, "wall": 9.6, "cpu": 4.8})
+    assert (found.start, found.step, found.attempt) == pytest.approx((0.5, 1.0, 0.05))
     changes = {
         "run.eval_problems": "400",
         "run.eval_samples": "8",
@@ -134,7 +135,7 @@ def test_costs_add_up():
         "run.evals": "5",
     }
     plan = Plan("grpo", "lab", "lab", "60-steps", 0, changes)
-    assert found.seconds(plan) == pytest.approx(1 + 120 + 0.1 * (3200 + 5 * 800))
+    assert found.seconds(plan) == pytest.approx((1 + 120 + 0.1 * (3200 + 5 * 800)) / 2)
 
 
 def test_numbers_of_a_step_that_stages_report():

@@ -17,12 +17,12 @@ STEPS, PROBLEMS = 3, 16  # of a measurement
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: seconds to start, seconds a step, seconds an attempt at an examination, and megabytes."""
+    """Of one run on a core of its own: seconds to start, seconds a step, seconds an attempt at an examination. Where the
+    machine was shared when they were measured, they count by the share of a core that the run had."""
 
     start: float
     step: float
     attempt: float
-    rss_mb: float
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Cost:
@@ -30,7 +30,8 @@ class Cost:
         took = sum(p.get("took", 0.0) for p in facts["curve"])
         attempts = sum(n for p in facts["curve"] for _, _, n in p["per_problem"])
         step = (spent[-1] - spent[0]) / (len(spent) - 1) if len(spent) > 1 else spent[-1]
-        return cls(facts["wall"] - spent[-1] - took, step, took / max(1, attempts), facts["rss_mb"])
+        parts = (facts["wall"] - spent[-1] - took, step, took / max(1, attempts))
+        return cls(*(min(1.0, facts["cpu"] / facts["wall"]) * part for part in parts))
 
     def seconds(self, plan: Plan) -> float:
         """Of a whole run of `plan`, examinations included."""

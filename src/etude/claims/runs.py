@@ -90,14 +90,15 @@ def work(job_file: str) -> int:
 def perform(job: Job) -> None:
     """Starts or resumes the run, trains and examines it, keeps its facts and deletes the rest."""
     assert isinstance(job, ClaimJob)
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), time.process_time()
     path = job.path
     begun = is_run(path) and bool(checkpoint.steps(path / "checkpoints"))
     run: Run = resume(path)[0] if begun else start(Plan.from_dict(dict(job.plan)), path, overwrite=True)
     run.beside = Measures(run, Asked(**(job.asked or {})))
     levels = {t.key: t.difficulty for t in run.holdout}
     run_session(run, fresh=not begun, force=True, keep_model=False, before=job.before)
-    facts = {**reduced(RunDirectory.open(path), levels), "wall": time.perf_counter() - begin}
+    spent = {"wall": time.perf_counter() - begin, "cpu": time.process_time() - used}
+    facts = {**reduced(RunDirectory.open(path), levels), **spent}
     place = Path(job.facts)
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(place, json.dumps(facts))
