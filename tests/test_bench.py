@@ -13,7 +13,6 @@ import pytest
 from etude.models.config import ModelConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-import curricula
 import growth
 import table
 from contestants import middle
@@ -97,26 +96,6 @@ def test_table_is_written_between_the_markers_only(tmp_path, monkeypatch):
     assert text.endswith(f"{table.END}\nafter\n")
     assert "7.10 s" in text
     assert "old" not in text
-
-
-def test_differences_that_exclude_zero_are_bold() -> None:
-    def row(low: float) -> dict[str, dict[str, float]]:
-        return {
-            m: {"mean": 3, "effect": 2, "low": low, "high": 4}
-            for m in ("hardest", "accuracy", *curricula.SCALARS)
-        }
-
-    base = {m: {"mean": 30.04} for m in ("hardest", "accuracy", *curricula.SCALARS)}
-    arms = {"grpo": base, "a": row(1), "b": row(-1)}
-    found = curricula.table({"arms": {name: {**r, "steps": 7.6} for name, r in arms.items()}}).splitlines()
-    assert found[2] == "| `grpo` | 30.0 | 30.0 | 30.0 | 30.0 | 30.0 | 8 |"
-    assert found[3].count("**+2.0 [+1.0, +4.0]**") == 5
-    assert found[4].count("| +2.0 [-1.0, +4.0] ") == 5
-
-
-def test_a_path_adds_up_over_kinds() -> None:
-    path = [{"sum/0": 0.1, "sum/1": 0.2, "sort/0": 0.3, "sort/1": 0.4, "cap": 9.0}]
-    assert curricula.shares(path).tolist() == [pytest.approx([0.4, 0.6])]
 
 
 def test_what_benches_and_examples_import_is_there():

@@ -1,112 +1,282 @@
-"""Claims: outcomes by the rule, settings that can be built, pages that are not stale."""
+"""Claims: the whole way from the facts of runs to verdicts, by runs made by hand; settings that can be built; pages that are
+not stale."""
 
-import sys
+import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from etude.docs.claims import read, sentence
-from etude.docs.method_docs import claims_page, pages, picture
+from etude.claims.gates import gates, reading
+from etude.claims.judge import judged, unresolved
+from etude.claims.runs import jobs_of, name_of
+from etude.claims.settings import Claim, load, of_recipe
+from etude.docs.claims import labels, read
+from etude.docs.claims_page import claims_page, picture
+from etude.docs.method_docs import pages
 from etude.docs.method_page import facts, one
 from etude.docs.papers import papers_page
+from etude.errors import UserError
 from etude.methods import catalogue
+from etude.recipe import Manipulated
 from etude.train.setup import resolve
+from fake_runs import base_runs, rising, seeds_of
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "bench"))
-claims = pytest.importorskip("claims")
-
-BASE = claims.Claim("topr", "lab", "says", "lab", "lab", "1-steps", 5, {}, "topr", "rft", least=2.0)
+CLAIM = Claim(
+    "rloo",
+    "lab",
+    "It ends above.",
+    model="lab",
+    tasks="lab",
+    updates=60,
+    gates={"gain": 10, "mixed": 40, "steps": 95},
+    arm="rloo",
+    base="grpo",
+)
+EQUAL = rising(0.2)
 
 
 def but(**changes):
-    from dataclasses import replace
+    return dataclasses.replace(CLAIM, **changes)
 
-    return replace(BASE, **changes)
+
+def said(arm, base=None, claim=CLAIM, **more):
+    found = judged(claim, arm, base or base_runs(), **more)
+    return found["updates"]["label"], found["flops"]["label"], found
+
+
+# ---- planted methods ---------------------------------------------------------------------------------------------------
+
+
+def test_a_planted_useless_method_is_not_held():
+    reproduces, pays, found = said(seeds_of(EQUAL))
+    assert (reproduces, pays) == ("not held", "not held")
+    assert found["updates"]["visible"] < CLAIM.least, "an effect that counts would have been seen"
+
+
+def test_a_planted_good_method_is_held():
+    reproduces, pays, found = said(seeds_of(rising(0.3)))
+    assert (reproduces, pays) == ("held", "held")
+    assert found["updates"]["effect"] == pytest.approx(10, abs=2)
+    assert all(g["passed"] for g in found["gates"])
+
+
+def test_a_good_method_that_is_dear_reproduces_and_does_not_pay():
+    """Three times the FLOPs for 4 points, of a base that goes on rising."""
+    course = rising(0.4, until=180)
+    first = seeds_of(course, 1, 100, updates=180, start=True)
+    base = [*first, *seeds_of(course, 4, 101, updates=180)]
+    arm = seeds_of(rising(0.18), flops=3e9)
+    reproduces, pays, found = said(arm, base)
+    assert (reproduces, pays) == ("held", "reversed")
+    assert found["flops"]["at"] == pytest.approx(180e9)
+
+
+def test_a_method_that_is_harmful_is_reversed():
+    assert said(seeds_of(rising(0.1)))[:2] == ("reversed", "reversed")
+
+
+def test_a_method_that_is_dearer_than_all_of_the_base_is_read_where_the_base_ends():
+    """Ten times the FLOPs: after 18 of its 60 updates it has had what the base's 180 cost."""
+    found = judged(CLAIM, seeds_of(rising(0.3), flops=1e10), base_runs())
+    assert found["flops"]["at"] == pytest.approx(180e9)
+    assert found["flops"]["effect"] == pytest.approx(100 * (0.3 * 18 / 60 - 0.2), abs=2)
+
+
+def test_few_seeds_that_disagree_are_not_resolved_and_ask_for_more():
+    arm = seeds_of(rising(0.22), seed_noise=0.05)
+    found = judged(CLAIM, arm, base_runs())
+    assert found["updates"]["label"] == "not resolved"
+    assert unresolved(found)
+    assert not unresolved(judged(CLAIM, seeds_of(EQUAL), base_runs()))
+
+
+# ---- gates -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_untaught_model_is_no_test():
+    """Nobody learns anything: not "not held", but no test, with the figure."""
+    flat = rising(0.01)
+    base = [*seeds_of(flat, 1, 100, updates=180, start=True), *seeds_of(flat, 4, 101, updates=180)]
+    reproduces, pays, found = said(seeds_of(flat), base)
+    assert (reproduces, pays) == ("no test", "no test")
+    assert "points that the base gains" in found["updates"]["why"]
+    assert "at least 10" in found["updates"]["why"]
+    assert "effect" not in found["updates"]
+    only = dataclasses.replace(CLAIM, learner="either")
+    assert said(seeds_of(rising(0.2)), base, only)[0] == "held", (
+        "where the claim is that the base does not learn"
+    )
 
 
 @pytest.mark.parametrize(
-    ("low", "effect", "high", "state"),
+    ("gate", "bound", "how", "sentence"),
     [
-        (1.0, 4.0, 7.0, "held"),
-        (0.1, 1.0, 1.9, "not held"),  # certain, and too small to count
-        (0.1, 1.5, 2.9, "not resolved"),
-        (-1.0, 4.0, 9.0, "not resolved"),
-        (-5.0, -1.0, 1.9, "not held"),
-        (-9.0, -4.0, -1.0, "not held"),
+        ("mixed", 40, {"columns": {"signal": 0.3}}, "% of the base's groups that are mixed: 30"),
+        ("unsolved", 40, {"columns": {"unsolved": 0.2}}, "without a right attempt: 20"),
+        ("steps", 95, {"steps_right": 0.5}, "whose steps are right: 50"),
     ],
 )
-def test_outcomes(low, effect, high, state):
-    found = {"effect": effect, "low": low, "high": high}
-    assert claims.outcome(BASE, found, None) == state
-    turned = {"effect": -effect, "low": -high, "high": -low}
-    assert claims.outcome(but(better="lower"), turned, None) == state
+def test_a_gate_that_is_shut_is_named(gate, bound, how, sentence):
+    claim = but(gates={gate: bound})
+    good, bad = seeds_of(rising(0.3)), base_runs(**how)
+    reproduces, _, found = said(good, bad, claim)
+    assert reproduces == "no test"
+    assert sentence in found["updates"]["why"]
+    assert said(good, bad, but(gates={gate: 0}))[0] == "held", "a gate of 0 does not apply"
 
 
-def test_a_guard_that_is_broken_or_in_doubt():
-    good = {"effect": 4.0, "low": 1.0, "high": 7.0}
-    for low, high, state in ((-2, 1, "held"), (-4, 1, "not resolved"), (-9, -4, "not held")):
-        assert claims.outcome(but(guard=3.0), good, {"effect": 0, "low": low, "high": high}) == state
+def test_tasks_without_steps_have_none_to_be_right():
+    base, arm = base_runs(steps_right=None), seeds_of(rising(0.3), steps_right=None)
+    assert said(arm, base)[0] == "held"
 
 
-def runs(shift=0.0):
-    rng = np.random.default_rng(0)
-    return [
-        {
-            "per_problem": [[str(i), int(rng.integers(0, 5) + 4 * shift), 8] for i in range(30)],
-            "length": 10.0 + s + 5 * shift,
+def test_a_method_that_lives_on_feedback_needs_a_model_that_reads_it():
+    claim, arm = but(gates={"feedback_chat": 15}), seeds_of(rising(0.3))
+    assert said(arm, claim=claim, able={"feedback_chat": 20.0})[0] == "held"
+    assert said(arm, claim=claim, able={"feedback_chat": 9.0})[0] == "no test"
+    assert "not measured" in said(arm, claim=claim)[2]["updates"]["why"]
+
+
+def test_a_methods_own_manipulation_check():
+    """GSPO's file asks for tokens that are clipped."""
+    claim, base = but(recipe="gspo", arm="gspo"), base_runs()
+    for share, wanted in ((0.2, "held"), (0.0, "no test")):
+        arm = seeds_of(rising(0.3), columns={"clip": share})
+        assert said(arm, base, claim)[0] == wanted
+    assert "not measured" in said(seeds_of(rising(0.3)), base, claim)[2]["updates"]["why"]
+    (shut,) = [g for g in gates(claim, seeds_of(EQUAL), base, {}) if g.name == "manipulation"]
+    assert not shut.passed
+
+
+def test_readings_of_a_check():
+    run = {
+        "columns": {
+            "curriculum.a/0": [0.2, 0.5, 0.9],
+            "curriculum.b/1": [0.8, 0.5, 0.4],
+            "kl": [None, 2.0, None],
         }
-        for s in range(5)
+    }
+    moved = Manipulated("moved", r"curriculum\.[^ ]+", 0.1, read="range")
+    assert reading(moved, run, 3) == pytest.approx(0.7)
+    assert reading(moved, run, 2) == pytest.approx(0.3), "until N"
+    assert reading(Manipulated("", "kl", 0.1), run, 3) == 2.0
+    assert reading(Manipulated("", "unknown", 0.1), run, 3) is None
+    with pytest.raises(TypeError, match="no bound"):
+        Manipulated("nothing", "kl")
+    with pytest.raises(TypeError, match="read is 'median'"):
+        Manipulated("nothing", "kl", 1.0, read="median")
+
+
+def test_a_composition_is_checked_for_all_of_its_parts():
+    from etude.methods import find
+
+    assert find("gspo+sec").manipulation == catalogue()["gspo"].manipulation + catalogue()["sec"].manipulation
+    assert find("gspo+sec").manipulation
+
+
+# ---- other metrics -----------------------------------------------------------------------------------------------------
+
+
+def twice(first, last):
+    return {"twice": [[str(i), first, last, 8] for i in range(50)]}
+
+
+def test_a_gain_counts_only_where_the_end_is_not_lower():
+    """SCoRe's: the gain is larger since first attempts are worse; after both the ablation has solved more."""
+    claim = but(metric="gain", guard="last", gates={})
+    base = base_runs(**twice(4, 4))
+    assert said(seeds_of(EQUAL, **twice(1, 3)), base, claim)[0] == "not held"
+    assert said(seeds_of(EQUAL, **twice(2, 5)), base, claim)[0] == "held"
+
+
+def test_lengths_fall_in_tokens():
+    claim = but(metric="length", better="lower", least=1.0, guard="accuracy", gates={})
+    arm = [
+        {**r, "curve": [{**p, "length": 17.0 + 0.1 * i} for p in r["curve"]]}
+        for i, r in enumerate(seeds_of(EQUAL))
     ]
+    reproduces, _, found = said(arm, claim=claim)
+    assert (reproduces, found["updates"]["effect"]) == ("held", pytest.approx(-2.8))
+    assert found["updates"]["guard"]["low"] < 0 < found["updates"]["guard"]["high"]
 
 
-def test_differences():
-    arm, base = runs(1.0), runs(0.0)
-    found = claims.difference("accuracy", arm, base)
-    assert found["effect"] == pytest.approx(50.0)  # 4 of 8 attempts
-    assert found["low"] < 50 < found["high"]
-    assert claims.difference("length", arm, base)["effect"] == pytest.approx(5.0)
-    # Welch by hand: both samples 10..14 (+5), variance 2.5, standard error 1, 8 degrees: t = 2.306
-    assert claims.difference("length", arm, base)["high"] == pytest.approx(5 + 2.306, abs=1e-3)
-    # 0, 0, 0, 0, 10 against 2: variance 20 / 5 seeds = 4, no variance on the other side: 4 degrees, t = 2.776
-    uneven = [{"length": v} for v in (0.0, 0.0, 0.0, 0.0, 10.0)]
-    found = claims.difference("length", uneven, [{"length": 2.0 + 1e-9 * i} for i in range(5)])
-    assert found["high"] == pytest.approx(2.776 * 2, abs=1e-3)
-    assert claims.difference("pass@8", base, base)["effect"] == 0
+def test_a_metric_that_was_not_measured_is_no_test():
+    found = judged(but(metric="elsewhere", gates={}), seeds_of(EQUAL, elsewhere=[]), base_runs(elsewhere=[]))
+    assert found["updates"]["label"] == "no test"
 
 
-def test_settings_can_be_built_and_name_every_recipe_of_the_families():
-    known = claims.load()
+# ---- settings and pages --------------------------------------------------------------------------------------------------
+
+
+def test_settings_can_be_built_and_name_every_recipe():
+    known = load()
     for claim in known:
-        assert claim.recipe in catalogue()
+        assert claim.recipe in catalogue(), claim.recipe
         assert bool(claim.untested) != bool(claim.arm and claim.base)
         for arm in (claim.arm, claim.base) if claim.arm else ():
             resolve(claim.plan(arm, 0))
         if claim.arm:
-            assert claims.name_of(claim.plan(claim.arm, 0)) != claims.name_of(claim.plan(claim.base, 0))
-    named = {c.recipe for c in known if c.on == "lab"}
-    wanted = {name for name, recipe in catalogue().items() if recipe.claim}
-    assert named >= wanted, "every published method with a claim has settings for it, or says why not"
+            assert name_of(claim, claim.arm) != name_of(claim, claim.base), claim.recipe
+    assert {c.recipe for c in known if c.on == "lab"} == set(catalogue()), "a claim, or why there is none"
 
 
-def test_equal_plans_share_their_runs():
-    a, b = claims.load()[0], claims.load()[1]
-    assert claims.name_of(a.plan("grpo", 0)) == claims.name_of(b.plan("grpo", 1))
-    assert claims.name_of(a.plan("grpo", 0)) != claims.name_of(a.plan("rloo", 0))
+def test_equal_plans_share_their_runs(tmp_path):
+    a, b = but(arm="rloo"), but(arm="dr_grpo")
+    assert name_of(a, "grpo") == name_of(b, "grpo")
+    assert name_of(a, "grpo") != name_of(but(metric="gain"), "grpo"), "it is examined in another way"
+    assert len(jobs_of(tmp_path, [a, b])) == 3 * 5
+    assert [j.seed for j in jobs_of(tmp_path, [a], more=True)][-4:] == [6, 6, 7, 7]
+    plans = {arm: a.plan(arm, 0) for arm in ("grpo", "rloo")}
+    assert (plans["grpo"].budget.amount, plans["rloo"].budget.amount) == (180, 60)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[lab.claim.x]\nsays = 'a'\nmetrik = 'b'", "no setting 'metrik'; did you mean 'metric'"),
+        ("[lab.claim.x]\narm = 'a'", "lacks says"),
+        ("[lab.claim.x]\nsays = 'a'", "lacks model, tasks, updates, arm, base"),
+        ("[lab.claim.x]\nsays = 'a'\nmetric = 'accurracy'", "no metric 'accurracy'; did you mean 'accuracy'"),
+        ("[lab.claim.x]\nsays = 'a'\ngates = {gian = 1}", "no gate 'gian'; did you mean 'gain'"),
+        ("lab = 3", "'lab' stands outside a bed"),
+        ("[lab", "cannot be read as claims"),
+    ],
+)
+def test_settings_that_cannot_be_used(tmp_path, text, message):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message.replace("?", ".")):
+        load(file)
+
+
+def test_a_method_without_a_claim_gets_the_beds(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import replace\nfrom etude.methods.policy_gradient.rloo import RECIPE as R\n"
+        "RECIPE = replace(R, name='mine', claim='Mine ends above.')\n"
+    )
+    claim = of_recipe(str(tmp_path / "mine.py"), "lab", "grpo")
+    assert (claim.recipe, claim.base, claim.says) == ("mine", "grpo", "Mine ends above.")
+    assert (claim.updates > 0, claim.gates["gain"]) == (True, 10)
+    resolve(claim.plan(claim.arm, 0))
+    with pytest.raises(UserError, match="no bed 'lob'"):
+        of_recipe("rloo", "lob", "grpo")
 
 
 def test_results_are_of_the_settings_as_they_stand():
     """Settings that were changed after the run void its result."""
-    digests = {(c.recipe, c.on): c.digest for c in claims.load()}
+    digests = {(c.recipe, c.on): c.digest for c in load()}
     for recipe, both in read().items():
         for on, found in both.items():
-            assert found["settings"] == digests[recipe, on], f"{recipe} on {on}: run bench/claims.py again"
+            assert found["settings"] == digests[recipe, on], f"{recipe} on {on}: run etude claims again"
+            assert not found.get("trial"), "a trial is not recorded"
 
 
 def test_pages_are_not_stale():
     for name, text in pages().items():
         assert (ROOT / "docs" / name).read_text() == text, "run: python -m etude.docs.method_docs"
+    drawn = {path.name for path in (ROOT / "docs").glob("claims-*.svg")}
+    assert drawn <= set(pages()), "a picture of results that are no longer there"
 
 
 def test_published_learning_rates_stand_beside_the_recipes_own():
@@ -119,77 +289,37 @@ def test_published_learning_rates_stand_beside_the_recipes_own():
         assert line.split(" | ")[4] == rates
 
 
-def test_a_page_says_what_was_found_and_what_was_not():
-    found = {
-        "state": "held",
-        "effect": 4.0,
-        "interval": [1.0, 7.0],
-        "metric": "accuracy",
-        "says": "It helps.",
-        "base": "rft",
-        "seeds": 5,
+def recorded(arm, **changes):
+    claim = but(**changes)
+    about = {
+        n: getattr(claim, n) for n in ("on", "says", "arm", "base", "metric", "better", "least", "updates")
     }
-    other = {**found, "state": "not held", "effect": -2.0, "interval": [-6.0, 1.0]}
-    assert sentence(found) == "held: +4.0 [+1.0, +7.0] points"
-    assert sentence(other) == "not held: -2.0 [-6.0, +1.0] points"
-    assert sentence({**found, "metric": "entropy"}) == "held: +4.000 [+1.000, +7.000] nats/token"
-    guarded = {**found, "state": "not held", "guard": {"effect": -5.0, "low": -7.0, "high": -3.0}}
-    assert sentence(guarded) == "not held: +4.0 [+1.0, +7.0] points; accuracy -5.0 [-7.0, -3.0]"
-    page = claims_page({"topr": {"lab": found}, "nft": {"lab": other}})
-    assert "1 held (topr); 1 not held (nft); 0 not resolved." in page
-    assert "claims-lab.svg" in page
-    assert "claims-lab.svg" not in claims_page({})
-    assert claims_page({}).count("Not run.") == 2
-    drawn = picture({"topr": found, "nft": other})
-    assert drawn.index(">topr<") < drawn.index(">nft<")
-    # the scale runs from -6 to 7 over 520 units from 170: topr's 4 lies at 170 + 520 * 10 / 13
-    assert f'cx="{170 + 520 * 10 / 13:.1f}"' in drawn
+    return {
+        **about,
+        "state": "run",
+        "command": f"etude claims {claim.recipe}",
+        **judged(claim, arm, base_runs()),
+    }
 
 
-def test_two_attempts_are_summed_up_and_drawn_as_a_table():
-    """Two seeds, two problems of four attempts: first right 4 + 0 and 2 + 2 of 8, last 4 + 2 and 4 + 2."""
-
-    def run(rows, ways):
-        shares = {"first": 0.5, "second": 0.75, **dict(zip(claims.WAYS, ways, strict=True))}
-        return {"twice": {**shares, "tokens": 20.0, "per_problem": rows}}
-
-    runs = [
-        run([["a", 4, 4, 4], ["b", 0, 2, 4]], (0.5, 0.0, 0.25, 0.25)),
-        run([["a", 2, 4, 4], ["b", 2, 2, 4]], (0.5, 0.0, 0.25, 0.25)),
-    ]
-    found = claims.two_attempts(runs)
-    assert found["gain"] == pytest.approx(100 * (6 / 8 - 4 / 8))
-    assert found["interval"][0] < found["gain"] < found["interval"][1]
-    assert (found["first"], found["second"], found["wrong_right"]) == (50.0, 75.0, 25.0)
-    assert (found["problems"], found["samples"], found["tokens"]) == (2, 4, 20.0)
-    told = {"state": "held", "says": "", "arm": "erl", "base": "grpo", "seeds": 2, "twice": {"arm": found}}
-    page = claims_page({"erl": {"lab": told}})
-    assert "| erl | lab | erl | 50.0 | 75.0 | +25.0 [" in page
-    assert "| 50.0 | 0.0 | 25.0 | 25.0 | 20 | 2 x 4 x 2 |" in page
-    assert "First and second attempts" not in claims_page({"erl": {"lab": {**told, "twice": {}}}})
-
-
-def test_repetition_counts_four_grams_that_were_there_before():
-    repetition = claims.repetition
-    assert repetition.repeated([1, 2, 3, 4, 5, 6]) == 0
-    assert repetition.repeated([1, 2, 3]) == 0
-    # 1 2 1 2 1 2 1 2: five 4-grams, two different ones
-    assert repetition.repeated([1, 2] * 4) == pytest.approx(3 / 5)
-
-
-def test_no_sentence_of_the_running_text_stands_in_two_passages():
-    """Some topics contain others, so passages that differ may share what is examined and what is trained on."""
-    found = claims.repetition.passages()
-    assert len(found) > 100
-    told = [set(claims.repetition.sentences(" ".join(passage))) for passage in found]
-    assert sum(map(len, told)) == len(set().union(*told))
-
-
-def test_the_prose_takes_its_figures_from_the_results():
-    from etude.docs.method_docs import learned
-
-    found = {"rec": {"lab": {"effect": 4.0, "interval": [1.0, 7.0]}}}
-    said = learned(found)
-    assert "clipping on one side gains +4.0 [+1.0, +7.0]" in said
-    assert "(not run)" in said, "what has no result says so"
-    assert "(not run)" not in learned(read()), "learned.md names a claim that has no result"
+def test_the_page_says_what_shows_what_pays_and_what_could_not_be_tested():
+    flat = recorded(seeds_of(rising(0.3), columns={"signal": 0.1}), gates={"gain": 50})
+    results = {
+        "rloo": {"lab": recorded(seeds_of(rising(0.3)))},
+        "dr_grpo": {"lab": recorded(seeds_of(EQUAL), says="Equal.")},
+        "gspo": {"lab": flat},
+        "ditto": {"lab": {"state": "untested", "says": "Loops.", "why": "it does not loop", "on": "lab"}},
+    }
+    page = claims_page(results, [CLAIM, but(recipe="sec")])
+    assert "- **reproduces?** held: rloo; not held: dr_grpo." in page
+    assert "- **Could not be tested:** gspo, ditto." in page
+    assert "| gspo | It ends above. | points that the base gains: 1" in page
+    assert "it does not loop" in page
+    assert "Not yet run on this bed: sec." in page
+    assert "`etude claims rloo`" in page
+    assert labels(results["rloo"]["lab"]) == "held / held"
+    assert labels(flat) == "no test"
+    drawn = picture({n: r["lab"] for n, r in results.items()})
+    assert drawn.index(">rloo<") < drawn.index(">dr_grpo<")
+    assert "gspo" not in drawn
+    assert claims_page({}, []).count("Not yet run on this bed.") == 2

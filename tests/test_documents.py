@@ -39,7 +39,10 @@ def test_links_lead_somewhere() -> None:
     for page in PAGES:
         text = (ROOT / page).read_text()
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-            assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
+            made = page.startswith("docs/") and target.startswith(
+                ("methods/", "reference/", "../reference/")
+            )  # by docs/site.py
+            assert made or ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
 
 
 def test_make_targets_exist() -> None:

@@ -18,7 +18,7 @@ assembly fixtures
 methods evaluate
 report
 train
-compare lab docs doctor testing
+compare lab claims docs doctor testing
 cli
 launch __main__
 """.strip().splitlines()

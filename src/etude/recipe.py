@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from etude.errors import UserError, nearest
@@ -101,6 +102,28 @@ Row = ByHand | Reduction | OffPolicy | Credited
 
 
 @dataclass(frozen=True)
+class Manipulated:
+    """What a run must show before its outcome says anything about the method: that the method did what it is for.
+    `metric`: a regular expression for names of the run's step metrics (`metrics.jsonl`; what a stage reports is
+    "stage.name"); of several that match, the one with the largest reading counts. `read`: "mean", "max" or "last" over
+    the steps, or "range", the largest less the smallest. `against_base`: less the same reading of the baseline's run.
+    Bounds are in the metric's own units."""
+
+    says: str  # what must be seen, in words: "a tenth of the dead groups rescued"
+    metric: str
+    at_least: float = -inf
+    at_most: float = inf
+    read: str = "mean"
+    against_base: bool = False
+
+    def __post_init__(self) -> None:
+        if self.read not in ("mean", "max", "last", "range"):
+            raise TypeError(f"Manipulated.read is '{self.read}'; it must be mean, max, last or range")
+        if self.at_least == -inf and self.at_most == inf:
+            raise TypeError(f"Manipulated '{self.says}' has no bound; give at_least or at_most")
+
+
+@dataclass(frozen=True)
 class AuxiliaryModel:
     """A model beside the policy. `source`: "start" (the policy's weights when the run began, frozen), "teacher"
     (the user's second model), or "copy" (starts as the policy; a stage trains it by
@@ -137,6 +160,7 @@ class Recipe:
         default_factory=dict
     )  # settings of its stages with which its rollout is examined
     claim: str = ""  # what should be seen at small scale, in one sentence
+    manipulation: tuple[Manipulated, ...] = ()  # without these a claim about the method is not tested
     examples: tuple[Row, ...] = ()  # rows for the shared tests
 
     def __post_init__(self) -> None:
@@ -208,6 +232,7 @@ def compose(recipes: Sequence[Recipe]) -> Recipe:
             auxiliary={**joined.all_auxiliary, **recipe.all_auxiliary},
             defaults={**joined.all_defaults, **recipe.all_defaults},
             exam={**joined.all_exam, **recipe.all_exam},
+            manipulation=(*joined.manipulation, *recipe.manipulation),
         )
     return replace(joined, default_base=beside)
 

@@ -27,8 +27,9 @@ WORKER = """
 import sys
 from etude.process import leash
 leash(int(sys.argv[2]))
-from etude.compare.schedule import work
-sys.exit(work(sys.argv[1]))
+from importlib import import_module
+module, name = sys.argv[3].split(":")
+sys.exit(getattr(import_module(module), name)(sys.argv[1]))
 """
 
 
@@ -53,7 +54,11 @@ class Job:
 def work(job_file: str) -> int:
     """A child's whole life: does its job and notes why it could not."""
     told = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    job = Job(**{**told, "path": Path(told["path"])})
+    return outcome(Job(**{**told, "path": Path(told["path"])}), perform)
+
+
+def outcome(job: Job, perform: Callable[[Any], None]) -> int:
+    """The exit code of a job; the reason of one that could not be done is noted beside its run."""
     try:
         perform(job)
     except UserError as error:
@@ -79,11 +84,17 @@ def perform(job: Job) -> None:
 
 
 def run_all(
-    jobs: Sequence[Job], parallel: int, say: Callable[[str], None], poll: float = 0.2
+    jobs: Sequence[Job],
+    parallel: int,
+    say: Callable[[str], None],
+    poll: float = 0.2,
+    worker: str = "etude.compare.schedule:work",
+    ended: Callable[[Job], None] = lambda job: None,
 ) -> dict[Path, str]:
     """Runs what is not done yet, at most `parallel` at a time and no more than fit into memory, each with its share
     of the cores. Returns {path: why} of the jobs that failed; a failure is tried again when the comparison is started
-    again."""
+    again. `worker`: "module:function" that does a job in a child, given the file that describes it. `ended` is called after
+    every job that was done."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     env = {**environment(), "OMP_NUM_THREADS": str(max(1, cores // parallel))}
     waiting = [job for job in jobs if not job.done]
@@ -96,13 +107,14 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < parallel and room.for_another(running):
                 job = waiting.pop(0)
-                running[_begin(job, env, parallel == 1)] = job
+                running[_begin(job, env, parallel == 1, worker)] = job
                 say(f"{job.arm}, seed {job.seed}: started")
             time.sleep(poll)
             for child in [c for c in running if c.poll() is not None]:
                 job = running.pop(child)
                 if child.returncode == 0:
                     say(f"{job.arm}, seed {job.seed}: done")
+                    ended(job)
                 else:
                     failed[job.path] = _reason(job, child.returncode)
                     say(f"{job.arm}, seed {job.seed}: failed: {failed[job.path]}")
@@ -148,7 +160,7 @@ def _stepped(job: Job) -> bool:
     return path.exists() and path.stat().st_size > 0
 
 
-def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes]:
+def _begin(job: Job, env: dict[str, str], alone: bool, worker: str) -> subprocess.Popen[bytes]:
     job.path.parent.mkdir(parents=True, exist_ok=True)
     file = job.path.parent / f"{job.path.name}.job.json"
     told = {**asdict(replace(job, alone=alone)), "path": str(job.path), "plan": dict(job.plan)}
@@ -157,7 +169,10 @@ def _begin(job: Job, env: dict[str, str], alone: bool) -> subprocess.Popen[bytes
     log = open(job.path.parent / f"{job.path.name}.log", "ab")  # noqa: SIM115 - the child keeps it
     with log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-c", WORKER, str(file), str(os.getpid())], stdout=log, stderr=log, env=env
+            [sys.executable, "-P", "-c", WORKER, str(file), str(os.getpid()), worker],
+            stdout=log,
+            stderr=log,
+            env=env,
         )
 
 

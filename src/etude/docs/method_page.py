@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from etude.assembly import resolved_stages
-from etude.docs.claims import read, result, sentence
+from etude.claims.judge import AXES
+from etude.docs.claims import labels, read, result, sentence, visible, why
 from etude.methods import catalogue, find, outside
 from etude.recipe import STAGES, Recipe
 
@@ -34,6 +35,7 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
         "departures": list(recipe.departures),
         "tests": len(recipe.examples),
         "claimed": recipe.claim,
+        "manipulation": [m.says for m in recipe.manipulation],
         "claim": result(recipe.name),
         "claims": read().get(recipe.name, {}),
         "settings": _settings(recipe),
@@ -62,7 +64,7 @@ def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The table's cells, one tuple per recipe, in the order of `HEADER`."""
     cells = []
     for one in found:
-        claim = sentence(one["claim"]) if one["claimed"] else "-"
+        claim = labels(one["claim"])
         known = (one["year"] or "-", " ".join(one["replaces"]) or "-", one["confidence"])
         cells.append((one["name"], one["topic"], *map(str, known), str(one["tests"]), claim))
     return cells
@@ -103,18 +105,17 @@ def one(recipe: dict[str, Any]) -> str:
 
 
 def _claimed(recipe: dict[str, Any]) -> list[str]:
-    """The claim, and each result with what was tested and the command that made it."""
-    if not recipe["claimed"]:
-        return []
-    lines = [f"Claim: {recipe['claimed']}"]
+    """The claim, what must be seen before it is tested, and each result with the command that made it."""
+    lines = [f"Claim: {recipe['claimed']}"] if recipe["claimed"] else []
+    lines += [f"Not tested unless: {says}" for says in recipe["manipulation"]]
     for on, found in recipe["claims"].items():
-        lines.append(f"  on {on}, {sentence(found)}")
-        lines.append(f"    tested: {found['says']}")
-        if "why" in found:
-            lines.append(f"    because: {found['why']}")
-        if "command" in found:
-            lines.append(
-                f"    {found['arm']} against {found['base']}, {found['seeds']} seeds, {found['budget']}"
-            )
-            lines.append(f"    {found['command']}")
-    return lines if recipe["claims"] else [*lines, "  not run"]
+        lines += [f"Tested on {on}: {found['says']}"]
+        if found["state"] == "run":
+            lines += [f"  {question} {sentence(found, axis)}" for axis, question in AXES.items()]
+            lines += [f"  smallest visible effect: {visible(found)}"]
+            lines += [
+                f"  {found['arm']} against {found['base']}, {found['seeds']} seeds, {found['updates']} updates"
+            ]
+        lines += [f"  no test: {why(found)}"] if why(found) else []
+        lines += [f"  {found['command']}"] if "command" in found else []
+    return lines if recipe["claims"] else [*lines, "Not yet run on this bed."]

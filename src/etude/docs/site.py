@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from etude.docs.claims import sentence
+from etude.docs.claims import labels
 from etude.docs.method_page import facts
 from etude.docs.papers import table_row
 from etude.methods import outside
@@ -67,7 +67,9 @@ def _method(one: dict[str, Any]) -> str:
             "",
             one["claimed"],
             "",
-            f"Outcome here: {sentence(one['claim'])}; see [claims](../claims.md).",
+            *(f"- not tested unless {says}" for says in one["manipulation"]),
+            *([""] if one["manipulation"] else []),
+            f"On the laboratory, does it reproduce / does it pay for itself: {labels(one['claim'])}; see [claims](../claims.md).",
             "",
         ]
     lines += ["## Settings", "", table_row(("setting", "value", "meaning", "range")), table_row(["---"] * 4)]

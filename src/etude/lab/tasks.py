@@ -296,3 +296,11 @@ def info() -> Info:
         dict.fromkeys(KINDS, LEVELS),
         ("reference", "hints", "feedback", "steps"),
     )
+
+
+def steps_right(task: Task, text: str) -> bool | None:
+    """Whether the lines of working in an answer are those of the worked solution; None for a task without steps."""
+    steps = task.meta.get("steps")
+    if not steps:
+        return None
+    return [line.strip() for line in text.split(OPEN)[0].strip().splitlines()] == list(steps)

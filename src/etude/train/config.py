@@ -49,6 +49,9 @@ class RunSettings:
     evals: Annotated[int, Setting("evaluations on the way, at even shares of the budget", low=0)] = 0
     eval_problems: Annotated[int, Setting("held-out problems; 0: no evaluation", low=0)] = 100
     eval_samples: Annotated[int, Setting("attempts per held-out problem", low=1)] = 4
+    curve_samples: Annotated[
+        int | None, Setting("attempts per held-out problem on the way; none: as at the end", low=1)
+    ] = None
 
     tuning: Annotated[bool, Setting("evaluate on the tuning problems instead of the held-out ones")] = False
 

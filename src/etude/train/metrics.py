@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from etude.evaluate.transitions import transitions
-from etude.types import Group
+from etude.types import Episode, Group
 
 
 def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, Any]:
@@ -23,17 +23,37 @@ def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, 
         "reward": mean([e.reward for e in episodes]),
         "correct": mean([float(e.correct) for e in episodes]),
         "signal": mean([float(g.mixed) for g in drawn]),
+        "unsolved": mean([float(not any(e.correct for e in g.episodes)) for g in drawn if g.episodes]),
         "length": mean([float(e.sampled.sum()) for e in episodes]),
         "truncated": mean([float(e.stop == "length") for e in episodes]),
         "turns": mean([float(sum(s.sampled for s in e.spans)) for e in episodes]),
         "errors": failed / max(1, failed + len(episodes)),
         "groups": float(len(drawn)),
+        "demonstrated": mean([float(bool(g.demonstrations)) for g in drawn]),
     }
     for name in {n for e in episodes for n in e.scores if n != "reward"}:
         metrics[f"score/{name}"] = mean([e.scores[name] for e in episodes if name in e.scores])
+    metrics |= _noted(episodes)
     metrics |= {f"attempts/{name}": share for name, share in transitions(drawn).items()}
     for kind in sorted({g.task.kind for g in drawn}):
         mine = [e for g in drawn if g.task.kind == kind for e in g.episodes]
         metrics[f"kind/{kind}/reward"] = mean([e.reward for e in mine])
         metrics[f"kind/{kind}/share"] = mean([float(g.task.kind == kind) for g in drawn])
     return metrics | learnt
+
+
+def _noted(episodes: Sequence[Episode]) -> dict[str, float]:
+    """What methods noted of their episodes. noted/NAME: the share of episodes with such a note that is not 0, and how many
+    of these are right; of a note of several numbers, the mean of their magnitudes."""
+    found: dict[str, float] = {}
+    for name in {name for e in episodes for name in e.notes} - {"limit"}:
+        noted = [e for e in episodes if e.notes.get(name)]
+        kinds = {type(e.notes[name]) for e in noted}
+        if kinds <= {bool, int, dict}:
+            found[f"noted/{name}"] = len(noted) / len(episodes)
+            found[f"noted/{name}/correct"] = float(np.mean([e.correct for e in noted])) if noted else 0.0
+        elif kinds == {list}:
+            numbers = [abs(v) for e in noted for v in e.notes[name] if isinstance(v, int | float)]
+            if numbers:
+                found[f"noted/{name}"] = float(np.mean(numbers))
+    return found

@@ -41,6 +41,8 @@ from etude.update import Update
 DRIFT_EVERY = 20  # steps between measurements of the distance from the starting weights
 AUDIT = 20  # steps between those in which sampler and trainer are compared
 Progress = Callable[[int, dict[str, Any]], None]
+Beside = Callable[[Policy, Generator, Sequence[Group]], Mapping[str, Any]]
+"""Measures more at an evaluation: (policy, generator, attempts) -> what is written beside the accuracy."""
 
 
 @dataclass
@@ -70,6 +72,7 @@ class Run:
     holdout: list[Task]
     times: dict[str, float]  # seconds by use, of the step in progress; "begin": when it began
     on_step: Progress | None = None
+    beside: Beside | None = None
     health: Health = field(default_factory=Health)
     drift: Drift = field(default_factory=Drift)
     spent: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "barren": 0.0, "generated": 0.0})
@@ -286,16 +289,20 @@ class Run:
     def _examine(
         self, policy: Policy, generator: Generator, rule: str, spent: Mapping[str, Any]
     ) -> EvalResult:
+        begin = time.perf_counter()
         with self.uncharged():
-            samples = self.settings.eval_samples
+            few = self.settings.curve_samples if rule == "during" else None
+            samples = few or self.settings.eval_samples
             groups = self.loop.run(
                 attempt(generator, self.check_runner, self.holdout, samples, EVAL_SAMPLING)
             )
             self.guard(groups)
             strict = self.loop.run(strictly(groups, generator.renderer, self.pool))
+            more = self.beside(policy, generator, groups) if self.beside else {}
         card = card_of(self.plan.tasks, self.plan.model, policy, generator.params, EVAL_SAMPLING, rule)
         result = from_groups(groups, replace(card, **spent), answer=answers(generator.renderer))
-        self.directory.write_eval({**result.to_dict(), "strict": strict})
+        took = time.perf_counter() - begin
+        self.directory.write_eval({**result.to_dict(), "strict": strict, "took": took, **more})
         return result
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.models.outputs import Outputs
 from etude.objective.policy import High, KLWeight, Low, MeanOver, clipped
 from etude.objective.terms import Objective, TokenLoss, log_ratio
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.attempts import attempt_tag, hinted
 from etude.rollout.conversation import Conversation
 from etude.rollout.group_rollout import GroupRollout
@@ -167,6 +167,7 @@ RECIPE = Recipe(
     },
     needs=("hints",),
     claim="On tasks with pass@k = 0, hints with the corrected ratio raise the un-hinted solve rate faster than GRPO.",
+    manipulation=(Manipulated("a tenth of the guided attempts are right", "noted/guided/correct", 0.1),),
     examples=(
         ByHand(
             "two failed: 0; one of two right, with a hint or without: +/- 0.5 over 0.5 + 1e-4",

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import Credited, Paper, Recipe, Reduction
+from etude.recipe import Credited, Manipulated, Paper, Recipe, Reduction
 from etude.rollout.attempts import hinted
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
@@ -128,6 +128,13 @@ RECIPE = Recipe(
     default_base=GRPO,
     needs=("hints", "text"),
     claim="On tasks that eight attempts do not solve, hints lift the accuracy without hints where GRPO stays flat.",
+    manipulation=(
+        Manipulated(
+            "hints rescue a tenth of the dead groups, where at least four in ten are dead",
+            r"group_rollout\.rescued",
+            0.04,
+        ),
+    ),
     examples=(
         Credited(
             "a group of 8 of which a hint rescued one: mean 1/8, std 7^0.5 / 8",

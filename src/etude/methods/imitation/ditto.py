@@ -20,7 +20,7 @@ from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.outputs import Outputs
 from etude.objective.imitation import cross_entropy
 from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
 from etude.types import Array, Group, Signal, Span
@@ -122,6 +122,11 @@ RECIPE = Recipe(
     stages={"credit": stage(loops), "objective": stage(unlearn_loops)},
     needs=("text",),
     claim="Greedy decoding falls into loops far less often while the perplexity hardly changes.",
+    manipulation=(
+        Manipulated(
+            "repeated tokens are likely before they are punished", "repeat_probability", 0.1, read="max"
+        ),
+    ),
     examples=(
         ByHand(
             "a loop of copies of two tokens",

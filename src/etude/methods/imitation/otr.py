@@ -23,7 +23,7 @@ from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.outputs import Outputs
 from etude.objective.policy import MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
 from etude.types import Group, Signal
@@ -123,6 +123,7 @@ RECIPE = Recipe(
     ),
     stages={"credit": stage(with_draws), "objective": stage(one_token)},
     claim="After fine-tuning on one family of tasks, OTR loses less accuracy on held-out families than SFT.",
+    manipulation=(Manipulated("the model does not agree with every token already", "hits", at_most=0.9),),
     examples=(
         ByHand("three uniforms for each token of a demonstration, the prompt's included", _drawn, [3, 1, 1]),
         ByHand(

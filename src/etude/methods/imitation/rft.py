@@ -11,7 +11,7 @@ from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate
 from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
 from etude.types import Group, Signal
@@ -61,6 +61,7 @@ RECIPE = Recipe(
         "one round per step, from the current weights, where the paper starts each round from the base model",
     ),
     stages={"credit": stage(right_answers), "objective": stage(cross_entropy)},
+    manipulation=(Manipulated("a tenth of the attempts are right", "correct", 0.1),),
     examples=(
         ByHand("a right, b wrong, a and c right: a and c", lambda: _kept(), [0, 3]),
         ByHand("repeats kept", lambda: _kept(distinct=False), [0, 2, 3]),

@@ -15,7 +15,7 @@ from etude.fixtures.given import (
     given_stage,
 )
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, OffPolicy, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import stage
 from etude.stages import Context, Credit, GroupRolloutStage
@@ -50,6 +50,7 @@ RECIPE: Recipe = Recipe(
         "objective": stage(cross_entropy),
     },
     needs=("answer",),
+    manipulation=(Manipulated("every task is demonstrated", "demonstrated", 0.99),),
     examples=(
         ByHand(
             "of a wrong attempt and a demonstration, the demonstration",

@@ -27,7 +27,7 @@ from etude.fixtures.given import (
 from etude.objective.entropy import exact_entropy
 from etude.objective.hybrid import actor_critic_and_imitation, imitation
 from etude.objective.policy import plain
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.demonstrations import demonstration_and_attempts
 from etude.settings import Setting, stage
 from etude.stages import Context
@@ -170,6 +170,9 @@ RECIPE = Recipe(
     },
     needs=("answer",),
     claim="The weight of imitation falls over training, and the result is above that of any fixed weight.",
+    manipulation=(
+        Manipulated("the weight of imitation moves by 0.05", r"credit\.imitation", 0.05, read="range"),
+    ),
     examples=(
         ByHand(
             "held-out loss falls along (1, 0): g_SFT = (2, 0) beats g_RL = (1, 5)",

@@ -24,7 +24,7 @@ from etude.fixtures.given import (
     given_stage,
 )
 from etude.objective.hybrid import practise_and_imitate
-from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.demonstrations import demonstration_and_attempts
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
@@ -96,6 +96,10 @@ RECIPE = Recipe(
     },
     needs=("answer",),
     claim="From a weak base HPT solves more tasks than SFT followed by RL at equal steps, and its share of imitation falls by itself.",
+    manipulation=(
+        Manipulated("a tenth of the tasks are imitated", "unsolved", 0.1),
+        Manipulated("a tenth of the tasks are practised", "unsolved", at_most=0.9),
+    ),
     examples=(
         ByHand("1 of 2 right: practised", lambda: _rows(1.0, 0.0), [[0.5, -0.5], [0, 0]]),
         ByHand("none of 2 right: imitated", lambda: _rows(0.0, 0.0), [[0, 0], [1, 1]]),

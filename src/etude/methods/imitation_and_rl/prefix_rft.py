@@ -21,7 +21,7 @@ from etude.objective.entropy import entropy_bonus, exact_entropy
 from etude.objective.hybrid import EntropyWeight
 from etude.objective.policy import Dual, High, Length, Low, clipped
 from etude.objective.terms import Objective, averaged, per_constant
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
@@ -58,7 +58,7 @@ def one_prefixed(
             conversation.user(task.prompt)
             conversation.force_prefix(words[:cut])
             await conversation.check(await conversation.reply())
-            return conversation.done()
+            return conversation.done(prefixed=True)
 
         last = rollouts.samples - 1
         ordinary = await rollouts.plays(range(last))
@@ -182,6 +182,11 @@ RECIPE = Recipe(
     },
     needs=("answer", "text"),
     claim="Beats RL alone on tasks that no attempt solves, and SFT on held-out tasks.",
+    manipulation=(
+        Manipulated(
+            "a fifth of the attempts that begin with a prefix are right", "noted/prefixed/correct", 0.2
+        ),
+    ),
     examples=(
         ByHand("halfway, low_t is midway between 0 and 0.8", lambda: given_share(0.0, 0.0, 0.8, 0.5), 0.4),
         ByHand("at the end, between 0.1 and 0.9", lambda: given_share(0.25, 0.1, 0.9, 1.0), 0.3),

@@ -18,7 +18,7 @@ from etude.fixtures.given import (
     given_stage,
 )
 from etude.objective.hybrid import actor_critic_and_imitation
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.demonstrations import WarmupShare
 from etude.rollout.group_rollout import GroupRollout, verdict
 from etude.settings import Setting, stage
@@ -87,6 +87,7 @@ RECIPE: Recipe = Recipe(
     needs=("answer",),
     auxiliary={"reference": AuxiliaryModel("start")},
     claim="After the same warm-up, ReFT ends above continued SFT on the same tasks.",
+    manipulation=(Manipulated("imitation and practice both take place", "demonstrated", 0.9, read="range"),),
     examples=(
         ByHand(
             "right; wrong to the end; wrong and cut off",

@@ -19,7 +19,7 @@ from etude.fixtures.given import (
     given_stage,
 )
 from etude.objective.hybrid import practise_and_imitate
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage
@@ -141,6 +141,7 @@ RECIPE = Recipe(
     },
     needs=("answer",),
     claim="The share of tasks never solved falls faster than with RL alone, with far fewer demonstrations than SFT uses.",
+    manipulation=(Manipulated("one step in twenty imitates", "demonstrated", 0.05),),
     examples=(
         ByHand("no attempt was right: one imitation, once", lambda: _purposes(0.0, 0.0), [1, 0, 0]),
         ByHand("one of two was right: none", lambda: _purposes(0.0, 1.0), [0, 0, 0]),

@@ -31,7 +31,7 @@ from etude.objective.entropy import exact_entropy
 from etude.objective.hybrid import ImitationWeight, imitation
 from etude.objective.policy import KLWeight, kl_to_start, plain
 from etude.objective.terms import Objective
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import DEMONSTRATED, solution
 from etude.rollout.group_rollout import GroupRollout
@@ -243,6 +243,7 @@ RECIPE = Recipe(
     needs=("answer", "text"),
     auxiliary={"reference": AuxiliaryModel("start")},
     claim="Dropping next-token prediction hurts next-token accuracy most, and budgets shorten thoughts without loss.",
+    manipulation=(Manipulated("thoughts get shorter by two tokens", "score/thought", 2.0, read="range"),),
     examples=(
         ByHand("the entropies of a text's own two tokens, behind its prompt", _scored, [1.5, 0.5]),
         ByHand(

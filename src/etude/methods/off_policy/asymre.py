@@ -12,7 +12,7 @@ from typing import Annotated
 from etude.credit.group import Credit, centred, each
 from etude.methods.off_policy.rec import REC
 from etude.objective.masked_ratio import relative
-from etude.recipe import Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 
 
@@ -36,6 +36,7 @@ RECIPE = Recipe(
     equation="A_i = r_i - (mean r + dV), dV = -0.1;  L = - token mean of A_i log pi(y_t)",
     stages={"credit": stage(shifted_mean, shift=-0.1), "objective": stage(relative, mask="off")},
     claim="On stale data a baseline below the mean is stable where one at or above the mean collapses.",
+    manipulation=(Manipulated("the data are old: 0.01 nats from the policy", "kl_sampler", 0.01),),
     examples=(
         Credited("right, wrong; all right", [[1.0, 0.0], [1.0, 1.0]], [[0.6, -0.4], [0.1, 0.1]]),
         OffPolicy(

@@ -32,7 +32,7 @@ from etude.objective.terms import (
     per_constant,
     per_episode,
 )
-from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.types import Array, Group, Signal
@@ -111,6 +111,7 @@ RECIPE = Recipe(
     ),
     stages={"filter": stage(mixed_only), "credit": stage(rated), "objective": stage(negative_aware)},
     claim="At equal samples NFT ends above rejection-sampling fine-tuning.",
+    manipulation=(Manipulated("a fifth of the attempts are wrong", "correct", at_most=0.8),),
     examples=(
         Credited("1 of 4 right", [[1.0, 0, 0, 0]], [[0.75, -0.25, -0.25, -0.25]]),
         Credited(

@@ -19,7 +19,7 @@ from etude.credit.group import Credit, centred, constant
 from etude.curriculum.replay import Replay
 from etude.fixtures.examples import example_group
 from etude.objective.masked_ratio import relative
-from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.types import Array, Group, Signal
@@ -86,6 +86,10 @@ REC = Recipe(
         "objective": stage(relative),
     },
     claim="On stale data clipping prevents collapse, and leaving the importance weight out changes little.",
+    manipulation=(
+        Manipulated("the data are old: 0.01 nats from the policy", "kl_sampler", 0.01),
+        Manipulated("a token in a hundred is masked", "clip", 0.01),
+    ),
     examples=(
         ByHand("kept for 20 steps", lambda: [replayed(0, 19), replayed(0, 20)], [[[1, 0]], [[1, 1]]]),
         Credited("1 of 4 right", [[1.0, 0, 0, 0]], [[0.75, -0.25, -0.25, -0.25]]),
@@ -155,6 +159,7 @@ OPMD = Recipe(
     departures=("GUESS: tau (opmd_tau) = 0.1; at 1 the pull holds a small model where it was",),
     stages={"objective": stage(relative, mask="off", opmd_tau=0.1)},
     claim="On stale data the pull prevents the collapse of unclipped REINFORCE.",
+    manipulation=(Manipulated("the data are old: 0.01 nats from the policy", "kl_sampler", 0.01),),
     examples=(
         OffPolicy(
             "no mask; the pull 0.1 (log rho)^2 has the gradient 0.2 log rho: down where the ratio rose, up where it fell",

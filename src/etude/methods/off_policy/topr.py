@@ -28,7 +28,7 @@ from etude.objective.terms import (
     per_answer,
     sum_per_episode,
 )
-from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.types import Array
 
@@ -82,6 +82,7 @@ RECIPE = Recipe(
     ),
     stages={"filter": stage(Replay), "credit": stage(shifted), "objective": stage(tapered)},
     claim="Over many passes on one fixed batch TOPR keeps improving while plain REINFORCE degenerates.",
+    manipulation=(Manipulated("the data are old: 0.01 nats from the policy", "kl_sampler", 0.01),),
     examples=(
         ByHand("kept for 8 steps", lambda: [replayed(0, 7), replayed(0, 8)], [[[1, 0]], [[1, 1]]]),
         Credited("c = 0: plus and minus one", [[1.0, 0.0]], [[1.0, -1.0]]),

@@ -14,7 +14,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.models.outputs import Outputs
 from etude.objective.policy import Low
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective
-from etude.recipe import OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 
 
@@ -42,6 +42,7 @@ RECIPE = Recipe(
     "Here the ratio is only a detached weight, bounded above. Every token keeps its gradient.",
     equation="L = - sum_it sg[min(rho_t, 1+e)] A_i log pi(y_it) / sum_i |y_i|",
     stages={"objective": stage(truncated_weight)},
+    manipulation=(Manipulated("tokens move: a ratio 0.005 nats from 1", "kl_sampler", 0.005),),
     examples=(
         OffPolicy(
             "weights 5 (bound), 3 and 0.1 for praise and blame alike; log pi = -1 + log rho",

@@ -15,7 +15,7 @@ from etude.curriculum.filter import VERDICT, mixed_verdicts
 from etude.fixtures.examples import EXAMPLE_TASK, example_episode
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.stages import Reward
@@ -75,6 +75,11 @@ RECIPE = Recipe(
         "filter": stage(mixed_verdicts),
         "reward": stage(soft_overlong),
     },
+    manipulation=(
+        Manipulated(
+            "groups without differing outcomes are drawn anew, one in twenty", "signal", at_most=0.95
+        ),
+    ),
     examples=(
         ByHand(
             "of 8, 9 and 10 tokens at a limit of 10: nothing, half and all of the punishment; right, then wrong",

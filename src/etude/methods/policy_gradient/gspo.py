@@ -21,7 +21,7 @@ from etude.objective.terms import (
     segment_mean,
     surrogate,
 )
-from etude.recipe import OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import stage
 
 
@@ -47,6 +47,7 @@ RECIPE = Recipe(
     "It is clipped in a narrow band. All tokens of an answer share its fate.",
     equation="s_i = (pi(y_i)/pi_old(y_i))^(1/|y_i|);  L = - mean_i min(s_i A_i, clip(s_i, 1-3e-4, 1+4e-4) A_i)",
     stages={"objective": stage(sequence_clipped)},
+    manipulation=(Manipulated("a token in a hundred is clipped", "clip", 0.01),),
     examples=(
         OffPolicy(
             "s = 1.00035 (two tokens) within, 1.0005 and 0.99965 beyond, 0.99975 within; the other side is never clipped",

@@ -13,7 +13,7 @@ from typing import Annotated
 from etude.credit.group import Credit
 from etude.credit.outcome import outcome
 from etude.objective.policy import clipped
-from etude.recipe import Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 
 
@@ -55,6 +55,10 @@ W_REINFORCE = Recipe(
     departures=("no entropy bonus (0.001 is the default of the paper's framework)",),
     stages={"credit": stage(signed, right=0.1), "objective": stage(clipped, mean="token")},
     claim="Pass@1 rises as with REINFORCE while pass@k at large k does not fall.",
+    manipulation=(
+        Manipulated("a tenth of the attempts are right", "correct", 0.1),
+        Manipulated("a tenth of the attempts are wrong", "correct", at_most=0.9),
+    ),
     examples=(
         Credited("no baseline: all right, all wrong", [[1.0, 0], [1.0, 1.0]], [[0.1, -1.0], [0.1, 0.1]]),
         PRAISE,
@@ -77,6 +81,7 @@ PSR = replace(
     equation="L = - token mean over right answers of min(rho, 1+e)",
     stages={"credit": stage(signed, wrong=0.0), "objective": stage(clipped, mean="token")},
     claim="Pass@1 rises and pass@k at large k falls.",
+    manipulation=(Manipulated("a tenth of the attempts are right", "correct", 0.1),),
     examples=(
         Credited("of right, wrong, right", [[1.0, 0, 1.0]], [[1.0, 1.0]]),
         PRAISE,
@@ -96,6 +101,7 @@ NSR = replace(
     equation="L = token mean over wrong answers of max(rho, 1-e), whose gradient on-policy is grad log pi(y)",
     stages={"credit": stage(signed, right=0.0), "objective": stage(clipped, mean="token")},
     claim="Pass@k at large k stays as high as at the start, because entropy does.",
+    manipulation=(Manipulated("a tenth of the attempts are wrong", "correct", at_most=0.9),),
     examples=(
         Credited("of right, wrong, right", [[1.0, 0, 1.0]], [[-1.0]]),
         BLAME,

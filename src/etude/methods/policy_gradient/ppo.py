@@ -14,7 +14,7 @@ import numpy as np
 from etude.credit.baseline import value_baseline
 from etude.fixtures.examples import example_group
 from etude.objective.policy import clipped_with_value
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
 from etude.settings import stage
 from etude.types import Array
 from etude.update import Update
@@ -41,6 +41,7 @@ RECIPE = Recipe(
         "objective": stage(clipped_with_value),
         "update": stage(Update, passes=2),
     },
+    manipulation=(Manipulated("the learned value moves by 0.05", "value", 0.05, read="range"),),
     examples=(
         ByHand(
             "delta = 0.2, 0.5, 0.1; lambda = 0.95: A_2 = 0.5 + 0.95 x 0.1, A_1 = 0.2 + 0.95 A_2; R = A + V",

@@ -23,7 +23,7 @@ from etude.fixtures.examples import example_episode
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.objective.policy import High, Low, ValueClip, ValueWeight, clipped_with_value
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
 from etude.rollout.group_rollout import GroupRollout, optional_verdict
 from etude.settings import Setting, stage
@@ -200,6 +200,7 @@ RECIPE = Recipe(
     needs=("text",),
     confidence="memory",
     claim="Fewer generated-token steps to a target reward than PPO at equal final accuracy.",
+    manipulation=(Manipulated("answers wait to be gone on with", r"(group_rollout|curriculum)\.open", 1.0),),
     examples=(
         ByHand("the open answer goes on, once, beside a new task", asked, [[1, 0], [0, 0]]),
         ByHand("right; open", lambda: [reported("end"), reported(OPEN)], [1, 0]),

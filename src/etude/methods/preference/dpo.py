@@ -8,7 +8,7 @@ import math
 from etude.credit.pairs import preference_pairs
 from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
 from etude.objective.preference import PAIR, dpo_loss
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
 from etude.rollout.attempts import attempt_tag
 from etude.settings import stage
 from etude.types import Signal
@@ -38,6 +38,11 @@ RECIPE = Recipe(
         "pairs are sampled anew from the current policy at every step, as in online DPO (arXiv 2402.04792)",
     ),
     stages={"credit": stage(preference_pairs), "objective": stage(dpo_loss)},
+    manipulation=(
+        Manipulated(
+            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
+        ),
+    ),
     examples=(
         ByHand(
             "two pairs: best and worst, then the two between",

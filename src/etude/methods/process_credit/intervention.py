@@ -20,7 +20,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.hybrid import ImitationWeight, imitation
 from etude.objective.policy import High, Low, MeanOver, clipped
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import DEMONSTRATED
 from etude.rollout.group_rollout import GroupRollout
@@ -150,6 +150,7 @@ RECIPE = Recipe(
     },
     needs=("reference", "text"),
     claim="Tasks solved: with prefix and intervention more than without the prefix, and that more than with the suffix; entropy stays near the start's.",
+    manipulation=(Manipulated("one task in twenty is corrected", "demonstrated", 0.05),),
     examples=(
         ByHand(
             "'2: a better step', of 3 and of 1 steps",

@@ -25,7 +25,7 @@ from etude.models.outputs import Outputs
 from etude.objective.outcome import binary_cross_entropy, to_outcome
 from etude.objective.policy import KLWeight, kl_to_start
 from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
 from etude.types import Array, Episode, Group, Signal
@@ -153,6 +153,10 @@ RECIPE = Recipe(
     stages={"credit": stage(best_and_worst), "objective": stage(two_sided)},
     auxiliary={TOKEN_REWARD: AuxiliaryModel("copy", lr=4.0, heads={TOKEN_REWARD: 1})},
     claim="The down-weighted wrong answers beat cloning the right ones alone.",
+    manipulation=(
+        Manipulated("a tenth of the attempts are right", "correct", 0.1),
+        Manipulated("a tenth of the attempts are wrong", "correct", at_most=0.9),
+    ),
     examples=(
         ByHand("p = 3/4, then 1/2", lambda: shares(np.array([LN3, -LN3]), True), [0.5, 0.0]),
         ByHand("the same in a wrong answer", lambda: shares(np.array([-LN3, LN3]), False), [0.5, 0.0]),

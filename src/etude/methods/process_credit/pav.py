@@ -15,7 +15,7 @@ import numpy as np
 from etude.credit.group import centred, constant
 from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.objective.policy import plain
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.probe import (
     CUTS,
@@ -122,6 +122,7 @@ RECIPE = Recipe(
     confidence="memory",
     needs=("text",),
     claim="A best-of-K prover accelerates learning; the policy as its own prover (best_of=1) does not.",
+    manipulation=(Manipulated("a tenth to nine tenths of the probes end right", "noted/q", 0.1, 0.9),),
     examples=(
         ByHand(
             "one right of four: the best of 1, 2, 3, 4; two of four: 1 - C(2, 2) / C(4, 2)",

@@ -17,7 +17,7 @@ from etude.fixtures.examples import example_episode
 from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.methods.policy_gradient.dapo import RECIPE as DAPO
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout, verdict
 from etude.rollout.probe import CUTS, MaxSteps, Probes, Separator, branches, noting, step_cuts, step_index
 from etude.settings import Setting, stage
@@ -198,6 +198,11 @@ RECIPE = Recipe(
     },
     needs=("answer", "text"),
     claim="With alpha above 0 the checking after a found solution gets shorter at equal accuracy.",
+    manipulation=(
+        Manipulated(
+            "answers at once are right in a tenth to 95 % of the probes", "noted/confidence", 0.1, 0.95
+        ),
+    ),
     examples=(
         ByHand(
             "the verdict, without DAPO's price of length",

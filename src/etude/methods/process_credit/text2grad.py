@@ -19,7 +19,7 @@ from etude.credit.baseline import Gamma, Lambda, terminal, token_gae
 from etude.credit.kl_penalty import KLPrice, drift
 from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
 from etude.objective.policy import clipped_with_value
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.probe import noting, text_ends
 from etude.settings import Setting, stage
@@ -209,6 +209,7 @@ RECIPE = Recipe(
     needs=("answer", "text"),
     auxiliary={"reference": AuxiliaryModel("start")},
     claim="With a critic that marks the wrong line it learns faster than from a scalar reward of equal information.",
+    manipulation=(Manipulated("a token in fifty is marked", "noted/marks", 0.02),),
     examples=(
         ByHand("a quotation with a slip", lambda: find_span("so 3 + 4 = 8 now", "3 + 4 = 9", 0.7), [3, 12]),
         # r = 1, 0 - 0.05 x 2, -1: their sums from the end.

@@ -18,7 +18,7 @@ from etude.credit.group import advantage
 from etude.curriculum.filter import mixed_only
 from etude.fixtures.examples import example_episode, example_group
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.stages import Context, Filter, Reward
@@ -111,6 +111,7 @@ DLER = Recipe(
         "objective": stage(clipped, clip_high=0.28, mean="token", dual_clip=10.0),
     },
     claim="With the same hard limit, batch normalisation keeps a higher accuracy than group normalisation.",
+    manipulation=(Manipulated("an answer in fifty is too long", "score/too_long", 0.02),),
     examples=(
         ByHand(
             "at most 4 tokens are paid; the verdict stays",
@@ -165,6 +166,9 @@ DA_DLER = Recipe(
     departures=("could not be verified: the released code holds DLER alone",),
     stages={"filter": stage(by_difficulty)},
     claim="Answers get shorter than with DLER at the same accuracy.",
+    manipulation=(
+        Manipulated("a tenth of the tasks are mostly solved, a tenth are not", "correct", 0.1, 0.9),
+    ),
     examples=(
         ByHand(
             "2 of 3 right is easy: held to 3 of 6 tokens; 1 of 2 is not",

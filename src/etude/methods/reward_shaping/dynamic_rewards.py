@@ -26,7 +26,7 @@ from etude.credit.weigh import gradient
 from etude.fixtures.examples import example_episode, example_group
 from etude.objective.policy import clipped
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import verdict
 from etude.settings import Setting, stage
 from etude.stages import Context, Reward
@@ -75,6 +75,11 @@ class Influence:
         self.log_w = tilted(self.log_w, influence, rate)
         return assigned(groups, [standardised(np.exp(self.log_w) @ r) for r in rows])
 
+    def report(self) -> dict[str, float]:
+        """The weight of every score."""
+        names = self.names.split("+")
+        return {f"weight {n}": float(w) for n, w in zip(names, np.exp(self.log_w), strict=True)}
+
     def state_dict(self) -> dict[str, Any]:
         return {"log_w": self.log_w}
 
@@ -107,13 +112,14 @@ class Front:
     ) -> None:
         self.names, self.base, self.gain = names, factor_base, factor_gain
         self.front: list[list[float]] = []  # the first step's point, then those that extended it
+        self.factor = factor_base  # of the last step
 
     def __call__(self, groups: Sequence[Group], context: Context) -> list[Signal]:
         rows = scores(groups, self.names)
         played = [r for r in rows if r.size]
         h = self.extend(np.concatenate(played, 1).mean(1).tolist()) if played else 0.0
-        factor = self.base + self.gain * np.tanh(h)
-        return assigned(groups, [factor * centred(r.mean(0)) for r in rows])
+        self.factor = float(self.base + self.gain * np.tanh(h))
+        return assigned(groups, [self.factor * centred(r.mean(0)) for r in rows])
 
     def extend(self, point: list[float]) -> float:
         """The hypervolume that `point` adds, which is then part of the front."""
@@ -122,6 +128,9 @@ class Front:
         if h > 0 or not self.front:
             self.front.append(point)
         return h
+
+    def report(self) -> dict[str, float]:
+        return {"factor": self.factor}
 
     def state_dict(self) -> dict[str, Any]:
         return {"front": self.front}
@@ -194,6 +203,7 @@ DYNAMIC = Recipe(
     ),
     stages={"reward": stage(aspects), "credit": stage(Influence), "objective": stage(clipped, mean="token")},
     claim="On the front of accuracy against length it dominates fixed weights.",
+    manipulation=(Manipulated("a weight moves by a tenth", r"credit\.weight .*", 0.1, read="range"),),
     examples=(
         ByHand(
             "right in 2 of 6 tokens; wrong, and cut off at 6",
@@ -239,6 +249,7 @@ HYPERVOLUME = Recipe(
     ),
     stages={"reward": stage(aspects), "credit": stage(Front), "objective": stage(clipped, mean="token")},
     claim="On the front of accuracy against length it dominates a constant factor.",
+    manipulation=(Manipulated("the factor moves by a tenth", r"credit\.factor", 0.1, read="range"),),
     examples=(
         ByHand("two boxes that overlap: 2x1 + 1x3 - 1x1", lambda: hypervolume([[2, 1], [1, 3]], [0, 0]), 4.0),
         ByHand("in three dimensions", lambda: hypervolume([[1, 1, 2], [2, 2, 1]], [0, 0, 0]), 5.0),

@@ -10,7 +10,7 @@ from etude.curriculum.filter import mixed_verdicts
 from etude.fixtures.curricula import ExampleContext, built
 from etude.fixtures.examples import example_group
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.settings import stage
 
 
@@ -35,6 +35,7 @@ RECIPE = Recipe(
     ),
     stages={"filter": stage(mixed_verdicts)},
     claim="A given accuracy is reached in fewer steps than with uniform sampling.",
+    manipulation=(Manipulated("a group in twenty is drawn anew", "signal", at_most=0.95),),
     examples=(
         ByHand(
             "mixed; all right; all wrong; a single attempt; mixed by a little",

@@ -14,7 +14,7 @@ from etude.curriculum.arms import ByArm, evenly, levels_of
 from etude.errors import UserError
 from etude.fixtures.curricula import ExampleContext, example_curriculum
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Paper, Recipe
+from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.types import Array
@@ -85,6 +85,7 @@ RECIPE = Recipe(
     equation="open levels of a kind = 1 + floor((L - 1) clip((progress - begin_at) / (end_at - begin_at), 0, 1))",
     departures=("a linear pace over the first half of the budget; levels are the generators' own",),
     stages={"curriculum": stage(EasyToHard)},
+    manipulation=(Manipulated("a share moves by 0.1", r"curriculum\.[^ ]+", 0.1, read="range"),),
     examples=(
         ByHand(
             "five levels until 1/2: at 0, 1/8 and a little less, 1/4, 1/2 and 1 of the run",

@@ -19,7 +19,7 @@ from etude.credit.group import constant, standardised
 from etude.fixtures.curricula import ExampleContext, attempts_at, built, example_curriculum
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.models.outputs import Outputs
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.reward.attempts import rewards_of
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Reward
@@ -264,6 +264,9 @@ EXIT = Recipe(
     default_base=GRPO,
     needs=("text",),
     claim="Trained on single steps, accuracy after four chained improvements exceeds the first answer's by more than under GRPO.",
+    manipulation=(
+        Manipulated("an answer is improved twice in a row", r"curriculum\.longest", 2.0, read="max"),
+    ),
     examples=(
         ByHand(
             "from a half to 1; from 3/4 to a half; from a half to 3/4; from 1 to 1; a first answer",
@@ -304,6 +307,9 @@ DIVERSE = Recipe(
     stages={"curriculum": stage(Starts), "reward": stage(improvement), "credit": stage(diverse)},
     needs=("text",),
     claim="The answers of a group stay more different than under ExIt at no loss of accuracy.",
+    manipulation=(
+        Manipulated("an answer is improved twice in a row", r"curriculum\.longest", 2.0, read="max"),
+    ),
     examples=(ByHand("distances 1, 3, 2 from the mean, width 2", lambda: _scaled(1, 0, 0), [0.5, 1.5, 1]),),
 )
 

@@ -23,7 +23,7 @@ from etude.curriculum.arms import By, ByArm, Every, softmax
 from etude.errors import UserError
 from etude.fixtures.curricula import ExampleContext, example_curriculum
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Paper, Recipe
+from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.types import Array, Group, Request, Signal
@@ -305,6 +305,7 @@ EXP3: Recipe = Recipe(
     ),
     stages={"curriculum": stage(Exp3)},
     claim=CLAIM,
+    manipulation=(Manipulated("a share moves by 0.1", r"curriculum\.[^ ]+", 0.1, read="range"),),
     examples=(
         ByHand("at t = 1 evenly", lambda: list(_after(EXP3).report().values()), [0.25, 0.25, 0.5]),
         ByHand(
@@ -335,6 +336,7 @@ UCB1: Recipe = Recipe(
     ),
     stages={"curriculum": stage(Ucb1)},
     claim=CLAIM,
+    manipulation=(Manipulated("a share moves by 0.1", r"curriculum\.[^ ]+", 0.1, read="range"),),
     examples=(
         ByHand("not measured yet: in turn", lambda: _after(UCB1).plays, [2, 2]),
         ByHand(

@@ -18,7 +18,7 @@ from scipy.special import expit
 from etude.curriculum.arms import By, ByArm, Every, Tally, evenly
 from etude.fixtures.curricula import after_steps, attempts_at
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Paper, Recipe
+from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.types import Array, Group, Signal
@@ -208,6 +208,7 @@ RECIPE = Recipe(
     ),
     stages={"curriculum": stage(Ability)},
     claim="On sums of rising length a target accuracy is reached with fewer examples than in random order.",
+    manipulation=(Manipulated("a share moves by 0.1", r"curriculum\.[^ ]+/[^ ]+", 0.1, read="range"),),
     examples=(
         ByHand("3 and 2 of 4 right: ability and difficulties", _posterior, [0, 0, 0]),
         ByHand("later 1 and 2 of 4", lambda: _posterior(([1, 0, 0, 0], [1, 1, 0, 0])), [0]),

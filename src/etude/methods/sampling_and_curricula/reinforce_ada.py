@@ -18,7 +18,7 @@ from etude.credit.group import centred, constant
 from etude.fixtures.curricula import built
 from etude.fixtures.examples import example_episode, example_group
 from etude.objective.policy import clipped
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
@@ -158,6 +158,7 @@ RECIPE = Recipe(
     },
     defaults={"group_size": 4},
     claim="The share of tasks without a gradient falls and accuracy rises faster than with four attempts at every task.",
+    manipulation=(Manipulated("a task in five takes a second round", r"group_rollout\.rounds", 1.2),),
     examples=(
         ByHand(
             "pos, 1 right of 8: one round, the right one and the first three wrong ones",

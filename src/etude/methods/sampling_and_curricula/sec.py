@@ -17,7 +17,7 @@ from etude.credit.group import standardised
 from etude.curriculum.arms import By, ByArm, softmax
 from etude.fixtures.curricula import after_steps, attempts_at
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Paper, Recipe
+from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.types import Array, Group, Signal
@@ -144,6 +144,7 @@ RECIPE = Recipe(
     stages={"curriculum": stage(Evolving)},
     claim="Probability moves from easy to hard levels, and the hardest held-out level is solved more often than with uniform "
     "sampling at equal steps.",
+    manipulation=(Manipulated("a share moves by 0.1", r"curriculum\.[^ ]+", 0.1, read="range"),),
     examples=(
         ByHand(
             "half right, all right, a quarter right",

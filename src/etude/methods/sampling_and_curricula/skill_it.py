@@ -19,7 +19,7 @@ from etude.curriculum.arms import Arms, By, ByArm, Every, Tally, softmax
 from etude.errors import UserError
 from etude.fixtures.curricula import after_steps, attempts_at
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Paper, Recipe
+from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.rollout.demonstrate import solution
 from etude.settings import Setting, stage
 from etude.stages import Context
@@ -185,6 +185,7 @@ RECIPE = Recipe(
     ),
     stages={"curriculum": stage(SkillGraph)},
     claim="On chained skills the loss of the last is lower than with uniform sampling at equal steps.",
+    manipulation=(Manipulated("a share moves by 0.1", r"curriculum\.[^ ]+", 0.1, read="range"),),
     examples=(
         ByHand("eta = 0: uniform", lambda: _p([HALF, WRONG], eta=0), [0.5, 0.5]),
         ByHand(

@@ -17,7 +17,7 @@ import numpy as np
 from etude.curriculum.filter import within
 from etude.fixtures.curricula import ExampleContext, attempts_at, built
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.rollout.attempts import answer_of, reworded
 from etude.rollout.conversation import Failed
 from etude.rollout.group_rollout import GroupRollout
@@ -302,6 +302,7 @@ SWS = Recipe(
     stages=STAGES,
     default_base=GRPO,
     claim="A second phase weighted by failure raises the accuracy of weak kinds more than one of the same length that is not.",
+    manipulation=(Manipulated("some levels are weak", r"curriculum\.weak", 0.01, read="last"),),
     examples=(
         ByHand("which levels are weak", lambda: list(_logged(CURVES).weak().values()), [1, 1, 1, 1, 0, 0]),
         ByHand(
@@ -347,6 +348,9 @@ SWS_WRITTEN = Recipe(
     default_base=GRPO,
     needs=("text",),
     claim="Problems that are written where the policy is weak raise the accuracy there as problems of the source do.",
+    manipulation=(
+        Manipulated("a fifth of the tasks for weak levels are written", r"group_rollout\..*", 0.2),
+    ),
     examples=(Reduction("before anything is found to be weak: GRPO", "grpo"),),
 )
 

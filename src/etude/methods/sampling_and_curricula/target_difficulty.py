@@ -15,7 +15,7 @@ import numpy as np
 from etude.curriculum.arms import ByArm, evenly, levels_of
 from etude.fixtures.curricula import after_steps, attempts_at
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Paper, Recipe
+from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.types import Array, Group, Signal
@@ -105,6 +105,7 @@ RECIPE = Recipe(
     ),
     stages={"curriculum": stage(TargetDifficulty)},
     claim="A given accuracy is reached in fewer steps than with uniform sampling.",
+    manipulation=(Manipulated("a share moves by 0.1", r"curriculum\.[^ ]+", 0.1, read="range"),),
     examples=(
         ByHand(
             "all right: 1 + half of the range 4, times tanh(2 x 0.5)",

@@ -22,7 +22,7 @@ from etude.fixtures.attempts import advantages_of, credited_signals, example_att
 from etude.models.outputs import Outputs
 from etude.objective.policy import Length
 from etude.objective.terms import Objective, Term, TokenLoss, log_ratio, objective, per_constant
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import FIRST, SECOND, each_attempt
 from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import Refine
@@ -124,6 +124,7 @@ RECIPE = Recipe(
         "objective": stage(clipless_and_shaped),
     },
     claim="Where most groups are all wrong, more groups carry signal and accuracy exceeds Dr. GRPO's; feedback=full is no worse than unary.",
+    manipulation=(Manipulated("one episode in twenty is mended", "attempts/wrong_right", 0.05),),
     examples=(
         ByHand(
             "four wrong, the second refinement right: 0 - 1/4 for the three that stay",

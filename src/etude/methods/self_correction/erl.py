@@ -19,7 +19,7 @@ from etude.models.outputs import Outputs
 from etude.objective.hybrid import DistilWeight
 from etude.objective.policy import High, KLWeight, Low, MeanOver, clipped, kl_to_start
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective, sharing_denominator
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import FIRST, SECOND, each_attempt
 from etude.rollout.attempts import Share, attempt, attempt_tag, due, reworded
 from etude.rollout.conversation import Conversation
@@ -189,6 +189,7 @@ RECIPE = Recipe(
     },
     claim="On sparse-reward grid tasks first attempts succeed more often than under GRPO at equal compute; trying again without a "
     "reflection gains less.",
+    manipulation=(Manipulated("one episode in twenty is mended", "attempts/wrong_right", 0.05),),
     examples=(
         ByHand(
             "scores of wrong, then half right: the last attempt's reward, the first's, the second's",

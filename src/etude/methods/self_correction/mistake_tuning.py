@@ -17,7 +17,7 @@ from etude.credit.attempts import distilled
 from etude.credit.imitate import IMITATION, shown
 from etude.fixtures.attempts import credited_signals, example_attempts
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.attempts import UNAIDED, attempt, attempt_tag, below
 from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrations import demonstration_and_attempts
@@ -102,6 +102,7 @@ RECIPE = Recipe(
     },
     needs=("answer",),
     claim="Imitating right and marked wrong rationales beats imitating the right ones alone; asked with the mark, the model is clearly worse.",
+    manipulation=(Manipulated("a tenth of the attempts are wrong", "correct", at_most=0.9),),
     examples=(
         ByHand(
             "two different wrong answers, 4 and 6, each behind the marked prompt (1, 9)",

@@ -16,7 +16,7 @@ from etude.credit.attempts import distilled
 from etude.credit.imitate import IMITATION, imitate, tagged
 from etude.fixtures.attempts import credited_signals, example_attempts, weights_of
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
 from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import Refine
@@ -90,6 +90,7 @@ RECIPE = Recipe(
         "objective": stage(cross_entropy),
     },
     claim="With telling feedback more tasks have a right sample, and accuracy exceeds that of self-training at equal samples.",
+    manipulation=(Manipulated("one episode in twenty is mended", "attempts/wrong_right", 0.05),),
     examples=(
         ByHand(
             "the right answer, for the agent and in place of the failed repair",

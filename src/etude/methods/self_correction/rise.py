@@ -16,7 +16,7 @@ from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate, tagged
 from etude.fixtures.attempts import credited_signals, example_attempts, weights_of
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt, less_form
 from etude.rollout.attempts import attempt, attempt_tag
 from etude.rollout.basic import Attempts
@@ -152,6 +152,7 @@ RECIPE = Recipe(
     needs=("text",),
     claim="Accuracy at the fifth turn minus that of the first rises with training; fine-tuning on the same answers as single "
     "turns does not show it.",
+    manipulation=(Manipulated("one episode in twenty is mended", "attempts/wrong_right", 0.05),),
     examples=(
         ByHand(
             "second attempts, all of them: exp(r / 0.4) of 0, 1, 0, -1",

@@ -23,7 +23,7 @@ from etude.fixtures.attempts import advantages_of, credited_signals, example_att
 from etude.models.outputs import Outputs
 from etude.objective.preference import PAIR, DpoBeta, dpo_loss
 from etude.objective.terms import Objective, Term, TokenLoss, objective
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.attempts import reworded
 from etude.rollout.edits import ERRORS, subtle_error
 from etude.rollout.group_rollout import GroupRollout
@@ -198,6 +198,7 @@ RECIPE = Recipe(
     },
     needs=("text",),
     claim="At equal numbers of pairs, edited steps cut arithmetic slips more than pairs of whole answers do.",
+    manipulation=(Manipulated("one attempt in twenty is edited", "noted/edit", 0.05),),
     examples=(
         ByHand("a pair of answers, right and wrong", lambda: advantages_of(_edited(), "attempt 1"), [1, -1]),
         ByHand(

@@ -23,7 +23,7 @@ from etude.models.outputs import Outputs
 from etude.objective.hybrid import DistilWeight, imitation
 from etude.objective.policy import MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective, sharing_denominator
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import FIRST, SECOND, FormPenalty, less_form, scores
 from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import CRITICISE_UNAIDED, CRITIQUE, Refine
@@ -209,6 +209,7 @@ RLTF_SD = Recipe(
         "objective": stage(with_self_distillation),
     },
     claim="Single-turn accuracy after training exceeds that of two-turn GRPO; the second turn's own mean as a baseline is worse.",
+    manipulation=(Manipulated("one episode in twenty is mended", "attempts/wrong_right", 0.05),),
     examples=(
         *_turns("rltf_sd"),
         ByHand(
@@ -260,6 +261,7 @@ RLTF_FM = Recipe(
     },
     exam={"rollout.critic": "policy", "rollout.ask": CRITICISE_UNAIDED},  # it criticises itself, told nothing
     claim="With self-critique at test time accuracy exceeds that of the single turn, and of two-turn GRPO.",
+    manipulation=(Manipulated("one episode in twenty is mended", "attempts/wrong_right", 0.05),),
     examples=(
         *_turns("rltf_fm"),
         ByHand(

@@ -21,7 +21,7 @@ from etude.fixtures.attempts import advantages_of, credited_signals, example_att
 from etude.models.outputs import Outputs
 from etude.objective.policy import KLWeight, MeanOver, plain
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, k3, objective
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import FIRST, SECOND, each_attempt
 from etude.rollout.attempts import attempt_tag
 from etude.rollout.second import reconsider
@@ -114,6 +114,7 @@ RECIPE = Recipe(
         "objective": stage(reinforce_near_start),
     },
     claim="Accuracy rises from the first to the second attempt with both stages and the bonus, and stays about the same without.",
+    manipulation=(Manipulated("a tenth of first attempts are wrong", "attempts/first", at_most=0.9),),
     examples=(
         ByHand(
             "stage II without a baseline: 1 + 10 (1 - 0), 0 + 10 (0 - 1), 1 + 0",

@@ -24,7 +24,7 @@ from etude.fixtures.attempts import advantages_of, credited_signals, example_att
 from etude.models.outputs import Outputs
 from etude.objective.policy import Dual, High, Low, MeanOver
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, log_ratio, objective, surrogate
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.attempts import reworded
 from etude.rollout.conversation import Conversation
 from etude.rollout.group_rollout import GroupRollout
@@ -103,7 +103,7 @@ class Guided:
         more = await conversation.reply() if self.goes_on else ""
         conversation.stop = "end" if not self.goes_on else conversation.stop
         await conversation.check(f"{answer}\n{words}{more}")
-        return conversation.done()
+        return conversation.done(guided=True)
 
 
 # ---- credit ------------------------------------------------------------------------------------------
@@ -194,6 +194,7 @@ RECIPE = Recipe(
     },
     needs=("text",),
     claim="More reflective phrases and higher accuracy than GRPO, from a base that never reflects.",
+    manipulation=(Manipulated("a tenth of the guided attempts are right", "noted/guided/correct", 0.1),),
     examples=(
         ByHand(
             "from 0.1 to 0.01 over a third, cut at 0.05",

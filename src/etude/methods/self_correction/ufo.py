@@ -17,7 +17,7 @@ from etude.fixtures.attempts import example_attempts
 from etude.fixtures.examples import example_group
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.objective.policy import clipped_with_value
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import FIRST, FormPenalty, rewards_of
 from etude.rollout.attempts import ANSWERS, notes_of
 from etude.rollout.basic import retry
@@ -107,6 +107,7 @@ RECIPE = Recipe(
     },
     claim="Trained on single turns a model repeats its wrong answer; this one raises success within five turns and the share "
     "of different answers, at equal accuracy of the first.",
+    manipulation=(Manipulated("one episode in twenty is mended", "attempts/wrong_right", 0.05),),
     examples=(
         ByHand(
             "right at once, at the second, at the third turn",

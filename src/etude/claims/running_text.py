@@ -1,7 +1,5 @@
-"""Running text for the claims of DITTO and RMT, and what a policy makes of it: how much greedy decoding repeats itself,
-and how well the policy predicts text that it has not seen.
-
-    python bench/repetition.py [MODEL]     # of a model or a run, by default smollm2, on the claims' held-out passages
+"""Running text for claims of DITTO and RMT, and what a policy makes of it: how much greedy decoding repeats itself, and
+how well the policy predicts text that it has not seen.
 
 The text is what Python carries with it about its own language (`pydoc_data.topics`), so it differs a little from one
 version of Python to the next.
@@ -12,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,14 +43,13 @@ def passages() -> list[tuple[str, str]]:
     return found
 
 
-def write(place: Path) -> None:
-    """The passages as a task file."""
+def lines() -> str:
+    """The passages as the lines of a task file."""
     rows = [
         {"prompt": f"Go on with this text.\n\n{begun}", "answer": rest, "reference": rest}
         for begun, rest in passages()
     ]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("\n".join(map(json.dumps, rows)))
+    return "\n".join(map(json.dumps, rows))
 
 
 def repeated(tokens: Sequence[int]) -> float:
@@ -72,9 +67,9 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
     from etude.rollout.conversation import Generator
     from etude.rollout.demonstrate import solution
     from etude.sampling.engine import sampler_for
-    from etude.types import Group, Request, Verdict
+    from etude.types import Group, Request, Task, Verdict
 
-    async def never_asked(*_: Any) -> Verdict:
+    async def never_asked(task: Task, answer: str) -> Verdict:
         return Verdict(0.0, False)
 
     params = replace(settings.sampling, greedy=True, max_tokens=CONTINUED)
@@ -101,17 +96,3 @@ def measured(policy: Any, settings: Any, held: Sequence[Any]) -> dict[str, float
         "nats": -float(said(out.logp).mean()),
         "predicted": 100 * float(said(hits).mean()),
     }
-
-
-def main(where: str = "smollm2") -> None:
-    import claims
-
-    from etude.train.config import run_settings
-    from etude.train.measure import load_policy, run_defaults
-
-    settings = run_settings(run_defaults(where), {})
-    print(measured(load_policy(where, settings.precision), settings, claims.held_out("text", HELD)))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
