@@ -124,7 +124,7 @@ def check(
     from etude.train.setup import start
 
     changes = {"run.eval_problems": "0", **parse_changes(set or [])}
-    plan = Plan(recipe, model, tasks, Budget(1, "steps"), seed, changes)
+    plan = Plan(recipe, model, tasks, Budget(1, "seconds"), seed, changes)
     with tempfile.TemporaryDirectory() as place:
         run = start(plan, Path(place) / "check")
         try:

@@ -23,8 +23,9 @@ TORCH_CANNOT_WRITE = ("file write failed", "unexpected pos", "PytorchStreamWrite
 NAME = re.compile(r"step-(\d+)")
 
 
-def save(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes `directory/step-N` and removes all but the newest `keep`. UserError when the disk is full."""
+def save(directory: Path, step: int, state: dict[str, Any], keep: int = 2, sound: int | None = None) -> Path:
+    """Writes `directory/step-N` and removes all but the newest `keep`, and the newest up to step `sound`. UserError when
+    the disk is full."""
     final = directory / f"step-{step:06d}"
     beside = directory / f".step-{step:06d}.tmp"
     shutil.rmtree(beside, ignore_errors=True)
@@ -52,7 +53,9 @@ def save(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Pa
     with writing(directory):
         shutil.rmtree(final, ignore_errors=True)
         os.replace(beside, final)
-    for old in steps(directory)[:-keep]:
+    there = steps(directory)
+    kept = {*there[-keep:], *[s for s in there if sound is not None and s <= sound][-1:]}
+    for old in set(there) - kept:
         shutil.rmtree(directory / f"step-{old:06d}", ignore_errors=True)
     return final
 

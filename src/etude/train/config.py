@@ -133,6 +133,11 @@ class Budget:
             return cls.parse(given)
         return cls(given, "steps")
 
+    @property
+    def steps(self) -> int | None:
+        """The number of steps, where that is what is counted."""
+        return int(self.amount) if self.unit == "steps" else None
+
     def progress(self, steps: int, seconds: float, tokens: float, flops: float) -> float:
         spent = {"steps": steps, "seconds": seconds, "tokens": tokens, "flops": flops}[self.unit]
         return min(1.0, spent / self.amount)

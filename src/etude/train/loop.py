@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from etude import seeds
+from etude.reward.noise import without_noise
 from etude.rollout.group_rollout import GroupRollout
 from etude.train.run import Run
 from etude.types import Group, Request
@@ -84,4 +85,4 @@ def sample(run: Run, requests: Sequence[Request], purpose: str = "train") -> lis
     async def together() -> list[Group]:
         return list(await asyncio.gather(*(rollouts.group(run.group_rollout) for rollouts in group_rollouts)))
 
-    return run.loop.run(together())
+    return without_noise(run.loop.run(together()))

@@ -109,7 +109,8 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     problems = _fitting(exam.problems, policy, settings.context)
     samples = 1 if exam.greedy else exam.samples
     with Pool(seconds=settings.check_seconds) as pool:
-        generator = Generator(sampler, policy.renderer, params, "policy", settings.context)
+        longest = min(settings.context, policy.context)
+        generator = Generator(sampler, policy.renderer, params, "policy", longest)
         check_runner, rollout = checks_in(pool, sampler, {}), second_attempt(exam.again)
         groups = run_coroutine(attempt(generator, check_runner, problems, samples, exam.seed, rollout))
     card = card_of(exam.name, where, policy, params, exam.seed, "given")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from etude.evaluate.transitions import transitions
+from etude.rollout.conversation import FULL
 from etude.types import Group
 
 
@@ -25,10 +26,14 @@ def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, 
         "signal": mean([float(g.mixed) for g in drawn]),
         "length": mean([float(e.sampled.sum()) for e in episodes]),
         "truncated": mean([float(e.stop == "length") for e in episodes]),
+        "full": mean([float(e.stop == "length" and FULL in e.notes) for e in episodes]),
         "turns": mean([float(sum(s.sampled for s in e.spans)) for e in episodes]),
         "errors": failed / max(1, failed + len(episodes)),
         "groups": float(len(drawn)),
     }
+    if said := [e for e in episodes if e.player == "policy" and e.sampled.any()]:
+        # Sampled from the policy itself, -log pi is an unbiased reading of its entropy.
+        metrics["entropy"] = -sum(float(e.logp.sum()) for e in said) / sum(int(e.sampled.sum()) for e in said)
     for name in {n for e in episodes for n in e.scores if n != "reward"}:
         metrics[f"score/{name}"] = mean([e.scores[name] for e in episodes if name in e.scores])
     metrics |= {f"attempts/{name}": share for name, share in transitions(drawn).items()}

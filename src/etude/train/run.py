@@ -30,7 +30,7 @@ from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings
 from etude.train.context import RunContext
-from etude.train.diagnosis import Diagnosis, diagnose
+from etude.train.diagnosis import Diagnosis, Known, diagnose
 from etude.train.drift import Drift
 from etude.train.metrics import step_metrics
 from etude.train.rescore import rescored
@@ -74,6 +74,7 @@ class Run:
     drift: Drift = field(default_factory=Drift)
     spent: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "barren": 0.0, "generated": 0.0})
     ended: str = ""  # why the run ended before its budget did
+    own_reward: bool = False  # the reward stage is a function of the user's
 
     @property
     def stages(self) -> Mapping[str, Any]:
@@ -157,7 +158,8 @@ class Run:
         step = self.context.step
         if self.settings.rescore_every and (step - 1) % self.settings.rescore_every == 0:
             with self.uncharged():
-                signals, metrics["rescored"] = rescored(self.context, drawn, signals)
+                signals, found = rescored(self.context, drawn, signals)
+            metrics |= found
         if step % DRIFT_EVERY == 0:
             with self.uncharged():
                 metrics |= self.drift.measure(self.context)
@@ -169,7 +171,7 @@ class Run:
         if self.on_step:
             self.on_step(step, metrics)
         if self.spent["barren"] >= self.settings.patience:
-            self._stalled(drawn, alive)
+            self._stalled(drawn, alive, metrics)
 
     def decode(self, tokens: Array) -> str:
         """int32[n] tokens as text, special tokens included."""
@@ -216,7 +218,14 @@ class Run:
         return now < 1 and int(now * parts) > int(before * parts)
 
     def checkpoint(self) -> None:
-        checkpoint.save(self.directory.path / "checkpoints", self.context.step, self.state_dict())
+        """Saves all state. The newest checkpoint of a sound policy stays, however long ago that was."""
+        place = self.directory.path / "checkpoints"
+        checkpoint.save(place, self.context.step, self.state_dict(), sound=self.health.last_good - 1)
+
+    def _sound_step(self) -> int:
+        """The newest checkpoint from before the policy degenerated."""
+        known = checkpoint.steps(self.directory.path / "checkpoints")
+        return max((s for s in known if s < self.health.last_good), default=0)
 
     # ---- guards --------------------------------------------------------------------------------------
 
@@ -245,11 +254,26 @@ class Run:
         named = {**self.stages, **self.context.auxiliary}
         return {n: part for n, part in named.items() if hasattr(part, "state_dict")}
 
-    def diagnose(self, groups: Sequence[Group], alive: float) -> Diagnosis:
-        return diagnose(groups, alive, self.settings.max_tokens, self.generator.renderer.decode)
+    def diagnose(self, groups: Sequence[Group], alive: float, **known: str) -> Diagnosis:
+        """What these groups teach, with what is `Known` besides."""
+        longest = self.generator.limit
+        cure = "raise run.context" if longest == self.settings.context else "the model takes no more; shorten the prompts"
+        context = f"{longest} tokens, the longest conversation; {cure}"
+        decode = self.generator.renderer.decode
+        facts = Known(self.settings.max_tokens, context, decode, self.own_reward, **known)
+        return diagnose(groups, alive, facts)
 
-    def _stalled(self, drawn: Sequence[Group], alive: float) -> None:
-        found = self.diagnose(drawn, alive)
+    def _stalled(self, drawn: Sequence[Group], alive: float, metrics: Mapping[str, Any]) -> None:
+        with self.uncharged():
+            metrics = {**metrics, **self.drift.measure(self.context)}
+        worse = self.health.degenerated(metrics)
+        if worse:
+            worse = (
+                f"the model has degenerated since step {self.health.last_good}: {worse}; lower update.lr "
+                f"({self.update.lr:g}), as in `etude resume {self.directory.path} --from {self._sound_step()} "
+                f"--set update.lr={self.update.lr / 10:g}`, which goes back to before"
+            )
+        found = self.diagnose(drawn, alive, worse=worse)
         self.ended = f"no signal for {self.settings.patience} steps: {found.sentence}"
         if found.pass_rate < 0.9:
             self.checkpoint()

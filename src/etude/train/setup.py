@@ -26,6 +26,7 @@ from etude.reward.function import from_function
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
+from etude.sampling.protocol import Sampler
 from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.isolate import Pool
@@ -71,7 +72,9 @@ def start(
     directory = RunDirectory.create(out, config, card(), overwrite=overwrite, wait=wait)
     tell(notes)
     try:
-        return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
+        run = _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
+        run.own_reward = reward is not None
+        return run
     except BaseException:
         directory.release()
         raise
@@ -317,11 +320,14 @@ def _assemble(
             else model
         )
     sampler = sampler_for(policy, settings.rows)
-    generator = Generator(sampler, policy.renderer, settings.sampling, "policy", settings.context)
+
+    def generating(name: str, model: Policy, sampler: Sampler) -> Generator:
+        longest = min(settings.context, model.context)
+        return Generator(sampler, model.renderer, settings.sampling, name, longest)
+
+    generator = generating("policy", policy, sampler)
     generators = {
-        name: Generator(
-            sampler_for(model, settings.rows), model.renderer, settings.sampling, name, settings.context
-        )
+        name: generating(name, model, sampler_for(model, settings.rows))
         for name, model in auxiliary.items()
         if not isinstance(model, Learner)
     }

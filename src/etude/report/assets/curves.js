@@ -17,6 +17,7 @@ const CURVES = [
   ["Whether the update can be trusted", [
     ["gap", "Sampler gap", "mean |log p sampler − log p trainer|, nats per token", number],
     ["grad_norm", "Gradient norm", "before clipping", number],
+    ["kl_update", "KL of an update", "nats per token that one step moved the policy, on one group", number],
     ["kl_sampler", "KL from the sampler", "nats per token away from the policy that sampled the batch", number],
     ["clip", "Clipped", "share of tokens whose ratio was clipped", percent],
     ["errors", "Checker errors", "share of episodes that could not be judged", percent],
