@@ -239,7 +239,8 @@ def why(metrics: Mapping[str, Any]) -> str:
     """In words, why a step taught nothing, as far as it shows it."""
     correct, truncated = number(metrics, "correct"), number(metrics, "truncated")
     if truncated is not None and truncated > 0.8:
-        return f"{100 * truncated:.0f}% of the answers were cut off; raise the length limit"
+        limit = "run.context" if (number(metrics, "full") or 0.0) > 0.5 * truncated else "run.max_tokens"
+        return f"{100 * truncated:.0f}% of the answers were cut off; raise {limit}"
     if correct is not None and correct > 0.95:
         return "nearly every answer is right; choose harder tasks"
     if correct is not None and correct < 0.05:
