@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import worlds_of_letters as letters
-from etude.errors import Refused
 from etude.methods import catalogue
 from etude.report.turns import screen
 from etude.rollout.conversation import FULL, Conversation, Generator

@@ -159,7 +159,7 @@ def broken(tmp_path_factory) -> tuple[Path, str]:
 
 
 def test_a_broken_model_is_not_told_to_look_for_easier_tasks(broken: tuple[Path, str]) -> None:
-    path, said = broken
+    _, said = broken
     assert "Cause: collapse: the model has degenerated since step" in said
     assert "lower update.lr (0.002), as in `etude resume" in said
     assert "--from 15 --set update.lr=0.0002`" in said

@@ -132,13 +132,19 @@ class Health:
         if cut is not None and was_cut is not None and cut > was_cut + 0.4:
             said.append(f"{100 * was_cut:.0f}% were cut off at step 1, {100 * cut:.0f}% are now")
         entropy, was = number(metrics, "entropy"), self._first.get("entropy")
-        if entropy is not None and was is not None and not self.entropy_low * was <= entropy <= self._entropy_bound(was):
+        if (
+            entropy is not None
+            and was is not None
+            and not self.entropy_low * was <= entropy <= self._entropy_bound(was)
+        ):
             said.append(f"entropy was {was:.2g} nats, it is {entropy:.2g}")
         far = number(metrics, "kl_start")
         if far is not None and far > FAR:
             said.append(f"it is {far:.2g} nats per token away from where it began")
         if notable and (said or right < self.correct_low * self.best):
-            said.insert(0, f"{100 * self.best:.2g}% of the answers were right at its best, {100 * right:.2g}% are now")
+            said.insert(
+                0, f"{100 * self.best:.2g}% of the answers were right at its best, {100 * right:.2g}% are now"
+            )
         return "; ".join(said)
 
     def _entropy_bound(self, was: float) -> float:
@@ -220,7 +226,9 @@ def _fell(health: Health, _: Mapping[str, Any]) -> Crossing | None:
     bound = health.correct_low * health.best
     if health.best < NOTABLE or not health.correct < bound:
         return None
-    text = f"{100 * health.best:.2g}% of the answers were right at its best, {100 * health.correct:.2g}% are now"
+    text = (
+        f"{100 * health.best:.2g}% of the answers were right at its best, {100 * health.correct:.2g}% are now"
+    )
     text += f": unless its tasks became harder, the model has degenerated since step {health.last_good}"
     return health.correct, bound, f"{text}; {CURE}"
 
@@ -314,7 +322,9 @@ CHECKS: tuple[
     ),
     ("no signal", ("signal_tokens", "signal"), _no_signal),
 )
-AT_ONCE = frozenset({"errors", "not finite", "gap", "update", "drift"})  # the last three are measured now and then
+AT_ONCE = frozenset(
+    {"errors", "not finite", "gap", "update", "drift"}
+)  # the last three are measured now and then
 BROKEN = frozenset({"not finite", "update", "entropy rise", "length explosion", "collapse"})
 NOTABLE = 0.05  # a share of right answers that is no chance
 FAR = 2.0  # nats per token from the start, beyond which a policy that learned nothing is broken

@@ -56,7 +56,9 @@ async def attempt(
         if environment is None:
             verdict: Verdict | None = await conversation.check(replies[-1])
         elif conversation.full:
-            verdict = Verdict(0.0, False, f"Cut off: {conversation.notes[FULL]} tokens are the longest conversation.")
+            verdict = Verdict(
+                0.0, False, f"Cut off: {conversation.notes[FULL]} tokens are the longest conversation."
+            )
         else:
             observation, verdict = environment.act(replies[-1])
         if verdict is None:

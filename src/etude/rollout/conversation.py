@@ -16,7 +16,6 @@ from etude import seeds
 from etude.text.chat_template import Renderer
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
-
 FULL = "context full"
 """Note: how many tokens the conversation may have, where it reached them."""
 
@@ -122,7 +121,9 @@ class Conversation:
         context = self.context
         wanted, left = max_tokens or settings.max_tokens, self.generator.limit - len(context)
         if self.full or left <= 0:
-            del self.spans[max(1, spans) :]  # what gets no reply is not part of the episode; what was asked first is
+            del self.spans[
+                max(1, spans) :
+            ]  # what gets no reply is not part of the episode; what was asked first is
             self.full, self.stop, self.text = True, "length", ""
             self.notes[FULL] = self.generator.limit
             return ""

@@ -7,12 +7,12 @@ import copy
 from collections.abc import Sequence
 
 from etude.batch import pack
+from etude.tasks.check import show
+from etude.tasks.isolate import CheckError
 from etude.train.diagnosis import Diagnosis
 from etude.train.loop import sample
 from etude.train.run import Run
 from etude.train.step import alive_share
-from etude.tasks.check import show
-from etude.tasks.isolate import CheckError
 from etude.types import Group, Request, Task
 
 
@@ -30,7 +30,9 @@ def preflight(run: Run) -> Diagnosis:
     alive = alive_share(pack(signals, context.sampling), run.objective)
     for name, state in learning.items():  # what the stages learned from these groups is forgotten
         run.learning[name].load_state_dict(state)
-    return run.diagnose(groups, alive, idle=run.learner.idle(run.plan.budget.steps), rejected=rejected(run, groups))
+    return run.diagnose(
+        groups, alive, idle=run.learner.idle(run.plan.budget.steps), rejected=rejected(run, groups)
+    )
 
 
 def rejected(run: Run, groups: Sequence[Group]) -> str:
@@ -51,7 +53,9 @@ def rejected(run: Run, groups: Sequence[Group]) -> str:
     wrong = [t for t, right in zip(asked, run.loop.run(all_of_them()), strict=True) if not right]
     if not wrong:
         return ""
-    prompt, gold = (" ".join(text.split())[:60] for text in (wrong[0].prompt[-1].content, wrong[0].answer or ""))
+    prompt, gold = (
+        " ".join(text.split())[:60] for text in (wrong[0].prompt[-1].content, wrong[0].answer or "")
+    )
     return (
         f"the check of {len(wrong)} of {len(groups)} tasks rejects the task's own gold answer "
         f"('{gold}' to '{prompt}', for one)"

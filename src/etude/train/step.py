@@ -21,7 +21,6 @@ from etude.objective.terms import Objective
 from etude.types import Episode, SamplingParams, Signal
 from etude.update import Update
 
-
 UNIT = 2.0**-24  # half of float32's relative spacing: a smaller change is lost
 
 
@@ -43,13 +42,9 @@ class Learner:
         groups = [{"params": trunk, "base_lr": self.update.lr}]
         if heads:
             groups.append({"params": heads, "base_lr": self.update.head_lr})
-        self.optimiser = torch.optim.AdamW(
-            groups,
-            lr=self.update.lr,
-            betas=(self.update.beta1, self.update.beta2),
-            weight_decay=self.update.weight_decay,
-            fused=True,
-        )
+        betas = (self.update.beta1, self.update.beta2)
+        self._settings: dict[str, Any] = {"betas": betas, "weight_decay": self.update.weight_decay}
+        self.optimiser = torch.optim.AdamW(groups, lr=self.update.lr, **self._settings, fused=True)
         self._parameters = trunk + heads
 
     def learn(
@@ -204,6 +199,10 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
         self.optimiser.load_state_dict(state["optimiser"])
+        for group, rate in zip(
+            self.optimiser.param_groups, (self.update.lr, self.update.head_lr), strict=False
+        ):
+            group |= {"base_lr": rate, **self._settings}
 
 
 def without_dead_weight(batch: Batch, objective: Objective) -> Batch:
