@@ -48,7 +48,9 @@ def test_a_finished_run_that_is_lengthened_is_the_longer_run(tmp_path: Path) -> 
 
 def test_what_was_changed_is_recorded_with_its_step_and_holds(tmp_path: Path) -> None:
     whole = begun(tmp_path, 8, "whole")
-    _, path = again(begun(tmp_path, 4), budget="8-steps", settings={"update.lr": "1e-4", "objective.clip_low": "0.1"})
+    _, path = again(
+        begun(tmp_path, 4), budget="8-steps", settings={"update.lr": "1e-4", "objective.clip_low": "0.1"}
+    )
     (entry,) = RunDirectory.open(path).config["history"]
     assert entry["step"] == 4
     assert entry["changed"] == {
@@ -74,11 +76,16 @@ def test_what_was_changed_is_recorded_with_its_step_and_holds(tmp_path: Path) ->
 def test_the_optimiser_keeps_its_state_and_takes_the_new_rate(tmp_path: Path) -> None:
     path = begun(tmp_path, 4)
     _, held, _ = checkpoint.load(path / "checkpoints")
-    run, _ = resume(path, letters.words(), change=Change("+2-steps", {"update.lr": "1e-5", "update.beta1": "0.5"}))
+    run, _ = resume(
+        path, letters.words(), change=Change("+2-steps", {"update.lr": "1e-5", "update.beta1": "0.5"})
+    )
     (group,) = run.learner.optimiser.param_groups
     assert (group["base_lr"], group["betas"]) == (1e-5, (0.5, 0.999))
     moments = run.learner.optimiser.state_dict()["state"]
-    assert all((moments[i]["exp_avg"] == s["exp_avg"]).all() for i, s in held["learner"]["optimiser"]["state"].items())
+    assert all(
+        (moments[i]["exp_avg"] == s["exp_avg"]).all()
+        for i, s in held["learner"]["optimiser"]["state"].items()
+    )
     run.close()
 
 
@@ -119,8 +126,14 @@ def test_evaluations_stay_what_they_were(tmp_path: Path) -> None:
 
 WRONG = {
     "spent": ({"budget": "3-steps"}, r"has spent 4 steps already; a budget of 3 steps ends it"),
-    "finished": ({"settings": {"update.lr": "1e-4"}}, r"spent its budget of 4 steps at step 4; lengthen it as well"),
-    "weights": ({"settings": {"run.lora": "4"}}, r"run\.lora cannot change within a run; start a new run from its model"),
+    "finished": (
+        {"settings": {"update.lr": "1e-4"}},
+        r"spent its budget of 4 steps at step 4; lengthen it as well",
+    ),
+    "weights": (
+        {"settings": {"run.lora": "4"}},
+        r"run\.lora cannot change within a run; start a new run from its model",
+    ),
     "exam": ({"settings": {"run.eval_samples": "9"}}, r"run\.eval_samples cannot change within a run"),
     "no such": ({"settings": {"update.rl": "1"}}, r"no setting 'update\.rl'"),
     "apart": ({"settings": {"run.keep": "best"}}, r"need problems that were set aside at the start"),
@@ -157,7 +170,11 @@ def test_further_budgets() -> None:
 def test_a_run_that_ended_for_want_of_signal_goes_on_when_that_is_asked_for(tmp_path: Path) -> None:
     path = begun(tmp_path, 4)
     step, state, _ = checkpoint.load(path / "checkpoints")
-    checkpoint.save(path / "checkpoints", step, {**state, "ended": "no signal", "spent": {**state["spent"], "barren": 20.0}})
+    checkpoint.save(
+        path / "checkpoints",
+        step,
+        {**state, "ended": "no signal", "spent": {**state["spent"], "barren": 20.0}},
+    )
     again(path)
     assert len(RunDirectory.open(path).metrics()) == 4
     again(path, budget="+2-steps")
@@ -174,9 +191,32 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = [{"prompt": w, "answer": w[0], "check": "exact", "hints": ["h"]} for w in map("".join, _pairs())]
     (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.chdir(tmp_path)
-    sets = [f"run.{s}" for s in ("precision=fp32", "max_tokens=2", "tasks_per_step=4", "group_size=4", "eval_problems=4")]
-    options = [o for s in [*sets, "run.eval_samples=2", "run.preflight=2", "update.lr=1e-3"] for o in ("--set", s)]
-    assert cli.run(["train", "grpo", "-m", "model", "-t", "t.jsonl", "--steps", "2", "--out", "r", "--force", *options]) == 0
+    sets = [
+        f"run.{s}"
+        for s in ("precision=fp32", "max_tokens=2", "tasks_per_step=4", "group_size=4", "eval_problems=4")
+    ]
+    options = [
+        o for s in [*sets, "run.eval_samples=2", "run.preflight=2", "update.lr=1e-3"] for o in ("--set", s)
+    ]
+    assert (
+        cli.run(
+            [
+                "train",
+                "grpo",
+                "-m",
+                "model",
+                "-t",
+                "t.jsonl",
+                "--steps",
+                "2",
+                "--out",
+                "r",
+                "--force",
+                *options,
+            ]
+        )
+        == 0
+    )
     return tmp_path
 
 
@@ -277,7 +317,9 @@ def test_changed_tasks_are_noticed(case: str, typed: Path, capsys) -> None:
     asked = next(r for r in rows if r["prompt"] in aside)
     asked |= {"check": "text"}
     file.write_text("\n".join(map(json.dumps, rows)))
-    assert "the held-out problems of 't.jsonl' are not those" in said(capsys, "--steps", "+1", "--changed-tasks")
+    assert "the held-out problems of 't.jsonl' are not those" in said(
+        capsys, "--steps", "+1", "--changed-tasks"
+    )
 
 
 def test_another_arithmetic_is_told_and_recorded(typed: Path, capsys, monkeypatch) -> None:
@@ -286,7 +328,9 @@ def test_another_arithmetic_is_told_and_recorded(typed: Path, capsys, monkeypatc
     monkeypatch.setattr(identity, "instructions", lambda: ["avx2", "amx_bf16"])
     assert cli.run(["resume", "r", "-q", "--steps", "+1"]) == 0
     shown = capsys.readouterr().err
-    assert "this machine computes otherwise than the one that wrote the checkpoint (instructions was '" in shown
+    assert (
+        "this machine computes otherwise than the one that wrote the checkpoint (instructions was '" in shown
+    )
     assert "from step 2 on the run is not bit for bit" in shown
     (entry,) = RunDirectory.open("r").config["history"]
     assert entry["changed"]["instructions"][1] == "avx2 amx_bf16"
@@ -295,7 +339,20 @@ def test_another_arithmetic_is_told_and_recorded(typed: Path, capsys, monkeypatc
 
 
 def test_training_goes_on_from_a_run(typed: Path, capsys) -> None:
-    command = ["train", "grpo", "-m", "r", "-t", "t.jsonl", "--steps", "1", "-q", "--force", "--set", "run.max_tokens=2"]
+    command = [
+        "train",
+        "grpo",
+        "-m",
+        "r",
+        "-t",
+        "t.jsonl",
+        "--steps",
+        "1",
+        "-q",
+        "--force",
+        "--set",
+        "run.max_tokens=2",
+    ]
     assert cli.run([*command, "--out", "r2"]) == 0
     config = RunDirectory.open("r2").config
     assert config["plan"]["model"] == "r"
@@ -309,4 +366,7 @@ def test_training_goes_on_from_a_run(typed: Path, capsys) -> None:
 
     shutil.rmtree(typed / "r" / "model")
     assert cli.run([*command, "--out", "r4"]) == 2
-    assert "the run 'r' has saved no model yet; go on with it to its end: etude resume r" in capsys.readouterr().err
+    assert (
+        "the run 'r' has saved no model yet; go on with it to its end: etude resume r"
+        in capsys.readouterr().err
+    )

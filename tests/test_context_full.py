@@ -16,7 +16,13 @@ from etude.types import Message, SamplingParams, Task, Verdict
 
 
 def run_with(place: Path, recipe: str = "reinforce", context: int = 4096, **more) -> Run:
-    changes = {"run__eval_problems": 0, "run__tasks_per_step": 2, "run__group_size": 4, "run__context": context, **more}
+    changes = {
+        "run__eval_problems": 0,
+        "run__tasks_per_step": 2,
+        "run__group_size": 4,
+        "run__context": context,
+        **more,
+    }
     return start(letters.plan(place, recipe, 2, **changes), place / "run", letters.pairs())
 
 
@@ -30,7 +36,9 @@ def test_a_world_ends_where_its_conversation_does(tmp_path: Path) -> None:
     probe = run_with(tmp_path / "a")
     first = opening(probe)
     probe.close()
-    run = run_with(tmp_path / "b", context=first + 3)  # room for the first reply of two tokens, not for the second
+    run = run_with(
+        tmp_path / "b", context=first + 3
+    )  # room for the first reply of two tokens, not for the second
     _, drawn = collect(run)
     episodes = [e for g in drawn for e in g.episodes]
     assert len(episodes) == 8
@@ -76,7 +84,9 @@ def test_answers_in_words_that_are_cut_by_the_context(recipe: str, tmp_path: Pat
     changes = {"run__eval_problems": 0, "run__tasks_per_step": 2, "run__group_size": 4}
     for context in (8, 10, 14, 20):
         run = start(
-            letters.plan(tmp_path, recipe, 2, run__context=context, **changes), tmp_path / str(context), letters.words()
+            letters.plan(tmp_path, recipe, 2, run__context=context, **changes),
+            tmp_path / str(context),
+            letters.words(),
         )
         train(run)
         run.close()
@@ -87,7 +97,9 @@ def test_a_full_conversation_hears_nothing_until_a_new_context(tmp_path: Path) -
     run = run_with(tmp_path)
     task = Task((Message("user", "ab"),), lambda answer: Verdict(0.0, False))
     prompt = len(run.generator.renderer.prompt(task.prompt))
-    generator = Generator(run.generator.sampler, run.generator.renderer, SamplingParams(max_tokens=2), limit=prompt + 3)
+    generator = Generator(
+        run.generator.sampler, run.generator.renderer, SamplingParams(max_tokens=2), limit=prompt + 3
+    )
     talk = Conversation(task, generator, run.check_runner, key=1)
 
     async def through() -> None:

@@ -20,9 +20,13 @@ from etude.train.setup import start
 from etude.types import Episode, Group, Message, Task, Verdict
 
 
-def run_with(place: Path, tasks: TaskSet | None = None, recipe: str = "grpo", steps: int = 2, reward=None, **more) -> Run:
+def run_with(
+    place: Path, tasks: TaskSet | None = None, recipe: str = "grpo", steps: int = 2, reward=None, **more
+) -> Run:
     changes = {"run__eval_problems": 0, "run__tasks_per_step": 6, "run__group_size": 6, **more}
-    return start(letters.plan(place, recipe, steps, **changes), place / "run", tasks or letters.words(), reward)
+    return start(
+        letters.plan(place, recipe, steps, **changes), place / "run", tasks or letters.words(), reward
+    )
 
 
 def cause(place: Path, *given, **more) -> tuple[str, str]:
@@ -38,7 +42,9 @@ def never(answer: str) -> Verdict:
 
 def hopeless() -> TaskSet:
     """Words whose check accepts nothing."""
-    return TaskSet.of([Task((Message("user", w),), never, "first", answer="zz") for w in ("ab", "ba", "cd", "dc", "ca")])
+    return TaskSet.of(
+        [Task((Message("user", w),), never, "first", answer="zz") for w in ("ab", "ba", "cd", "dc", "ca")]
+    )
 
 
 def test_a_constant_reward_is_told_whatever_the_check_says(tmp_path: Path) -> None:
@@ -74,7 +80,10 @@ def test_rewards_are_levelled_only_where_all_are_nearly_the_same() -> None:
     assert levelled(group(0.5, 0.5 + 1e-8), group(0.1, 0.2)) == [[0.5, 0.5], [0.1, 0.2]]
     assert levelled(group(0.5, 0.5), group(0.5 + 1e-7, 0.5 + 1e-7)) == [[0.5, 0.5], [0.5, 0.5]]
     assert levelled(group(0.5, 0.5 + 1e-5), group(), group(0.5)) == [[0.5, 0.5 + 1e-5], [], [0.5]]
-    assert [e.scores["other"] for e in without_noise([group(0.5, 0.5 + 1e-8)])[0].episodes] == [0.5, 0.5 + 1e-8]
+    assert [e.scores["other"] for e in without_noise([group(0.5, 0.5 + 1e-8)])[0].episodes] == [
+        0.5,
+        0.5 + 1e-8,
+    ]
 
 
 RATES = {
@@ -112,7 +121,10 @@ def test_a_check_that_rejects_its_gold_is_not_a_matter_of_form(tmp_path: Path) -
 
 def test_a_program_that_fails_its_own_cases_is_not_difficult(tmp_path: Path) -> None:
     gold = "def f(a):\n    return a + 1"
-    rows = [Task((Message("user", w),), Program("f", (((1,), 3),), gold), answer=gold) for w in ("ab", "ba", "cd", "dc")]
+    rows = [
+        Task((Message("user", w),), Program("f", (((1,), 3),), gold), answer=gold)
+        for w in ("ab", "ba", "cd", "dc")
+    ]
     name, said = cause(tmp_path, TaskSet.of(rows))
     assert name == "checker"
     assert "own gold answer" in said
@@ -132,7 +144,10 @@ def test_the_limit_that_cuts_is_named(tmp_path: Path) -> None:
     free = TaskSet.of([replace(t, answer=None) for t in hopeless().sources[0].tasks("train")])
     name, said = cause(tmp_path, free, run__context=8, run__max_tokens=50)
     assert name == "context"
-    assert said == "conversations are cut off (truncated) at 8 tokens, the longest conversation; raise run.context"
+    assert (
+        said
+        == "conversations are cut off (truncated) at 8 tokens, the longest conversation; raise run.context"
+    )
 
 
 # ---- a model that breaks -----------------------------------------------------------------------------------
@@ -216,5 +231,9 @@ def test_the_size_of_an_update_by_hand(tmp_path: Path) -> None:
     train(run)
     run.close()
     rows = [r for r in run.directory.episodes().to_pylist() if r["after"] is not None]
-    delta = np.concatenate([(np.array(r["after"]) - np.array(r["logp"]))[np.array(r["sampled"])] for r in rows])
-    assert run.directory.metrics()[0]["kl_update"] == pytest.approx(np.mean(np.exp(delta) - 1 - delta), rel=1e-4)
+    delta = np.concatenate(
+        [(np.array(r["after"]) - np.array(r["logp"]))[np.array(r["sampled"])] for r in rows]
+    )
+    assert run.directory.metrics()[0]["kl_update"] == pytest.approx(
+        np.mean(np.exp(delta) - 1 - delta), rel=1e-4
+    )

@@ -141,7 +141,9 @@ def test_hard_from_the_start_is_not_degenerated() -> None:
         "5% were cut off at step 1, 100% are now; entropy was 1 nats, it is 0.01; "
         "it is 9 nats per token away from where it began"
     )
-    assert health.degenerated({**cut, "correct": 0.0, "truncated": 0.3, "entropy": 0.5, "kl_start": 1.0}) == ""
+    assert (
+        health.degenerated({**cut, "correct": 0.0, "truncated": 0.3, "entropy": 0.5, "kl_start": 1.0}) == ""
+    )
 
 
 def test_missing_metrics_are_not_judged() -> None:

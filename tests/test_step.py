@@ -53,9 +53,7 @@ def test_readings_by_hand() -> None:
     logp = torch.tensor([5.0, -1 - log(2), -1 + log(4)])
     found = steps._readings(logp, batch, first=True)
     means = {name: total / count for name, (total, count) in found.items()}
-    assert means == pytest.approx(
-        {"kl_sampler": 1.25 - log(2) / 2, "gap": 1.5 * log(2)}, abs=1e-6
-    )
+    assert means == pytest.approx({"kl_sampler": 1.25 - log(2) / 2, "gap": 1.5 * log(2)}, abs=1e-6)
     assert "gap" not in steps._readings(logp, batch, first=False)
     assert steps._readings(logp[:1], pack([signal(0, [])]), True) == {}
 
