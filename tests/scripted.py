@@ -12,7 +12,8 @@ from etude.batch import pack
 from etude.methods import find
 from etude.rollout.group_rollout import GroupRollout
 from etude.train.loop import train
-from etude.train.setup import resume, start
+from etude.train.reopen import resume
+from etude.train.setup import start
 from etude.types import Message, Request, Verdict
 from test_resume import facts, same_weights
 

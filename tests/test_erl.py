@@ -134,7 +134,8 @@ def test_erl_remembers_what_worked_from_one_step_to_the_next() -> None:
 
 def test_the_loop_tells_the_memory_and_resumes_it(tmp_path) -> None:
     from etude.train.loop import train
-    from etude.train.setup import resume, start
+    from etude.train.reopen import resume
+    from etude.train.setup import start
 
     more = {
         "run__tasks_per_step": 4,

@@ -13,7 +13,8 @@ from etude.docs.method_page import facts
 from etude.errors import UserError
 from etude.methods import find, outside
 from etude.train.loop import train
-from etude.train.setup import resume, start
+from etude.train.reopen import resume
+from etude.train.setup import start
 
 METHOD = """
 from etude.credit.group import advantage
@@ -112,7 +113,10 @@ def test_trains_and_resumes(file: Path, tmp_path: Path, monkeypatch: pytest.Monk
     file.write_text("# a comment\n" + METHOD % "group std")
     again, warnings = resume(tmp_path / "run", letters.words())
     again.close()
-    assert warnings == [f"'{file}' has changed since the run began; the run goes on with it as it is now"]
+    assert warnings[0] == f"'{file}' has changed since the run began; the run goes on with it as it is now"
+    (entry,) = again.directory.config["history"]
+    assert entry["step"] == 2
+    assert list(entry["changed"]) == [str(file)]
     file.write_text(METHOD % "off")
     with pytest.raises(UserError, match=r"credit\.scale was 'group std', is 'off'"):
         resume(tmp_path / "run", letters.words())

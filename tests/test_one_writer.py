@@ -19,7 +19,8 @@ from etude.report.run import RunDirectory
 from etude.train import session
 from etude.train.config import Budget
 from etude.train.loop import train
-from etude.train.setup import resume, start
+from etude.train.reopen import resume
+from etude.train.setup import start
 
 HOLD = "import sys; from pathlib import Path; from etude.report.lock import Lock; lock = Lock(Path(sys.argv[1])); "
 HOLD += "print('held', flush=True); sys.stdin.read()"

@@ -77,6 +77,7 @@ def test_all_at_once_the_cause_still_comes_first() -> None:
         ("kl_sampler", 0.51, 0.5, "kl"),
         ("kl_start", 0.51, 0.5, "drift"),
         ("gap", 0.051, 0.05, "gap"),
+        ("kl_update", 2.1, 2.0, "update"),
         ("clip", 0.41, 0.4, "clip"),
         ("truncated", 0.51, 0.5, "truncation"),
         ("signal_tokens", 0.049, 0.05, "no signal"),
@@ -92,13 +93,57 @@ def test_thresholds(name: str, beyond: float, within: float, finding: str) -> No
     assert watch({name: [within]})[1] == []
     found = watch({name: [beyond]})[1]
     assert [f.name for f in found] == [finding]
-    patient = finding not in ("errors", "not finite", "drift")
+    patient = finding not in ("errors", "not finite", "gap", "update", "drift")
     assert found[0].step == (13 if patient else 11)
     assert watch({name: [beyond, beyond, within]})[1] == [] or not patient, "two steps are noise"
 
 
 def test_now_and_then_is_not_in_a_row() -> None:
     assert watch({"kl_sampler": [0.9, 0.9, 0.1] * 7})[1] == []
+
+
+def test_a_step_that_does_not_measure_is_no_reading() -> None:
+    """The gap is measured in one step of 20: 5 nats for 400 steps are seen at the first measurement."""
+    health = Health()
+    found = [f for s in range(1, 401) for f in health.observe(s, {**rare(s), "reward": 0.0})]
+    assert [(f.name, f.step) for f in found] == [("gap", 1)]
+    for name, wanted in (("kl_sampler", 41), ("truncated", 41)):  # three readings, however far apart
+        health = Health()
+        found = [f for s in range(1, 401) for f in health.observe(s, {name: 5.0} if s % 20 == 1 else {})]
+        assert [(f.step, f.since) for f in found] == [(wanted, 1)]
+
+
+def rare(step: int) -> dict[str, float]:
+    return {"gap": 5.0} if step % 20 == 1 else {}
+
+
+def test_a_policy_that_forgot_what_it_could_is_told_from_hard_tasks() -> None:
+    """Right answers fall from 40% to none: the advice is the learning rate, not easier tasks; sound steps are known."""
+    health, found = watch({"correct": [0.4, 0.0], "signal_tokens": [0.5, 0.0]}, 24)
+    said = {f.name: f.message for f in found}
+    assert "40% of the answers were right at its best, 0% are now" in said["collapse"]
+    assert "lower the learning rate" in said["no signal"]
+    assert "easier" not in said["no signal"]
+    assert health.last_good == 13, "two of the last five steps were sound"
+    poor, found = watch({"correct": [0.0], "signal_tokens": [0.0]})
+    assert poor.best == pytest.approx(0.4)
+
+
+def test_hard_from_the_start_is_not_degenerated() -> None:
+    health = Health()
+    bad = {**WELL, "correct": 0.0, "signal_tokens": 0.0}
+    (found,) = [f for s in range(1, 9) for f in health.observe(s, bad)]
+    assert "choose easier tasks" in found.message
+    assert health.last_good == 8
+    cut = {**bad, "truncated": 1.0, "entropy": 0.01, "kl_start": 9.0}
+    said = health.degenerated(cut)
+    assert said == (
+        "5% were cut off at step 1, 100% are now; entropy was 1 nats, it is 0.01; "
+        "it is 9 nats per token away from where it began"
+    )
+    assert (
+        health.degenerated({**cut, "correct": 0.0, "truncated": 0.3, "entropy": 0.5, "kl_start": 1.0}) == ""
+    )
 
 
 def test_missing_metrics_are_not_judged() -> None:

@@ -13,7 +13,8 @@ from etude.report import rows
 from etude.report.run import RunDirectory
 from etude.train import checkpoint
 from etude.train.loop import train
-from etude.train.setup import resume, start
+from etude.train.reopen import resume
+from etude.train.setup import start
 from etude.types import Episode, Message, Signal, Span, Task
 from test_resume import _tensors as tensors
 
@@ -71,12 +72,12 @@ def test_it_is_the_log_probability_of_the_next_policy(tmp_path: Path) -> None:
 
 
 def test_nothing_else_changes(tmp_path: Path) -> None:
-    """Scoring again or not: the same weights, the same bill, the same metrics but for the count of its own."""
+    """Scoring again or not: the same weights, the same bill, the same metrics but for those of its own."""
     on = trained(tmp_path, "on", run__rescore_every=1)
     off = trained(tmp_path, "off", run__rescore_every=0)
     assert not seen(off)
     assert len(seen(on)) == 4
-    clocks = ("time/", "seconds", "rss_mb", "tokens_per_second", "rescored")
+    clocks = ("time/", "seconds", "rss_mb", "tokens_per_second", "rescored", "kl_update")
     plain = [
         [{k: v for k, v in m.items() if not k.startswith(clocks)} for m in r.metrics()] for r in (on, off)
     ]

@@ -20,7 +20,8 @@ from etude.methods import catalogue
 from etude.report.run import RunDirectory
 from etude.train import checkpoint
 from etude.train.loop import train
-from etude.train.setup import resume, start
+from etude.train.reopen import resume
+from etude.train.setup import start
 
 TIMES = ("time/", "seconds", "rss_mb", "tokens_per_second")
 
@@ -113,7 +114,8 @@ def _stop_after(step: int):
 CHILD = """
 import sys; sys.path.insert(0, {tests!r})
 import conftest, pathlib, worlds_of_letters as letters
-from etude.train.setup import start, resume
+from etude.train.reopen import resume
+from etude.train.setup import start
 from etude.train.loop import train
 place = pathlib.Path({place!r})
 if (place / "run" / "checkpoints").exists() and list((place / "run" / "checkpoints").glob("step-*")):
@@ -198,7 +200,7 @@ def test_changed_tasks_or_config_are_named(tmp_path: Path) -> None:
     config = json.loads((path / "config.json").read_text())
     config["stages"]["objective"]["clip_low"] = 0.3
     (path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"objective\.clip_low was 0\.3, is 0\.2"):
+    with pytest.raises(UserError, match=r"was edited \(stages\.objective\.clip_low was 0\.2, is 0\.3\)"):
         resume(path, letters.words())
 
 

@@ -47,15 +47,13 @@ def flat(of: Learner) -> torch.Tensor:
 
 
 def test_readings_by_hand() -> None:
-    """Ratios 1/2 and 4: KL by k3 = (1/2 - 1 - log 1/2 + 4 - 1 - log 4) / 2; entropy -mean log pi = (2 - log 2) / 2; the
-    gap to the sampler (log 2 + log 4) / 2. The prompt and a token without log-probability do not count."""
+    """Ratios 1/2 and 4: KL by k3 = (1/2 - 1 - log 1/2 + 4 - 1 - log 4) / 2; the gap to the sampler (log 2 + log 4) / 2. The
+    prompt and a token without log-probability do not count."""
     batch = pack([signal(0, [1.0, 1.0])])
     logp = torch.tensor([5.0, -1 - log(2), -1 + log(4)])
     found = steps._readings(logp, batch, first=True)
     means = {name: total / count for name, (total, count) in found.items()}
-    assert means == pytest.approx(
-        {"entropy": 1 - log(2) / 2, "kl_sampler": 1.25 - log(2) / 2, "gap": 1.5 * log(2)}, abs=1e-6
-    )
+    assert means == pytest.approx({"kl_sampler": 1.25 - log(2) / 2, "gap": 1.5 * log(2)}, abs=1e-6)
     assert "gap" not in steps._readings(logp, batch, first=False)
     assert steps._readings(logp[:1], pack([signal(0, [])]), True) == {}
 

@@ -10,11 +10,10 @@ from typing import Any
 import psutil
 import torch
 
-from etude.machine import card, cpu_flags
+from etude.machine import FLAGS, card, instructions
 from etude.models import kernels
 from etude.tasks import sandbox, sandbox_probe
 
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")
 PACKAGES = (
     "torch",
     "transformers",
@@ -29,7 +28,6 @@ OPTIONAL = ("peft", "tensorboard", "wandb", "vllm", "ray")
 
 
 def examine() -> dict[str, Any]:
-    flags = cpu_flags()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         **{k: v for k, v in card().items() if k != "versions"},
@@ -37,7 +35,7 @@ def examine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "instructions": {f: f in flags for f in FLAGS},
+        "instructions": {f: f in instructions() for f in FLAGS},
         "kernels": kernels.why_not() or "native",
         "programs": {"protection": sandbox.protection(), "prevented": sandbox_probe.enforced()},
         "gpus": gpus,

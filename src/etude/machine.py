@@ -11,6 +11,7 @@ from typing import Any
 
 from etude import __version__
 
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile")  # that decide how numbers are computed
 PACKAGES = ("torch", "transformers", "numpy", "reasoning-gym", "math-verify", "gymnasium", "pyarrow")
 
 
@@ -21,7 +22,12 @@ def card() -> dict[str, Any]:
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in PACKAGES},
-        "machine": {"system": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "instructions": instructions(),
+        },
     }
 
 
@@ -49,6 +55,11 @@ def processor() -> str:
 def cpu_flags() -> frozenset[str]:
     """The instruction sets of the processor; empty where the system does not tell (Linux does)."""
     return frozenset(_cpuinfo("flags").split())
+
+
+def instructions() -> list[str]:
+    """Those of `FLAGS` that the processor has."""
+    return [flag for flag in FLAGS if flag in cpu_flags()]
 
 
 def _cpuinfo(name: str) -> str:

@@ -15,6 +15,8 @@ import numpy as np
 from etude.errors import UserError
 
 Array = np.ndarray
+NOISE = 1e-6
+"""Rewards that differ by less are equal: rounding is no signal."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,7 @@ class Group:
     def mixed(self) -> bool:
         """Whether the outcomes differ, that is, whether a group baseline leaves any signal."""
         rewards = self.rewards
-        return len(rewards) > 1 and float(np.ptp(rewards)) > 1e-9
+        return len(rewards) > 1 and float(np.ptp(rewards)) > NOISE
 
 
 @dataclass(frozen=True)

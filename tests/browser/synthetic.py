@@ -172,7 +172,8 @@ def make_run(
     """A run of `steps` steps whose skill grows to `best`, with evaluations, findings and one nasty answer."""
     rng, words, health = np.random.default_rng(seed), Words(), Health(patience=2)
     config = {"recipe": "grpo", "model": "smollm2", "tasks": "chain_sum,spell_backward,maze", "seed": seed,
-              "optimizer": {"learning_rate": 1e-5, "warmup": 5}}  # fmt: skip
+              "optimizer": {"learning_rate": 1e-5, "warmup": 5},
+              "history": [{"step": steps // 2, "etude": "0.2.0", "changed": {"update.lr": [1e-5, 3e-6]}}]}  # fmt: skip
     card = {"etude": "0.1.0", "torch": "2.13.0+cpu", "commit": "0" * 40, "machine": {"cores": 2, "amx": True}}
     run = RunDirectory.create(path, config, card)
     run.write_eval(make_eval(0, 0.12))

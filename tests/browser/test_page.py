@@ -120,6 +120,7 @@ def test_curves_offline(watched: Watched, root: Path) -> None:
     assert {"kinds", "curriculum", "losses"} <= charts
     until(page, "document.querySelectorAll('[data-chart] canvas').length >= 14")
     assert "12.0% →" in page.inner_text(".tiles")
+    assert page.inner_text(".history") == "from step 22 on: update.lr 0.00001 → 0.000003"
     health = page.inner_text(".health")
     assert "entropy collapse" in health
     page.click(".findings li:has-text('entropy collapse') a")

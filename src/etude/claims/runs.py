@@ -21,9 +21,10 @@ from etude.report.json_files import read_json
 from etude.report.run import RunDirectory, is_run
 from etude.train import checkpoint
 from etude.train.config import Plan
+from etude.train.reopen import resume
 from etude.train.run import Run
 from etude.train.session import run_session
-from etude.train.setup import resume, start
+from etude.train.setup import start
 
 WORKER = "etude.claims.runs:work"
 NEVER = "run.checkpoint_every"

@@ -113,13 +113,14 @@ def show(
     json: Json = False,
 ) -> None:
     """One recorded episode, turn by turn: who spoke, and what of it was trained."""
+    from etude.report.run import RunDirectory
     from etude.report.turns import chosen, screen, turns
 
     rows = chosen(run, episode)
     if json:
         _print([{"id": row["id"], "origin": row["origin"], "turns": turns(row)} for row in rows])
     else:
-        typer.echo(screen(rows))
+        typer.echo(screen(rows, RunDirectory.open(run).config.get("history", [])))
 
 
 def _page(info: dict[str, Any]) -> str:

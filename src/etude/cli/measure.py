@@ -50,7 +50,8 @@ def evaluate(
     from etude.evaluate import contamination
     from etude.report.terminal import eval_screen
     from etude.train.config import parse_changes
-    from etude.train.measure import Exam, evaluate_model, exam_tasks, trained_tasks
+    from etude.train.lineage import trained_tasks
+    from etude.train.measure import Exam, evaluate_model, exam_tasks
 
     changes = {name.removeprefix("run."): value for name, value in parse_changes(set or []).items()}
     runs = [where for where in (model, versus, trained) if where is not None]

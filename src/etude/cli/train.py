@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,15 @@ def train(
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="the run's directory; default runs/RECIPE-SEED")] = None,
     set: Set = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="best: save the weights that did best on problems set aside for that; else the last"
+        ),
+    ] = "",
+    stop_when: Annotated[
+        str, typer.Option(help="accuracy>0.9: end there, by problems set aside for that")
+    ] = "",
     force: Annotated[bool, typer.Option(help="train even if the pre-flight sees nothing to learn")] = False,
     overwrite: Annotated[bool, typer.Option(help="delete a run that lies in --out")] = False,
     log: Annotated[str, typer.Option(help="also write to: tensorboard, wandb (comma-separated)")] = "",
@@ -81,7 +91,9 @@ def train(
         raise UserError("give either --steps or --budget, not both")
     known(log)
     amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
-    plan = Plan(recipe, model, tasks, amount, seed, parse_changes(set or []))
+    short = {"run.keep": keep, "run.stop_when": stop_when}
+    changes = parse_changes(set or []) | {name: value for name, value in short.items() if value}
+    plan = Plan(recipe, model, tasks, amount, seed, changes)
     run = start(
         plan, out or free(Path("runs") / f"{find(recipe).name}-{seed}"), overwrite=overwrite, wait=True
     )
@@ -90,17 +102,34 @@ def train(
 
 def resume(
     run: Annotated[Path, typer.Argument(help="a run's directory")],
+    steps: Annotated[str, typer.Option(help="steps in all, or +N more")] = "",
+    budget: Annotated[str, typer.Option(help="10m, 500k-tokens or 2e14-flops in all, or +10m more")] = "",
+    set: Set = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="where the model lies that it began with")] = "",
+    tasks: Annotated[str, typer.Option("--tasks", "-t", help="where its tasks lie")] = "",
+    changed_tasks: Annotated[bool, typer.Option(help="go on although the tasks hold something else")] = False,
+    from_: Annotated[
+        int | None, typer.Option("--from", help="go back to the checkpoint of this step")
+    ] = None,
     log: Annotated[str, typer.Option(help="also write to: tensorboard, wandb")] = "",
     quiet: Quiet = False,
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
-    """Go on with a run from its last checkpoint, exactly as if it had never stopped."""
+    """Go on with a run from its last checkpoint, exactly as if it had never stopped; or, with other settings, as a branch."""
     from etude.report.terminal import Progress
+    from etude.train.config import parse_changes
+    from etude.train.reopen import Change
+    from etude.train.reopen import resume as reopen
     from etude.train.session import run_session
-    from etude.train.setup import resume as reopen
 
-    again, warnings = reopen(run)
+    if steps and budget:
+        raise UserError("give either --steps or --budget, not both")
+    if steps and not re.fullmatch(r"\+?[1-9]\d*", steps):
+        raise UserError(f"--steps is '{steps}'; it must be a number of steps, or +N for N more")
+    amount = f"{steps}-steps" if steps else budget
+    change = Change(amount, parse_changes(set or []), model, changed_tasks, from_)
+    again, warnings = reopen(run, tasks or None, change=change)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     watcher = Progress(again.plan.budget, quiet or json)
@@ -124,7 +153,7 @@ def check(
     from etude.train.setup import start
 
     changes = {"run.eval_problems": "0", **parse_changes(set or [])}
-    plan = Plan(recipe, model, tasks, Budget(1, "steps"), seed, changes)
+    plan = Plan(recipe, model, tasks, Budget(1, "seconds"), seed, changes)
     with tempfile.TemporaryDirectory() as place:
         run = start(plan, Path(place) / "check")
         try:

@@ -22,6 +22,7 @@ from etude.compare.schedule import Job, run_all
 from etude.compare.tune import tuned
 from etude.errors import UserError
 from etude.evaluate.intervals import clustered
+from etude.evaluate.result import final
 from etude.files import write_atomically
 from etude.machine import card
 from etude.report.json_files import read_json
@@ -210,7 +211,7 @@ def _cause(comparison: Comparison, jobs: Sequence[Job], failed: Mapping[Path, st
     for job in jobs:
         if job.path in failed or not job.done:
             return f"seed {job.seed}: {failed.get(job.path, 'it has not finished')}"
-        if not any(e.get("rule") == "last" for e in RunDirectory.open(job.path).evals()):
+        if not any(final(e) for e in RunDirectory.open(job.path).evals()):
             return f"seed {job.seed}: its trained model was not evaluated"
         if cause := comparison.gate.cause(RunDirectory.open(job.path)):
             return f"seed {job.seed}: {cause}"

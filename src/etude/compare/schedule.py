@@ -20,8 +20,9 @@ from etude.process import environment
 from etude.report.run import is_run
 from etude.train import checkpoint
 from etude.train.config import Plan
+from etude.train.reopen import resume
 from etude.train.session import run_session
-from etude.train.setup import resume, start
+from etude.train.setup import start
 
 WORKER = """
 import sys

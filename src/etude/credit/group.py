@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -45,9 +45,14 @@ def laid(where: Array, values: Array | float) -> Array:
 # ---- baselines: f64[G] -> f64[G] ------------------------------------------------------------------------------------
 
 
+def average(values: Array) -> Any:
+    """The mean. Of equal numbers exactly that number: what rounding leaves of their differences would be a signal."""
+    return values[0] if (values == values[0]).all() else values.mean()
+
+
 def centred(rewards: Array) -> Array:
     """r_i - mean(r)."""
-    return rewards - rewards.mean() if len(rewards) else rewards
+    return rewards - average(rewards) if len(rewards) else rewards
 
 
 def leave_one_out(rewards: Array) -> Array:
@@ -90,7 +95,7 @@ def whitened(
     )
     if not len(flat):
         return list(signals)
-    mean, std = flat.mean(), flat.std() + epsilon
+    mean, std = average(flat), flat.std() + epsilon
     return [
         replace(s, advantage=np.where(m, (s.advantage - mean) / std, 0).astype(np.float32))
         for s, m in zip(signals, masks, strict=True)

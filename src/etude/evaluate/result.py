@@ -17,6 +17,13 @@ from etude.types import Array, Episode, Group, SamplingParams
 RULES = ("before", "during", "last", "given")
 BEST = "best on "
 
+
+def final(line: Mapping[str, Any]) -> bool:
+    """Whether a line of evals.jsonl is about the weights that a run kept: its last, or the best on other problems."""
+    rule = str(line.get("rule"))
+    return rule == "last" or rule.startswith(BEST)
+
+
 Answer = Callable[[Episode], Hashable | None]
 """What an episode answered, for majority votes; None: nothing."""
 

@@ -75,6 +75,12 @@ def _has_tokenizer(directory: Path) -> bool:
     return any((directory / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
 
 
+def absolute(name: str) -> str:
+    """The name of a model as a run stores it: a directory's path from the root."""
+    place = Path(name).expanduser()
+    return str(place.resolve()) if name not in MODELS and place.is_dir() else name
+
+
 def locate(name: str) -> Path:
     """The directory that holds a model: a named one (`MODELS`), one that is given, or one of the hub."""
     if name in MODELS:

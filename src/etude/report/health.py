@@ -33,9 +33,10 @@ class Health:
     """Watches the metrics of one run. Thresholds are bounds on what is still healthy."""
 
     patience: int = 3
-    """Steps in a row that must lie beyond a threshold before it counts (those in `AT_ONCE`: one)."""
+    """Readings in a row that must lie beyond a threshold before it counts (those in `AT_ONCE`: one). A step in which a metric
+    is not measured is no reading of it."""
     baseline: int = 5
-    """Steps whose mean says what entropy and length were at the start."""
+    """Steps whose mean says what entropy and length were at the start, and what share is right now."""
     signal_low: float = 0.05
     """Share of sampled tokens with non-zero credit (without it: of groups with mixed outcomes)."""
     entropy_low: float = 0.2
@@ -50,13 +51,24 @@ class Health:
     """Divergence from the starting weights, nats per token."""
     kl_high: float = 0.5
     """Divergence from the policy that sampled the batch, nats per token."""
+    update_high: float = 2.0
+    """Divergence of the policy after one step from that before, nats per token."""
     gap_high: float = 0.05
     """Mean |log p sampler - log p trainer|, nats per token."""
     clip_high: float = 0.4
     """Share of tokens whose ratio was clipped."""
     errors_high: float = 0.0
     """Share of episodes whose answer could not be judged."""
+    correct_low: float = 0.1
+    """Share of right answers, as a share of the most that it was (which must be at least `NOTABLE`)."""
 
+    last_good: int = 0
+    """The last step that a sound policy played: at least half as many answers were right as at its best, and nothing of
+    `BROKEN` was under way. Step s is played by the policy of checkpoint s - 1."""
+    best: float = 0.0
+    """The greatest share of right answers, as a mean over `baseline` steps."""
+    _recent: list[float] = field(default_factory=list, repr=False)  # shares of right answers
+    _first: dict[str, float] = field(default_factory=dict, repr=False)  # metrics of the first step
     _seen: set[str] = field(default_factory=set, repr=False)
     _streak: dict[str, int] = field(default_factory=dict, repr=False)  # name -> step at which it began
     _count: dict[str, int] = field(default_factory=dict, repr=False)
@@ -68,7 +80,10 @@ class Health:
         """The findings that step `step` establishes, each once per run, causes before effects. Metrics that
         are missing are not judged."""
         found = []
-        for name, judge in CHECKS:
+        self._note(metrics)
+        for name, reads, judge in CHECKS:
+            if reads and all(number(metrics, metric) is None for metric in reads):
+                continue
             bad = judge(self, metrics)
             if bad is None:
                 self._streak.pop(name, None)
@@ -88,7 +103,52 @@ class Health:
                 start.append(now)
         if found and self.first is None:
             self.first = found[0]
+        if (self.best < NOTABLE or self.correct >= 0.5 * self.best) and not BROKEN & self._streak.keys():
+            self.last_good = step
         return found
+
+    def _note(self, metrics: Mapping[str, Any]) -> None:
+        for name in ("correct", "truncated", "entropy"):
+            if (value := number(metrics, name)) is not None:
+                self._first.setdefault(name, value)
+        if (right := number(metrics, "correct")) is not None:
+            self._recent = [*self._recent, right][-self.baseline :]
+            self.best = max(self.best, self.correct)
+
+    @property
+    def correct(self) -> float:
+        """The share of right answers, as a mean over the last `baseline` steps."""
+        return sum(self._recent) / len(self._recent) if self._recent else 0.0
+
+    def degenerated(self, metrics: Mapping[str, Any]) -> str:
+        """In words, what became worse since the start, for a step without signal; empty for a policy that still does at least
+        half of what it could, or whose only fault is that it never could."""
+        right = number(metrics, "correct") or 0.0
+        notable = self.best >= NOTABLE
+        if right >= 0.5 * self.best if notable else right > self._first.get("correct", 0.0):
+            return ""
+        said = []
+        cut, was_cut = number(metrics, "truncated"), self._first.get("truncated")
+        if cut is not None and was_cut is not None and cut > was_cut + 0.4:
+            said.append(f"{100 * was_cut:.0f}% were cut off at step 1, {100 * cut:.0f}% are now")
+        entropy, was = number(metrics, "entropy"), self._first.get("entropy")
+        if (
+            entropy is not None
+            and was is not None
+            and not self.entropy_low * was <= entropy <= self._entropy_bound(was)
+        ):
+            said.append(f"entropy was {was:.2g} nats, it is {entropy:.2g}")
+        far = number(metrics, "kl_start")
+        if far is not None and far > FAR:
+            said.append(f"it is {far:.2g} nats per token away from where it began")
+        if notable and (said or right < self.correct_low * self.best):
+            said.insert(
+                0, f"{100 * self.best:.2g}% of the answers were right at its best, {100 * right:.2g}% are now"
+            )
+        return "; ".join(said)
+
+    def _entropy_bound(self, was: float) -> float:
+        return max(self.entropy_high * was, was + 0.5)
 
     def was(self, name: str) -> float | None:
         """What a metric was over the first `baseline` steps; None until they are over."""
@@ -144,7 +204,7 @@ def _entropy_rose(health: Health, metrics: Mapping[str, Any]) -> Crossing | None
     value, was = number(metrics, "entropy"), health.was("entropy")
     if value is None or was is None:
         return None
-    bound = max(health.entropy_high * was, was + 0.5)
+    bound = health._entropy_bound(was)
     if not value > bound:
         return None
     text = f"entropy rose from {was:.3g} to {value:.3g} nats: the text is turning into noise"
@@ -162,19 +222,33 @@ def _length_rose(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
     return value, bound, text + "; does the reward or the loss favour length?"
 
 
+def _fell(health: Health, _: Mapping[str, Any]) -> Crossing | None:
+    bound = health.correct_low * health.best
+    if health.best < NOTABLE or not health.correct < bound:
+        return None
+    text = (
+        f"{100 * health.best:.2g}% of the answers were right at its best, {100 * health.correct:.2g}% are now"
+    )
+    text += f": unless its tasks became harder, the model has degenerated since step {health.last_good}"
+    return health.correct, bound, f"{text}; {CURE}"
+
+
 def _no_signal(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
     value = number(metrics, "signal_tokens")
     value = number(metrics, "signal") if value is None else value
     if value is None or not value < health.signal_low:
         return None
-    return value, health.signal_low, f"only {100 * value:.0f}% of the tokens carry any signal: {why(metrics)}"
+    worse = health.degenerated(metrics)
+    cause = f"the model has degenerated ({worse}); {CURE}" if worse else why(metrics)
+    return value, health.signal_low, f"only {100 * value:.0f}% of the tokens carry any signal: {cause}"
 
 
 def why(metrics: Mapping[str, Any]) -> str:
-    """In words, why a step taught nothing."""
+    """In words, why a step taught nothing, as far as it shows it."""
     correct, truncated = number(metrics, "correct"), number(metrics, "truncated")
     if truncated is not None and truncated > 0.8:
-        return f"{100 * truncated:.0f}% of the answers were cut off; raise the length limit"
+        limit = "run.context" if (number(metrics, "full") or 0.0) > 0.5 * truncated else "run.max_tokens"
+        return f"{100 * truncated:.0f}% of the answers were cut off; raise {limit}"
     if correct is not None and correct > 0.95:
         return "nearly every answer is right; choose harder tasks"
     if correct is not None and correct < 0.05:
@@ -182,15 +256,19 @@ def why(metrics: Mapping[str, Any]) -> str:
     return "the attempts at one task all get the same reward"
 
 
-CHECKS: tuple[tuple[str, Callable[[Health, Mapping[str, Any]], Crossing | None]], ...] = (
+CHECKS: tuple[
+    tuple[str, tuple[str, ...], Callable[[Health, Mapping[str, Any]], Crossing | None]], ...
+] = (  # name, metrics of which at least one is needed, judge
     (
         "errors",
+        ("errors",),
         _above(
             "errors", "errors_high", "{percent:.0f}% of the answers could not be judged: the checker failed"
         ),
     ),
     (
         "gap",
+        ("gap",),
         _above(
             "gap",
             "gap_high",
@@ -198,9 +276,10 @@ CHECKS: tuple[tuple[str, Callable[[Health, Mapping[str, Any]], Crossing | None]]
             " what is trained is not what was sampled",
         ),
     ),
-    ("not finite", _not_finite),
+    ("not finite", (), _not_finite),
     (
         "kl",
+        ("kl_sampler",),
         _above(
             "kl_sampler",
             "kl_high",
@@ -209,7 +288,18 @@ CHECKS: tuple[tuple[str, Callable[[Health, Mapping[str, Any]], Crossing | None]]
         ),
     ),
     (
+        "update",
+        ("kl_update",),
+        _above(
+            "kl_update",
+            "update_high",
+            "one update moved the policy by {value:.3g} nats per token (healthy: up to {bound:g}); "
+            "lower the learning rate",
+        ),
+    ),
+    (
         "drift",
+        ("kl_start",),
         _above(
             "kl_start",
             "drift_high",
@@ -218,15 +308,24 @@ CHECKS: tuple[tuple[str, Callable[[Health, Mapping[str, Any]], Crossing | None]]
     ),
     (
         "clip",
+        ("clip",),
         _above("clip", "clip_high", "{percent:.0f}% of the tokens were clipped: the updates are too large"),
     ),
-    ("entropy collapse", _entropy_fell),
-    ("entropy rise", _entropy_rose),
-    ("length explosion", _length_rose),
+    ("entropy collapse", ("entropy",), _entropy_fell),
+    ("entropy rise", ("entropy",), _entropy_rose),
+    ("length explosion", ("length",), _length_rose),
+    ("collapse", ("correct",), _fell),
     (
         "truncation",
+        ("truncated",),
         _above("truncated", "truncated_high", "{percent:.0f}% of the answers were cut at the length limit"),
     ),
-    ("no signal", _no_signal),
+    ("no signal", ("signal_tokens", "signal"), _no_signal),
 )
-AT_ONCE = frozenset({"errors", "not finite", "drift"})  # drift is measured now and then
+AT_ONCE = frozenset(
+    {"errors", "not finite", "gap", "update", "drift"}
+)  # the last three are measured now and then
+BROKEN = frozenset({"not finite", "update", "entropy rise", "length explosion", "collapse"})
+NOTABLE = 0.05  # a share of right answers that is no chance
+FAR = 2.0  # nats per token from the start, beyond which a policy that learned nothing is broken
+CURE = "lower the learning rate and go back to a checkpoint from before (`etude resume RUN --from STEP`)"

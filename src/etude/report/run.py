@@ -90,6 +90,10 @@ class RunDirectory:
             raise
         return directory
 
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Records another plan, of a run that goes on otherwise than it began."""
+        json_files.write_json(self.path / "config.json", config)
+
     def begin(self) -> None:
         """Carries out what `create` left waiting; nothing the second time."""
         if self._begin is not None:

@@ -201,10 +201,16 @@ def final_screen(summary: Mapping[str, Any]) -> str:
         rows.append(("held-out accuracy", share(before)))
     tokens = summary.get("tokens") or {}
     rows.append(("tokens", ", ".join(f"{amount(float(n), '')} {use}" for use, n in tokens.items()) or "none"))
+    rows += [(f"from step {entry['step']} on", told(entry)) for entry in summary.get("history") or []]
     rows += [(name, str(summary[name])) for name in ("model", "report") if summary.get(name)]
     ended = f"{head}; {summary.get('ended') or 'done'}"
     card = [how(after or before or {})] if before else []
     return "\n".join([clean(ended), _columns(rows), *card])
+
+
+def told(entry: Mapping[str, Any]) -> str:
+    """What was changed, of an entry of a run's history."""
+    return clean(", ".join(f"{what} {was} -> {now}" for what, (was, now) in entry["changed"].items()))
 
 
 def _columns(rows: list[tuple[str, str]]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.report.run import RunDirectory
-from etude.report.terminal import clean
+from etude.report.terminal import clean, told
 
 Row = Mapping[str, Any]
 
@@ -72,11 +72,12 @@ def _twin(a: Row, b: Row) -> bool:
     return all(a[name] == b[name] for name in ("task_key", "index", "player"))
 
 
-def screen(rows: Sequence[Row]) -> str:
-    """Turn by turn, as text for a terminal or a document."""
+def screen(rows: Sequence[Row], history: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Turn by turn, as text for a terminal or a document. `history`: of the run, to say what was changed before."""
     one, *made = rows
     scores = ", ".join(f"{name} {value:g}" for name, value in json.loads(one["scores"] or "{}").items())
     lines = [f"episode {one['id']}, {one['kind']}: {scores}"]
+    lines += [f"since step {e['step']}: {told(e)}" for e in history if e["step"] < one["step"]]
     verdicts = json.loads(one["verdicts"] or "[]")
     said = 0  # verdicts shown; a sequence that credit made may begin with the second attempt
     spans = turns(one)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from etude import seeds
-from etude.rollout.conversation import Conversation
+from etude.rollout.conversation import FULL, Conversation
 from etude.settings import Setting
 from etude.tasks.extract import extract
 from etude.types import Episode, Message, Task, Verdict
@@ -55,6 +55,10 @@ async def attempt(
         replies.append(await conversation.reply(name))
         if environment is None:
             verdict: Verdict | None = await conversation.check(replies[-1])
+        elif conversation.full:
+            verdict = Verdict(
+                0.0, False, f"Cut off: {conversation.notes[FULL]} tokens are the longest conversation."
+            )
         else:
             observation, verdict = environment.act(replies[-1])
         if verdict is None:

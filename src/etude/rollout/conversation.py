@@ -16,6 +16,9 @@ from etude import seeds
 from etude.text.chat_template import Renderer
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
+FULL = "context full"
+"""Note: how many tokens the conversation may have, where it reached them."""
+
 
 class CheckRunner(Protocol):
     """Runs a task's checker. An error of the checker raises `Failed`: it never becomes a reward of 0."""
@@ -63,6 +66,7 @@ class Conversation:
     _unsaid: list[Message] = field(default_factory=list)  # given to the policy, not yet tokenised
     _instead: list[Message] | None = None  # what training sees in place of `_unsaid`
     _new_context: bool = False  # the next message begins a new sequence
+    full: bool = False  # no reply fits any more, until a new context begins
 
     # ---- what the policy is given --------------------------------------------------------------------
 
@@ -79,6 +83,7 @@ class Conversation:
     def new_context(self, said: str | Sequence[Message]) -> None:
         """Begins a new sequence within the same episode: what came before is no longer in the policy's context."""
         self.messages, self._unsaid, self._instead, self._new_context = [], [], None, True
+        self.full = False
         self.user(said)
 
     def inject(self, text: str, tag: str) -> None:
@@ -108,18 +113,26 @@ class Conversation:
 
     async def reply(self, tag: str = "attempt", max_tokens: int | None = None, **params: Any) -> str:
         """Samples a reply and returns it as text, a forced prefix included. `max_tokens` and `params` override the
-        generator's settings. Without room left in the context the reply is empty and `stop` is "length"."""
+        generator's settings. Without room left in the context the reply is empty, `stop` is "length" and the conversation
+        is `full`: what is said to it from then on is not heard."""
+        spans = len(self.spans)
         self._render()
         settings = replace(self.generator.params, **params)
         context = self.context
-        room = min(max_tokens or settings.max_tokens, self.generator.limit - len(context))
-        if room <= 0:
-            self.stop = "length"
+        wanted, left = max_tokens or settings.max_tokens, self.generator.limit - len(context)
+        if self.full or left <= 0:
+            del self.spans[
+                max(1, spans) :
+            ]  # what gets no reply is not part of the episode; what was asked first is
+            self.full, self.stop, self.text = True, "length", ""
+            self.notes[FULL] = self.generator.limit
             return ""
-        settings = replace(settings, max_tokens=room)
+        settings = replace(settings, max_tokens=min(wanted, left))
         sample = await self.generator.sampler.sample(context, settings, seeds.key(self.key, self.turns))
         self.turns += 1
         self.stop = sample.stop
+        if self.stop == "length" and left < wanted:
+            self.notes[FULL] = self.generator.limit
         self.version = sample.version
         prefix = (
             self.spans[-1].tokens if self.spans and self.spans[-1].tag == "prefix" else np.zeros(0, np.int32)
@@ -187,7 +200,7 @@ class Conversation:
         not part of the episode."""
         said, instead = self._unsaid, self._instead
         self._unsaid, self._instead = [], None
-        if not said or final:
+        if not said or final or self.full:
             return
         render = self.generator.renderer
         if not self.spans or self._new_context:

@@ -6,16 +6,17 @@ takes your own tasks. Libraries that make tasks are imported when first needed: 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from etude.errors import UserError, nearest
 from etude.registry import Registry
-from etude.tasks import environments, files, gym, rows, task_file
+from etude.tasks import environments, files, gym, locate, rows, task_file
 from etude.tasks.gym_facts import EXCLUDED
 from etude.tasks.selftest import self_test
 from etude.tasks.source import Info, Source, check_disjoint
-from etude.tasks.spec import Param, convert, parse
+from etude.tasks.spec import Param, convert, parse, quoted
 from etude.tasks.task_set import TaskSet
 
 __all__ = ["Info", "Source", "TaskSet", "catalogue", "check_disjoint", "load", "self_test", "source"]
@@ -54,6 +55,23 @@ def load(spec: str) -> TaskSet:
         sources.append(source(part.name, params, called))
         weights.append(weight)
     return TaskSet(sources, weights)
+
+
+def absolute(spec: str) -> str:
+    """The spec with every path made absolute, as a run stores it: it is read alike from every directory."""
+
+    def one(name: str) -> str:
+        return (
+            os.path.abspath(locate.place(name)) if rows.names_file(name) and not locate.on_hub(name) else name
+        )
+
+    made = []
+    for part in parse(spec):
+        name = part.name if part.name in SOURCES else one(part.name)
+        params = {k: one(v) if k == "eval" else v for k, v in part.params.items()}
+        given = ",".join(f"{k}={quoted(v)}" for k, v in params.items())
+        made.append(f"{quoted(name)}:{given}" if given else quoted(name))
+    return ",".join(made)
 
 
 def source(name: str, params: Mapping[str, Any] | None = None, called: str | None = None) -> Source:

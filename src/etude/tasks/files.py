@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from etude.errors import UserError
 from etude.tasks.asked import asked
+from etude.tasks.content import contents
 from etude.tasks.source import Info, check_disjoint, check_level, digest, item_seed
 from etude.tasks.spec import Param
 from etude.types import Task
@@ -105,8 +106,12 @@ class Listed:
         return Info(self.name, "file", line, (), levels, tuple(carries))
 
     def fingerprint(self) -> str:
-        """Changes with the content of any task or with the split."""
+        """Changes with the questions, or with the split."""
         return digest([self.name, [[p, sorted(t.key for t in ts)] for p, ts in sorted(self._parts.items())]])
+
+    def contents(self) -> dict[str, str]:
+        """Hashes of everything that the tasks hold, by what it is."""
+        return contents(task for tasks in self._parts.values() for task in tasks)
 
     def _level(self, kind: str | None, difficulty: float | None) -> float | None:
         if difficulty is not None and kind is not None:

@@ -67,6 +67,13 @@ def parse(spec: str) -> list[Part]:
     return [Part(name, params) for name, params in parts]
 
 
+def quoted(text: str) -> str:
+    """A name or value as `parse` reads it back."""
+    if not re.search(r"[\s:,=\"']", text):
+        return text
+    return f"'{text}'" if '"' in text else f'"{text}"'
+
+
 def _after(rest: str, spec: str) -> str:
     """What follows the comma that ends a piece. UserError where there is nothing, or something else than a comma."""
     rest = rest.strip()

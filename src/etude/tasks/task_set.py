@@ -11,6 +11,7 @@ from etude.tasks.files import Listed
 from etude.tasks.source import FiniteSource, Info, Source, digest, item_seed
 from etude.types import Request, Task
 
+VALIDATION_SEED = 2  # apart from those of `evaluate.run`: 0 and 1
 TRIES = 64  # redraws before a task space counts as exhausted
 
 
@@ -91,6 +92,17 @@ class TaskSet:
         """Names the task set: changed parameters, weights or file contents change it."""
         return digest([[s.fingerprint() for s in self.sources], self.weights])
 
+    def contents(self) -> dict[str, str]:
+        """Hashes of all that the tasks hold, by what it is; of a source that cannot list its tasks, its fingerprint."""
+        found: dict[str, list[str]] = {"sources": [digest(self.weights)]}
+        for source in self.sources:
+            if isinstance(source, Listed):
+                for what, value in source.contents().items():
+                    found.setdefault(what, []).append(value)
+            found["sources"].append(source.name if isinstance(source, Listed) else source.fingerprint())
+        found["split"] = [self.fingerprint()]
+        return {what: digest(values) for what, values in found.items()}
+
     @property
     def notes(self) -> list[str]:
         """What a user should know of the tasks, a sentence each."""
@@ -133,6 +145,27 @@ class TaskSet:
         self._held = {**self._held, **found}
         self._asked |= {asked(task) for task in found.values()}
         return list(found.values())
+
+    def validation(self, n: int) -> list[Task]:
+        """At most `n` tasks that ask otherwise than the held-out ones, never to be drawn either. Call it after `holdout`. Of
+        lists and files they are taken out of the training part, at most a quarter of it."""
+        if all(isinstance(s, Listed) for s in self.sources):
+            known = [t for s in self.sources if isinstance(s, Listed) for t in s.tasks("train")]
+            known.sort(key=lambda task: item_seed("validation", task.key))
+            apart = {asked(task): task for task in reversed(known) if not self.held(task)}
+            found = list(apart.values())[::-1][: min(n, len(known) // 4)]
+            names = {asked(task) for task in found}
+            for source in self.sources:
+                if isinstance(source, Listed):
+                    source.leave_out(lambda task: asked(task) in names, "train")
+        else:
+            before = set(self._asked)
+            found = [t for t in self.holdout(2 * n, VALIDATION_SEED) if asked(t) not in before][:n]
+        if not found:
+            raise UserError(f"{', '.join(self.kinds)} holds too few tasks to set some aside for validation")
+        self._held |= {task.key: task for task in found}
+        self._asked |= {asked(task) for task in found}
+        return found
 
     def held(self, task: Task) -> bool:
         """Whether `task`, or the task it was made from (`meta["parent"]`, a key), is held out for evaluation: it,

@@ -18,7 +18,7 @@ import torch
 from etude import seeds
 from etude.assembly import build
 from etude.batch import Batch, pack
-from etude.doctor import cpu_flags
+from etude.machine import cpu_flags
 from etude.methods import find
 from etude.models import tiny as tiny_models
 from etude.models.outputs import Outputs

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,20 @@ from etude.errors import UserError
 from etude.files import writing
 
 TORCH_CANNOT_WRITE = ("file write failed", "unexpected pos", "PytorchStreamWriter failed", "inline_container")
-NAME = re.compile(r"step-(\d+)")
 
 
-def save(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Writes `directory/step-N` and removes all but the newest `keep`. UserError when the disk is full."""
-    final = directory / f"step-{step:06d}"
-    beside = directory / f".step-{step:06d}.tmp"
+def save(
+    directory: Path,
+    step: int,
+    state: dict[str, Any],
+    keep: int | None = 2,
+    sound: int | None = None,
+    kind: str = "step",
+) -> Path:
+    """Writes `directory/KIND-N` and removes all but the newest `keep` of its kind (None: no other), and the newest up to step
+    `sound`. UserError when the disk is full."""
+    final = directory / f"{kind}-{step:06d}"
+    beside = directory / f".{kind}-{step:06d}.tmp"
     shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir(parents=True)
@@ -52,9 +60,18 @@ def save(directory: Path, step: int, state: dict[str, Any], keep: int = 2) -> Pa
     with writing(directory):
         shutil.rmtree(final, ignore_errors=True)
         os.replace(beside, final)
-    for old in steps(directory)[:-keep]:
-        shutil.rmtree(directory / f"step-{old:06d}", ignore_errors=True)
+    if keep is not None:
+        there = steps(directory, kind)
+        remain(
+            directory, {*there[-keep:], *[s for s in there if sound is not None and s <= sound][-1:]}, kind
+        )
     return final
+
+
+def remain(directory: Path, kept: Collection[int], kind: str = "step") -> None:
+    """Removes the checkpoints of a kind but those of the steps `kept`."""
+    for old in set(steps(directory, kind)) - set(kept):
+        shutil.rmtree(directory / f"{kind}-{old:06d}", ignore_errors=True)
 
 
 def _full(error: BaseException) -> bool:
@@ -70,18 +87,24 @@ def _full(error: BaseException) -> bool:
     return False
 
 
-def steps(directory: Path) -> list[int]:
+def steps(directory: Path, kind: str = "step") -> list[int]:
     """The steps with a finished checkpoint, ascending."""
-    found = (NAME.fullmatch(entry.name) for entry in directory.glob("step-*"))
+    found = (re.fullmatch(rf"{kind}-(\d+)", entry.name) for entry in directory.glob(f"{kind}-*"))
     return sorted(int(m[1]) for m in found if m and (directory / m[0] / "manifest.json").exists())
 
 
-def load(directory: Path) -> tuple[int, dict[str, Any], list[str]]:
-    """The newest checkpoint whose bytes are as they were written: (step, state, warnings about skipped ones).
-    UserError when there is none."""
+def load(directory: Path, at: int | None = None, kind: str = "step") -> tuple[int, dict[str, Any], list[str]]:
+    """The newest checkpoint (or that of step `at`) whose bytes are as they were written: (step, state, warnings about skipped
+    ones). UserError when there is none."""
     warnings: list[str] = []
-    for step in reversed(steps(directory)):
-        path = directory / f"step-{step:06d}"
+    known = steps(directory, kind)
+    if at is not None and known and at not in known:
+        there = ", ".join(map(str, known))
+        raise UserError(
+            f"there is no checkpoint of step {at} in '{directory}'; there are those of steps {there}"
+        )
+    for step in reversed(known if at is None else [s for s in known if s == at]):
+        path = directory / f"{kind}-{step:06d}"
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
             whole = manifest["bytes"] == (path / "state.pt").stat().st_size

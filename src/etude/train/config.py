@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 import sys
@@ -12,6 +14,7 @@ from typing import Annotated, Any
 
 from etude.errors import UserError, nearest
 from etude.recipe import Recipe
+from etude.report.json_files import plain
 from etude.settings import Setting, Stage, parameters
 from etude.types import SamplingParams
 
@@ -68,6 +71,35 @@ class RunSettings:
         int | None, Setting("longest reply in evaluations; none: as in training", "tokens", low=1)
     ] = None
 
+    keep: Annotated[
+        str,
+        Setting(
+            "which weights are saved: the last, or the best on the validation problems",
+            choices=("last", "best"),
+        ),
+    ] = "last"
+    stop_when: Annotated[
+        str,
+        Setting(
+            "accuracy on the validation problems at which the run ends, as in accuracy>0.9; empty: never"
+        ),
+    ] = ""
+    validation_problems: Annotated[
+        int,
+        Setting(
+            "problems apart from training and held-out ones, on which run.keep and run.stop_when decide",
+            low=1,
+        ),
+    ] = 50
+    validate_every: Annotated[
+        int, Setting("steps between looks at the validation problems", "steps", low=1)
+    ] = 20
+
+    @property
+    def validates(self) -> bool:
+        """Whether problems are set aside to decide on."""
+        return self.keep == "best" or bool(self.stop_when)
+
     @property
     def exam(self) -> SamplingParams:
         """How the model is sampled when it is evaluated."""
@@ -85,7 +117,18 @@ def run_settings(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> Run
     for name in changes:
         if name not in known:
             raise UserError(f"there is no setting 'run.{name}'{nearest(name, known)}")
-    return RunSettings(**Stage(RunSettings, {**defaults, **changes}).checked("run"))
+    settings = RunSettings(**Stage(RunSettings, {**defaults, **changes}).checked("run"))
+    if settings.stop_when:
+        goal(settings.stop_when)
+    return settings
+
+
+def goal(text: str) -> float:
+    """The accuracy that is asked for by `accuracy>0.9`."""
+    found = re.fullmatch(r"accuracy\s*>\s*(0|0?\.\d+)", text.strip())
+    if not found:
+        raise UserError(f"run.stop_when is '{text}'; it must read accuracy>SHARE, as in accuracy>0.9")
+    return float(found[1])
 
 
 UNITS = ("steps", "seconds", "tokens", "flops")
@@ -136,9 +179,26 @@ class Budget:
             return cls.parse(given)
         return cls(given, "steps")
 
-    def progress(self, steps: int, seconds: float, tokens: float, flops: float) -> float:
-        spent = {"steps": steps, "seconds": seconds, "tokens": tokens, "flops": flops}[self.unit]
-        return min(1.0, spent / self.amount)
+    @classmethod
+    def further(cls, text: str, used: Mapping[str, float]) -> Budget:
+        """The budget of a run that goes on after it has `used` so much: `+10m` is so much more, `10m` so much in all."""
+        asked = cls.parse(text.strip().removeprefix("+"))
+        amount = asked.amount + (used[asked.unit] if text.strip().startswith("+") else 0.0)
+        if amount <= used[asked.unit]:
+            spent = cls(used[asked.unit], asked.unit)
+            raise UserError(
+                f"the run has spent {spent} already; a budget of {asked} ends it: name more, or +{text}"
+            )
+        return cls(amount, asked.unit)
+
+    @property
+    def steps(self) -> int | None:
+        """The number of steps, where that is what is counted."""
+        return int(self.amount) if self.unit == "steps" else None
+
+    def progress(self, used: Mapping[str, float]) -> float:
+        """The share that is spent, of amounts by unit."""
+        return min(1.0, used[self.unit] / self.amount)
 
     def __str__(self) -> str:
         return f"{self.amount:g} {self.unit}"
@@ -188,6 +248,13 @@ class Plan:
 
     def but(self, **changes: Any) -> Plan:
         return replace(self, **changes)
+
+
+def sealed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's config.json with a hash of itself: it is a record, in which an edit would change less than it says."""
+    rest = {k: v for k, v in config.items() if k != "seal"}
+    text = json.dumps(plain(rest), sort_keys=True)
+    return {**rest, "seal": hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}
 
 
 def origin(recipe: Recipe) -> str:

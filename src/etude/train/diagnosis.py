@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etude.types import Group
+from etude.rollout.conversation import FULL
+from etude.types import NOISE, Group
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Diagnosis:
     signal: float  # share of packed tokens on which the objective acts
     cause: str  # "" when there is something to learn
     advice: str
+    warning: str = ""  # what is wrong though something can be learned
 
     @property
     def sentence(self) -> str:
@@ -31,62 +33,85 @@ class Diagnosis:
             f"{self.truncated:.0%} were cut off by the length limit, {self.errors:.0%} failed with an error; "
             f"outcomes differed within {self.mixed:.0%} of the groups"
         )
-        return f"{facts}. Cause: {self.cause}: {self.advice}" if self.cause else facts
+        if self.cause:
+            return f"{facts}. Cause: {self.cause}: {self.advice}"
+        return f"{facts}. Warning: {self.warning}" if self.warning else facts
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "sentence": self.sentence}
 
 
-def diagnose(
-    groups: Sequence[Group], signal: float, max_tokens: int, decode: Callable[[Any], str]
-) -> Diagnosis:
+@dataclass(frozen=True)
+class Known:
+    """What a run knows besides the groups."""
+
+    max_tokens: int
+    context: str  # the longest conversation, and what to do about it
+    decode: Callable[[Any], str]
+    own_reward: bool = False  # the user's function, which may say anything; a recipe's follows the verdicts
+    idle: str = ""  # why no update can change the weights
+    rejected: str = ""  # which gold answers their own check rejects
+    worse: str = ""  # how the policy is worse than it was, and what to do about it
+
+
+def diagnose(groups: Sequence[Group], signal: float, known: Known) -> Diagnosis:
     """`signal`: the share of packed tokens on which the run's own objective would act."""
     good = [e for g in groups for e in g.episodes]
     failed = sum(len(g.failed) for g in groups)
     n = max(1, len(good))
-    rewards = [e.reward for e in good]
     passed = sum(e.correct for e in good) / n
-    truncated = sum(e.stop == "length" for e in good) / n
-    mixed = sum(g.mixed for g in groups) / max(1, len(groups))
-    errors = failed / max(1, failed + len(good))
     cause, advice = "", ""
     if not good and failed:
         cause, advice = "checker", f"every attempt failed: {_first_error(groups)}"
+    elif known.idle:
+        cause, advice = "learning rate", known.idle
     elif signal <= 0:
-        cause, advice = _cause(groups, rewards, passed, truncated, max_tokens, decode)
-    mean = sum(rewards) / n
+        cause, advice = _cause(groups, passed, known)
     return Diagnosis(
-        len(groups), len(good) + failed, passed, mean, truncated, mixed, errors, signal, cause, advice
+        len(groups),
+        len(good) + failed,
+        passed,
+        sum(e.reward for e in good) / n,
+        sum(e.stop == "length" for e in good) / n,
+        sum(g.mixed for g in groups) / max(1, len(groups)),
+        failed / max(1, failed + len(good)),
+        signal,
+        cause,
+        advice,
+        known.rejected,
     )
 
 
-def _cause(
-    groups: Sequence[Group],
-    rewards: Sequence[float],
-    passed: float,
-    truncated: float,
-    max_tokens: int,
-    decode: Callable[[Any], str],
-) -> tuple[str, str]:
+def _cause(groups: Sequence[Group], passed: float, known: Known) -> tuple[str, str]:
+    """Why no token carries signal. What makes a later cause look true comes before it."""
+    good = [e for g in groups for e in g.episodes]
+    rewards = [e.reward for e in good] or [0.0]
+    constant = max(rewards) - min(rewards) <= NOISE
+    unlike = any(e.verdict is None or abs(e.reward - e.verdict.reward) > NOISE for e in good)
+    if constant and ((known.own_reward and unlike) or 0 < passed < 0.999):
+        small = f" (differences up to {NOISE:g} are taken for rounding)"
+        return "reward", f"the reward is constant ({rewards[0]:g}){small}; mend the reward function"
+    if known.worse:
+        return "collapse", known.worse
     if passed >= 0.999:
         return "difficulty", "every attempt passed already; choose harder tasks"
-    if truncated > 0.5 and passed <= 0.001:
-        return "length", f"answers are cut off (truncated) at {max_tokens} tokens; raise run.max_tokens"
-    if any(e.correct for g in groups for e in g.episodes) and max(rewards) - min(rewards) < 1e-9:
-        return (
-            "reward",
-            f"the reward is constant ({rewards[0]:g}) though outcomes differ; mend the reward function",
-        )
-    if passed <= 0.001 and _said_without_form(groups, decode):
-        return "format", "right answers stand in the text but not in the form that the checker reads"
-    if passed <= 0.001:
+    if passed > 0.001:
         return (
             "difficulty",
-            "no attempt passed; choose easier tasks, more attempts, or start from a better model",
+            "no group had attempts of differing reward; raise run.group_size or choose harder tasks",
         )
+    if known.rejected:
+        return "checker", f"{known.rejected}; mend the gold answers or their check"
+    cut = [e for e in good if e.stop == "length"]
+    if len(cut) > 0.5 * len(good):
+        if sum(FULL in e.notes for e in cut) > 0.5 * len(cut):
+            return "context", f"conversations are cut off (truncated) at {known.context}"
+        return "length", f"answers are cut off (truncated) at {known.max_tokens} tokens; raise run.max_tokens"
+    if _said_without_form(groups, known.decode):
+        return "format", "right answers stand in the text but not in the form that the checker reads"
     return (
         "difficulty",
-        "no group had attempts of differing reward; raise run.group_size or choose harder tasks",
+        "no attempt passed; choose easier tasks, more attempts, or start from a better model",
     )
 
 

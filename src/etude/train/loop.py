@@ -11,8 +11,10 @@ import asyncio
 from collections.abc import Sequence
 
 from etude import seeds
+from etude.reward.noise import without_noise
 from etude.rollout.group_rollout import GroupRollout
 from etude.train.run import Run
+from etude.train.validation import validate_start
 from etude.types import Group, Request
 
 
@@ -20,6 +22,7 @@ def train(run: Run) -> None:
     """Trains until the budget is spent, or until no step has carried any signal for `run.patience` steps. Raises
     Refused where too many episodes fail, or where the signal dries up although problems are left unsolved."""
     context, settings = run.context, run.settings
+    validate_start(run)
     run.start_clock()
     while not run.finished:
         with run.clock("rollout"), run.recording():
@@ -87,4 +90,4 @@ def sample(run: Run, requests: Sequence[Request], purpose: str = "train") -> lis
     async def together() -> list[Group]:
         return list(await asyncio.gather(*(rollouts.group(run.group_rollout) for rollouts in group_rollouts)))
 
-    return run.loop.run(together())
+    return without_noise(run.loop.run(together()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -25,8 +24,9 @@ from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings, run_settings
+from etude.train.lineage import found_model, found_tasks, trained_tasks
 from etude.train.setup import resolve, tell
-from etude.types import Message, Task, Verdict
+from etude.types import Task
 
 # Settings of a run that also shape an evaluation.
 COUNTS = {"max_tokens", "temperature", "top_p", "top_k", "context", "rows"}
@@ -86,9 +86,9 @@ def exam_tasks(
 
 def _trains_on(where: str) -> set[str]:
     """What the tasks ask that a run draws from its files, or, where those cannot be read, that it was trained on."""
-    plan = RunDirectory.open(where).config["plan"]
+    run = RunDirectory.open(where)
     try:
-        files = [s for s in sources.load(plan["tasks"]).sources if isinstance(s, Listed)]
+        files = [s for s in found_tasks(run.path, run.config).sources if isinstance(s, Listed)]
     except UserError:
         return {asked(task) for task in trained_tasks(where)}
     return {asked(task) for source in files for task in source.tasks("train")}
@@ -109,7 +109,8 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     problems = _fitting(exam.problems, policy, settings.context)
     samples = 1 if exam.greedy else exam.samples
     with Pool(seconds=settings.check_seconds) as pool:
-        generator = Generator(sampler, policy.renderer, params, "policy", settings.context)
+        longest = min(settings.context, policy.context)
+        generator = Generator(sampler, policy.renderer, params, "policy", longest)
         check_runner, rollout = checks_in(pool, sampler, {}), second_attempt(exam.again)
         groups = run_coroutine(attempt(generator, check_runner, problems, samples, exam.seed, rollout))
     card = card_of(exam.name, where, policy, params, exam.seed, "given")
@@ -133,20 +134,6 @@ def _fitting(problems: Sequence[Task], policy: Policy, context: int) -> list[Tas
     return short
 
 
-def trained_tasks(where: str) -> list[Task]:
-    """The prompts that a run was trained on, read back from its episodes, for a contamination check."""
-    rollouts = RunDirectory.open(where).episodes(columns=["task_key", "prompt", "kind", "answer"])
-    found = {}
-    for row in rollouts.to_pylist():
-        messages = tuple(Message(m["role"], m["content"]) for m in json.loads(row["prompt"]))
-        found[row["task_key"]] = Task(messages, _unjudged, row["kind"], answer=row["answer"])
-    return list(found.values())
-
-
-def _unjudged(answer: str) -> Verdict:
-    raise TypeError("a task read back from an episode has no checker")
-
-
 def load_policy(where: str, precision: str = "bf16", backbone: str = "auto") -> Policy:
     """A model by name or directory, or a run's: the model that it saved, or its last whole checkpoint."""
     path = Path(where)
@@ -154,11 +141,11 @@ def load_policy(where: str, precision: str = "bf16", backbone: str = "auto") -> 
         return Policy.load(where, precision=precision, backbone=backbone)
     if (path / "model").exists():
         return Policy.load(str(path / "model"), precision=precision, backbone=backbone)
-    plan = Plan.from_dict(RunDirectory.open(where).config["plan"])
+    config = RunDirectory.open(where).config
     _, state, _ = checkpoint.load(path / "checkpoints")
-    _, settings, stages = resolve(plan)
+    _, settings, stages = resolve(Plan.from_dict(config["plan"]))
     policy = Policy.load(
-        plan.model,
+        found_model(path, config),
         precision=settings.precision,
         lora_rank=settings.lora,
         heads=dict(stages["objective"].heads),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from etude.evaluate.transitions import transitions
+from etude.rollout.conversation import FULL
 from etude.types import Episode, Group
 
 
@@ -26,11 +27,15 @@ def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, 
         "unsolved": mean([float(not any(e.correct for e in g.episodes)) for g in drawn if g.episodes]),
         "length": mean([float(e.sampled.sum()) for e in episodes]),
         "truncated": mean([float(e.stop == "length") for e in episodes]),
+        "full": mean([float(e.stop == "length" and FULL in e.notes) for e in episodes]),
         "turns": mean([float(sum(s.sampled for s in e.spans)) for e in episodes]),
         "errors": failed / max(1, failed + len(episodes)),
         "groups": float(len(drawn)),
         "demonstrated": mean([float(bool(g.demonstrations)) for g in drawn]),
     }
+    if said := [e for e in episodes if e.player == "policy" and e.sampled.any()]:
+        # Sampled from the policy itself, -log pi is an unbiased reading of its entropy.
+        metrics["entropy"] = -sum(float(e.logp.sum()) for e in said) / sum(int(e.sampled.sum()) for e in said)
     for name in {n for e in episodes for n in e.scores if n != "reward"}:
         metrics[f"score/{name}"] = mean([e.scores[name] for e in episodes if name in e.scores])
     metrics |= _noted(episodes)
@@ -53,7 +58,12 @@ def _noted(episodes: Sequence[Episode]) -> dict[str, float]:
             found[f"noted/{name}"] = len(noted) / len(episodes)
             found[f"noted/{name}/correct"] = float(np.mean([e.correct for e in noted])) if noted else 0.0
         elif kinds == {list}:
-            numbers = [abs(v) for e in noted for v in e.notes[name] if isinstance(v, int | float)]
-            if numbers:
+            each = [
+                v
+                for e in noted
+                for part in e.notes[name]
+                for v in (part if isinstance(part, list) else [part])
+            ]
+            if numbers := [abs(v) for v in each if isinstance(v, int | float)]:
                 found[f"noted/{name}"] = float(np.mean(numbers))
     return found

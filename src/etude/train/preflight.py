@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+from collections.abc import Sequence
 
 from etude.batch import pack
+from etude.tasks.check import show
+from etude.tasks.isolate import CheckError
 from etude.train.diagnosis import Diagnosis
 from etude.train.loop import sample
 from etude.train.run import Run
 from etude.train.step import alive_share
-from etude.types import Request
+from etude.types import Group, Request, Task
 
 
 def preflight(run: Run) -> Diagnosis:
@@ -26,4 +30,33 @@ def preflight(run: Run) -> Diagnosis:
     alive = alive_share(pack(signals, context.sampling), run.objective)
     for name, state in learning.items():  # what the stages learned from these groups is forgotten
         run.learning[name].load_state_dict(state)
-    return run.diagnose(groups, alive)
+    return run.diagnose(
+        groups, alive, idle=run.learner.idle(run.plan.budget.steps), rejected=rejected(run, groups)
+    )
+
+
+def rejected(run: Run, groups: Sequence[Group]) -> str:
+    """Of the tasks that no attempt passed, those whose own check rejects their gold answer, in words: they can never be
+    solved."""
+    asked = [g.task for g in groups if not any(e.correct for e in g.episodes)]
+    asked = [t for t in asked if t.answer is not None and t.environment is None]
+
+    async def accepts(task: Task) -> bool:
+        try:
+            return (await run.pool.check(task.check, show(task, task.answer or ""))).correct
+        except CheckError:
+            return False
+
+    async def all_of_them() -> list[bool]:
+        return await asyncio.gather(*(accepts(task) for task in asked))
+
+    wrong = [t for t, right in zip(asked, run.loop.run(all_of_them()), strict=True) if not right]
+    if not wrong:
+        return ""
+    prompt, gold = (
+        " ".join(text.split())[:60] for text in (wrong[0].prompt[-1].content, wrong[0].answer or "")
+    )
+    return (
+        f"the check of {len(wrong)} of {len(groups)} tasks rejects the task's own gold answer "
+        f"('{gold}' to '{prompt}', for one)"
+    )

@@ -16,21 +16,30 @@ from etude.types import Group, Signal
 AFTER = "after"  # the extra f32[T] that a signal is given
 
 
-def rescored(context: Context, drawn: Sequence[Group], signals: Sequence[Signal]) -> tuple[list[Signal], int]:
+def rescored(
+    context: Context, drawn: Sequence[Group], signals: Sequence[Signal]
+) -> tuple[list[Signal], dict[str, float]]:
     """`signals` with `extras["after"]`, the log-probability of each sampled token under the policy as it is now, for
-    one group of this step, and how many tokens that took. The policy's meter is left as it was."""
+    one group of this step; and metrics: `rescored`, how many tokens that took, and `kl_update`, how far the step moved the
+    policy, in nats a token. The policy's meter is left as it was.
+
+    k3 = r - 1 - log r with r = pi_after / pi_before, on tokens sampled from pi_before
+    """
     chosen = _one_group(drawn, signals)
     if not chosen:
-        return list(signals), 0
+        return list(signals), {"rescored": 0}
     before = context.policy.meter.state_dict()
     rows = context.rows([signals[i] for i in chosen], lambda out: out.logp)
     tokens = context.policy.meter.scored - before["scored"]
     context.policy.meter.load_state_dict(before)
     done = list(signals)
+    moved = []
     for i, row in zip(chosen, rows, strict=True):
         mine = signals[i]
         done[i] = replace(mine, extras={**mine.extras, AFTER: row * mine.episode.sampled})
-    return done, tokens
+        moved.append((row - mine.episode.logp)[mine.episode.sampled])
+    log_ratio = np.concatenate(moved).astype(np.float64).clip(-20, 20)
+    return done, {"rescored": tokens, "kl_update": float(np.mean(np.expm1(log_ratio) - log_ratio))}
 
 
 def _one_group(drawn: Sequence[Group], signals: Sequence[Signal]) -> list[int]:

@@ -6,7 +6,8 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,8 +15,7 @@ from typing import Any
 from etude.assembly import resolved_stages
 from etude.channels import undeclared
 from etude.errors import Refused, UserError
-from etude.evaluate.result import EvalResult, from_groups
-from etude.evaluate.run import EVAL_SAMPLING, answers, attempt, card_of, strictly
+from etude.evaluate.result import EvalResult
 from etude.event_loop import EventLoop
 from etude.models.policy import Policy
 from etude.objective.terms import Objective
@@ -23,19 +23,23 @@ from etude.recipe import STAGES, Recipe
 from etude.report.health import Health
 from etude.report.run import RunDirectory
 from etude.rollout.conversation import CheckRunner, Generator
-from etude.sampling.engine import sampler_for
 from etude.stages import Credit, Curriculum, Filter, GroupRolloutStage, Reward, Rollout
 from etude.tasks import TaskSet
+from etude.tasks.content import contents, plain
 from etude.tasks.isolate import Pool
+from etude.tasks.source import digest
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings
 from etude.train.context import RunContext
-from etude.train.diagnosis import Diagnosis, diagnose
+from etude.train.diagnosis import Diagnosis, Known, diagnose
 from etude.train.drift import Drift
+from etude.train.examine import examined, examined_start
+from etude.train.identity import arithmetic
 from etude.train.metrics import step_metrics
 from etude.train.rescore import rescored
 from etude.train.step import Learner
-from etude.types import Array, Group, Signal, Task
+from etude.train.validation import BEST_KIND, validate
+from etude.types import Array, Episode, Group, Signal, Task
 from etude.update import Update
 
 DRIFT_EVERY = 20  # steps between measurements of the distance from the starting weights
@@ -43,6 +47,7 @@ AUDIT = 20  # steps between those in which sampler and trainer are compared
 Progress = Callable[[int, dict[str, Any]], None]
 Beside = Callable[[Policy, Generator, Sequence[Group]], Mapping[str, Any]]
 """Measures more at an evaluation: (policy, generator, attempts) -> what is written beside the accuracy."""
+RewardFunction = Callable[[Episode], Any]  # see `reward.function.from_function`
 
 
 @dataclass
@@ -70,6 +75,9 @@ class Run:
     pool: Pool
     loop: EventLoop
     holdout: list[Task]
+    validation: list[Task]  # apart from both training and `holdout`; empty where nothing is decided on them
+    origin: str  # where the model lies that the run began with
+    identity: dict[str, str]  # of that model (`train.identity`)
     times: dict[str, float]  # seconds by use, of the step in progress; "begin": when it began
     on_step: Progress | None = None
     beside: Beside | None = None
@@ -77,6 +85,10 @@ class Run:
     drift: Drift = field(default_factory=Drift)
     spent: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "barren": 0.0, "generated": 0.0})
     ended: str = ""  # why the run ended before its budget did
+    own_reward: RewardFunction | None = None  # the user's function, where the reward stage is one
+    best: dict[str, Any] | None = (
+        None  # the step with the best accuracy on `validation`, and what it had cost
+    )
 
     @property
     def stages(self) -> Mapping[str, Any]:
@@ -92,9 +104,25 @@ class Run:
         """The policy and the auxiliary models."""
         return [getattr(c, "policy", c) for c in (self.learner, *self.context.auxiliary.values())]
 
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """Hashes of the tasks, by what of them it is; and of the user's reward function."""
+        reward = {"reward": digest(plain(self.own_reward))} if self.own_reward else {}
+        return {**self.tasks.contents(), **reward}
+
     @property
     def finished(self) -> bool:
         return bool(self.ended) or self.context.progress >= 1.0
+
+    @property
+    def ending(self) -> str:
+        """Why the run is over."""
+        if not self.ended and self.context.step <= self.update.warmup > 0:
+            return (
+                f"budget spent within the warm-up of {self.update.warmup} steps: the learning rate never arrived at "
+                f"{self.update.lr:g}"
+            )
+        return self.ended or "budget spent"
 
     def start_clock(self) -> None:
         """The first step begins now; what came before it is charged to nothing."""
@@ -160,10 +188,13 @@ class Run:
         step = self.context.step
         if self.settings.rescore_every and (step - 1) % self.settings.rescore_every == 0:
             with self.uncharged():
-                signals, metrics["rescored"] = rescored(self.context, drawn, signals)
+                signals, found = rescored(self.context, drawn, signals)
+            metrics |= found
         if step % DRIFT_EVERY == 0:
             with self.uncharged():
                 metrics |= self.drift.measure(self.context)
+        if self.validation and (step % self.settings.validate_every == 0 or self.context.progress >= 1):
+            metrics |= validate(self)
         self.directory.write_step(step, metrics, signals, drawn, self.decode)
         for finding in self.health.observe(step, metrics):
             self.directory.write_finding(finding.to_dict())
@@ -172,7 +203,7 @@ class Run:
         if self.on_step:
             self.on_step(step, metrics)
         if self.spent["barren"] >= self.settings.patience:
-            self._stalled(drawn, alive)
+            self._stalled(drawn, alive, metrics)
 
     def decode(self, tokens: Array) -> str:
         """int32[n] tokens as text, special tokens included."""
@@ -197,10 +228,23 @@ class Run:
             "seconds": self.spent["seconds"],
             "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
-        used = tokens["generated"] + tokens["trained"]
-        self.context.progress = self.plan.budget.progress(
-            self.context.step, self.spent["seconds"], used, flops
-        )
+        self.context.progress = self.plan.budget.progress(self.used())
+
+    def used(self) -> dict[str, float]:
+        """What the run has spent of each unit that a budget may have."""
+        tokens, flops = self.cost()
+        both = tokens["generated"] + tokens["trained"]
+        return {"steps": self.context.step, "seconds": self.spent["seconds"], "tokens": both, "flops": flops}
+
+    def spent_so_far(self) -> dict[str, Any]:
+        """The same as an evaluation's card has it."""
+        used = self.used()
+        return {
+            "step": used["steps"],
+            "flops": used["flops"],
+            "tokens": int(used["tokens"]),
+            "seconds": used["seconds"],
+        }
 
     def cost(self) -> tuple[dict[str, float], float]:
         """Tokens by use, and model FLOPs (2N a token forward, 6N a token trained), auxiliary models included."""
@@ -219,7 +263,15 @@ class Run:
         return now < 1 and int(now * parts) > int(before * parts)
 
     def checkpoint(self) -> None:
-        checkpoint.save(self.directory.path / "checkpoints", self.context.step, self.state_dict())
+        """Saves all state. The newest checkpoint of a sound policy stays, however long ago that was."""
+        place = self.directory.path / "checkpoints"
+        checkpoint.save(place, self.context.step, self.state_dict(), sound=self.health.last_good - 1)
+        checkpoint.remain(place, {self.best["step"]} if self.best else set(), BEST_KIND)
+
+    def _sound_step(self) -> int:
+        """The newest checkpoint from before the policy degenerated."""
+        known = checkpoint.steps(self.directory.path / "checkpoints")
+        return max((s for s in known if s < self.health.last_good), default=0)
 
     # ---- guards --------------------------------------------------------------------------------------
 
@@ -248,11 +300,30 @@ class Run:
         named = {**self.stages, **self.context.auxiliary}
         return {n: part for n, part in named.items() if hasattr(part, "state_dict")}
 
-    def diagnose(self, groups: Sequence[Group], alive: float) -> Diagnosis:
-        return diagnose(groups, alive, self.settings.max_tokens, self.generator.renderer.decode)
+    def diagnose(self, groups: Sequence[Group], alive: float, **known: str) -> Diagnosis:
+        """What these groups teach, with what is `Known` besides."""
+        longest = self.generator.limit
+        cure = (
+            "raise run.context"
+            if longest == self.settings.context
+            else "the model takes no more; shorten the prompts"
+        )
+        context = f"{longest} tokens, the longest conversation; {cure}"
+        decode = self.generator.renderer.decode
+        facts = Known(self.settings.max_tokens, context, decode, self.own_reward is not None, **known)
+        return diagnose(groups, alive, facts)
 
-    def _stalled(self, drawn: Sequence[Group], alive: float) -> None:
-        found = self.diagnose(drawn, alive)
+    def _stalled(self, drawn: Sequence[Group], alive: float, metrics: Mapping[str, Any]) -> None:
+        with self.uncharged():
+            metrics = {**metrics, **self.drift.measure(self.context)}
+        worse = self.health.degenerated(metrics)
+        if worse:
+            worse = (
+                f"the model has degenerated since step {self.health.last_good}: {worse}; lower update.lr "
+                f"({self.update.lr:g}), as in `etude resume {self.directory.path} --from {self._sound_step()} "
+                f"--set update.lr={self.update.lr / 10:g}`, which goes back to before"
+            )
+        found = self.diagnose(drawn, alive, worse=worse)
         self.ended = f"no signal for {self.settings.patience} steps: {found.sentence}"
         if found.pass_rate < 0.9:
             self.checkpoint()
@@ -260,53 +331,23 @@ class Run:
 
     # ---- evaluation and state ------------------------------------------------------------------------
 
-    def evaluate(self, rule: str) -> EvalResult:
+    def evaluate(self, rule: str, spent: Mapping[str, Any] | None = None) -> EvalResult:
         """Held-out accuracy of the policy now, by single attempts, appended to evals.jsonl. `rule` says by which rule
-        this moment was chosen (`evaluate.result.Card`). What it costs is kept apart from the run's budget."""
-        tokens, flops = self.cost()
-        spent = {
-            "step": self.context.step,
-            "flops": flops,
-            "tokens": int(tokens["generated"] + tokens["trained"]),
-            "seconds": self.spent["seconds"],
-        }
-        params = self.settings.exam
-        return self._examine(self.learner.policy, replace(self.generator, params=params), rule, spent)
+        these weights were chosen (`evaluate.result.Card`), `spent` what had been spent when they were made (default: all
+        until now). What it costs is kept apart from the run's budget."""
+        return examined(self, self.learner.policy, self.generator, rule, spent or self.spent_so_far())
 
     def evaluate_start(self) -> EvalResult:
         """The evaluation "before", of the weights that the run began with, however far it is now."""
-        if self.context.step == 0:
-            return self.evaluate("before")
-        policy = Policy.load(
-            self.plan.model, precision=self.settings.precision, backbone=self.settings.backbone
-        )
-        sampler = sampler_for(policy, self.settings.rows)
-        generator = replace(
-            self.generator, sampler=sampler, renderer=policy.renderer, params=self.settings.exam
-        )
-        return self._examine(policy, generator, "before", {"step": 0})
-
-    def _examine(
-        self, policy: Policy, generator: Generator, rule: str, spent: Mapping[str, Any]
-    ) -> EvalResult:
-        begin = time.perf_counter()
-        with self.uncharged():
-            few = self.settings.curve_samples if rule == "during" else None
-            samples = few or self.settings.eval_samples
-            groups = self.loop.run(
-                attempt(generator, self.check_runner, self.holdout, samples, EVAL_SAMPLING)
-            )
-            self.guard(groups)
-            strict = self.loop.run(strictly(groups, generator.renderer, self.pool))
-            more = self.beside(policy, generator, groups) if self.beside else {}
-        card = card_of(self.plan.tasks, self.plan.model, policy, generator.params, EVAL_SAMPLING, rule)
-        result = from_groups(groups, replace(card, **spent), answer=answers(generator.renderer))
-        took = time.perf_counter() - begin
-        self.directory.write_eval({**result.to_dict(), "strict": strict, "took": took, **more})
-        return result
+        return self.evaluate("before") if self.context.step == 0 else examined_start(self)
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "config": self.directory.config,
+            "arithmetic": arithmetic(),
+            "model": self.identity,
+            "holdout": {"keys": [task.key for task in self.holdout], **contents(self.holdout)},
+            "best": self.best,
             "step": self.context.step,
             "drawn": self.context.drawn,
             "progress": self.context.progress,
@@ -317,25 +358,19 @@ class Run:
             "meters": [policy.meter for policy in self.policies],
             "health": self.health,
             "drift": self.drift,
-            "tasks": self.tasks.fingerprint(),
+            "tasks": self.contents,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["tasks"] != self.tasks.fingerprint():
-            raise UserError(
-                f"the tasks '{self.plan.tasks}' are not those that the run was started with; "
-                "restore them, or start a new run"
-            )
         self.context.step, self.context.drawn = state["step"], state["drawn"]
         self.context.progress, self.ended = state["progress"], state["ended"]
         self.spent, self.health = dict(state["spent"]), state["health"]
         self.learner.load_state_dict(state["learner"])
         for name, value in state["stages"].items():
             self.learning[name].load_state_dict(value)
-        self.drift = state.get("drift", Drift())
+        self.drift, self.best = state["drift"], state["best"]
         for policy, meter in zip(self.policies, state["meters"], strict=True):
             policy.meter = meter
-        self.directory.truncate(self.context.step)
 
     def save_model(self) -> Path:
         path = self.directory.path / "model"

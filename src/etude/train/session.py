@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etude.errors import Refused, UserError
-from etude.evaluate.result import EvalResult
+from etude.evaluate.result import BEST, EvalResult
 from etude.recipe import Recipe
 from etude.report.page import write_report
 from etude.report.run import RunDirectory
 from etude.report.writers import Writer, known, writers
 from etude.tasks import TaskSet
-from etude.train import loop, setup
-from etude.train.config import Budget, Plan
+from etude.train import loop, reopen, setup
+from etude.train.config import Budget, Plan, as_text
 from etude.train.measure import Exam, evaluate_model, exam_tasks
 from etude.train.preflight import preflight
-from etude.train.run import Run
-from etude.train.setup import RewardFunction
+from etude.train.reopen import Change
+from etude.train.run import RewardFunction, Run
+from etude.train.validation import choose
 from etude.types import Task
 
 GIVEN = "given from Python"  # stands for tasks in a plan
@@ -55,12 +56,19 @@ class TrainedRun:
     @property
     def before(self) -> EvalResult | None:
         """Held-out accuracy of the model as it was given."""
-        return self._result("before", 0)
+        found = [e for e in self.directory.evals() if e.get("rule") == "before"]
+        return EvalResult.from_dict(found[0]) if found else None
 
     @property
     def after(self) -> EvalResult | None:
         """Held-out accuracy of the trained model; None until the run has ended."""
-        return self._result("last", -1)
+        return next(
+            (EvalResult.from_dict(e) for e in reversed(self.directory.evals()) if self._chosen(e)), None
+        )
+
+    def _chosen(self, result: Mapping[str, Any]) -> bool:
+        best = self.directory.config["settings"].get("keep") == "best"
+        return str(result.get("rule")).startswith(BEST) if best else result.get("rule") == "last"
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -86,10 +94,6 @@ class TrainedRun:
             raise UserError(f"'{place}' exists already; name a new directory")
         shutil.copytree(self.model, place, dirs_exist_ok=True)
         return place
-
-    def _result(self, rule: str, place: int) -> EvalResult | None:
-        found = [e for e in self.directory.evals() if e.get("rule") == rule]
-        return EvalResult.from_dict(found[place]) if found else None
 
     def __repr__(self) -> str:
         shown = [f"{100 * r.mean.mean:.1f} %" for r in (self.before, self.after) if r is not None]
@@ -143,21 +147,33 @@ def train(
 
 def resume(
     path: str | Path | TrainedRun,
-    tasks: TaskSet | Sequence[Task] | None = None,
+    tasks: str | TaskSet | Sequence[Task] | None = None,
     reward: RewardFunction | None = None,
     recipe: Recipe | None = None,
     reward_weights: Mapping[str, float] | None = None,
     log: str = "",
     progress: bool = True,
+    *,
+    budget: str = "",
+    settings: Mapping[str, Any] | None = None,
+    model: str = "",
+    changed_tasks: bool = False,
+    from_step: int | None = None,
 ) -> TrainedRun:
     """Goes on with a run from its last checkpoint, exactly as if it had never stopped. Tasks, reward and recipe that
-    were given as objects are given again."""
+    were given as objects are given again.
+
+    Whatever else is given makes a branch of it, which the run records with the step: `budget`, in all ("200-steps") or more
+    ("+10m"); `settings` ({"update.lr": 1e-6}); `changed_tasks`, to go on though the tasks hold something else; `from_step`, an
+    earlier checkpoint. `model` and `tasks` (as text) say where these lie now."""
     place = path.path if isinstance(path, TrainedRun) else Path(path)
     if tasks is None and RunDirectory.open(place).config["plan"]["tasks"] == GIVEN:
         raise UserError(
             f"the tasks of '{place}' were given from Python; give them again: resume(path, tasks=...)"
         )
-    run, warnings = setup.resume(place, tasks, reward, recipe, reward_weights)
+    changes = {name: as_text(value) for name, value in (settings or {}).items()}
+    change = Change(budget, changes, model, changed_tasks, from_step)
+    run, warnings = reopen.resume(place, tasks, reward, recipe, reward_weights, change)
     watcher = Bar(run.plan.budget) if progress else None
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -228,11 +244,12 @@ def run_session(
             run.directory.begin()
             run.checkpoint()
         beside += writers(log, run.directory.path)
-        if run.holdout and before and not _evaluated(run, "before"):
+        if run.holdout and before and run.origin and not _evaluated(run, "before"):
             run.evaluate_start()
         loop.train(run)
-        if run.holdout and not _evaluated(run, "last", run.context.step):
-            run.evaluate("last")
+        rule, spent = choose(run)
+        if run.holdout and not _evaluated(run, rule, spent["step"]):
+            run.evaluate(rule, spent)
         return summary_of(run, run.save_model() if keep_model else None)
     finally:
         for writer in beside:
@@ -255,12 +272,13 @@ def summary_of(run: Run, model: Path | None) -> dict[str, Any]:
         "run": str(run.directory.path),
         "recipe": run.recipe.name,
         "steps": run.context.step,
-        "ended": run.ended or "budget spent",
+        "ended": run.ending,
         "minutes": last.get("seconds", 0.0) / 60,
         "tokens": {k.removeprefix("tokens/"): v for k, v in last.items() if k.startswith("tokens/")},
         "flops": last.get("flops", 0.0),
         "before": next((e for e in evals if e.get("rule") == "before"), None),
-        "after": next((e for e in reversed(evals) if e.get("rule") == "last"), None),
+        "after": next((e for e in reversed(evals) if TrainedRun(run.directory.path)._chosen(e)), None),
+        "history": run.directory.config.get("history", []),
         "model": str(model) if model else None,
         "report": str(write_report(run.directory.path)) if model else None,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,26 @@ from etude.methods.renamed import RENAMED_SETTINGS
 from etude.models.policy import Policy
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.json_files import plain
-from etude.report.run import RunDirectory, check_free
+from etude.report.run import RunDirectory, check_free, is_run
 from etude.reward.function import from_function
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
+from etude.sampling.protocol import Sampler
 from etude.settings import parameters
 from etude.tasks import TaskSet
+from etude.tasks.asked import asked
 from etude.tasks.isolate import Pool
 from etude.tasks.sandbox import ready_to_run_programs
-from etude.train import checkpoint
-from etude.train.config import Plan, RunSettings, run_settings
+from etude.train.config import Plan, RunSettings, run_settings, sealed
 from etude.train.context import RunContext
-from etude.train.run import Run
+from etude.train.identity import model_identity
+from etude.train.lineage import places, trained_tasks
+from etude.train.run import RewardFunction, Run
 from etude.train.step import Learner
-from etude.types import Episode, Request, Task
+from etude.train.validation import set_aside
+from etude.types import Request, Task
 
-RewardFunction = Callable[[Episode], Any]  # see `reward.function.from_function`
 OLD_NAMES = {"run.attempts": "run.group_size"}
 OLD_STAGES = {"gather": "group_rollout", "select": "filter"}
 
@@ -57,91 +59,54 @@ def start(
     if isinstance(plan.recipe, str):
         plan = plan.but(recipe=outside.absolute(plan.recipe))
     recipe, settings, stages = resolve(plan)
+    config = sealed({**describe(plan, recipe, settings), "places": places(plan, settings, tasks is None)})
     if reward is not None:
         stages["reward"] = from_function(reward, reward_weights)
     tasks = task_set(plan.tasks if tasks is None else tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
     prepare(stages, tasks)
-    config = describe(plan, recipe, settings)
     check_free(Path(out), plain(config), overwrite)  # before the model is loaded
-    models = _models(plan, settings, recipe, stages)
+    models = load_models(config["places"], settings, recipe, stages)
     notes = tasks.notes
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
+    holdout, validation = apart(config["places"]["model"], tasks, holdout, settings, notes.append)
     directory = RunDirectory.create(out, config, card(), overwrite=overwrite, wait=wait)
     tell(notes)
     try:
-        return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
+        run = assemble(plan, settings, recipe, stages, tasks, directory, models)
+        run.holdout, run.validation, run.own_reward = holdout, validation, reward
+        run.origin = config["places"]["model"]
+        return run
     except BaseException:
         directory.release()
         raise
 
 
-def resume(
-    out: str | Path,
-    tasks: TaskSet | Sequence[Task] | None = None,
-    reward: RewardFunction | None = None,
-    recipe: Recipe | None = None,
-    reward_weights: Mapping[str, float] | None = None,
-) -> tuple[Run, list[str]]:
-    """The run in `out` as it stood at its last whole checkpoint, and warnings. What was recorded after that
-    checkpoint is forgotten and will be made again, bit for bit. What was given as an object from Python, and cannot be
-    found by its name, is given again."""
-    directory = RunDirectory.open(out)
-    directory.lock()
-    try:
-        return _resume(directory, tasks, reward, recipe, reward_weights)
-    except BaseException:
-        directory.release()
-        raise
-
-
-def _resume(
-    directory: RunDirectory,
-    tasks: TaskSet | Sequence[Task] | None,
-    reward: RewardFunction | None,
-    recipe: Recipe | None,
-    reward_weights: Mapping[str, float] | None,
-) -> tuple[Run, list[str]]:
-    config = directory.config
-    config["settings"] = {**asdict(RunSettings()), **config["settings"]}  # an earlier version may know fewer
-    plan = Plan.from_dict(config["plan"])
-    if recipe is not None:
-        plan = plan.but(recipe=recipe)
-    found, settings, stages = _found_again(plan)
-    now = describe(plan, found, settings)
-    for name in ("settings", "stages", "recipe"):
-        if now[name] != config[name]:
-            raise UserError(
-                f"the run's {name} differ from what its plan gives now: {_difference(config[name], now[name])}; "
-                "resume with the version of etude that wrote it, or start a new run"
-            )
-    if reward is not None:
-        stages["reward"] = from_function(reward, reward_weights)
-    tasks = task_set(plan.tasks if tasks is None else tasks)
-    holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
-    prepare(stages, tasks)
-    _, state, warnings = checkpoint.load(directory.path / "checkpoints")
-    for path, was in config.get("methods", {}).items():
-        if now["methods"].get(path) != was:
-            warnings.append(f"'{path}' has changed since the run began; the run goes on with it as it is now")
-    models = _models(plan, settings, found, stages)
-    tasks, holdout = fit(tasks, holdout, models["policy"], settings, warnings.extend)
-    run = _assemble(plan, settings, found, stages, tasks, holdout, directory, models)
-    run.load_state_dict(state)
-    return run, warnings
-
-
-def _found_again(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
-    try:
-        return resolve(plan)
-    except UserError as error:
-        if "there is no recipe" not in str(error):
-            raise
-        raise UserError(
-            f"the recipe '{plan.recipe}' of this run cannot be found again; where it was made in Python, give it: "
-            "etude.resume(run, recipe=...)"
-        ) from error
+def apart(
+    model: str,
+    tasks: TaskSet,
+    holdout: list[Task],
+    settings: RunSettings,
+    say: Callable[[str], None],
+) -> tuple[list[Task], list[Task]]:
+    """The held-out problems, without those that the run whose `model` (its place) is trained further was trained on; and the
+    validation problems, which share none with them."""
+    validation = set_aside(tasks, holdout, settings)
+    if validation:
+        say(
+            f"{len(validation)} problems are set aside to decide on; they are neither trained on nor examined"
+        )
+    run = Path(model).parent
+    if not Path(model).is_absolute() or not is_run(run):
+        return holdout, validation
+    known = {asked(task) for task in trained_tasks(run)}
+    left = [task for task in holdout if asked(task) not in known]
+    if len(left) < len(holdout):
+        say(
+            f"{len(holdout) - len(left)} of {len(holdout)} held-out problems are left out: '{run}' was trained on them"
+        )
+    return left, validation
 
 
 def resolve(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
@@ -262,13 +227,14 @@ def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any
     }
 
 
-def _models(
-    plan: Plan, settings: RunSettings, recipe: Recipe, stages: Mapping[str, Any]
+def load_models(
+    where: Mapping[str, str], settings: RunSettings, recipe: Recipe, stages: Mapping[str, Any]
 ) -> dict[str, Policy]:
+    """The policy and the auxiliary models, from `places`."""
     common: dict[str, Any] = {"precision": settings.precision, "backbone": settings.backbone}
     models = {
         "policy": Policy.load(
-            plan.model,
+            where["model"],
             lora_rank=settings.lora,
             heads=dict(stages["objective"].heads),
             **common,
@@ -278,11 +244,15 @@ def _models(
         if own.source == "teacher":
             if settings.teacher is None:
                 raise Refused(f"recipe {recipe.name} needs {NEEDS['teacher']}, which is missing here")
-            models[name] = Policy.load(settings.teacher, **common).clone(frozen=True)
+            models[name] = Policy.load(where["teacher"], **common).clone(frozen=True)
             if models[name].tokenizer.backend.get_vocab() != models["policy"].tokenizer.backend.get_vocab():
-                raise Refused(f"the teacher '{settings.teacher}' has another vocabulary than '{plan.model}'")
+                raise Refused(
+                    f"the teacher '{settings.teacher}' has another vocabulary than '{where['model']}'"
+                )
         elif own.source == "copy":
-            models[name] = Policy.load(plan.model, lora_rank=settings.lora, heads=dict(own.heads), **common)
+            models[name] = Policy.load(
+                where["model"], lora_rank=settings.lora, heads=dict(own.heads), **common
+            )
         else:
             models[name] = models["policy"].clone(frozen=True)
     return models
@@ -294,16 +264,16 @@ def _auxiliary(recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, Auxiliary
     return {**standard, **recipe.all_auxiliary}
 
 
-def _assemble(
+def assemble(
     plan: Plan,
     settings: RunSettings,
     recipe: Recipe,
     stages: dict[str, Any],
     tasks: TaskSet,
-    holdout: Sequence[Task],
     directory: RunDirectory,
     models: dict[str, Policy],
 ) -> Run:
+    """The run of these parts, as it is before its first step, with nothing held out yet."""
     policy = models.pop("policy")
     learner = Learner(policy, stages["update"], "policy", plan.seed, settings.micro_tokens, settings.sampling)
     auxiliary: dict[str, Policy | Learner] = {}
@@ -317,11 +287,14 @@ def _assemble(
             else model
         )
     sampler = sampler_for(policy, settings.rows)
-    generator = Generator(sampler, policy.renderer, settings.sampling, "policy", settings.context)
+
+    def generating(name: str, model: Policy, sampler: Sampler) -> Generator:
+        longest = min(settings.context, model.context)
+        return Generator(sampler, model.renderer, settings.sampling, name, longest)
+
+    generator = generating("policy", policy, sampler)
     generators = {
-        name: Generator(
-            sampler_for(model, settings.rows), model.renderer, settings.sampling, name, settings.context
-        )
+        name: generating(name, model, sampler_for(model, settings.rows))
         for name, model in auxiliary.items()
         if not isinstance(model, Learner)
     }
@@ -340,15 +313,9 @@ def _assemble(
         check_runner=checks_in(pool, sampler, times),
         pool=pool,
         loop=EventLoop(),
-        holdout=list(holdout),
+        holdout=[],
+        validation=[],
+        origin=plan.model,
+        identity=model_identity(policy),
         times=times,
     )
-
-
-def _difference(old: Any, new: Any, path: str = "") -> str:
-    """The first place where two configurations differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name):
-                return _difference(old.get(name), new.get(name), f"{path}.{name}" if path else name)
-    return f"{path} was {old!r}, is {new!r}"

@@ -21,6 +21,8 @@ from etude.objective.terms import Objective
 from etude.types import Episode, SamplingParams, Signal
 from etude.update import Update
 
+UNIT = 2.0**-24  # half of float32's relative spacing: a smaller change is lost
+
 
 @dataclass
 class Learner:
@@ -38,6 +40,8 @@ class Learner:
         heads = [p for n, p in named if n.startswith("heads.")]
         trunk = [p for n, p in named if not n.startswith("heads.")]
         self._trunk, self._heads = trunk, heads
+        betas = (self.update.beta1, self.update.beta2)
+        self._settings: dict[str, Any] = {"betas": betas, "weight_decay": self.update.weight_decay}
         self._parameters = trunk + heads
         self._optimisers: dict[str, torch.optim.AdamW] = {}
 
@@ -48,11 +52,7 @@ class Learner:
             if self._heads:
                 groups.append({"params": self._heads, "base_lr": self.update.head_lr})
             self._optimisers[moments] = torch.optim.AdamW(
-                groups,
-                lr=self.update.lr,
-                betas=(self.update.beta1, self.update.beta2),
-                weight_decay=self.update.weight_decay,
-                fused=True,
+                groups, lr=self.update.lr, **self._settings, fused=True
             )
         return self._optimisers[moments]
 
@@ -177,7 +177,26 @@ class Learner:
             sums |= {name: (float(value), active) for name, value in metrics.items()}
         torch.autograd.backward(loss)
         self.policy.grad_accumulate()
-        return sums | _readings(out.logp.detach(), piece, first and not out.replayed)
+        if out.replayed:  # the sampler's own numbers: equal to themselves, whatever the engines do
+            return sums
+        return sums | _readings(out.logp.detach(), piece, first)
+
+    def idle(self, steps: int | None) -> str:
+        """Why no update of a run of so many steps (None: not known) can change the weights, or all of the rate never
+        arrives; empty where it does. AdamW moves a weight by about the rate."""
+        update = self.update
+        if update.lr <= 0:
+            return "update.lr is 0, so no weight ever changes; raise it"
+        count = max(1, sum(p.numel() for p in self._parameters))
+        size = math.sqrt(sum(float(p.detach().square().sum()) for p in self._parameters) / count)
+        if update.lr < size * UNIT:
+            return f"update.lr={update.lr:g} is less than float32 can add to weights of about {size:.1g}; raise it"
+        if steps is not None and update.warmup >= steps:
+            return (
+                f"update.warmup={update.warmup} is no shorter than the run ({steps} steps), so the learning rate never "
+                "arrives; lower it, or train longer"
+            )
+        return ""
 
     def forget(self) -> None:
         """Clears the gradients."""
@@ -193,7 +212,13 @@ class Learner:
         self.policy.load_state_dict(state["policy"])
         self._optimisers.clear()
         for moments, held in state["optimisers"].items():
-            self.optimiser(moments).load_state_dict(held)
+            optimiser = self.optimiser(moments)
+            optimiser.load_state_dict(held)
+            rates = (self.update.lr, self.update.head_lr)
+            for group, rate in zip(
+                optimiser.param_groups, rates, strict=False
+            ):  # of the plan, should it have changed
+                group |= {"base_lr": rate, **self._settings}
 
 
 def without_dead_weight(batch: Batch, objective: Objective) -> Batch:
@@ -223,17 +248,13 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def _readings(logp: torch.Tensor, batch: Batch, first: bool) -> dict[str, tuple[float, float]]:
-    """What every step reports about the policy, whatever the objective."""
+    """How far the policy is from the one that sampled the batch, whatever the objective. `first`: before any step on it."""
     known = batch.sampled & batch.needed
     count = float(known.sum())
     if not count:
         return {}
     delta = (batch.behaviour - logp)[known]
-    # Sampled from the policy itself, -log pi is an unbiased reading of its entropy.
-    readings = {
-        "entropy": (float(-logp[known].sum()), count),
-        "kl_sampler": (float((torch.expm1(-delta) + delta).sum()), count),
-    }
-    if first:  # before any step on this batch, the two differ by the engine alone
+    readings = {"kl_sampler": (float((torch.expm1(-delta) + delta).sum()), count)}
+    if first:  # the two differ by the engine alone
         readings["gap"] = (float(delta.abs().sum()), count)
     return readings

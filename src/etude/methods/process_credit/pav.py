@@ -122,7 +122,9 @@ RECIPE = Recipe(
     confidence="memory",
     needs=("text",),
     claim="A best-of-K prover accelerates learning; the policy as its own prover (best_of=1) does not.",
-    manipulation=(Manipulated("a tenth to nine tenths of the probes end right", "noted/q", 0.1, 0.9),),
+    manipulation=(
+        Manipulated("a tenth to nine tenths of the probes end right", "noted/continued", 0.1, 0.9),
+    ),
     examples=(
         ByHand(
             "one right of four: the best of 1, 2, 3, 4; two of four: 1 - C(2, 2) / C(4, 2)",

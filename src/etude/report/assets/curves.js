@@ -5,6 +5,7 @@ const AXES = [["step", "steps"], ["tokens/generated", "tokens"], ["flops", "FLOP
 const CURVES = [
   ["Learning", [
     ["reward", "Reward", "mean over the episodes of a step", percent],
+    ["validation/accuracy", "Validation accuracy", "on problems set aside to decide on, neither trained on nor examined", percent],
     ["signal", "Signal share", "groups whose attempts differ; at zero nothing is learned", percent],
     ["signal_tokens", "Tokens with signal", "share of sampled tokens that carry credit", percent],
   ]],
@@ -17,6 +18,7 @@ const CURVES = [
   ["Whether the update can be trusted", [
     ["gap", "Sampler gap", "mean |log p sampler − log p trainer|, nats per token", number],
     ["grad_norm", "Gradient norm", "before clipping", number],
+    ["kl_update", "KL of an update", "nats per token that one step moved the policy, on one group", number],
     ["kl_sampler", "KL from the sampler", "nats per token away from the policy that sampled the batch", number],
     ["clip", "Clipped", "share of tokens whose ratio was clipped", percent],
     ["errors", "Checker errors", "share of episodes that could not be judged", percent],
@@ -31,6 +33,7 @@ function curves(content, axis) {
   const xlabel = (AXES.find(([name]) => name === axis) || AXES[0])[1];
   const at = new Map(steps.map((step, i) => [step, x[i]]));
   const marks = content.findings.map((f) => ({ x: at.get(f.step) ?? f.step, text: f.name }));
+  for (const entry of changes(content)) marks.push({ x: at.get(entry.step) ?? entry.step, text: "changed" });
   const base = { x, xlabel, marks };
   const groups = CURVES.map(([title, list]) => ({
     title,
@@ -45,6 +48,14 @@ function curves(content, axis) {
   groups.push({ title: "Curriculum", specs: curriculum(m, base) });
   for (const { specs } of groups) if (specs.length % 4 === 1) specs[specs.length - 1].wide = true; // rows hold four
   return groups.filter((group) => group.specs.length);
+}
+
+// What was changed when the run was resumed: [{step, text}].
+function changes(content) {
+  return ((content.config || {}).history || []).map((entry) => ({
+    step: entry.step,
+    text: Object.entries(entry.changed).map(([what, [was, now]]) => `${what} ${was ?? "–"} → ${now ?? "–"}`).join(", "),
+  }));
 }
 
 function some(values) {

@@ -18,7 +18,7 @@ function curvesView(content, source) {
       charts.push(made);
       return made.box;
     };
-    page.replaceChildren(headline(fresh), lead(fresh, place), ...curves(fresh, axisChosen).map((group, i) =>
+    page.replaceChildren(...[headline(fresh), branches(fresh), lead(fresh, place)].filter(Boolean), ...curves(fresh, axisChosen).map((group, i) =>
       el("section", {}, el("div", { class: "sectionhead" }, el("h2", { text: group.title }),
         i === 0 && axisChoice(fresh, () => fill(fresh))), i === 0 && smoothingNote(fresh),
         el("div", { class: "grid" }, group.specs.map(place)))), ...[perKind(fresh), refusals(fresh)].filter(Boolean));
@@ -68,7 +68,8 @@ function headline(content) {
   if (shown.length) {
     const name = shown[shown.length - 1].name;
     const mine = shown.filter((row) => row.name === name);
-    const [first, last] = [mine[0], mine[mine.length - 1]];
+    const kept = mine.filter((row) => /^(last|best on )/.test(row.rule));
+    const [first, last] = [mine[0], kept[kept.length - 1] || mine[mine.length - 1]];
     const whole = `${last.problems} problems × ${last.samples}, seed ${last.seed}, ${text(last.sampling)}, checkpoint: ${last.rule}`;
     tiles.append(tile("Held-out accuracy", mine.length > 1 ? `${percent(first.mean)} → ${percent(last.mean)}` : percent(last.mean),
       `95% interval ${percent(last.low)} – ${percent(last.high)}; ${whole}`));
@@ -111,6 +112,13 @@ function health(content) {
   }
   box.append(el("p", { class: "help", text: "The first is the cause as far as metrics can tell; later ones may be its effects." }), list);
   return box;
+}
+
+function branches(content) {
+  const list = changes(content);
+  if (!list.length) return null;
+  return section("Changed on the way", "Up to the first of these steps the run is exactly what its first settings make of it.",
+    el("ul", { class: "history" }, list.map((entry) => el("li", { text: `from step ${entry.step} on: ${entry.text}` }))));
 }
 
 function perKind(content) {

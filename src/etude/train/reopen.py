@@ -1,0 +1,329 @@
+"""A run taken up again: exactly as if it had never stopped, or, where something is changed, as a branch that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from etude import __version__
+from etude import tasks as sources
+from etude.errors import UserError
+from etude.evaluate.run import hold_out
+from etude.recipe import Recipe
+from etude.report.json_files import plain
+from etude.report.run import RunDirectory
+from etude.report.terminal import told
+from etude.reward.function import from_function
+from etude.tasks import TaskSet
+from etude.tasks.content import contents
+from etude.train import checkpoint
+from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, sealed
+from etude.train.identity import arithmetic, unlike
+from etude.train.lineage import found_model, found_tasks, known_places, model_place
+from etude.train.run import RewardFunction, Run
+from etude.train.setup import apart, assemble, describe, fit, load_models, prepare, resolve, task_set
+from etude.train.validation import BEST_KIND
+from etude.types import Task
+
+FIXED = frozenset(
+    {
+        *("lora", "backbone", "precision", "teacher"),
+        *(
+            "eval_problems",
+            "eval_samples",
+            "tuning",
+            "validation_problems",
+            *(f"eval_{name}" for name in EXAM),
+        ),
+    }
+)
+"""Settings of the run that say what its weights are or what its evaluations measure."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a run goes on with that is other than it was. Nothing: exactly as if it had never stopped."""
+
+    budget: str = ""  # in all (`200-steps`), or more (`+100-steps`)
+    settings: Mapping[str, str] = field(default_factory=dict)  # stage.field -> value
+    model: str = ""  # where the model lies that the run began with
+    changed_tasks: bool = False  # go on although the tasks hold something else
+    at: int | None = None  # the checkpoint to go back to
+
+
+def resume(
+    out: str | Path,
+    tasks: str | TaskSet | Sequence[Task] | None = None,
+    reward: RewardFunction | None = None,
+    recipe: Recipe | None = None,
+    reward_weights: Mapping[str, float] | None = None,
+    change: Change | None = None,
+) -> tuple[Run, list[str]]:
+    """The run in `out` as it stood at its last whole checkpoint, and warnings. What was recorded after that checkpoint is
+    forgotten and, but for what `change` says, will be made again, bit for bit. `tasks`: where they lie now. What was given as
+    an object from Python, and cannot be found by its name, is given again. UserError for whatever is not as it was, before
+    anything is changed on disk."""
+    directory = RunDirectory.open(out)
+    directory.lock()
+    try:
+        return _Reopening(directory, change or Change()).run(tasks, reward, recipe, reward_weights)
+    except BaseException:
+        directory.release()
+        raise
+
+
+class _Reopening:
+    """One run that is being taken up."""
+
+    def __init__(self, directory: RunDirectory, change: Change) -> None:
+        self.directory, self.change = directory, change
+        self.config = directory.config
+        self.warnings: list[str] = []
+        self.changed: dict[str, list[Any]] = {}  # what: [was, is]
+
+    def run(
+        self,
+        tasks: str | TaskSet | Sequence[Task] | None,
+        reward: RewardFunction | None,
+        recipe: Recipe | None,
+        reward_weights: Mapping[str, float] | None,
+    ) -> tuple[Run, list[str]]:
+        path = self.directory.path
+        self._unedited()
+        plan, (found, settings, stages) = self._plan(recipe)
+        step, state, warnings = checkpoint.load(path / "checkpoints", self.change.at)
+        self.warnings += warnings
+        if reward is not None:
+            stages["reward"] = from_function(reward, reward_weights)
+        where = known_places(self.config)
+        if isinstance(tasks, str):
+            self._note("tasks", where["tasks"], sources.absolute(tasks))
+            plan, where["tasks"] = plan.but(tasks=tasks), sources.absolute(tasks)
+        given = found_tasks(path, self.config) if tasks is None else task_set(tasks)
+        holdout = hold_out(given, settings.eval_problems, settings.tuning)
+        prepare(stages, given)
+        if self.change.model:
+            self._note("model", where["model"], model_place(self.change.model))
+            plan = plan.but(model=self.change.model)
+        where["model"] = (
+            model_place(self.change.model) if self.change.model else found_model(path, self.config)
+        )
+        if settings.teacher:
+            where["teacher"] = found_model(path, self.config, "teacher")
+        models = load_models(where, settings, found, stages)
+        given, holdout = fit(given, holdout, models["policy"], settings, self.warnings.extend)
+        run = assemble(plan, settings, found, stages, given, self.directory, models)
+        run.holdout, run.validation = apart(where["model"], given, holdout, settings, lambda said: None)
+        run.own_reward, run.origin = reward, where["model"]
+        self._same_model(run, state)
+        self._same_tasks(run, state)
+        self._same_arithmetic(state, step)
+        self._load(run, state)
+        self._go_on(run, step, where)
+        return run, self.warnings
+
+    def _note(self, what: str, was: Any, now: Any) -> None:
+        if was != now:
+            self.changed[what] = [was, now]
+
+    # ---- what must be as it was ----------------------------------------------------------------------
+
+    def _unedited(self) -> None:
+        """UserError where config.json is no longer what etude wrote: the run would not follow it."""
+        if "seal" not in self.config or sealed(self.config) == self.config:
+            return
+        _, state, _ = checkpoint.load(self.directory.path / "checkpoints", self.change.at)
+        then = {k: v for k, v in state["config"].items() if k not in ("seal", "history")}
+        now = {k: v for k, v in self.config.items() if k not in ("seal", "history")}
+        what = f" ({difference(then, now)})" if now != then else ""
+        raise UserError(
+            f"'{self.directory.path / 'config.json'}' was edited{what}; it records what the run is: restore it, and name what "
+            "shall change to `etude resume`: --set, --steps, --budget, --model or --tasks (another seed is another run)"
+        )
+
+    def _plan(self, recipe: Recipe | None) -> tuple[Plan, tuple[Recipe, RunSettings, dict[str, Any]]]:
+        """The plan with its changes, and what it resolves to. UserError for what a run cannot change."""
+        config = {**self.config, "settings": {**asdict(RunSettings()), **self.config["settings"]}}
+        plan = Plan.from_dict(config["plan"])  # an earlier version may know fewer settings
+        plan = plan if recipe is None else plan.but(recipe=recipe)
+        resolved = _found_again(plan)
+        now = describe(plan, resolved[0], resolved[1])
+        for name in ("settings", "stages", "recipe"):
+            if now[name] != config[name]:
+                raise UserError(
+                    f"the run's {name} differ from what its plan gives now: {difference(config[name], now[name])}; "
+                    "resume with the version of etude that wrote it, or start a new run"
+                )
+        for path, was in config.get("methods", {}).items():
+            if now["methods"].get(path) != was:
+                self._note(path, was, now["methods"].get(path))
+                self.warnings.append(
+                    f"'{path}' has changed since the run began; the run goes on with it as it is now"
+                )
+        if not self.change.settings:
+            return plan, resolved
+        return self._with_settings(plan, resolved[1], now)
+
+    def _with_settings(
+        self, plan: Plan, settings: RunSettings, was: Mapping[str, Any]
+    ) -> tuple[Plan, tuple[Recipe, RunSettings, dict[str, Any]]]:
+        given = dict(self.change.settings)
+        fresh = f"start a new run from its model: etude train {plan.recipe} -m {self.directory.path}"
+        for name in given:
+            if name.removeprefix("run.") in FIXED and name.startswith("run."):
+                raise UserError(f"{name} cannot change within a run; {fresh}")
+        for name in EXAM:  # an evaluation that follows the training's sampling stays what it was
+            if f"run.{name}" in given and getattr(settings, f"eval_{name}") is None:
+                given[f"run.eval_{name}"] = as_text(getattr(settings.exam, name))
+        plan = plan.but(changes={**plan.changes, **given})
+        resolved = resolve(plan)
+        if resolved[1].validates != settings.validates:
+            raise UserError(
+                f"run.keep and run.stop_when need problems that were set aside at the start; {fresh}"
+            )
+        now = describe(plan, resolved[0], resolved[1])
+        for name in given:
+            stage, _, key = name.partition(".")
+            old, new = (d["settings"] if stage == "run" else d["stages"][stage] for d in (was, now))
+            self._note(name, old[key], new[key])
+        return plan, resolved
+
+    def _same_model(self, run: Run, state: Mapping[str, Any]) -> None:
+        unequal = unlike(run.identity, state["model"])
+        fatal = [name for name in unequal if name != "weights" or run.settings.lora]
+        if fatal:
+            raise UserError(
+                f"the model at '{run.origin}' is not the one that '{self.directory.path}' began with (another "
+                f"{', another '.join(fatal)}); name that: etude resume {self.directory.path} --model PATH"
+            )
+        if unequal:
+            self.warnings.append(
+                f"the model at '{run.origin}' has other weights than the run began with; the checkpoint's are used"
+            )
+            run.origin = ""
+        run.identity = state["model"]
+
+    def _same_tasks(self, run: Run, state: Mapping[str, Any]) -> None:
+        path, named = self.directory.path, run.plan.tasks
+        held = set(state["holdout"]["keys"])
+        run.holdout = [task for task in run.holdout if task.key in held]
+        now = contents(run.holdout)
+        for what in ("questions", "checks"):
+            if now[what] != state["holdout"][what]:
+                raise UserError(
+                    f"the held-out problems of '{named}' are not those that the run was started with (other {what}), so that "
+                    "its evaluations could not be compared; restore them, or start a new run from its model: "
+                    f"etude train {run.recipe.name} -m {path}"
+                )
+        unequal = unlike(run.contents, state["tasks"])
+        if "reward" in unequal:
+            unequal.remove("reward")
+            self._note("reward", "the run's", "another function")
+            self.warnings.append(
+                "the reward function is not the one that the run began with; it goes on with this one"
+            )
+        if not unequal:
+            return
+        what = ", ".join(f"other {name}" for name in unequal)
+        if not self.change.changed_tasks:
+            raise UserError(
+                f"the tasks '{named}' are not those that the run was started with ({what}); restore them, or go on with "
+                f"what they are now: etude resume {path} --changed-tasks"
+            )
+        self._note("tasks' content", "as at the start", what)
+
+    def _same_arithmetic(self, state: Mapping[str, Any], step: int) -> None:
+        now, then = arithmetic(), state["arithmetic"]
+        if unequal := unlike(now, then):
+            for name in unequal:
+                self._note(name, then.get(name), now.get(name))
+            said = "; ".join(f"{name} was {then.get(name)!r}, is {now.get(name)!r}" for name in unequal)
+            self.warnings.append(
+                f"this machine computes otherwise than the one that wrote the checkpoint ({said}): from step {step} on the run "
+                "is not bit for bit what it would have been there"
+            )
+
+    # ---- going on ------------------------------------------------------------------------------------
+
+    def _load(self, run: Run, state: dict[str, Any]) -> None:
+        try:
+            run.load_state_dict(state)
+        except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+            if not self.change.settings:
+                raise
+            raise UserError(
+                f"the checkpoint does not fit with {', '.join(self.change.settings)} ({error}); start a new run from its "
+                f"model: etude train {run.recipe.name} -m {self.directory.path}"
+            ) from error
+        place = self.directory.path / "checkpoints"
+        if run.best and run.best["step"] not in checkpoint.steps(place, BEST_KIND):
+            self.warnings.append(
+                "the best weights until then are not kept any more; the present ones are the first to beat"
+            )
+            run.best = None
+
+    def _go_on(self, run: Run, step: int, where: Mapping[str, str]) -> None:
+        """The budget that is left, and what is recorded of it all."""
+        old = run.plan.budget
+        if self.change.budget:
+            run.plan = run.plan.but(budget=Budget.further(self.change.budget, run.used()))
+            self._note("budget", str(old), str(run.plan.budget))
+            before, after = (run.update.rate(step, b.progress(run.used())) for b in (old, run.plan.budget))
+            if abs(before - after) > 1e-9:
+                self.warnings.append(
+                    f"update.decay={run.update.decay} follows the budget: the rate goes from {before:.2g} to {after:.2g} of "
+                    "update.lr"
+                )
+        if self.change.budget or self.change.settings:
+            progress = run.plan.budget.progress(run.used())
+            if progress >= 1:
+                raise UserError(
+                    f"the run has spent its budget of {old} at step {step}; lengthen it as well, as in --steps +100"
+                )
+            run.context.progress = run.spent["progress"] = progress
+            run.ended, run.spent["barren"] = "", 0.0
+        self.directory.truncate(step)
+        place = self.directory.path / "checkpoints"
+        if self.changed or self.change.at is not None:
+            checkpoint.remain(place, [s for s in checkpoint.steps(place) if s <= step])
+        self._record(run, step, where)  # last: what follows a change must not stand beside what it replaces
+
+    def _record(self, run: Run, step: int, where: Mapping[str, str]) -> None:
+        before = self.config.get("history", [])
+        history = [{**e, "step": min(e["step"], step)} for e in before]
+        if history != before:
+            self.warnings.append(f"what was changed at step {before[-1]['step']} holds from step {step} on")
+        entry = plain({"step": step, "etude": __version__, "changed": self.changed})
+        if self.changed and history[-1:] != [entry]:
+            history.append(entry)
+        if self.changed:
+            self.warnings.append(f"from step {step} on this is a branch of the run: {told(entry)}")
+        if history == before:
+            return
+        known = self.config.get("places", where)
+        places = {k: v for k, v in where.items() if k in known or k in self.changed}
+        config = {**describe(run.plan, run.recipe, run.settings), "places": places, "history": history}
+        self.directory.write_config(sealed(config))
+
+
+def _found_again(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
+    try:
+        return resolve(plan)
+    except UserError as error:
+        if "there is no recipe" not in str(error):
+            raise
+        raise UserError(
+            f"the recipe '{plan.recipe}' of this run cannot be found again; where it was made in Python, give it: "
+            "etude.resume(run, recipe=...)"
+        ) from error
+
+
+def difference(old: Any, new: Any, path: str = "") -> str:
+    """The first place where two configurations differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            if old.get(name) != new.get(name):
+                return difference(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+    return f"{path} was {old!r}, is {new!r}"

@@ -1,0 +1,372 @@
+"""A run that goes on otherwise than it began says so; one that goes on as it was is the run that was never stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import worlds_of_letters as letters
+from etude import cli
+from etude.errors import UserError
+from etude.report.page import run_data
+from etude.report.run import RunDirectory
+from etude.report.turns import chosen, screen
+from etude.train import checkpoint
+from etude.train.config import Budget
+from etude.train.loop import train
+from etude.train.reopen import Change, resume
+from etude.train.setup import start
+from test_resume import facts, same_weights
+
+SMALL = {"run__tasks_per_step": 4, "run__group_size": 4, "run__eval_problems": 4, "run__checkpoint_every": 2}
+
+
+def begun(place: Path, steps: int = 4, name: str = "run", **more) -> Path:
+    run = start(letters.plan(place, "grpo", steps, **{**SMALL, **more}), place / name, letters.words())
+    run.checkpoint()
+    train(run)
+    run.close()
+    return place / name
+
+
+def again(path: Path, **change) -> tuple[list[str], Path]:
+    run, warnings = resume(path, letters.words(), change=Change(**change))
+    train(run)
+    run.close()
+    return warnings, path
+
+
+def test_a_finished_run_that_is_lengthened_is_the_longer_run(tmp_path: Path) -> None:
+    whole = begun(tmp_path, 8, "whole")
+    warnings, path = again(begun(tmp_path, 4), budget="+4-steps")
+    assert warnings == ["from step 4 on this is a branch of the run: budget 4 steps -> 8 steps"]
+    assert facts(whole) == facts(path)
+    assert same_weights(whole, path)
+    assert RunDirectory.open(path).config["plan"]["budget"] == {"amount": 8.0, "unit": "steps"}
+    assert again(path)[0] == [], "the next time it is what it is"
+
+
+def test_what_was_changed_is_recorded_with_its_step_and_holds(tmp_path: Path) -> None:
+    whole = begun(tmp_path, 8, "whole")
+    _, path = again(
+        begun(tmp_path, 4), budget="8-steps", settings={"update.lr": "1e-4", "objective.clip_low": "0.1"}
+    )
+    (entry,) = RunDirectory.open(path).config["history"]
+    assert entry["step"] == 4
+    assert entry["changed"] == {
+        "update.lr": [0.002, 0.0001],
+        "objective.clip_low": [0.2, 0.1],
+        "budget": ["4 steps", "8 steps"],
+    }
+    before, after = facts(whole), facts(path)
+    assert before[0][:4] == after[0][:4], "exact up to the change"
+    assert before[0][5:] != after[0][5:]
+    assert not same_weights(whole, path)
+    again_, warnings = resume(path, letters.words())
+    again_.close()
+    assert warnings == []
+    assert {g["base_lr"] for g in again_.learner.optimiser.param_groups} == {1e-4}
+    shown = run_data(RunDirectory.open(path), 1000)
+    assert shown["config"]["history"] == [entry]
+    late, early = chosen(path, "5-0"), chosen(path, "4-0")
+    assert "since step 4: update.lr 0.002 -> 0.0001, objective.clip_low 0.2 -> 0.1" in screen(late, [entry])
+    assert "since step" not in screen(early, [entry])
+
+
+def test_the_optimiser_keeps_its_state_and_takes_the_new_rate(tmp_path: Path) -> None:
+    path = begun(tmp_path, 4)
+    _, held, _ = checkpoint.load(path / "checkpoints")
+    run, _ = resume(
+        path, letters.words(), change=Change("+2-steps", {"update.lr": "1e-5", "update.beta1": "0.5"})
+    )
+    (group,) = run.learner.optimiser.param_groups
+    assert (group["base_lr"], group["betas"]) == (1e-5, (0.5, 0.999))
+    moments = run.learner.optimiser.state_dict()["state"]
+    assert all(
+        (moments[i]["exp_avg"] == s["exp_avg"]).all()
+        for i, s in held["learner"]["optimiser"]["state"].items()
+    )
+    run.close()
+
+
+def test_back_to_an_earlier_checkpoint(tmp_path: Path) -> None:
+    whole = begun(tmp_path, 4, "whole")
+    path = begun(tmp_path, 4)
+    assert checkpoint.steps(path / "checkpoints") == [2, 4]
+    with pytest.raises(UserError, match=r"no checkpoint of step 3 in .*; there are those of steps 2, 4"):
+        resume(path, letters.words(), change=Change(at=3))
+    assert again(path, at=2)[0] == []
+    assert facts(path) == facts(whole)
+    again(path, at=2, settings={"update.lr": "1e-5"})
+    assert facts(path)[0][:2] == facts(whole)[0][:2]
+    assert not same_weights(whole, path)
+    assert [e["step"] for e in RunDirectory.open(path).config["history"]] == [2]
+
+
+def test_a_change_that_a_damaged_checkpoint_takes_back_is_told(tmp_path: Path) -> None:
+    path = begun(tmp_path, 4)
+    run, _ = resume(path, letters.words(), change=Change("8-steps"))
+    run.close()
+    (path / "checkpoints" / "step-000004" / "state.pt").write_bytes(b"")
+    run, warnings = resume(path, letters.words())
+    run.close()
+    assert run.context.step == 2
+    assert warnings[1:] == ["what was changed at step 4 holds from step 2 on"]
+    assert [e["step"] for e in RunDirectory.open(path).config["history"]] == [2]
+
+
+def test_evaluations_stay_what_they_were(tmp_path: Path) -> None:
+    path = begun(tmp_path, 2)
+    run, warnings = resume(path, letters.words(), change=Change("+2-steps", {"run.temperature": "0.5"}))
+    run.close()
+    assert run.settings.temperature == 0.5
+    assert run.settings.exam.temperature == 1.0
+    assert "run.eval_temperature None -> 1.0" in warnings[0]
+
+
+WRONG = {
+    "spent": ({"budget": "3-steps"}, r"has spent 4 steps already; a budget of 3 steps ends it"),
+    "finished": (
+        {"settings": {"update.lr": "1e-4"}},
+        r"spent its budget of 4 steps at step 4; lengthen it as well",
+    ),
+    "weights": (
+        {"settings": {"run.lora": "4"}},
+        r"run\.lora cannot change within a run; start a new run from its model",
+    ),
+    "exam": ({"settings": {"run.eval_samples": "9"}}, r"run\.eval_samples cannot change within a run"),
+    "no such": ({"settings": {"update.rl": "1"}}, r"no setting 'update\.rl'"),
+    "apart": ({"settings": {"run.keep": "best"}}, r"need problems that were set aside at the start"),
+    "model": ({"model": "nowhere"}, r"no model directory 'nowhere'"),
+    "unit": ({"budget": "+4"}, r"a budget looks like 10m"),
+}
+
+
+@pytest.mark.parametrize("case", list(WRONG))
+def test_what_cannot_be_changed_is_refused_and_leaves_the_run_as_it_was(case: str, tmp_path: Path) -> None:
+    path = begun(tmp_path, 4)
+    before = {p: p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != ".lock"}
+    change, said = WRONG[case]
+    with pytest.raises(UserError, match=said):
+        resume(path, letters.words(), change=Change(**change))
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name != ".lock"} == before
+
+
+def test_a_rate_that_follows_the_budget_is_told(tmp_path: Path) -> None:
+    path = begun(tmp_path, 4, update__decay="linear")
+    run, warnings = resume(path, letters.words(), change=Change("+4-steps"))
+    run.close()
+    assert warnings[0] == "update.decay=linear follows the budget: the rate goes from 0 to 0.5 of update.lr"
+
+
+def test_further_budgets() -> None:
+    used = {"steps": 100, "seconds": 90.0, "tokens": 1e5, "flops": 1e12}
+    assert Budget.further("+100-steps", used) == Budget(200, "steps")
+    assert Budget.further("250-steps", used) == Budget(250, "steps")
+    assert Budget.further("+10m", used) == Budget(690, "seconds")
+    assert Budget.further("+50k-tokens", used) == Budget(150000, "tokens")
+
+
+def test_a_run_that_ended_for_want_of_signal_goes_on_when_that_is_asked_for(tmp_path: Path) -> None:
+    path = begun(tmp_path, 4)
+    step, state, _ = checkpoint.load(path / "checkpoints")
+    checkpoint.save(
+        path / "checkpoints",
+        step,
+        {**state, "ended": "no signal", "spent": {**state["spent"], "barren": 20.0}},
+    )
+    again(path)
+    assert len(RunDirectory.open(path).metrics()) == 4
+    again(path, budget="+2-steps")
+    assert len(RunDirectory.open(path).metrics()) == 6
+
+
+# ---- as a user types it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a model, a file of tasks and a finished run of two steps, made by the command line."""
+    letters.model(tmp_path)
+    rows = [{"prompt": w, "answer": w[0], "check": "exact", "hints": ["h"]} for w in map("".join, _pairs())]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.chdir(tmp_path)
+    sets = [
+        f"run.{s}"
+        for s in ("precision=fp32", "max_tokens=2", "tasks_per_step=4", "group_size=4", "eval_problems=4")
+    ]
+    options = [
+        o for s in [*sets, "run.eval_samples=2", "run.preflight=2", "update.lr=1e-3"] for o in ("--set", s)
+    ]
+    assert (
+        cli.run(
+            [
+                "train",
+                "grpo",
+                "-m",
+                "model",
+                "-t",
+                "t.jsonl",
+                "--steps",
+                "2",
+                "--out",
+                "r",
+                "--force",
+                *options,
+            ]
+        )
+        == 0
+    )
+    return tmp_path
+
+
+def _pairs() -> list[tuple[str, str]]:
+    return [(a, b) for a in letters.LETTERS for b in letters.LETTERS]
+
+
+def said(capsys, *command: str) -> str:
+    assert cli.run(["resume", "r", "-q", *command]) == 2
+    return capsys.readouterr().err
+
+
+def test_the_command_line_lengthens_and_changes(typed: Path, capsys) -> None:
+    assert cli.run(["resume", "r", "-q", "--steps", "+2", "--set", "update.lr=1e-4"]) == 0
+    shown = capsys.readouterr().out
+    assert "grpo: 4 steps" in shown
+    assert "from step 2 on" in shown
+    assert "update.lr 0.001 -> 0.0001, budget 2 steps -> 4 steps" in shown
+    assert cli.run(["resume", "r", "-q", "--budget", "6-steps"]) == 0
+    assert "--steps is 'ten'" in said(capsys, "--steps", "ten")
+    assert "either --steps or --budget" in said(capsys, "--steps", "9", "--budget", "1m")
+
+
+def test_a_run_is_resumed_from_another_directory(typed: Path, tmp_path_factory, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert cli.run(["resume", str(typed / "r"), "-q", "--steps", "+1"]) == 0
+    assert cli.run(["eval", str(typed / "r"), "-t", str(typed / "t.jsonl"), "-k", "1"]) == 0
+
+
+def test_a_run_on_another_machine_is_told_where_things_lie(typed: Path, capsys) -> None:
+    (typed / "model").rename(typed / "M")
+    assert "lies no longer at" in (found := said(capsys))
+    assert "etude resume r --model PATH" in found
+    (typed / "t.jsonl").rename(typed / "T.jsonl")
+    assert "etude resume r --tasks FILE" in said(capsys, "-m", "M")
+    given = ("-m", "M", "-t", "T.jsonl:as=t")
+    assert cli.run(["resume", "r", "-q", "--steps", "+1", *given]) == 0
+    assert cli.run(["resume", "r", "-q", "--steps", "+1"]) == 0, "it knows where they lie now"
+    changed = RunDirectory.open("r").config["history"][0]["changed"]
+    assert changed["model"] == [str(typed / "model"), str(typed / "M")]
+
+
+def test_another_model_is_no_replacement(typed: Path, capsys) -> None:
+    letters.model(typed / "wide", width=128)
+    assert "(another architecture)" in said(capsys, "-m", str(typed / "wide" / "model"))
+    letters.model(typed / "other", seed=9)
+    assert cli.run(["resume", "r", "-q", "--steps", "+1", "-m", str(typed / "other" / "model")]) == 0
+    assert "other weights than the run began with; the checkpoint's are used" in capsys.readouterr().err
+
+
+EDITS = {
+    "seed": (("plan", "seed"), 3, "plan.seed was 0, is 3"),
+    "rate": (("plan", "changes", "update.lr"), "1e-9", "plan.changes.update.lr was '1e-3', is '1e-9'"),
+    "stage": (("stages", "update", "lr"), 1e-9, "stages.update.lr was 0.001, is 1e-09"),
+}
+
+
+@pytest.mark.parametrize("case", list(EDITS))
+def test_an_edited_record_is_refused(case: str, typed: Path, capsys) -> None:
+    where, value, wanted = EDITS[case]
+    config = json.loads((typed / "r" / "config.json").read_text())
+    part = config
+    for name in where[:-1]:
+        part = part[name]
+    part[where[-1]] = value
+    (typed / "r" / "config.json").write_text(json.dumps(config))
+    found = said(capsys)
+    assert f"'r/config.json' was edited ({wanted})" in found
+    assert "--set" in found
+
+
+TASKS = {
+    "hints": ({"hints": ["other"]}, "other hints"),
+    "reference": ({"reference": "why"}, "other references"),
+    "difficulty": ({"difficulty": 3}, "other difficulties"),
+    "check": ({"check": "text"}, "other checks"),
+    "column": ({"unit": "m"}, "other columns"),
+}
+
+
+@pytest.mark.parametrize("case", list(TASKS))
+def test_changed_tasks_are_noticed(case: str, typed: Path, capsys) -> None:
+    more, wanted = TASKS[case]
+    held = set(checkpoint.load(typed / "r" / "checkpoints")[1]["holdout"]["keys"])
+    file = typed / "t.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    from etude.tasks import load
+
+    aside = {t.prompt[0].content for t in load(str(file)).sources[0].tasks("eval") if t.key in held}
+    trained = next(r for r in rows if r["prompt"] not in aside)
+    trained |= more
+    file.write_text("\n".join(map(json.dumps, rows)))
+    found = said(capsys, "--steps", "+1")
+    assert f"not those that the run was started with ({wanted})" in found
+    assert "--changed-tasks" in found
+    assert cli.run(["resume", "r", "-q", "--steps", "+1", "--changed-tasks"]) == 0
+    assert f"tasks' content as at the start -> {wanted}" in capsys.readouterr().out
+    asked = next(r for r in rows if r["prompt"] in aside)
+    asked |= {"check": "text"}
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert "the held-out problems of 't.jsonl' are not those" in said(
+        capsys, "--steps", "+1", "--changed-tasks"
+    )
+
+
+def test_another_arithmetic_is_told_and_recorded(typed: Path, capsys, monkeypatch) -> None:
+    from etude.train import identity
+
+    monkeypatch.setattr(identity, "instructions", lambda: ["avx2", "amx_bf16"])
+    assert cli.run(["resume", "r", "-q", "--steps", "+1"]) == 0
+    shown = capsys.readouterr().err
+    assert (
+        "this machine computes otherwise than the one that wrote the checkpoint (instructions was '" in shown
+    )
+    assert "from step 2 on the run is not bit for bit" in shown
+    (entry,) = RunDirectory.open("r").config["history"]
+    assert entry["changed"]["instructions"][1] == "avx2 amx_bf16"
+    assert cli.run(["resume", "r", "-q"]) == 0
+    assert "computes otherwise" not in capsys.readouterr().err
+
+
+def test_training_goes_on_from_a_run(typed: Path, capsys) -> None:
+    command = [
+        "train",
+        "grpo",
+        "-m",
+        "r",
+        "-t",
+        "t.jsonl",
+        "--steps",
+        "1",
+        "-q",
+        "--force",
+        "--set",
+        "run.max_tokens=2",
+    ]
+    assert cli.run([*command, "--out", "r2"]) == 0
+    config = RunDirectory.open("r2").config
+    assert config["plan"]["model"] == "r"
+    assert config["places"]["model"] == str(typed / "r" / "model")
+    capsys.readouterr()
+    more = ["--set", "run.eval_problems=100"]
+    (typed / "u.jsonl").write_text("\n".join(reversed((typed / "t.jsonl").read_text().splitlines()[:9])))
+    assert cli.run([*command[:5], "u.jsonl:eval_share=0.5", *command[6:], *more, "--out", "r3"]) == 0
+    assert "held-out problems are left out: " in capsys.readouterr().err
+    import shutil
+
+    shutil.rmtree(typed / "r" / "model")
+    assert cli.run([*command, "--out", "r4"]) == 2
+    assert (
+        "the run 'r' has saved no model yet; go on with it to its end: etude resume r"
+        in capsys.readouterr().err
+    )

@@ -1,0 +1,122 @@
+"""A conversation that has reached its longest length ends there: judged as cut off, visible, and no error."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import worlds_of_letters as letters
+from etude.methods import catalogue
+from etude.report.turns import screen
+from etude.rollout.conversation import FULL, Conversation, Generator
+from etude.train.loop import collect, train
+from etude.train.run import Run
+from etude.train.setup import start
+from etude.types import Message, SamplingParams, Task, Verdict
+
+
+def run_with(place: Path, recipe: str = "reinforce", context: int = 4096, **more) -> Run:
+    changes = {
+        "run__eval_problems": 0,
+        "run__tasks_per_step": 2,
+        "run__group_size": 4,
+        "run__context": context,
+        **more,
+    }
+    return start(letters.plan(place, recipe, 2, **changes), place / "run", letters.pairs())
+
+
+def opening(run: Run) -> int:
+    """Tokens of the longest first prompt."""
+    _, drawn = collect(run)
+    return max(len(e.spans[0]) for g in drawn for e in g.episodes)
+
+
+def test_a_world_ends_where_its_conversation_does(tmp_path: Path) -> None:
+    probe = run_with(tmp_path / "a")
+    first = opening(probe)
+    probe.close()
+    run = run_with(
+        tmp_path / "b", context=first + 3
+    )  # room for the first reply of two tokens, not for the second
+    _, drawn = collect(run)
+    episodes = [e for g in drawn for e in g.episodes]
+    assert len(episodes) == 8
+    cut = [e for e in episodes if FULL in e.notes]
+    assert cut
+    for e in cut:
+        assert e.stop == "length"
+        assert not e.correct
+        assert e.reward == 0
+        assert "the longest conversation" in e.verdict.feedback
+        assert len(e.tokens) <= first + 3
+        assert e.spans[-1].sampled, "what got no reply is not part of the episode"
+    train(run)
+    run.close()
+    assert run.directory.metrics()[0]["errors"] == 0
+    assert run.directory.metrics()[0]["full"] > 0
+    rows = run.directory.episodes().to_pylist()
+    row = next(r for r in rows if "longest conversation" in r["verdicts"])
+    assert "Cut off" in screen([row])
+    assert json.loads(row["notes"])[FULL] == first + 3
+
+
+@pytest.mark.parametrize("recipe", list(catalogue()))
+def test_no_recipe_falls_over_a_conversation_that_is_full(recipe: str, tmp_path: Path) -> None:
+    needs = catalogue()[recipe].all_needs
+    if {"text", "hints"} & set(needs):
+        pytest.skip("takes no worlds")
+    more = {"run__teacher": letters.model(tmp_path / "teacher", seed=2)} if "teacher" in needs else {}
+    probe = run_with(tmp_path / "a")
+    first = opening(probe)
+    probe.close()
+    for context in (first + 1, first + 3):
+        run = run_with(tmp_path / str(context), recipe, context, **more)
+        train(run)
+        run.close()
+        metrics = run.directory.metrics()
+        assert all(m["errors"] == 0 for m in metrics)
+        assert any(m["full"] > 0 for m in metrics) or not any(m["length"] for m in metrics)
+
+
+@pytest.mark.parametrize("recipe", ["grpo", "erl", "score"])
+def test_answers_in_words_that_are_cut_by_the_context(recipe: str, tmp_path: Path) -> None:
+    changes = {"run__eval_problems": 0, "run__tasks_per_step": 2, "run__group_size": 4}
+    for context in (8, 10, 14, 20):
+        run = start(
+            letters.plan(tmp_path, recipe, 2, run__context=context, **changes),
+            tmp_path / str(context),
+            letters.words(),
+        )
+        train(run)
+        run.close()
+        assert all(m["errors"] == 0 for m in run.directory.metrics())
+
+
+def test_a_full_conversation_hears_nothing_until_a_new_context(tmp_path: Path) -> None:
+    run = run_with(tmp_path)
+    task = Task((Message("user", "ab"),), lambda answer: Verdict(0.0, False))
+    prompt = len(run.generator.renderer.prompt(task.prompt))
+    generator = Generator(
+        run.generator.sampler, run.generator.renderer, SamplingParams(max_tokens=2), limit=prompt + 3
+    )
+    talk = Conversation(task, generator, run.check_runner, key=1)
+
+    async def through() -> None:
+        talk.user(task.prompt)
+        await talk.reply()
+        assert FULL not in talk.notes
+        held = [s.tokens.tolist() for s in talk.spans]
+        for _ in range(3):
+            talk.user("cd")
+            assert await talk.reply() == ""
+            assert (talk.stop, talk.full) == ("length", True)
+            assert [s.tokens.tolist() for s in talk.spans] == held
+        talk.new_context("ab")
+        await talk.reply()
+        assert not talk.full
+        assert talk.spans[-1].sampled
+        assert talk.spans[-2].restart
+
+    run.loop.run(through())
+    run.close()
