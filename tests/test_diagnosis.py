@@ -177,7 +177,7 @@ def test_a_broken_model_is_not_told_to_look_for_easier_tasks(broken: tuple[Path,
     _, said = broken
     assert "Cause: collapse: the model has degenerated since step" in said
     assert "lower update.lr (0.002), as in `etude resume" in said
-    assert "--from 15 --set update.lr=0.0002`" in said
+    assert "--from 20 --set update.lr=0.0002`" in said
     assert "% of the answers were right at its best, " in said
     assert "nats per token away from where it began" in said
     for wrong in ("easier", "max_tokens"):
@@ -187,7 +187,7 @@ def test_a_broken_model_is_not_told_to_look_for_easier_tasks(broken: tuple[Path,
 def test_the_last_sound_checkpoint_is_kept_and_no_more_than_three(broken: tuple[Path, str]) -> None:
     path, _ = broken
     kept = checkpoint.steps(path / "checkpoints")
-    assert 15 in kept
+    assert 20 in kept
     assert len(kept) <= 3
     (found,) = [f for f in RunDirectory.open(path).findings() if f["name"] == "update"]
     assert found["step"] == 21

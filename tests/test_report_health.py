@@ -124,9 +124,19 @@ def test_a_policy_that_forgot_what_it_could_is_told_from_hard_tasks() -> None:
     assert "40% of the answers were right at its best, 0% are now" in said["collapse"]
     assert "lower the learning rate" in said["no signal"]
     assert "easier" not in said["no signal"]
-    assert health.last_good == 13, "two of the last five steps were sound"
+    assert health.last_good == 11
     poor, found = watch({"correct": [0.0], "signal_tokens": [0.0]})
     assert poor.best == pytest.approx(0.4)
+
+
+def test_the_step_before_which_a_policy_was_sound() -> None:
+    """An update that breaks a policy shows in the next step; the checkpoint of the step before it is sound."""
+    assert watch({"kl_update": [0.1, 9.0], "correct": [0.4]})[0].last_good == 12
+    assert watch({"grad_norm": [None]})[0].last_good == 11
+    assert watch({"length": [200]})[0].last_good == 10
+    assert watch({"correct": [0.1, 0.1, 0.4]})[0].last_good == 30, "what comes back was not broken"
+    lucky = watch({"correct": [0.0, 0.0, 0.0, 0.0, 0.5, 0.0]})[0]
+    assert lucky.last_good == 10, "one good step of a constant answer"
 
 
 def test_hard_from_the_start_is_not_degenerated() -> None:

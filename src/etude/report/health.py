@@ -103,9 +103,18 @@ class Health:
                 start.append(now)
         if found and self.first is None:
             self.first = found[0]
-        if (self.best < NOTABLE or self.correct >= 0.5 * self.best) and not BROKEN & self._streak.keys():
+        if self._sound(step, metrics):
             self.last_good = step
         return found
+
+    def _sound(self, step: int, metrics: Mapping[str, Any]) -> bool:
+        """Whether the policy that played this step did at least half of what it could, and nothing of `BROKEN` is under way:
+        what an update did shows in the next step."""
+        right = number(metrics, "correct")
+        enough = 0.5 * self.best if self.best >= NOTABLE else 0.0
+        well = right is None or min(right, self.correct) >= enough
+        broken = [n for n in BROKEN & self._streak.keys() if n not in BY_UPDATE or self._streak[n] < step]
+        return well and not broken
 
     def _note(self, metrics: Mapping[str, Any]) -> None:
         for name in ("correct", "truncated", "entropy"):
@@ -326,6 +335,7 @@ AT_ONCE = frozenset(
     {"errors", "not finite", "gap", "update", "drift"}
 )  # the last three are measured now and then
 BROKEN = frozenset({"not finite", "update", "entropy rise", "length explosion", "collapse"})
+BY_UPDATE = frozenset({"not finite", "update"})
 NOTABLE = 0.05  # a share of right answers that is no chance
 FAR = 2.0  # nats per token from the start, beyond which a policy that learned nothing is broken
 CURE = "lower the learning rate and go back to a checkpoint from before (`etude resume RUN --from STEP`)"

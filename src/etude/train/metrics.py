@@ -35,7 +35,8 @@ def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, 
     }
     if said := [e for e in episodes if e.player == "policy" and e.sampled.any()]:
         # Sampled from the policy itself, -log pi is an unbiased reading of its entropy.
-        metrics["entropy"] = -sum(float(e.logp.sum()) for e in said) / sum(int(e.sampled.sum()) for e in said)
+        nats = sum(float(e.logp.sum()) for e in said) / sum(int(e.sampled.sum()) for e in said)
+        metrics["entropy"] = 0.0 - nats  # never the other zero
     for name in {n for e in episodes for n in e.scores if n != "reward"}:
         metrics[f"score/{name}"] = mean([e.scores[name] for e in episodes if name in e.scores])
     metrics |= _noted(episodes)
