@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from etude.cli import claims, lab, look, measure, method, plan, train
+from etude.cli import claims, lab, look, measure, method, plan, train, use
 from etude.errors import UserError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for room in (train, plan, measure, look, claims, lab, method):
+for room in (train, plan, measure, use, look, claims, lab, method):
     room.add_to(app)
 
 
