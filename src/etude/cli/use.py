@@ -1,4 +1,4 @@
-"""`etude ask` and `etude serve`: a trained model in use."""
+"""`etude ask`, `serve` and `export`: a trained model in use."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ Rows = Annotated[int, typer.Option(help="replies under way at once; more wait", 
 def add_to(app: typer.Typer) -> None:
     app.command()(ask)
     app.command()(serve)
+    app.command()(export)
 
 
 def ask(
@@ -89,3 +90,33 @@ def _speaker(model: str, rows: int) -> Speaker:
 
     precision = str(run_defaults(model).get("precision", "bf16"))
     return Speaker(load_policy(model, precision), rows)
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="a run; for gguf any model, for hub an exported directory too")],
+    to: Annotated[str, typer.Option("--to", help="a new directory, or: adapter, gguf, hub")],
+    name: Annotated[
+        str | None,
+        typer.Argument(help="of the adapter's directory, the .gguf file, or OWNER/NAME on the hub"),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="of a GGUF file: f32, f16, bf16 or q8_0")] = "f16",
+    public: Annotated[bool, typer.Option(help="on the hub, let everybody see it")] = False,
+) -> None:
+    """Write a run's model for use elsewhere, with a card that says how it was made."""
+    from etude.export import write
+
+    own = Path(run).name
+    if to == "adapter":
+        typer.echo(str(write.to_adapter(run, Path(name or f"{own}-adapter"))))
+    elif to == "gguf":
+        typer.echo(str(write.to_gguf(run, Path(name or f"{own}.gguf"), dtype)))
+    elif to == "hub":
+        if name is None:
+            raise UserError(
+                "--to hub needs the model's name there, as in: etude export RUN --to hub OWNER/NAME"
+            )
+        typer.echo(write.to_hub(run, name, private=not public))
+    else:
+        if name is not None:
+            raise UserError(f"'{name}' is one name too many: --to {to} is the directory that is written")
+        typer.echo(str(write.to_directory(run, Path(to))))
