@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from etude.cli import claims, lab, look, measure, method, plan, train, use
+from etude.cli import claims, lab, look, measure, method, plan, runs, train, use
 from etude.errors import UserError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for room in (train, plan, measure, use, look, claims, lab, method):
+for room in (train, plan, measure, use, runs, look, claims, lab, method):
     room.add_to(app)
 
 
@@ -35,8 +35,14 @@ def run(arguments: Sequence[str]) -> int:
         print(f"etude: {error.format_message()}" if arguments else error.format_message(), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("etude: interrupted; `etude resume` goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return _interrupted(arguments)
     if result == 130:  # the parser's own answer to Ctrl-C
-        print("etude: interrupted; `etude resume` goes on from the last checkpoint", file=sys.stderr)
+        return _interrupted(arguments)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted(arguments: Sequence[str]) -> int:
+    trains = arguments[:1] and arguments[0] in ("train", "resume", "demo")
+    more = "; `etude resume` goes on from the last checkpoint" if trains else ""
+    print(f"etude: interrupted{more}", file=sys.stderr)
+    return 130

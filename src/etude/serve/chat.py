@@ -62,9 +62,9 @@ class Chat:
         new = [Message("user", text)]
         if not self.messages:
             new = [*([Message("system", self.system)] if self.system else []), *new]
-            return renderer.prompt(new), new
-        ended = int(self.held[-1]) in renderer.stops
-        more, rewrote = renderer.extend(self.messages, new, ended)
+            return renderer.prompt(new, len(new)), new
+        ended, asks = int(self.held[-1]) in renderer.stops, 2 if self.system else 1
+        more, rewrote = renderer.extend(self.messages, new, ended, asks)
         return (more if rewrote else np.concatenate([self.held, more])), new
 
 

@@ -17,7 +17,7 @@ from etude.errors import Refused, UserError
 from etude.evaluate.result import EvalResult
 from etude.recipe import Recipe
 from etude.report.page import write_report
-from etude.report.run import RunDirectory
+from etude.report.run import RunDirectory, is_run
 from etude.report.writers import Writer, known, writers
 from etude.tasks import TaskSet
 from etude.train import loop, setup
@@ -227,13 +227,20 @@ def run_session(
                 raise Refused(f"nothing can be learned: {found.sentence} (--force trains all the same)")
             run.directory.begin()
             run.checkpoint()
+        run.directory.forget_end()
         beside += writers(log, run.directory.path)
         if run.holdout and before and not _evaluated(run, "before"):
             run.evaluate_start()
         loop.train(run)
         if run.holdout and not _evaluated(run, "last", run.context.step):
             run.evaluate("last")
-        return summary_of(run, run.save_model() if keep_model else None)
+        summary = summary_of(run, run.save_model() if keep_model else None)
+        run.directory.write_end("finished", summary["ended"])
+        return summary
+    except Refused as refused:
+        if is_run(run.directory.path):
+            run.directory.write_end("refused", str(refused).splitlines()[0])
+        raise
     finally:
         for writer in beside:
             writer.close()
