@@ -25,7 +25,7 @@ PACKAGES = (
     "reasoning-gym",
     "math-verify",
 )
-OPTIONAL = ("peft", "tensorboard", "wandb", "vllm", "ray")
+OPTIONAL = ("peft", "starlette", "uvicorn", "tensorboard", "wandb", "mlflow", "trackio", "vllm", "ray")
 
 
 def examine() -> dict[str, Any]:

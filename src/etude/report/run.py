@@ -204,11 +204,18 @@ class RunDirectory:
         """How the run stands: "running", "finished", "refused" or "interrupted"; and why, where that is known."""
         if pid := holder(self.path):
             return "running", f"process {pid}"
-        if (self.path / "ended.json").exists():
-            ended = json_files.read_json(self.path / "ended.json")
-            return str(ended["state"]), str(ended["why"])
+        if ended := self.ended:
+            return ended
         done = (self.path / "model").exists() or any(e.get("rule") == "last" for e in self.evals())
         return ("finished" if done else "interrupted"), ""
+
+    @property
+    def ended(self) -> tuple[str, str] | None:
+        """How the last session ended, and why; None where it was cut off, or has not ended."""
+        if not (self.path / "ended.json").exists():
+            return None
+        ended = json_files.read_json(self.path / "ended.json")
+        return str(ended["state"]), str(ended["why"])
 
     @property
     def config(self) -> dict[str, Any]:
