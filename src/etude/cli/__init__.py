@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
+from etude import __version__
 from etude.cli import claims, lab, look, measure, method, plan, runs, train, use
 from etude.errors import UserError
 
@@ -14,12 +16,26 @@ app = typer.Typer(
     name="etude",
     help="Trains a language model on its own checked attempts, and compares ways of doing so at equal compute.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for room in (train, plan, measure, use, runs, look, claims, lab, method):
     room.add_to(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"etude {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _any_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="say which etude this is")
+    ] = False,
+) -> None:
+    pass
 
 
 def run(arguments: Sequence[str]) -> int:
