@@ -24,7 +24,8 @@ from etude.models.policy import Policy
 from etude.models.tiny import SPECIAL, tiny
 from etude.sampling.engine import sampler_for
 from etude.serve.replies import Speaker
-from etude.serve.server import Service, bound, make_app
+from etude.serve.server import bound
+from etude.serve.service import Service, make_app
 from etude.types import Message, SamplingParams
 
 HELLO = [{"role": "user", "content": "hello"}]

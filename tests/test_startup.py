@@ -53,6 +53,7 @@ def test_recipes_are_remembered(cache: Path) -> None:
     """The second time nothing is imported to say the same; a change of a file counts."""
     first = remembered.facts()
     assert first == method_page.facts()
+    assert remembered.facts() == first
     (kept,) = cache.glob("recipes-*.json")
     shown = started("recipes", XDG_CACHE_HOME=str(cache.parent))
     assert shown.stderr.splitlines()[-1] == "[]"

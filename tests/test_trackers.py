@@ -14,7 +14,7 @@ import pytest
 import etude
 import worlds_of_letters as letters
 from etude.errors import UserError
-from etude.report import trackers
+from etude.report import trackers, tracking
 from etude.report.run import RunDirectory
 
 SMALL = {
@@ -48,10 +48,10 @@ def accuracies(run: etude.TrainedRun) -> list[float]:
 
 
 def test_trackers_are_optional_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert trackers.known("") == []
-    assert trackers.known("csv, csv") == ["csv"]
+    assert tracking.known("") == []
+    assert tracking.known("csv, csv") == ["csv"]
     with pytest.raises(UserError, match="no tracker 'tensorbord'; did you mean 'tensorboard'"):
-        trackers.known("tensorbord")
+        tracking.known("tensorbord")
 
     def without(name: str) -> Any:
         raise ImportError(name)
@@ -59,7 +59,7 @@ def test_trackers_are_optional_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("importlib.import_module", without)
     for name in ("wandb", "tensorboard", "mlflow", "trackio"):
         with pytest.raises(UserError, match=rf"pip install 'etude\[{name}\]'"):
-            trackers.known(name)
+            tracking.known(name)
 
 
 def test_csv_has_a_row_a_step_and_a_row_an_attempt(tmp_path: Path) -> None:
@@ -80,14 +80,14 @@ def test_csv_has_a_row_a_step_and_a_row_an_attempt(tmp_path: Path) -> None:
 def test_a_resumed_run_goes_on_in_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written after the checkpoint is written again, once."""
     tasks = list(letters.words().sources[0].tasks("train"))
-    done = trackers.Trackers.step
+    done = tracking.Trackers.step
 
     def cut(self: Any, step: int, metrics: Any) -> None:
         done(self, step, metrics)
         if step == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(trackers.Trackers, "step", cut)
+    monkeypatch.setattr(tracking.Trackers, "step", cut)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, "csv", 4)
     monkeypatch.undo()
@@ -211,7 +211,7 @@ def test_a_tracker_that_cannot_begin_refuses_the_run(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(trackers.CSV, "close", lambda self, finished: closed.append(finished))
     monkeypatch.setitem(trackers.KNOWN, "mlflow", Broken)
-    monkeypatch.setattr(trackers, "_need", lambda module, extra: None)
+    monkeypatch.setattr(tracking, "need", lambda module, extra: None)
     with pytest.raises(UserError, match="no server"):
         train(tmp_path, "csv,mlflow")
     assert closed == [False]

@@ -17,6 +17,7 @@ from documents import FENCE, ROOT
 from etude import cli
 from etude.models.tiny import tiny_directory
 from etude.serve import server
+from etude.serve.service import Service, make_app
 from test_site import quick
 
 PAGE = "using-a-model.md"
@@ -40,11 +41,11 @@ class Served:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(server, "run", self.run)
 
-    def run(self, service: server.Service, host: str, port: int) -> None:
+    def run(self, service: Service, host: str, port: int) -> None:
         assert (host, port) == ("127.0.0.1", 8000)
         place = server.bound(host, 0)
         self.address = f"http://{host}:{place.getsockname()[1]}/v1"
-        config = uvicorn.Config(server.make_app(service), log_level="critical", lifespan="on")
+        config = uvicorn.Config(make_app(service), log_level="critical", lifespan="on")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [place]})
         self.thread.start()

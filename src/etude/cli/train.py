@@ -75,7 +75,7 @@ def train(
     """Train a model with a recipe; evaluates on held-out tasks before and after."""
     from etude.methods import find
     from etude.report.terminal import Progress
-    from etude.report.trackers import known
+    from etude.report.tracking import known
     from etude.train.config import Budget, Plan, parse_changes
     from etude.train.session import free, run_session
     from etude.train.setup import start

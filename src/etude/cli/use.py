@@ -77,7 +77,8 @@ def serve(
 ) -> None:
     """Serve a model to whatever speaks OpenAI's interface, on this machine."""
     try:
-        from etude.serve.server import Service, run
+        from etude.serve.server import run
+        from etude.serve.service import Service
     except ImportError as error:
         raise UserError("the server needs packages that are missing; pip install 'etude[serve]'") from error
     service = Service(_speaker(model, rows), name or Path(model).name, max_tokens, timeout, api_key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from etude.claims.judge import AXES
+from etude.claims import AXES
 from etude.docs.claims import labels, read, result, sentence, visible, why
 
 if TYPE_CHECKING:  # every method, and torch: what is remembered (`docs.remembered`) is shown without them

@@ -70,6 +70,7 @@ def limits(
     is ours.
     """
     from scipy import stats  # half a second that a model in use does not wait for
+
     x = np.asarray(values, float)
     w = np.ones(x.shape[-1]) if weights is None else np.asarray(weights, float)
     if not 0 < level < 1:

@@ -1,6 +1,4 @@
-"""Copies of a run's metrics, evaluations and some episodes for programs that people already use: TensorBoard, Weights &
-Biases, MLflow, Trackio, and CSV files. The run directory stays the truth: a copy that fails is given up with a warning.
-"""
+"""Programs that people already use to watch runs: TensorBoard, Weights & Biases, MLflow, Trackio, and CSV files."""
 
 from __future__ import annotations
 
@@ -17,15 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from etude.errors import UserError, nearest
+from etude.errors import UserError
 from etude.files import write_atomically, writing
 from etude.report import json_files
 from etude.report.run import RunDirectory
 
 PROJECT = "etude"
-TABLE_EVERY = 10  # steps between those whose episodes are copied
-TABLE_ROWS = 64
-TEXT = 2000  # characters of a question or a reply in a table
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -39,16 +34,7 @@ class Tracker(Protocol):
     def close(self, finished: bool) -> None: ...
 
 
-def flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in `metrics`, those inside dictionaries as `outer/inner`."""
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}", float(value)
-
-
-def _need(module: str, extra: str) -> Any:
+def need(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -77,8 +63,8 @@ class TensorBoard:
     """Event files under `<run>/tensorboard`; episodes as text."""
 
     def __init__(self, run: RunDirectory) -> None:
-        _need("tensorboard", "tensorboard")
-        made = _need("torch.utils.tensorboard", "tensorboard").SummaryWriter
+        need("tensorboard", "tensorboard")
+        made = need("torch.utils.tensorboard", "tensorboard").SummaryWriter
         steps = run.steps()
         again = (
             {"purge_step": steps[-1] + 1} if steps else {}
@@ -101,7 +87,7 @@ class WandB:
     """A run of the project `etude`, named after the directory, which a resumed run goes on with."""
 
     def __init__(self, run: RunDirectory) -> None:
-        self._wandb = wandb = _need("wandb", "wandb")
+        self._wandb = wandb = need("wandb", "wandb")
         known = _identity(run, "wandb")
         try:
             self._run = wandb.init(
@@ -131,8 +117,8 @@ class MLflow:
     """A run of the experiment `etude` where MLflow's own settings say (MLFLOW_TRACKING_URI)."""
 
     def __init__(self, run: RunDirectory) -> None:
-        self._entities = _need("mlflow.entities", "mlflow")
-        mlflow = _need("mlflow", "mlflow")
+        self._entities = need("mlflow.entities", "mlflow")
+        mlflow = need("mlflow", "mlflow")
         memory = _kept(run, "mlflow.json")
         try:
             self._client = client = mlflow.MlflowClient()
@@ -173,7 +159,7 @@ class Trackio:
     """A run of the project `etude`, kept on this machine (`trackio show`)."""
 
     def __init__(self, run: RunDirectory) -> None:
-        self._trackio = _need("trackio", "trackio")
+        self._trackio = need("trackio", "trackio")
         name = f"{run.path.name}-{_identity(run, 'trackio')}"
         how = {"resume": "allow", "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
         try:
@@ -227,93 +213,6 @@ KNOWN: dict[str, Callable[[RunDirectory], Tracker]] = {
     "trackio": Trackio,
     "csv": CSV,
 }
-
-
-def known(names: str) -> list[str]:
-    """The trackers named in `names`, separated by commas ("": none). Raises UserError when one is unknown or not
-    installed."""
-    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    for name in wanted:
-        if name not in KNOWN:
-            raise UserError(f"there is no tracker '{name}'{nearest(name, KNOWN)}")
-        if name != "csv":
-            _need(name, name)
-    return wanted
-
-
-class Trackers:
-    """Those that are named, for one run. Raises UserError where one is not `known`, or cannot begin."""
-
-    def __init__(self, names: str, run: RunDirectory) -> None:
-        self.run = run
-        self.open: dict[str, Tracker] = {}
-        self._evals = len(run.evals()) if names else 0  # those that an earlier session has copied
-        try:
-            for name in known(names):
-                self.open[name] = KNOWN[name](run)
-        except BaseException:
-            self.close()
-            raise
-
-    def step(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """After a step was recorded."""
-        if not self.open:
-            return
-        self._examined()
-        self._numbers(step, dict(flat(metrics)))
-        if (step - 1) % TABLE_EVERY == 0 and (rows := episode_rows(self.run, step)):
-            self._tell(lambda tracker: tracker.episodes(step, rows))
-
-    def close(self) -> None:
-        """May be called twice."""
-        if self.open:
-            self._examined()
-        finished = self.run.ended is not None and self.run.ended[0] == "finished"
-        self._tell(lambda tracker: tracker.close(finished))
-        self.open = {}
-
-    def _examined(self) -> None:
-        """Copies the evaluations that are new."""
-        evals = self.run.evals()
-        for result in evals[self._evals :]:
-            numbers = {f"eval/{name}": float(result[name]) for name in ("mean", "low", "high")}
-            numbers |= {f"eval/pass_{k}": float(v[0]) for k, v in (result.get("pass") or {}).items()}
-            self._numbers(int(result["step"]), numbers)
-        self._evals = len(evals)
-
-    def _numbers(self, step: int, numbers: Mapping[str, float]) -> None:
-        self._tell(lambda tracker: tracker.metrics(step, numbers))
-
-    def _tell(self, what: Callable[[Tracker], None]) -> None:
-        for name, tracker in list(self.open.items()):
-            try:
-                what(tracker)
-            except Exception as error:
-                del self.open[name]
-                cause = re.sub(r"\s+", " ", str(error)).strip()[:200]
-                print(
-                    f"warning: {name} gets nothing more of this run: {type(error).__name__}: {cause}",
-                    file=sys.stderr,
-                )
-
-
-def episode_rows(run: RunDirectory, step: int) -> list[dict[str, Any]]:
-    """The first attempts of a step, as a person reads them."""
-    names = ["id", "step", "kind", "difficulty", "prompt", "spans", "answer", "correct", "reward", "stop"]
-    rows = []
-    for row in run.episodes([step], names).slice(0, TABLE_ROWS).to_pylist():
-        asked = [m["content"] for m in json.loads(row["prompt"]) if m["role"] == "user"]
-        said = [span for span in row["spans"] if span["sampled"]]
-        rows.append(
-            {
-                **{name: row[name] for name in ("step", "id", "kind", "difficulty")},
-                "question": (asked[-1] if asked else "")[:TEXT],
-                "reply": (said[-1]["text"] if said else "")[:TEXT],
-                **{name: row[name] for name in ("answer", "correct", "reward", "stop")},
-                "tokens": sum(span["end"] - span["start"] for span in said),
-            }
-        )
-    return rows
 
 
 def _markdown(rows: Rows) -> str:

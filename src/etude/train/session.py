@@ -18,7 +18,7 @@ from etude.evaluate.result import EvalResult
 from etude.recipe import Recipe
 from etude.report.page import write_report
 from etude.report.run import RunDirectory, is_run
-from etude.report.trackers import Trackers, known
+from etude.report.tracking import Trackers, known
 from etude.tasks import TaskSet
 from etude.train import loop, setup
 from etude.train.config import Budget, Plan
