@@ -18,7 +18,7 @@ assembly fixtures
 methods evaluate
 report
 train
-compare lab claims docs doctor testing
+compare lab claims docs doctor testing serve export
 cli
 launch __main__
 """.strip().splitlines()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import builtins
 import io
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from etude.errors import UserError
 from etude.report.health import Finding, Health
 from etude.report.terminal import Progress, clean, eval_screen, final_screen, sparkline
-from etude.report.writers import flat, writers
 
 WELL = {"entropy": 1.0, "length": 30.0, "truncated": 0.05, "kl_start": 0.01, "kl_sampler": 0.0, "gap": 1e-6, "clip": 0.02, "errors": 0.0,
         "signal_tokens": 0.6, "correct": 0.4, "grad_norm": 0.5, "loss/policy": 0.1}  # fmt: skip
@@ -247,34 +243,3 @@ def test_screens_say_what_was_measured() -> None:
     assert "\x1b" not in shown
     assert "pass@8" in shown
     assert sparkline([0, 1, 2]) == "▁▅█"  # 3.5 rounds to even, 4
-
-
-def test_writers_are_optional_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert writers("", tmp_path) == []
-    with pytest.raises(UserError, match="no metrics writer 'tensorbord'; did you mean 'tensorboard'"):
-        writers("tensorbord", tmp_path)
-    genuine = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.split(".")[0] in ("wandb", "tensorboard"):
-            raise ImportError(name)
-        return genuine(name, *args, **kwargs)
-
-    monkeypatch.setattr("importlib.import_module", lambda name: without(name))
-    for name in ("wandb", "tensorboard"):
-        with pytest.raises(UserError, match=rf"pip install 'etude\[{name}\]'"):
-            writers(name, tmp_path)
-
-
-def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    (writer,) = writers("tensorboard", tmp_path)
-    writer.write(2, {"reward": 0.5, "curriculum": {"a": 1.0}, "note": "text", "kl": None})
-    writer.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert sorted(events.Tags()["scalars"]) == ["curriculum/a", "reward"]
-    assert [(e.step, e.value) for e in events.Scalars("reward")] == [(2, 0.5)]
-    assert dict(flat({"a": {"b": 1}, "c": True})) == {"a/b": 1.0}

@@ -35,7 +35,7 @@ PACKAGES = (
     "reasoning-gym",
     "math-verify",
 )
-OPTIONAL = ("peft", "tensorboard", "wandb", "vllm", "ray")
+OPTIONAL = ("peft", "starlette", "uvicorn", "tensorboard", "wandb", "mlflow", "trackio", "vllm", "ray")
 
 
 def examine() -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _gap(policy: Policy) -> float:
     async def replies() -> list[Sample]:
         return await asyncio.gather(*(sampler.sample(p, params, i) for i, p in enumerate(prompts)))
 
-    task = Task("a", lambda answer: Verdict(0.0, False))
+    task = Task((Message("user", "a"),), lambda answer: Verdict(0.0, False))
     signals = []
     for prompt, reply in zip(prompts, run(replies()), strict=True):
         said = Span("assistant", reply.tokens, sampled=True, logp=reply.logp)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from etude.claims import AXES
 from etude.claims.curves import Facts, ends, table_at, with_start
 from etude.claims.gates import Gate, before_training, gates
 from etude.claims.settings import POINTS, Claim
 from etude.claims.verdict import NO_TEST, OPEN, Difference, guarded, label, paired
-
-AXES = {"updates": "reproduces?", "flops": "pays for itself?"}
 
 
 def judged(

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from etude.claims import AXES
 from etude.claims.bed import abilities
-from etude.claims.judge import AXES, judged, refused, unresolved
+from etude.claims.judge import judged, refused, unresolved
 from etude.claims.runs import WORKER, ClaimJob, facts_file, jobs_of, read_facts
 from etude.claims.settings import Claim
 from etude.compare.schedule import Job, run_all

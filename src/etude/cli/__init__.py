@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
-from etude.cli import claims, lab, look, measure, method, plan, train
+from etude import __version__
+from etude.cli import claims, lab, look, measure, method, plan, runs, train, use
 from etude.errors import UserError
 
 app = typer.Typer(
     name="etude",
     help="Trains a language model on its own checked attempts, and compares ways of doing so at equal compute.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for room in (train, plan, measure, look, claims, lab, method):
+for room in (train, plan, measure, use, runs, look, claims, lab, method):
     room.add_to(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"etude {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _any_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="say which etude this is")
+    ] = False,
+) -> None:
+    pass
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -35,8 +51,14 @@ def run(arguments: Sequence[str]) -> int:
         print(f"etude: {error.format_message()}" if arguments else error.format_message(), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("etude: interrupted; `etude resume` goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return _interrupted(arguments)
     if result == 130:  # the parser's own answer to Ctrl-C
-        print("etude: interrupted; `etude resume` goes on from the last checkpoint", file=sys.stderr)
+        return _interrupted(arguments)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted(arguments: Sequence[str]) -> int:
+    trains = arguments[:1] and arguments[0] in ("train", "resume", "demo")
+    more = "; `etude resume` goes on from the last checkpoint" if trains else ""
+    print(f"etude: interrupted{more}", file=sys.stderr)
+    return 130

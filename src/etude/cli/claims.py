@@ -117,7 +117,7 @@ def _list(on: str) -> str:
 
 def _screen(name: str, found: dict[str, Any]) -> str:
     """One claim's result, as `etude recipes NAME` tells it."""
-    from etude.claims.judge import AXES
+    from etude.claims import AXES
     from etude.docs.claims import sentence, visible, why
 
     lines = [f"\n{name}: {found['says']}"]

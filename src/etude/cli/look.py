@@ -26,13 +26,18 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="one recipe's own page")] = None, json: Json = False
 ) -> None:
     """All methods, or one method's page: idea, equation, settings, departures, claim."""
-    from etude.docs.method_page import facts, one, table
+    import shutil
+
+    from etude.docs.method_page import one, table
+    from etude.docs.remembered import facts
 
     found = facts(name)
     if json:
         _print(found if name is None else found[0])
     else:
-        typer.echo(table(found) if name is None else one(found[0]))
+        typer.echo(
+            table(found, shutil.get_terminal_size((1000, 24)).columns) if name is None else one(found[0])
+        )
 
 
 def tasks(

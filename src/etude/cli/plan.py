@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def expanded(words: Sequence[str], group: Any) -> list[str]:
     """A command line in which a plan file is replaced by what it says; what is given beside it counts more."""
     found = list(words)
-    if len(found) < 2 or found[0] not in TAKE_PLANS:
+    if len(found) < 2 or found[0] not in TAKE_PLANS or found[1].startswith("-"):
         return found
     from etude.train.plan_file import is_plan, read
 

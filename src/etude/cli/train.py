@@ -39,6 +39,9 @@ Unsafe = Annotated[
         help="run programs that the model writes even where nothing keeps them in (docs/security.md)",
     ),
 ]
+Log = Annotated[
+    str, typer.Option(help="also write to: tensorboard, wandb, mlflow, trackio, csv (comma-separated)")
+]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no line per step")]
 
@@ -74,7 +77,7 @@ def train(
     ] = "",
     force: Annotated[bool, typer.Option(help="train even if the pre-flight sees nothing to learn")] = False,
     overwrite: Annotated[bool, typer.Option(help="delete a run that lies in --out")] = False,
-    log: Annotated[str, typer.Option(help="also write to: tensorboard, wandb (comma-separated)")] = "",
+    log: Log = "",
     quiet: Quiet = False,
     unsafe_execution: Unsafe = False,
     json: Json = False,
@@ -82,7 +85,7 @@ def train(
     """Train a model with a recipe; evaluates on held-out tasks before and after."""
     from etude.methods import find
     from etude.report.terminal import Progress
-    from etude.report.writers import known
+    from etude.report.tracking import known
     from etude.train.config import Budget, Plan, parse_changes
     from etude.train.session import free, run_session
     from etude.train.setup import start
@@ -111,7 +114,7 @@ def resume(
     from_: Annotated[
         int | None, typer.Option("--from", help="go back to the checkpoint of this step")
     ] = None,
-    log: Annotated[str, typer.Option(help="also write to: tensorboard, wandb")] = "",
+    log: Log = "",
     quiet: Quiet = False,
     unsafe_execution: Unsafe = False,
     json: Json = False,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from etude.claims.judge import AXES
+from etude.claims import AXES
 from etude.report.json_files import read_json
 
 FILE = Path(__file__).with_name("claims.json")

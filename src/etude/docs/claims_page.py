@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from etude.claims.judge import AXES
+from etude.claims import AXES
 from etude.claims.settings import GATES, Claim, load
 from etude.claims.verdict import LABELS, MEANING, NO_TEST
 from etude.docs.claims import UNITS, Results, sentence, visible, why

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from etude.assembly import resolved_stages
-from etude.claims.judge import AXES
+from etude.claims import AXES
 from etude.docs.claims import labels, read, result, sentence, visible, why
-from etude.methods import catalogue, find, outside
-from etude.recipe import STAGES, Recipe
+
+if TYPE_CHECKING:  # every method, and torch: what is remembered (`docs.remembered`) is shown without them
+    from etude.recipe import Recipe
 
 
 def facts(name: str | None = None) -> list[dict[str, Any]]:
     """One object per recipe, as `etude recipes --json` prints it, those of installed packages last. UserError for an
     unknown name."""
+    from etude.methods import catalogue, find, outside
+
     names = [name] if name else [*catalogue(), *sorted(outside.registered().keys() - catalogue().keys())]
     return [_facts(find(one)) for one in names]
 
 
 def _facts(recipe: Recipe) -> dict[str, Any]:
+    from etude.recipe import STAGES
+
     paper = recipe.paper
     return {
         "name": recipe.name,
@@ -28,6 +32,7 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
         "url": paper.url if paper else None,
         "published_lr": recipe.published_lr,
         "replaces": list(recipe.replaces),
+        "stages": {stage: STAGES[stage] for stage in recipe.replaces},
         "confidence": recipe.confidence,
         "needs": list(recipe.all_needs),
         "idea": recipe.idea,
@@ -44,6 +49,8 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
 
 
 def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    from etude.assembly import resolved_stages
+
     found = {}
     for name, part in resolved_stages(recipe).items():
         for parameter, value in part:
@@ -70,12 +77,25 @@ def rows(found: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     return cells
 
 
-def table(found: list[dict[str, Any]]) -> str:
+LEAST = (
+    "tests",
+    "confidence",
+    "year",
+    "topic",
+    "replaces",
+)  # columns that a narrow screen goes without, in order
+
+
+def table(found: list[dict[str, Any]], width: int = 1000) -> str:
+    """At most `width` columns wide; the claim is cut where nothing else helps."""
     lines = [HEADER, *rows(found)]
-    widths = [max(len(row[i]) for row in lines) for i in range(len(HEADER))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in lines
-    )
+    shown = list(range(len(HEADER)))
+    widths = [max(len(row[i]) for row in lines) for i in shown]
+    for name in LEAST:
+        if sum(widths[i] + 2 for i in shown) - 2 <= width:
+            break
+        shown.remove(HEADER.index(name))
+    return "\n".join("  ".join(row[i].ljust(widths[i]) for i in shown)[:width].rstrip() for row in lines)
 
 
 def one(recipe: dict[str, Any]) -> str:
@@ -90,7 +110,7 @@ def one(recipe: dict[str, Any]) -> str:
         lines += [
             f"Learning rate: {recipe['published_lr']:g} in its paper's settings, {here:g} here (update.lr)"
         ]
-    lines += [f"Replaces: {', '.join(f'{s} ({STAGES[s]})' for s in recipe['replaces'])}"]
+    lines += [f"Replaces: {', '.join(f'{name} ({said})' for name, said in recipe['stages'].items())}"]
     if recipe["needs"]:
         lines += [f"Needs: {', '.join(recipe['needs'])}"]
     lines += [f"Departs from the paper: {d}" for d in recipe["departures"]]

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from etude.types import Array
 
@@ -70,6 +69,8 @@ def limits(
     Sources: Korn & Graubard 1998 (effective size and t), Brown, Cai & DasGupta 2001 (Jeffreys); the mixing
     is ours.
     """
+    from scipy import stats  # half a second that a model in use does not wait for
+
     x = np.asarray(values, float)
     w = np.ones(x.shape[-1]) if weights is None else np.asarray(weights, float)
     if not 0 < level < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 from etude.errors import UserError
@@ -36,7 +37,7 @@ class Lock:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flock(file)
         except BlockingIOError:
             holder = os.read(file, 32).decode(errors="replace").strip() or "unknown"
             os.close(file)
@@ -67,6 +68,38 @@ class Lock:
         os.close(self._file)
         self._file = -1
 
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self.release()
+
+
+def holder(directory: Path) -> str:
+    """The number of the process that holds the lock of `directory`; "" where none does."""
+    try:
+        with (directory / NAME).open(encoding="utf-8") as file:
+            if fcntl is None:
+                return ""
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read(32).strip() or "unknown"
+    except OSError:
+        pass
+    return ""
+
+
+def _flock(file: int) -> None:
+    """Takes the lock, after a moment where somebody may only have been looking (`holder`). BlockingIOError."""
+    for pause in (0.02, 0.05, None):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is None:
+                raise
+            time.sleep(pause)

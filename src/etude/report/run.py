@@ -4,6 +4,7 @@ config.json     the resolved plan                 card.json     versions, commit
 metrics.jsonl   one object per step               evals.jsonl   one object per evaluation
 findings.jsonl  health findings                   episodes/     step-000012.parquet, one row per attempt
 checkpoints/    what `train.checkpoint` writes    report.html   the page
+ended.json      how the last session ended        trackers/     copies of the metrics for other programs
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from etude.errors import UserError
 from etude.files import write_atomically, writing
 from etude.report import json_files, rows
-from etude.report.lock import NAME, Lock
+from etude.report.lock import NAME, Lock, holder
 from etude.report.suspects import COLUMNS, suspects
 from etude.types import Group, Signal
 
@@ -32,7 +33,9 @@ OWN = {
     "episodes",
     "checkpoints",
     "model",
+    "ended.json",
     "tensorboard",
+    "trackers",
     "wandb",
     "report.html",
 }
@@ -116,7 +119,11 @@ class RunDirectory:
         """The run at `path`. Raises UserError when there is none."""
         path = Path(path)
         if not is_run(path):
-            what = "does not exist" if not path.exists() else "is not a run (it holds no config.json)"
+            what = (
+                "does not exist"
+                if not path.exists()
+                else "is not a run (it holds no config.json and card.json)"
+            )
             raise UserError(f"'{path}' {what}; name a directory that `etude train` wrote")
         return cls(path)
 
@@ -169,12 +176,50 @@ class RunDirectory:
                 if number > step:
                     self.episode_file(number).unlink(missing_ok=True)
 
+    def write_end(self, state: str, why: str) -> None:
+        """Records how a session ended: "finished" or "refused", and why."""
+        json_files.write_json(self.path / "ended.json", {"state": state, "why": why})
+
+    def forget_end(self) -> None:
+        """The run goes on."""
+        with writing(self.path):
+            (self.path / "ended.json").unlink(missing_ok=True)
+
+    def remove(self) -> list[str]:
+        """Deletes the run, and returns the names of what lies beside it and is no part of one, which stays. UserError
+        where another process is at work on it."""
+        with Lock(self.path):
+            _remove(self.path, OWN)
+            left = _foreign(self.path, ())
+        if not left:
+            with writing(self.path):
+                shutil.rmtree(self.path.resolve())
+        return left
+
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         if not isinstance(row.get("step"), int):
             raise ValueError(f"a line of {name} needs the step it belongs to; got {row.get('step')!r}")
         json_files.append_line(self.path / name, row)
 
     # reading
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """How the run stands: "running", "finished", "refused" or "interrupted"; and why, where that is known."""
+        if pid := holder(self.path):
+            return "running", f"process {pid}"
+        if ended := self.ended:
+            return ended
+        done = (self.path / "model").exists() or any(e.get("rule") == "last" for e in self.evals())
+        return ("finished" if done else "interrupted"), ""
+
+    @property
+    def ended(self) -> tuple[str, str] | None:
+        """How the last session ended, and why; None where it was cut off, or has not ended."""
+        if not (self.path / "ended.json").exists():
+            return None
+        ended = json_files.read_json(self.path / "ended.json")
+        return str(ended["state"]), str(ended["why"])
 
     @property
     def config(self) -> dict[str, Any]:

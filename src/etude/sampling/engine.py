@@ -5,10 +5,10 @@ from __future__ import annotations
 from etude.models.policy import Policy
 from etude.sampling.hf import TransformersSampler
 from etude.sampling.native import NativeSampler
-from etude.sampling.protocol import Sampler
+from etude.sampling.scheduler import Scheduler
 
 
-def sampler_for(policy: Policy, max_rows: int = 128) -> Sampler:
+def sampler_for(policy: Policy, max_rows: int = 128) -> Scheduler:
     """A sampler that reads the policy's weights, with at most `max_rows` replies under way. One is enough: it batches
     all requests."""
     if policy.backbone.native() is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,8 +18,13 @@ class Sample:
 
     tokens: Array  # int32[n], n >= 1
     logp: Array  # float32[n], under the request's settings
-    stop: str  # "end" | "length"
+    stop: str  # "end" | "length" | "cut": by the one who watched it
     version: int  # of the policy that sampled it
+
+
+Watch = Callable[[int, float], bool]
+"""Told of every token of a reply, with its log-probability, as soon as it is drawn; True ends the reply there. Must not
+raise."""
 
 
 class Sampler(Protocol):

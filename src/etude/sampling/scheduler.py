@@ -19,7 +19,7 @@ from torch import Tensor
 from etude.errors import UserError
 from etude.models.distribution import check, draw
 from etude.models.policy import Policy
-from etude.sampling.protocol import Sample, Uniforms
+from etude.sampling.protocol import Sample, Uniforms, Watch
 from etude.types import Array, SamplingParams
 
 QUIET = 3  # rounds of the event loop without a new request before a step is taken
@@ -35,6 +35,8 @@ class Request:
     tokens: list[int] = field(default_factory=list)
     logp: list[float] = field(default_factory=list)
     version: int = 0
+    watch: Watch | None = None
+    cut: bool = False  # the watcher ended the reply
 
 
 class Scheduler:
@@ -65,7 +67,9 @@ class Scheduler:
         """Removes live request `number`, whose caller no longer waits or was answered."""
         raise NotImplementedError
 
-    async def sample(self, prompt: Array, params: SamplingParams, key: int) -> Sample:
+    async def sample(
+        self, prompt: Array, params: SamplingParams, key: int, watch: Watch | None = None
+    ) -> Sample:
         if self._closed:
             raise UserError("this sampler is closed")
         check(params)
@@ -76,7 +80,8 @@ class Scheduler:
         if tokens.min() < 0 or tokens.max() >= self.policy.config["vocab_size"]:
             raise UserError(f"a prompt holds token {tokens.max()} outside the model's vocabulary")
         loop = asyncio.get_running_loop()
-        request = Request(tokens, params, Uniforms(key), min(params.max_tokens, room), loop.create_future())
+        limit, future = min(params.max_tokens, room), loop.create_future()
+        request = Request(tokens, params, Uniforms(key), limit, future, watch=watch)
         self.waiting.append(request)
         self._open.add(request)
         self._submitted += 1
@@ -156,20 +161,22 @@ class Scheduler:
         for request, token, value in zip(requests, tokens.tolist(), logp.tolist(), strict=True):
             request.tokens.append(token)
             request.logp.append(value)
+            if request.watch is not None and not request.future.done():
+                request.cut = request.watch(token, value)
         self.policy.meter.generated += len(requests)
         return tokens.tolist()
 
     def _finished(self, request: Request) -> bool:
         """Answers a request that has come to its end."""
         ended = request.tokens[-1] in self.stops
-        if not ended and len(request.tokens) < request.limit:
+        if not (ended or request.cut) and len(request.tokens) < request.limit:
             return False
         if not request.future.done():
             request.future.set_result(
                 Sample(
                     np.array(request.tokens, np.int32),
                     np.array(request.logp, np.float32),
-                    "end" if ended else "length",
+                    "end" if ended else "cut" if request.cut else "length",
                     request.version,
                 )
             )

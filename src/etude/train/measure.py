@@ -141,18 +141,24 @@ def load_policy(where: str, precision: str = "bf16", backbone: str = "auto") -> 
         return Policy.load(where, precision=precision, backbone=backbone)
     if (path / "model").exists():
         return Policy.load(str(path / "model"), precision=precision, backbone=backbone)
-    config = RunDirectory.open(where).config
-    _, state, _ = checkpoint.load(path / "checkpoints")
+    return checkpoint_policy(path)[1]
+
+
+def checkpoint_policy(run: Path, precision: str | None = None) -> tuple[int, Policy]:
+    """The step of a run's last whole checkpoint, and its model as it was trained: with LoRA the adapters apart.
+    `precision`: another than the run's own."""
+    config = RunDirectory.open(run).config
+    step, state, _ = checkpoint.load(run / "checkpoints")
     _, settings, stages = resolve(Plan.from_dict(config["plan"]))
     policy = Policy.load(
-        found_model(path, config),
-        precision=settings.precision,
+        found_model(run, config),
+        precision=precision or settings.precision,
         lora_rank=settings.lora,
         heads=dict(stages["objective"].heads),
         backbone=settings.backbone,
     )
     policy.load_state_dict(state["learner"]["policy"])
-    return policy
+    return step, policy
 
 
 def run_defaults(where: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from etude.errors import Refused, UserError
 from etude.evaluate.result import BEST, EvalResult
 from etude.recipe import Recipe
 from etude.report.page import write_report
-from etude.report.run import RunDirectory
-from etude.report.writers import Writer, known, writers
+from etude.report.run import RunDirectory, is_run
+from etude.report.tracking import Trackers, known
 from etude.tasks import TaskSet
 from etude.train import loop, reopen, setup
 from etude.train.config import Budget, Plan, as_text
@@ -123,7 +123,7 @@ def train(
     "500k-tokens", "2e14-flops", a Budget, or a number of steps. `settings`: {"update.lr": 1e-5, "run.group_size": 4}.
     `reward(episode)`: a bool, a number or named parts (`reward.function.from_function`). `out`: the run's directory
     (default: runs/RECIPE-SEED). `force` trains even if the pre-flight sees nothing to learn. `log`: "tensorboard",
-    "wandb". Raises UserError in one sentence for what cannot be used, Refused where nothing can be learned.
+    "wandb", "mlflow", "trackio", "csv" (`report.trackers`). Raises UserError in one sentence for what cannot be used, Refused where nothing can be learned.
     """
     if tasks is None:
         raise UserError("tasks is missing; name some, as in tasks='chain_sum:max_terms=2'")
@@ -224,13 +224,13 @@ def run_session(
     """Pre-flight, evaluation, training, evaluation, model; returns `summary_of` the run. `fresh`: the run has just been
     started, not resumed. `before`: the untrained model is evaluated too. The run is closed, and resumable, whatever
     happens. Raises Refused where the pre-flight sees nothing to learn, unless `force`."""
-    beside: list[Writer] = []
+    trackers: Trackers | None = None
 
     def on_step(step: int, metrics: dict[str, Any]) -> None:
         if watcher:
             watcher(step, metrics, run.context.progress)
-        for writer in beside:
-            writer.write(step, metrics)
+        if trackers:
+            trackers.step(step, metrics)
 
     run.on_step = on_step
     try:
@@ -243,17 +243,24 @@ def run_session(
                 raise Refused(f"nothing can be learned: {found.sentence} (--force trains all the same)")
             run.directory.begin()
             run.checkpoint()
-        beside += writers(log, run.directory.path)
+        run.directory.forget_end()
+        trackers = Trackers(log, run.directory)
         if run.holdout and before and run.origin and not _evaluated(run, "before"):
             run.evaluate_start()
         loop.train(run)
         rule, spent = choose(run)
         if run.holdout and not _evaluated(run, rule, spent["step"]):
             run.evaluate(rule, spent)
-        return summary_of(run, run.save_model() if keep_model else None)
+        summary = summary_of(run, run.save_model() if keep_model else None)
+        run.directory.write_end("finished", summary["ended"])
+        return summary
+    except Refused as refused:
+        if is_run(run.directory.path):
+            run.directory.write_end("refused", str(refused).splitlines()[0])
+        raise
     finally:
-        for writer in beside:
-            writer.close()
+        if trackers:
+            trackers.close()
         run.close()
         if isinstance(watcher, Bar):
             watcher.close()

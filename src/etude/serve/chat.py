@@ -1,0 +1,153 @@
+"""`etude ask`: one answer, or a chat in the terminal. What was sampled is kept as tokens; the next turn is appended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TextIO
+
+import numpy as np
+
+from etude import seeds
+from etude.errors import UserError
+from etude.report.terminal import clean
+from etude.serve.replies import Speaker
+from etude.types import Array, Message, SamplingParams
+
+HELP = "/reset forgets what was said; /system TEXT begins anew with a system message; Ctrl-C ends a reply; Ctrl-D ends"
+
+
+@dataclass
+class Chat:
+    """A conversation with a model. `seed` names its random draws: the same words are answered the same."""
+
+    speaker: Speaker
+    params: SamplingParams
+    system: str = ""
+    seed: int = 0
+    messages: list[Message] = field(default_factory=list)
+    held: Array = field(default_factory=lambda: np.zeros(0, np.int32))  # all tokens so far
+    finish: str = ""  # how the last reply ended: "stop" | "length" | "interrupted"
+
+    def reset(self, system: str | None = None) -> None:
+        self.messages, self.held = [], np.zeros(0, np.int32)
+        self.system = self.system if system is None else system
+
+    async def say(self, text: str) -> AsyncGenerator[str, None]:
+        """The reply to `text`, piece by piece. A reply that is interrupted stays in the conversation as far as it went;
+        one that cannot be begun (UserError) leaves no trace."""
+        prompt, new = self._prompt(text)
+        key = seeds.key(self.seed, "ask", prompt.tolist())
+        tokens: list[int] = []
+        said, self.finish = "", "interrupted"
+        try:
+            async with aclosing(self.speaker.stream(prompt, self.params, key)) as pieces:
+                async for piece in pieces:
+                    tokens += [] if piece.token is None else [piece.token]
+                    said += piece.text
+                    self.finish = piece.finish or self.finish
+                    yield piece.text
+        finally:
+            if tokens:
+                self.messages += [*new, Message("assistant", self.speaker.policy.renderer.decode(tokens))]
+                self.held = np.concatenate([prompt, np.array(tokens, np.int32)])
+
+    def _prompt(self, text: str) -> tuple[Array, list[Message]]:
+        renderer = self.speaker.policy.renderer
+        new = [Message("user", text)]
+        if not self.messages:
+            new = [*([Message("system", self.system)] if self.system else []), *new]
+            return renderer.prompt(new, len(new)), new
+        ended, asks = int(self.held[-1]) in renderer.stops, 2 if self.system else 1
+        more, rewrote = renderer.extend(self.messages, new, ended, asks)
+        return (more if rewrote else np.concatenate([self.held, more])), new
+
+
+def answer(chat: Chat, question: str, out: TextIO, runner: asyncio.Runner) -> str:
+    """Asks, and writes the reply to `out` while it is sampled; returns it."""
+
+    async def work() -> str:
+        said = ""
+        async with aclosing(chat.say(question)) as pieces:
+            async for piece in pieces:
+                said += piece
+                out.write(clean(piece))
+                out.flush()
+        return said
+
+    return runner.run(work())
+
+
+def answer_lines(chat: Chat, lines: Iterable[str], as_json: bool) -> None:
+    """Every line is a question of its own, answered at once; blank ones are passed over."""
+    with asyncio.Runner() as runner:
+        for line in lines:
+            if question := line.strip():
+                chat.reset()
+                answer_one(chat, question, as_json, runner)
+
+
+def answer_one(chat: Chat, question: str, as_json: bool, runner: asyncio.Runner) -> None:
+    """One answer on standard output; why it is cut, where it is, on standard error."""
+    if as_json:
+        from io import StringIO
+
+        text = answer(chat, question, StringIO(), runner)
+        print(json.dumps({"question": question, "answer": text, "finish": chat.finish}), flush=True)
+        return
+    answer(chat, question, sys.stdout, runner)
+    print(flush=True)
+    _say_end(chat)
+
+
+def _say_end(chat: Chat) -> None:
+    if chat.finish == "length":
+        print(f"[cut after {chat.params.max_tokens} tokens; --max-tokens]", file=sys.stderr, flush=True)
+
+
+def talk(chat: Chat, about: str) -> None:
+    """A chat in the terminal until Ctrl-D (or Ctrl-C while nothing is being said)."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - lines can be edited and called back
+
+    print(f"{about}\n{HELP}", file=sys.stderr)
+    with asyncio.Runner() as runner:
+        while True:
+            try:
+                line = input("> ").strip()
+            except (EOFError, KeyboardInterrupt):
+                print()
+                return
+            if line.startswith("/"):
+                print(_command(chat, line), file=sys.stderr)
+            elif line:
+                _turn(chat, line, runner)
+
+
+def _turn(chat: Chat, line: str, runner: asyncio.Runner) -> None:
+    try:
+        answer(chat, line, sys.stdout, runner)
+        print(flush=True)
+        _say_end(chat)
+    except KeyboardInterrupt:
+        print("\n[interrupted]", file=sys.stderr)
+    except UserError as error:
+        print(f"etude: {error}; /reset begins anew", file=sys.stderr)
+
+
+def _command(chat: Chat, line: str) -> str:
+    name, _, rest = line.partition(" ")
+    if name == "/reset":
+        chat.reset()
+        return "[begun anew]"
+    if name == "/system":
+        chat.reset(rest.strip())
+        return (
+            f"[begun anew with the system message: {rest.strip()}]" if rest.strip() else "[no system message]"
+        )
+    return HELP if name == "/help" else f"there is no {name}; {HELP}"
