@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from etude.cli.train import Json, Seed, Set, Tasks, Unsafe
+from etude.cli.train import Json, Prompt, Seed, Set, System, Tasks, Unsafe
 
 Where = Annotated[str, typer.Argument(help="smollm2, a model directory, a hub name, or a run's directory")]
 
@@ -42,6 +42,8 @@ def evaluate(
     ] = "",
     seed: Seed = 0,
     set: Set = None,
+    prompt: Prompt = "",
+    system: System = "",
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
@@ -54,6 +56,7 @@ def evaluate(
     from etude.train.measure import Exam, evaluate_model, exam_tasks
 
     changes = {name.removeprefix("run."): value for name, value in parse_changes(set or []).items()}
+    changes |= {name: said for name, said in (("prompt", prompt), ("system", system)) if said}
     runs = [where for where in (model, versus, trained) if where is not None]
     notes: list[str] = []
     name, held = exam_tasks(tasks, suite, problems, runs, notes.extend)

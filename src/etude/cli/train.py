@@ -42,6 +42,8 @@ Unsafe = Annotated[
 Log = Annotated[
     str, typer.Option(help="also write to: tensorboard, wandb, mlflow, trackio, csv (comma-separated)")
 ]
+Prompt = Annotated[str, typer.Option(help="text around every question, which stands for {question} in it")]
+System = Annotated[str, typer.Option(help="system message")]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no line per step")]
 
@@ -66,6 +68,8 @@ def train(
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="the run's directory; default runs/RECIPE-SEED")] = None,
     set: Set = None,
+    prompt: Prompt = "",
+    system: System = "",
     keep: Annotated[
         str,
         typer.Option(
@@ -94,7 +98,7 @@ def train(
         raise UserError("give either --steps or --budget, not both")
     known(log)
     amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
-    short = {"run.keep": keep, "run.stop_when": stop_when}
+    short = {"run.keep": keep, "run.stop_when": stop_when, "run.prompt": prompt, "run.system": system}
     changes = parse_changes(set or []) | {name: value for name, value in short.items() if value}
     plan = Plan(recipe, model, tasks, amount, seed, changes)
     run = start(
@@ -145,6 +149,8 @@ def check(
     model: Model = "smollm2",
     seed: Seed = 0,
     set: Set = None,
+    prompt: Prompt = "",
+    system: System = "",
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
@@ -155,7 +161,8 @@ def check(
     from etude.train.preflight import preflight
     from etude.train.setup import start
 
-    changes = {"run.eval_problems": "0", **parse_changes(set or [])}
+    said = {name: value for name, value in (("run.prompt", prompt), ("run.system", system)) if value}
+    changes = {"run.eval_problems": "0", **parse_changes(set or []), **said}
     plan = Plan(recipe, model, tasks, Budget(1, "seconds"), seed, changes)
     with tempfile.TemporaryDirectory() as place:
         run = start(plan, Path(place) / "check")

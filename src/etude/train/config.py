@@ -32,6 +32,13 @@ class RunSettings:
     temperature: Annotated[float, Setting("sampling temperature", low=0.01, high=10)] = 1.0
     top_p: Annotated[float, Setting("nucleus kept when sampling; 1 is off", low=0.01, high=1)] = 1.0
     top_k: Annotated[int, Setting("tokens kept when sampling; 0 is off", low=0)] = 0
+    prompt: Annotated[str, Setting("text around a question, which stands for {question} in it")] = ""
+    system: Annotated[str, Setting("system message, in the place of a task's own")] = ""
+    examples: Annotated[str | None, Setting("file whose first rows are shown, solved, before a question")] = (
+        None
+    )
+    shots: Annotated[int, Setting("how many rows of run.examples are shown", low=1, high=64)] = 4
+    thinking: Annotated[bool | None, Setting("thinking on or off, for templates that know both")] = None
     context: Annotated[int, Setting("longest conversation", "tokens", low=8)] = 4096
     micro_tokens: Annotated[int, Setting("tokens per micro-batch", "tokens", low=16)] = 4096
     rows: Annotated[int, Setting("episodes decoded at once", "episodes", low=1)] = 128

@@ -40,7 +40,7 @@ def examined_start(run: Run) -> EvalResult:
     """The evaluation "before" of a run that has gone on: the weights that it began with are loaded again."""
     policy = Policy.load(run.origin, precision=run.settings.precision, backbone=run.settings.backbone)
     sampler = sampler_for(policy, run.settings.rows)
-    generator = replace(run.generator, sampler=sampler, renderer=policy.renderer)
+    generator = replace(run.generator, sampler=sampler, renderer=run.generator.renderer)
     return examined(run, policy, generator, "before", {"step": 0})
 
 

@@ -25,6 +25,7 @@ from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.train.lineage import found_model, found_tasks, trained_tasks
+from etude.train.put import put, recorded, worked_examples
 from etude.train.setup import resolve, tell
 from etude.types import Task
 
@@ -32,6 +33,7 @@ from etude.types import Task
 COUNTS = {"max_tokens", "temperature", "top_p", "top_k", "context", "rows"}
 Say = Callable[[Sequence[str]], None]
 HELD = 200  # held-out problems of a source that is no file
+COUNTS |= {"prompt", "system", "examples", "shots", "thinking"}  # how questions are put
 COUNTS |= {"precision", "backbone", "check_seconds"}
 
 
@@ -103,6 +105,8 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
         )
     settings: RunSettings = run_settings(run_defaults(where), exam.changes)
     policy = load_policy(where, settings.precision, settings.backbone)
+    examples = recorded(RunDirectory.open(where).config) if is_run(where) else []
+    put([policy], settings, worked_examples(settings) if "examples" in exam.changes else examples)
     params = replace(settings.sampling, greedy=exam.greedy)
     sampler = sampler_for(policy, settings.rows)
     tell(exam.notes)

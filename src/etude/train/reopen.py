@@ -22,6 +22,7 @@ from etude.train import checkpoint
 from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, sealed
 from etude.train.identity import arithmetic, unlike
 from etude.train.lineage import found_model, found_tasks, known_places, model_place
+from etude.train.put import put, recorded
 from etude.train.run import RewardFunction, Run
 from etude.train.setup import apart, assemble, describe, fit, load_models, prepare, resolve, task_set
 from etude.train.validation import BEST_KIND
@@ -113,6 +114,7 @@ class _Reopening:
         if settings.teacher:
             where["teacher"] = found_model(path, self.config, "teacher")
         models = load_models(where, settings, found, stages)
+        put(models, settings, recorded(self.config))
         given, holdout = fit(given, holdout, models["policy"], settings, self.warnings.extend)
         run = assemble(plan, settings, found, stages, given, self.directory, models)
         run.holdout, run.validation = apart(where["model"], given, holdout, settings, lambda said: None)

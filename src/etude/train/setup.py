@@ -35,6 +35,7 @@ from etude.train.config import Plan, RunSettings, run_settings, sealed
 from etude.train.context import RunContext
 from etude.train.identity import model_identity
 from etude.train.lineage import places, trained_tasks
+from etude.train.put import put, worked_examples
 from etude.train.run import RewardFunction, Run
 from etude.train.step import Learner
 from etude.train.validation import set_aside
@@ -66,8 +67,11 @@ def start(
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
     prepare(stages, tasks)
+    examples = worked_examples(settings, tasks)
+    config = sealed({**config, "examples": examples}) if examples else config
     check_free(Path(out), plain(config), overwrite)  # before the model is loaded
     models = load_models(config["places"], settings, recipe, stages)
+    put(models, settings, examples)
     notes = tasks.notes
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
     holdout, validation = apart(config["places"]["model"], tasks, holdout, settings, notes.append)
@@ -177,7 +181,9 @@ def fit(
 ) -> tuple[TaskSet, list[Task]]:
     """The tasks whose prompts leave room for a reply, and what is held out of them."""
     limit = min(settings.context, policy.context)
-    notes = tasks.leave_out_long(lambda task: len(policy.renderer.prompt(task.prompt)), limit)
+    notes = tasks.leave_out_long(
+        lambda task: len(policy.renderer.prompt(task.prompt, len(task.prompt))), limit
+    )
     if not notes:
         return tasks, holdout
     say(notes)
