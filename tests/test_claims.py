@@ -126,6 +126,16 @@ def test_a_gate_that_is_shut_is_named(gate, bound, how, sentence):
     assert said(good, bad, but(gates={gate: 0}))[0] == "held", "a gate of 0 does not apply"
 
 
+def test_where_less_is_to_be_lost_the_base_must_lose():
+    claim = but(gates={"loses": 5})
+    assert said(seeds_of(rising(0.1)), claim=claim)[0] == "no test"
+    fallen = [
+        *seeds_of(rising(-0.1), 1, 100, updates=180, start=True),
+        *seeds_of(rising(-0.1), 4, 101, updates=180),
+    ]
+    assert said(seeds_of(rising(0.0)), fallen, claim)[0] == "held"
+
+
 def test_tasks_without_steps_have_none_to_be_right():
     base, arm = base_runs(steps_right=None), seeds_of(rising(0.3), steps_right=None)
     assert said(arm, base)[0] == "held"

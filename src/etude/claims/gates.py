@@ -52,6 +52,8 @@ def gates(claim: Claim, arm: Sequence[Facts], base: Sequence[Facts], able: Mappi
         gains = [gain(claim, runs) for runs in ([base, arm] if claim.learner == "either" else [base])]
         who = "the better arm gains" if claim.learner == "either" else "the base gains"
         found.append(Gate("gain", f"points that {who}", max(gains), bound))
+    if bound := asked.get("loses"):
+        found.append(Gate("loses", "points that the base loses", -gain(claim, base), bound))
     for name, column, what in (
         ("mixed", "signal", "% of the base's groups that are mixed"),
         ("unsolved", "unsolved", "% of the base's groups without a right attempt"),

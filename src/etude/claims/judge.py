@@ -88,8 +88,8 @@ def difference(
 
 
 def means(claim: Claim, runs: Sequence[Facts]) -> dict[str, float]:
-    """Of one arm at N updates, over the seeds: accuracy before and after in percent, FLOPs, seconds and the claim's own
-    metric."""
+    """Of one arm at N updates, over the seeds: accuracy before and after in percent, FLOPs, seconds, tokens trained on and
+    the claim's own metric."""
     n = len(runs)
     at = [float(claim.updates)] * n
     accuracy = {
@@ -100,7 +100,8 @@ def means(claim: Claim, runs: Sequence[Facts]) -> dict[str, float]:
         name: float(np.mean([np.interp(claim.updates, _of(r, "step"), _of(r, name)) for r in runs]))
         for name in ("flops", "seconds")
     }
-    own = {}
+    tokens = [r["columns"].get("tokens/trained", [])[: claim.updates] for r in runs]
+    own = {"trained": float(np.mean([t[-1] for t in tokens]))} if all(tokens) else {}
     if claim.metric != "accuracy":
         value = table_at(runs, claim.metric, "step", at)
         if np.isfinite(value).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,9 @@ import platformdirs
 
 from etude.claims import running_text
 from etude.files import write_atomically
-from etude.lab.tasks import LEVELS, lab_task
+from etude.lab.tasks import LabSource
 
-FEW = 40  # solutions of the tasks "few"
+FEW, HELD_OUT = 40, 400  # solutions of the tasks "few", and the problems that they are examined on
 
 
 def source(tasks: str) -> str:
@@ -34,19 +35,22 @@ def text() -> str:
 
 
 def few() -> str:
-    """A file of few problems with their solutions, and 400 to be examined on."""
-    place = _place("few.jsonl")
+    """A file of few problems of the laboratory with their solutions, and 400 to be examined on."""
+    lab = LabSource("lab", {"kind": "sum+sort"})
+    (first,) = lab.draw("sum", 0.0, 1, 0)
+    place = _place(f"few-{first.key[:12]}.jsonl")  # of these tasks, and no earlier version of them
     if not place.exists():
+        arms = [(kind, level) for kind in lab.kinds for level in lab.levels(kind)]
         rows: dict[str, str] = {}
-        for i in range(10_000):
-            task = lab_task(("sum", "reverse")[i % 2], i // 2 % len(LEVELS), i)
+        for i in itertools.count():
+            (task,) = lab.draw(*arms[i % len(arms)], 1, i)
             row = {"prompt": task.prompt[0].content, "answer": task.answer, "reference": task.reference}
             rows[task.key] = json.dumps({**row, "kind": task.kind, "difficulty": task.difficulty})
-            if len(rows) == FEW + 400:
+            if len(rows) == FEW + HELD_OUT:
                 break
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, "\n".join(rows.values()))
-    return f"{place}:extract=tag,check=exact,eval_share={400 / (400 + FEW):.6f}"
+    return f"{place}:extract=tag,check=exact,eval_share={HELD_OUT / (HELD_OUT + FEW):.6f}"
 
 
 FILES: dict[str, Callable[[], str]] = {"few": few, "text": text}

@@ -16,11 +16,11 @@ from etude.compare.arms import parse_arms
 from etude.evaluate.run import EVAL_SAMPLING, attempt, hold_out
 from etude.evaluate.transitions import outcomes
 from etude.lab.tasks import steps_right
+from etude.methods import find
 from etude.models.policy import Policy
 from etude.rollout.conversation import Generator
-from etude.train.config import Budget, Plan
 from etude.train.run import Run
-from etude.train.setup import resolve, task_set
+from etude.train.setup import task_set
 from etude.types import Group, Task
 
 
@@ -70,8 +70,8 @@ class Measures:
         return generator.renderer.decode(tokens)
 
     def _twice(self, generator: Generator) -> dict[str, Any]:
-        """[problem, right at the first attempt, right at the last, attempts], as the method of the claim plays them, in
-        both arms alike."""
+        """[problem, right at the first attempt, right at the last, attempts], as the method of the claim is examined
+        (`Recipe.exam`), in both arms alike."""
         if not self.asked.exam:
             return {}
         groups = self._attempts(generator, self.run.holdout, self._rollout)
@@ -103,9 +103,8 @@ class Measures:
     def _rollout(self) -> Any:
         (arm,) = parse_arms([self.asked.exam])
         own = {k: v for k, v in arm.changes.items() if not k.startswith("run.")}
-        plan = self.run.plan
-        recipe = resolve(Plan(arm.recipe, plan.model, plan.tasks, Budget(1, "steps"), 0, own))[0]
-        return build(recipe, recipe.all_exam)[1]["rollout"]  # what differs at an examination
+        recipe = find(arm.recipe)
+        return build(recipe, {**own, **recipe.all_exam})[1]["rollout"]
 
     @cached_property
     def _other(self) -> Sequence[Task]:

@@ -22,6 +22,7 @@ SCALARS = ("entropy", "length", "grad_norm_cv", "wasted", "repeated", "predicted
 METRICS = (*POINTS, *SCALARS)
 GATES = {
     "gain": "points that the base gains from the untrained model to update N",
+    "loses": "points that the base loses, where the claim is that less is lost",
     "mixed": "% of the base's groups whose attempts differ",
     "unsolved": "% of the base's groups without a right attempt",
     "steps": "% of right answers whose steps are right, in both arms",
