@@ -102,8 +102,8 @@ class _Everywhere(TorchDispatchMode):
 
 @contextmanager
 def second_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Inside, the name of the device, "cuda", means the second one."""
-    monkeypatch.setattr("etude.models.policy.chosen", lambda name: str(SECOND) if name == "cuda" else "cpu")
+    """Inside, "cuda", which is returned, and "auto" mean the second device."""
+    monkeypatch.setattr("etude.models.policy.chosen", lambda name: "cpu" if name == "cpu" else str(SECOND))
     autocast = torch.is_autocast_enabled
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind="cpu": autocast("cpu"))
     tensor = torch.tensor  # makes its result in one go, past every mode

@@ -80,8 +80,8 @@ def test_a_run_there_is_resumed_there(tmp_path: Path, monkeypatch: pytest.Monkey
         if step == 1:
             raise KeyboardInterrupt
 
-    with second_device(monkeypatch) as device:
-        settings = plan(tmp_path, "grpo", device, 2, run__checkpoint_every=1, run__eval_problems=4)
+    with second_device(monkeypatch):
+        settings = plan(tmp_path, "grpo", "auto", 2, run__checkpoint_every=1, run__eval_problems=4)
         run = start(settings, whole, letters.words())
         train(run)
         run.evaluate("last")

@@ -36,6 +36,8 @@ CPU_WHEELS = (
 # taken to be on the same one. vLLM alone would take nine tenths.
 MEMORY, SHARE = "--gpu-memory-utilization", "0.4"
 
+TRIED = "import vllm.entrypoints.openai.api_server"
+
 # Run inside the engine's environment: the server, which ends with the process that started it, however that ends.
 WATCHED = """
 import os, runpy, signal, sys, threading
@@ -88,6 +90,14 @@ def install() -> Path:
     ]
     if subprocess.run(command).returncode:
         raise UserError(f"pip could not install {package()} into {place}; what it said stands above")
+    own = str(place / "bin" / "python")
+    if subprocess.run([own, "-c", "import torchvision"], capture_output=True).returncode:
+        # from another index than torch, for another build of it; text models do not need it, and vLLM would not start
+        others = ("torchvision", "torchaudio", "torchcodec")
+        subprocess.run([own, "-m", "pip", "uninstall", "-y", "-q", *others], capture_output=True)
+    if (tried := subprocess.run([own, "-c", TRIED], capture_output=True, text=True)).returncode:
+        last = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"{package()} was installed into {place}, but its server cannot be loaded: {last}")
     (place / "installed").write_text(package() + "\n", encoding="utf-8")
     return place
 

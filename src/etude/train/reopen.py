@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from etude import __version__
 from etude import tasks as sources
@@ -125,7 +127,7 @@ class _Reopening:
         )
         if settings.teacher:
             where["teacher"] = found_model(path, self.config, "teacher")
-        models = load_models(where, settings, found, stages)
+        models = load_models(where, _as_before(settings, state), found, stages)
         given, holdout = fit(given, holdout, models["policy"], settings, self.warnings.extend)
         run = assemble(plan, settings, found, stages, given, self.directory, models, self.place)
         run.holdout, run.validation = apart(where["model"], given, holdout, settings, lambda said: None)
@@ -321,6 +323,16 @@ class _Reopening:
         if self.place is not None:
             config["placement"] = self.place.to_dict()
         self.directory.write_config(sealed(config))
+
+
+def _as_before(settings: RunSettings, state: Mapping[str, Any]) -> RunSettings:
+    """With the engine that the checkpoint is of: run.device=auto takes no GPU where the run began without one, and where it
+    began with one that is not here, the same module goes on on the CPU."""
+    if settings.device != "auto":
+        return settings
+    if "device" not in state["arithmetic"]:
+        return replace(settings, device="cpu")
+    return settings if torch.cuda.is_available() else replace(settings, backbone="transformers")
 
 
 def _found_again(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
