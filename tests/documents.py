@@ -6,6 +6,7 @@ import itertools
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 from typer.main import get_command
 
@@ -49,17 +50,15 @@ def fault(words: list[str]) -> str | None:
     name, *rest = words
     if name not in COMMANDS:
         return f"there is no command '{name}'"
-    known = {
-        o
-        for p in COMMANDS[name].params
-        if p.param_type_name == "option"
-        for o in (*p.opts, *p.secondary_opts)
-    }
+    command = COMMANDS[name]
+    while rest and rest[0] in getattr(command, "commands", {}):
+        name, command, rest = f"{name} {rest[0]}", command.commands[rest[0]], rest[1:]
+    known = {o for p in command.params if p.param_type_name == "option" for o in (*p.opts, *p.secondary_opts)}
     unknown = [word for word in rest if re.match(r"--?[a-z]", word) and word.partition("=")[0] not in known]
     if unknown:
         return f"'etude {name}' has no option '{unknown[0]}'"
     changes = parse_changes([after for word, after in itertools.pairwise(rest) if word == "--set"])
-    recipes = [r for r in _arguments(rest, name) if re.fullmatch(r"[a-z0-9_+]+", r)]
+    recipes = [r for r in _arguments(rest, command) if re.fullmatch(r"[a-z0-9_+]+", r)]
     if name not in ("train", "compare"):
         recipes = []
     for recipe in recipes:
@@ -69,11 +68,9 @@ def fault(words: list[str]) -> str | None:
     return None
 
 
-def _arguments(words: list[str], name: str) -> list[str]:
+def _arguments(words: list[str], command: Any) -> list[str]:
     """The words that are neither options nor their values."""
-    flags = {
-        o for p in COMMANDS[name].params if getattr(p, "is_flag", False) for o in (*p.opts, *p.secondary_opts)
-    }
+    flags = {o for p in command.params if getattr(p, "is_flag", False) for o in (*p.opts, *p.secondary_opts)}
     found, skip = [], False
     for word in words:
         if not skip and not word.startswith("-"):

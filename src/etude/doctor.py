@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import psutil
 import torch
 
 from etude.batch import pack
+from etude.errors import UserError
 from etude.event_loop import run
 from etude.machine import FLAGS, card, instructions
 from etude.models import kernels
@@ -21,6 +23,9 @@ from etude.models.policy import Policy
 from etude.models.tiny import tiny
 from etude.sampling.engine import sampler_for
 from etude.sampling.protocol import Sample
+from etude.scale import local
+from etude.scale.inspection import TESTED
+from etude.scale.place import Place
 from etude.tasks import sandbox, sandbox_probe
 from etude.types import Episode, Message, SamplingParams, Signal, Span, Task, Verdict
 
@@ -51,6 +56,7 @@ def examine() -> dict[str, Any]:
         "programs": {"protection": sandbox.protection(), "prevented": sandbox_probe.enforced()},
         "gap": agreement(),
         "gpus": gpus,
+        "engine": f"{local.package()} {installed()}; tested versions of vLLM: {', '.join(TESTED)}",
         "gflops": {"fp32": _gflops(torch.float32), "bf16": _gflops(torch.bfloat16)},
     }
 
@@ -86,6 +92,19 @@ def _gap(policy: Policy) -> float:
     return float((policy.outputs(batch).logp.detach() - batch.behaviour)[known].abs().mean())
 
 
+def installed() -> str:
+    """Where the inference engine is, in words."""
+    try:
+        return f"in {local.python().parent.parent}"
+    except UserError:
+        return "not installed (etude engine install)"
+
+
+def placement(path: str | Path) -> list[str]:
+    """What keeps a run from beginning at a place, a sentence each."""
+    return run(Place.read(path).examine())
+
+
 def screen(found: dict[str, Any]) -> str:
     def line(name: str, value: Any) -> str:
         return f"{name:14} {value}"
@@ -111,6 +130,7 @@ def screen(found: dict[str, Any]) -> str:
                 "matrix product",
                 f"{found['gflops']['fp32']} GFLOP/s fp32, {found['gflops']['bf16']} GFLOP/s bf16",
             ),
+            line("engine", found["engine"]),
             line("python", found["python"]),
             line("packages", versions),
             line("not installed", missing or "nothing"),

@@ -126,6 +126,7 @@ class Span:
     unseen: bool = False  # there when training, absent when sampling (the same prompt without it)
     restart: bool = False  # the template rewrote history here: a new sequence of the same episode
     tag: str = ""  # what the span is to its rollout: "attempt", "reflection", ...
+    version: int = -1  # of the weights that sampled it
 
     def __len__(self) -> int:
         return len(self.tokens)

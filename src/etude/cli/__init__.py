@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from etude import __version__
-from etude.cli import claims, lab, look, measure, method, plan, runs, train, use
+from etude.cli import claims, engine, lab, look, measure, method, plan, runs, train, use
 from etude.errors import UserError
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for room in (train, plan, measure, use, runs, look, claims, lab, method):
+for room in (train, plan, measure, use, runs, look, claims, lab, method, engine):
     room.add_to(app)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from etude.cli.train import Json
+from etude.cli.train import Json, On
 from etude.errors import UserError, nearest
 
 
@@ -81,10 +81,15 @@ def _renderer(model: str | None) -> Any:
     return Policy.load(model).renderer
 
 
-def doctor(json: Json = False) -> None:
-    """Versions, cores, instruction sets, and the speed of one matrix product."""
-    from etude.doctor import examine, screen
+def doctor(on: On = None, json: Json = False) -> None:
+    """Versions, cores, instruction sets, and the speed of one matrix product. With --on: can a run begin there? Exit code 2
+    if not."""
+    from etude.doctor import examine, placement, screen
 
+    if on:
+        problems = placement(on)
+        _print({"problems": problems}) if json else typer.echo("\n".join(problems) or "a run can begin there")
+        raise typer.Exit(2 if problems else 0)
     found = examine()
     _print(found) if json else typer.echo(screen(found))
 

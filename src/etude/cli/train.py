@@ -45,6 +45,10 @@ Log = Annotated[
 Prompt = Annotated[str, typer.Option(help="text around every question, which stands for {question} in it")]
 System = Annotated[str, typer.Option(help="system message")]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
+On = Annotated[
+    Path | None,
+    typer.Option("--on", help="a file that says where engines sample, as place.toml (docs/scale.md)"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no line per step")]
 
 
@@ -82,6 +86,7 @@ def train(
     force: Annotated[bool, typer.Option(help="train even if the pre-flight sees nothing to learn")] = False,
     overwrite: Annotated[bool, typer.Option(help="delete a run that lies in --out")] = False,
     log: Log = "",
+    on: On = None,
     quiet: Quiet = False,
     unsafe_execution: Unsafe = False,
     json: Json = False,
@@ -90,6 +95,7 @@ def train(
     from etude.methods import find
     from etude.report.terminal import Progress
     from etude.report.tracking import known
+    from etude.scale.place import Place
     from etude.train.config import Budget, Plan, parse_changes
     from etude.train.session import free, run_session
     from etude.train.setup import start
@@ -101,9 +107,9 @@ def train(
     short = {"run.keep": keep, "run.stop_when": stop_when, "run.prompt": prompt, "run.system": system}
     changes = parse_changes(set or []) | {name: value for name, value in short.items() if value}
     plan = Plan(recipe, model, tasks, amount, seed, changes)
-    run = start(
-        plan, out or free(Path("runs") / f"{find(recipe).name}-{seed}"), overwrite=overwrite, wait=True
-    )
+    place = Place.read(on) if on else None
+    where = out or free(Path("runs") / f"{find(recipe).name}-{seed}")
+    run = start(plan, where, overwrite=overwrite, wait=True, place=place)
     _finish(run_session(run, watcher=Progress(amount, quiet or json), force=force, log=log), json)
 
 
@@ -119,12 +125,14 @@ def resume(
         int | None, typer.Option("--from", help="go back to the checkpoint of this step")
     ] = None,
     log: Log = "",
+    on: On = None,
     quiet: Quiet = False,
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
     """Go on with a run from its last checkpoint, exactly as if it had never stopped; or, with other settings, as a branch."""
     from etude.report.terminal import Progress
+    from etude.scale.place import Place
     from etude.train.config import parse_changes
     from etude.train.reopen import Change
     from etude.train.reopen import resume as reopen
@@ -136,7 +144,7 @@ def resume(
         raise UserError(f"--steps is '{steps}'; it must be a number of steps, or +N for N more")
     amount = f"{steps}-steps" if steps else budget
     change = Change(amount, parse_changes(set or []), model, changed_tasks, from_)
-    again, warnings = reopen(run, tasks or None, change=change)
+    again, warnings = reopen(run, tasks or None, change=change, place=Place.read(on) if on else None)
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     watcher = Progress(again.plan.budget, quiet or json)

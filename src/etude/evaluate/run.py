@@ -68,6 +68,8 @@ async def attempt(
         )
         for task in tasks
     ]
+    if generator.sampler is not None:
+        await generator.sampler.refresh()
     return list(await asyncio.gather(*(rollouts.group(independent()) for rollouts in group_rollouts)))
 
 

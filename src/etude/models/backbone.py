@@ -29,6 +29,14 @@ class Backbone(Protocol):
     size: int  # parameters that act on a token
     context: int  # longest sequence in tokens
 
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def engine(self) -> str:
+        """What computes, for people."""
+        ...
+
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]: ...
     def parameters(self) -> list[tuple[str, nn.Parameter]]: ...
     def accumulate(self) -> None: ...
@@ -60,6 +68,14 @@ class NativeBackbone:
         self.precision = weights.precision
         self.size = _active(weights.config)
         self.context = weights.config.context
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.weights.device)
+
+    @property
+    def engine(self) -> str:
+        return "native"
 
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]:
         weights = self.weights

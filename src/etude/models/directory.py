@@ -101,7 +101,9 @@ def write_tensors(tensors: Iterable[tuple[str, Tensor]], directory: Path) -> Non
 
 def _write(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
-        save_file({n: t.clone() for n, t in tensors.items()}, str(path), metadata={"format": "pt"})
+        save_file(
+            {n: t.to("cpu", copy=True) for n, t in tensors.items()}, str(path), metadata={"format": "pt"}
+        )
     except SafetensorError as error:  # its message alone tells what the system said
         if found := re.search(r"os error (\d+)", str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1]))) from error

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from etude.errors import UserError
+from etude.models.device import widest
 from etude.types import SamplingParams
 
 BLOCKS = 256  # of the vocabulary, for two-level sums and draws
@@ -66,7 +67,7 @@ def normaliser(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if width * BLOCKS != x.shape[1]:
         mass = torch.nn.functional.pad(mass, (0, width * BLOCKS - x.shape[1]))
     blocks = mass.view(len(x), BLOCKS, width)
-    sums = blocks.sum(dim=2).double()
+    sums = blocks.sum(dim=2).to(widest(x.device))
     return top[:, 0] + sums.sum(dim=1).log().float(), blocks, sums
 
 
@@ -94,11 +95,11 @@ def pick(mass: Tensor, sums: Tensor, uniform: Tensor) -> Tensor:
     """int64[N]: the tokens at `uniform` of the cumulated f32[N, B, W] `mass` whose block sums are f64[N, B]."""
     rows = torch.arange(len(mass), device=mass.device)
     ends = sums.cumsum(dim=1)
-    target = (uniform.to(mass.device) * ends[:, -1])[:, None]
+    target = (uniform.to(mass.device, sums.dtype) * ends[:, -1])[:, None]
     block = (ends <= target).sum(dim=1, keepdim=True)
     block = torch.minimum(block, _last(sums))  # rounding may put the target at the very end
     before = ends.gather(1, block) - sums.gather(1, block)
-    inside = mass[rows, block[:, 0]].double()
+    inside = mass[rows, block[:, 0]].to(sums.dtype)
     within = (inside.cumsum(dim=1) + before <= target).sum(dim=1, keepdim=True)
     within = torch.minimum(within, _last(inside))
     return (block * mass.shape[2] + within)[:, 0]

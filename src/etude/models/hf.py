@@ -1,11 +1,12 @@
-"""Every other architecture, through transformers; and LoRA, through PEFT, for all of them. Slower than the
-native pass, but right wherever `AutoModelForCausalLM` is: sequences are padded on the right, where causal
-attention does not see it."""
+"""Every other architecture and every other device, through transformers; and LoRA, through PEFT, for all of them.
+Sequences are packed into one row (`models.packed`) where the architecture allows it; where it does not, they are padded on
+the right, where causal attention does not see it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,34 @@ from torch import Tensor, nn
 
 from etude.batch import Batch
 from etude.errors import UserError
-from etude.models.adapter import merge
+from etude.models import packed, padded
 from etude.models.backbone import assemble, predicting
 from etude.models.config import ModelConfig, Unsupported
-from etude.models.directory import finite, read_tensors
+from etude.models.directory import read_tensors
 from etude.models.head import chosen_log_probabilities
 from etude.models.outputs import Outputs
+from etude.models.pretrained import adapted, decodes, pretrained
+from etude.models.projection import Projection
 from etude.models.weights import Weights
-from etude.seeds import key
-
-PIECE = 2048  # padded tokens per forward call
 
 
 class TransformersBackbone:
     """Trains float32 masters of the module's trainable parameters (with LoRA: the adapters only)."""
 
     def __init__(
-        self, module: Any, precision: str, heads: Mapping[str, Tensor], lora: bool, frozen: bool
+        self,
+        module: Any,
+        precision: str,
+        heads: Mapping[str, Tensor],
+        lora: bool,
+        frozen: bool,
+        obstacle: str = "",
+        flash: bool = False,
     ) -> None:
         self.module, self.precision, self.lora = module.eval(), precision, lora  # eval: no dropout
+        self.obstacle, self.flash = obstacle, flash  # why sequences are not packed, "" where they are
         self.config = module.config
+        self.projection = Projection(module)
         self.size = _active(module)
         self.context = int(getattr(self.config, "max_position_embeddings", None) or 1 << 20)
         self.heads = {name: t.detach().requires_grad_(not frozen) for name, t in heads.items()}
@@ -57,23 +66,28 @@ class TransformersBackbone:
         heads: Mapping[str, int],
         device: str,
         adapter: Path | None = None,
+        recompute: bool = False,
     ) -> TransformersBackbone:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         module = pretrained(directory, dtype, adapter).to(device)
-        if getattr(module, "_is_stateful", False) and not _decodes(module):
+        if getattr(module, "_is_stateful", False) and not decodes(module):
             kind = module.config.model_type
             raise UserError(
                 f"{directory} is a state-space model ('{kind}'), whose state cannot be sampled from in batches here; "
                 "choose a model that decodes with a key/value cache (Llama, Qwen, Gemma, Phi ...)"
             )
+        obstacle, flash = packed.obstacle(module)
+        if recompute and not packed.recompute(module):
+            kind = module.config.model_type
+            raise UserError(f"the layers of '{kind}' cannot be computed again; set run.recompute=false")
         if lora_rank:
-            module = _adapted(module, lora_rank)
+            module = adapted(module, lora_rank)
         width = module.config.get_text_config().hidden_size
         held = {}
         for name, k in heads.items():
             held[f"{name}.weight"] = torch.zeros(k, width, device=device)
             held[f"{name}.bias"] = torch.zeros(k, device=device)
-        backbone = cls(module, precision, held, bool(lora_rank), frozen=False)
+        backbone = cls(module, precision, held, bool(lora_rank), False, obstacle, flash)
         if (directory / "heads.safetensors").exists():
             known = {
                 n: t for n, t in read_tensors(directory) if n.startswith("heads.") and n in backbone.masters
@@ -81,59 +95,53 @@ class TransformersBackbone:
             backbone._copy(known)
         return backbone
 
+    @property
+    def device(self) -> torch.device:
+        found: torch.device = next(self.module.parameters()).device
+        return found
+
+    @property
+    def engine(self) -> str:
+        if self.obstacle:
+            return f"transformers, sequences padded ({self.obstacle})"
+        kernel = "flash attention" if self.flash else "scaled-dot-product attention"
+        return f"transformers, sequences packed, {kernel}"
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Around every use of the module: its weights are this backbone's."""
+        yield
+
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]:
         tokens = batch.tokens if inputs is None else inputs
         wanted = batch.needed.nonzero()[:, 0]
-        source = predicting(wanted)
-        states, found = [], []
-        keep = "hidden" in needs or bool(self.heads)
-        for numbers in self._pieces(batch):
-            first, last = int(numbers[0]), int(numbers[-1])
-            inside = (batch.sequence >= first) & (batch.sequence <= last)
-            row, column = batch.sequence[inside] - first, batch.position[inside]
-            padded = torch.zeros(
-                last - first + 1, int(column.max()) + 1, dtype=torch.int64, device=tokens.device
-            )
-            seen = torch.zeros_like(padded)
-            padded[row, column], seen[row, column] = tokens[inside], 1
-            out = self.module(padded, attention_mask=seen, use_cache=False, output_hidden_states=keep)
-            asked = source[inside[source]]
-            at = batch.sequence[asked] - first, batch.position[asked]
-            found.append(out.logits[at].float())
-            if keep:
-                states.append(out.hidden_states[-1][at].float())
-        width = self.config.get_text_config().hidden_size
-        empty = torch.zeros(0, width, device=tokens.device)
-        state = torch.cat(states) if states else empty
-        vocabulary = self.config.get_text_config().vocab_size
-        logits = torch.cat(found) if found else torch.zeros(0, vocabulary, device=tokens.device)
-        logp, entropy = chosen_log_probabilities(
-            logits, batch.tokens[wanted], batch.sampling, "entropy" in needs
-        )
+        source, entropy = predicting(wanted), "entropy" in needs
+        with self.active():
+            if self.obstacle:
+                keep = "hidden" in needs or bool(self.heads)
+                state, logits = padded.forwarded(self.module, batch, tokens, source, keep)
+                logp, spread = chosen_log_probabilities(logits, batch.tokens[wanted], batch.sampling, entropy)
+            else:
+                lengths = torch.bincount(batch.sequence).tolist() if len(batch) else []
+                where = packed.packing(lengths, tokens.device, self.flash)
+                states = (
+                    packed.trunk(self.module, tokens, batch.position, where)
+                    if len(batch)
+                    else padded.nothing(self.module, tokens.device)
+                )
+                state = states.index_select(0, source).float()
+                logp, spread = self.projection.read(state, batch.tokens[wanted], batch.sampling, entropy)
         names = {n.rsplit(".", 1)[0] for n in self.heads}
         heads = {
             n: F.linear(state, self.heads[f"{n}.weight"], self.heads[f"{n}.bias"]) for n in sorted(names)
         }
-        return assemble(batch, wanted, logp, entropy, heads, state, self.project, needs), len(batch)
-
-    def _pieces(self, batch: Batch) -> list[list[int]]:
-        """Neighbouring sequences whose padded rectangle holds at most `PIECE` tokens."""
-        lengths = torch.bincount(batch.sequence).tolist() if len(batch) else []
-        out: list[list[int]] = []
-        longest = 0
-        for number, length in enumerate(lengths):
-            longest = max(longest, length)
-            if out and (len(out[-1]) + 1) * longest <= PIECE:
-                out[-1].append(number)
-            else:
-                out.append([number])
-                longest = length
-        return out
+        return assemble(batch, wanted, logp, spread, heads, state, self.project, needs), len(batch)
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits by the output projection alone (without what some architectures do to them after it)."""
-        head = self.module.get_output_embeddings()
-        logits: Tensor = head(hidden.to(head.weight.dtype))
+        last = self.module.get_output_embeddings()
+        with self.active():
+            logits: Tensor = last(hidden.to(self.device, last.weight.dtype))
         return logits.float()
 
     @torch.no_grad()
@@ -194,23 +202,28 @@ class TransformersBackbone:
 
     def clone(self, frozen: bool) -> TransformersBackbone:
         heads = {n: t.detach().clone() for n, t in self.heads.items()}
+        if frozen and self.lora:
+            return SharedBackbone(self, heads)
         module = copy.deepcopy(self.module)
         if frozen:
             module.requires_grad_(False)
-        other = TransformersBackbone(module, self.precision, heads, self.lora, frozen)
+        other = TransformersBackbone(
+            module, self.precision, heads, self.lora, frozen, self.obstacle, self.flash
+        )
         if not frozen:
             other._copy(self.state_dict())
         return other
 
     def native(self) -> Weights | None:
-        """A native copy of the merged weights, made on first use, for architectures that have one."""
+        """A native copy of the merged weights, made on first use, for architectures that have one, on the CPU."""
+        if self.device.type != "cpu":
+            return None
         if self._native is None:
             try:
                 config = ModelConfig.from_transformers(self.config.to_dict())
             except Unsupported:
                 return None
-            device = str(next(self.module.parameters()).device)
-            self._native = Weights(config, {}, self.precision, device, frozen=True)
+            self._native = Weights(config, {}, self.precision, frozen=True)
             self._stale = True
         if self._stale:
             self._native.load(self.export())
@@ -242,6 +255,53 @@ class TransformersBackbone:
         yield from _published(base, found)
 
 
+class SharedBackbone(TransformersBackbone):
+    """What another backbone with LoRA was, for good: the same module, with the adapters that it had then. A reference
+    that costs no second copy of the weights."""
+
+    def __init__(self, owner: TransformersBackbone, heads: Mapping[str, Tensor]) -> None:
+        super().__init__(
+            owner.module,
+            owner.precision,
+            heads,
+            True,
+            frozen=True,
+            obstacle=owner.obstacle,
+            flash=owner.flash,
+        )
+        self._used = False
+        self._mine = {n: p.detach().clone() for n, p in owner.module.named_parameters() if "lora_" in n}
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        if self._used:
+            yield
+            return
+        own = dict(self.module.named_parameters())
+        theirs = {n: own[n].data for n in self._mine}
+        self._used = True
+        try:
+            for name, value in self._mine.items():
+                own[name].data = value  # not copied into: a backward pass under way reads the other one
+            yield
+        finally:
+            for name, value in theirs.items():
+                own[name].data = value
+            self._used = False
+
+    def exact_logits(self, tokens: Tensor, buffers: Mapping[str, Tensor]) -> Tensor:
+        with self.active():
+            return super().exact_logits(tokens, buffers)
+
+    def export(self) -> Iterable[tuple[str, Tensor]]:
+        with self.active():
+            return list(super().export())
+
+    def clone(self, frozen: bool) -> TransformersBackbone:
+        with self.active():
+            return super().clone(frozen)
+
+
 def _distinct(module: Any) -> Iterable[tuple[str, Tensor]]:
     """The state of a module, tied tensors once: a second name would hold the rounded working copy."""
     own = dict(module.named_parameters())  # each parameter under its first name
@@ -258,70 +318,6 @@ def _published(module: Any, state: Mapping[str, Tensor]) -> Iterable[tuple[str, 
         return held.items()
     renamed: dict[str, Tensor] = revert_weight_conversion(module, held)
     return renamed.items()
-
-
-def pretrained(directory: Path, dtype: torch.dtype, adapter: Path | None = None) -> Any:
-    """A model as transformers loads it, with the adapter merged where there is one. Raises `UserError` where weights are
-    absent (transformers would draw them at random) or not finite."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=torch.float32 if adapter else dtype, output_loading_info=True
-        )
-    except Exception as error:
-        cause = str(error).strip().split("\n")[0]
-        raise UserError(f"transformers cannot load a language model from {directory}: {cause}") from error
-    module, found = loaded
-    if missing := sorted(found["missing_keys"]):
-        raise UserError(f"{directory} lacks {len(missing)} tensors of the model, among them {missing[0]}")
-    if adapter is not None:
-        merged = merge(module, adapter)
-        if dtype == torch.float32:
-            module = merged
-        else:  # made anew: constants keep the precision that transformers gives them
-            module = AutoModelForCausalLM.from_config(merged.config, dtype=dtype).eval()
-            module.load_state_dict(merged.state_dict())
-    for name, value in module.named_parameters():
-        finite(name, value, adapter or directory)
-    return module
-
-
-@torch.no_grad()
-def _decodes(module: Any) -> bool:
-    """Whether rows of different lengths, decoded together from a cache out of which rows are cut, are what they are
-    alone: what the sampler relies on."""
-    device = next(module.parameters()).device
-    tokens = torch.tensor([[0, 0, 0, 3, 1], [1, 2, 3, 4, 5]], device=device)
-    seen = torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]], device=device)
-    positions, more = (seen.cumsum(1) - 1).clamp(min=0), torch.tensor([[2]], device=device)
-    try:
-        out = module(tokens, attention_mask=seen, position_ids=positions, use_cache=True)
-        cache = out.past_key_values
-        cache.batch_select_indices(torch.tensor([0], device=device))
-        mask = torch.tensor([[0, 0, 0, 1, 1, 1]], device=device)
-        out = module(more, attention_mask=mask, position_ids=more, past_key_values=cache, use_cache=True)
-        alone = module(torch.tensor([[3, 1, 2]], device=device), use_cache=False)
-    except Exception:
-        return False
-    got, wanted = out.logits[0, -1].float(), alone.logits[0, -1].float()
-    return bool((got - wanted).abs().max() <= 0.02 * wanted.abs().max())
-
-
-def _adapted(module: Any, rank: int) -> Any:
-    """Low-rank adapters (arXiv 2106.09685) on every linear layer but the output, in float32."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise UserError("LoRA needs peft; run: pip install 'etude[lora]'") from error
-    settings = LoraConfig(
-        r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key("lora", rank))
-        return get_peft_model(module, settings)  # casts adapters to float32
 
 
 def _active(module: Any) -> int:

@@ -14,7 +14,8 @@ from etude.models.adapter import base_of, merged_config
 from etude.models.backbone import Backbone, NativeBackbone
 from etude.models.config import ModelConfig, Unsupported
 from etude.models.directory import read_config, read_tensors
-from etude.models.hf import TransformersBackbone, pretrained
+from etude.models.hf import TransformersBackbone
+from etude.models.pretrained import pretrained
 from etude.models.weights import Weights
 from etude.registry import Registry
 from etude.text.tokenizer import Tokenizer, read
@@ -29,7 +30,13 @@ PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
 def load(
-    name: str, precision: str, lora_rank: int, heads: Mapping[str, int], device: str, backbone: str
+    name: str,
+    precision: str,
+    lora_rank: int,
+    heads: Mapping[str, int],
+    device: str,
+    backbone: str,
+    recompute: bool,
 ) -> tuple[Backbone, Tokenizer, dict[str, Any]]:
     """See `Policy.load`."""
     if precision not in ("bf16", "fp32"):
@@ -43,13 +50,13 @@ def load(
     else:
         config = merged_config(directory, base)
         tokenizer = read(directory if _has_tokenizer(directory) else base, settings=base)
-    reason = (
-        "LoRA is asked for"
-        if lora_rank
-        else "'transformers' is asked for"
-        if backbone == "transformers"
-        else ""
-    )
+    reasons = {
+        f"the device is '{device}', and it runs on the CPU": device != "cpu",
+        "activations are to be computed again (run.recompute)": recompute,
+        "LoRA is asked for": lora_rank > 0,
+        "'transformers' is asked for": backbone == "transformers",
+    }
+    reason = next((sentence for sentence, holds in reasons.items() if holds), "")
     if not reason:
         try:
             model_config = ModelConfig.from_transformers(config)
@@ -60,7 +67,7 @@ def load(
     adapter = None if base is None else directory
     if reason:
         place = base or directory
-        found = TransformersBackbone.load(place, precision, lora_rank, heads, device, adapter)
+        found = TransformersBackbone.load(place, precision, lora_rank, heads, device, adapter, recompute)
         return found, tokenizer, config
     weights = Weights(model_config, heads, precision, device)
     with torch.no_grad():

@@ -21,6 +21,7 @@ from etude.batch import Batch
 from etude.models.activation_cache import ActivationCache
 from etude.models.attention import native
 from etude.models.backbone import Backbone
+from etude.models.device import chosen, named
 from etude.models.load import load
 from etude.models.meter import Meter
 from etude.models.outputs import Outputs
@@ -41,16 +42,9 @@ class Policy:
         tokenizer: Tokenizer,
         config: Mapping[str, Any],
         name: str = "",
-        device: str = "cpu",
         renderer: Renderer | None = None,
     ) -> None:
-        self.backbone, self.tokenizer, self.config, self.name, self.device = (
-            backbone,
-            tokenizer,
-            config,
-            name,
-            device,
-        )
+        self.backbone, self.tokenizer, self.config, self.name = backbone, tokenizer, config, name
         self.renderer = renderer or Renderer(tokenizer)
         self.version = 0
         self.meter = Meter(backbone.size)
@@ -64,13 +58,16 @@ class Policy:
         heads: Mapping[str, int] | None = None,
         device: str = "cpu",
         backbone: str = "auto",
+        recompute: bool = False,
     ) -> Policy:
         """`name`: "smollm2" (comes with etude), a model directory, or a name on the Hugging Face hub (nothing
         else is ever downloaded). `precision`: "bf16" or "fp32". `lora_rank` above 0 trains adapters instead of
-        the weights. `heads`: auxiliary outputs {name: K} on the last hidden state, zero at first. `backbone`:
-        "native", "transformers" or "auto" (native where the architecture allows). Raises `UserError`."""
-        found, tokenizer, config = load(name, precision, lora_rank, heads or {}, device, backbone)
-        policy = cls(found, tokenizer, config, name, device)
+        the weights. `heads`: auxiliary outputs {name: K} on the last hidden state, zero at first. `device`: "auto",
+        "cpu", "cuda", "mps". `backbone`: "native", "transformers" or "auto" (native where the architecture
+        allows, on the CPU). `recompute`: activation checkpointing. Raises `UserError`."""
+        place = chosen(device)
+        found, tokenizer, config = load(name, precision, lora_rank, heads or {}, place, backbone, recompute)
+        policy = cls(found, tokenizer, config, name)
         if tokenizer.template is None and name not in _told:
             _told.add(name)
             print(f"etude: {name} has {policy.renderer.format}", file=sys.stderr)
@@ -81,16 +78,36 @@ class Policy:
         return self.backbone.precision
 
     @property
+    def engine(self) -> str:
+        """What computes, for people: "native", "transformers, sequences packed, ..."."""
+        return self.backbone.engine
+
+    @property
+    def described(self) -> str:
+        """In a line: what is trained, how large it is, where it runs and how."""
+        size, trained = self.backbone.size, sum(p.numel() for _, p in self.parameters())
+        return (
+            f"{self.name}, {size / 1e6:.3g} M parameters a token, {trained / 1e6:.3g} M trained, {self.precision} on "
+            f"{named(self.device)}, {self.engine}"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are. Batches may lie elsewhere: what is read of them is moved here."""
+        return self.backbone.device
+
+    @property
     def context(self) -> int:
         """The longest sequence the model was made for, in tokens."""
         return self.backbone.context
 
     def outputs(self, batch: Batch, needs: frozenset[str] = NOTHING, inputs: Tensor | None = None) -> Outputs:
-        """Log-probabilities of `batch.needed` tokens under `batch.sampling`, differentiable. `needs`: "entropy",
-        "hidden". `inputs` (int64[N]) replaces what is read, not what is predicted."""
+        """Log-probabilities of `batch.needed` tokens under `batch.sampling`, differentiable, on the policy's device.
+        `needs`: "entropy", "hidden". `inputs` (int64[N]) replaces what is read, not what is predicted."""
         if unknown := needs - {"entropy", "hidden"}:
             raise ValueError(f"outputs can provide 'entropy' and 'hidden', not {sorted(unknown)}")
-        out, rows = self.backbone.outputs(batch, needs, inputs)
+        read = None if inputs is None else inputs.to(self.device)
+        out, rows = self.backbone.outputs(batch.to(self.device), needs, read)
         if torch.is_grad_enabled():
             self.meter.trained += rows
         else:
@@ -176,9 +193,7 @@ class Policy:
 
     def clone(self, frozen: bool = True) -> Policy:
         """An independent policy of the same weights; frozen: without master and gradients, as a reference."""
-        other = Policy(
-            self.backbone.clone(frozen), self.tokenizer, self.config, self.name, self.device, self.renderer
-        )
+        other = Policy(self.backbone.clone(frozen), self.tokenizer, self.config, self.name, self.renderer)
         other.version = self.version
         return other
 

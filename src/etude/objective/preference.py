@@ -26,8 +26,8 @@ def implicit_rewards(out: Outputs, batch: Batch) -> Tensor:
 
 def pairs_of(batch: Batch) -> tuple[Tensor, Tensor]:
     """int64[P] each: the episodes that were chosen and rejected, pair by pair. Pairs lie within a group."""
-    first = torch.searchsorted(batch.episode, torch.arange(int(batch.episode[-1]) + 1))
-    last = torch.cat([first[1:], torch.tensor([len(batch)])]) - 1
+    edges = torch.arange(int(batch.episode[-1]) + 2, device=batch.tokens.device)
+    last = torch.searchsorted(batch.episode, edges)[1:] - 1
     sign = segment_sum(batch.advantage, batch.episode).sign()
     name = batch.group[last] * 1000 + batch.extras[PAIR][last].long()
     chosen, rejected = (sign > 0).nonzero()[:, 0], (sign < 0).nonzero()[:, 0]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from etude import seeds
+from etude.sampling.protocol import Unanswered
 from etude.text.chat_template import Renderer
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
@@ -128,7 +129,10 @@ class Conversation:
             self.notes[FULL] = self.generator.limit
             return ""
         settings = replace(settings, max_tokens=min(wanted, left))
-        sample = await self.generator.sampler.sample(context, settings, seeds.key(self.key, self.turns))
+        try:
+            sample = await self.generator.sampler.sample(context, settings, seeds.key(self.key, self.turns))
+        except Unanswered as error:
+            raise Failed("sampler", error) from error
         self.turns += 1
         self.stop = sample.stop
         if self.stop == "length" and left < wanted:
@@ -137,7 +141,9 @@ class Conversation:
         prefix = (
             self.spans[-1].tokens if self.spans and self.spans[-1].tag == "prefix" else np.zeros(0, np.int32)
         )
-        self.spans.append(Span("assistant", sample.tokens, sampled=True, logp=sample.logp, tag=tag))
+        self.spans.append(
+            Span("assistant", sample.tokens, True, sample.logp, tag=tag, version=sample.version)
+        )
         text = self.generator.renderer.decode(np.concatenate([prefix, sample.tokens]))
         self.messages.append(Message("assistant", text))
         self.text = text

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from etude.errors import UserError
+from etude.models import packed
+from etude.models.distribution import draw
 from etude.models.hf import TransformersBackbone
 from etude.models.policy import Policy
 from etude.sampling.scheduler import Scheduler
+from etude.types import SamplingParams
 
 
 class TransformersSampler(Scheduler):
@@ -28,16 +31,21 @@ class TransformersSampler(Scheduler):
         self.seen = torch.zeros(0, 0, dtype=torch.int64)  # int64[rows, T] attention mask
         self._gone: set[int] = set()
 
+    def _choose(self, state: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        if self.backbone.obstacle:
+            return draw(state, params, uniform)
+        return self.backbone.projection.draw(state, params, uniform)
+
     def _drop(self, number: int) -> None:
         self._gone.add(number)
 
     @torch.no_grad()
     def _step(self) -> None:
-        if not self.live:
-            self._begin()
-        else:
-            last = torch.tensor([[r.tokens[-1]] for r in self.live])
-            self._forward(last)
+        with self.backbone.active():
+            if not self.live:
+                self._begin()
+            else:
+                self._forward(torch.tensor([[r.tokens[-1]] for r in self.live]))
         self._compact()
 
     def _begin(self) -> None:
@@ -59,8 +67,10 @@ class TransformersSampler(Scheduler):
         if self.cache is not None:
             self.seen = torch.cat([self.seen, torch.ones(len(self.live), 1, dtype=torch.int64)], dim=1)
         positions = (self.seen.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        device = next(self.backbone.module.parameters()).device
-        out = self.backbone.module(
+        device, padded = self.backbone.device, bool(self.backbone.obstacle)
+        # where sequences are packed, the distribution is what the trainer reads off hidden states
+        run = self.backbone.module if padded else packed.body(self.backbone.module)
+        out = run(
             tokens.to(device),
             attention_mask=self.seen.to(device),
             position_ids=positions.to(device),
@@ -73,7 +83,7 @@ class TransformersSampler(Scheduler):
             raise UserError(
                 f"the model ('{kind}') keeps no key/value cache, so it cannot be sampled from in batches"
             )
-        self._draw(self.live, out.logits[:, -1].float())
+        self._draw(self.live, (out.logits if padded else out.last_hidden_state)[:, -1].float())
         for i, request in enumerate(self.live):
             if self._finished(request):
                 self._gone.add(i)
@@ -90,4 +100,4 @@ class TransformersSampler(Scheduler):
             return
         index = torch.tensor(keep)
         self.seen = self.seen[index]
-        self.cache.batch_select_indices(index)
+        self.cache.batch_select_indices(index.to(self.backbone.device))

@@ -12,6 +12,10 @@ import numpy as np
 from etude.types import Array, SamplingParams
 
 
+class Unanswered(Exception):
+    """No reply could be had, through no fault of the request."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """A reply as it was sampled. The stop token, where one ended it, is the last of `tokens`."""
@@ -32,13 +36,19 @@ class Sampler(Protocol):
 
     async def sample(self, prompt: Array, params: SamplingParams, key: int) -> Sample:
         """Continues int32[n] `prompt`. Token i uses the i-th number of a stream named by `key` alone, so the
-        reply does not depend on what else is being sampled. Raises `UserError` for an unusable request."""
+        reply does not depend on what else is being sampled. Raises `UserError` for an unusable request, `Unanswered`
+        where nobody answers it."""
         ...
 
     def hold(self) -> AbstractAsyncContextManager[None]:
         """`async with sampler.hold():` around a wait for something outside (a checker in a child process), so
         that the sampler does not start a step before its answer is in: which requests share a step, and so
         the last bits of a result, then do not depend on how fast the outside is."""
+        ...
+
+    async def refresh(self) -> None:
+        """What is sampled from here on is the policy as it is now. A sampler that reads the policy's own weights has
+        nothing to do."""
         ...
 
     async def close(self) -> None:

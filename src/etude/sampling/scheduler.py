@@ -103,6 +103,9 @@ class Scheduler:
             if not self._holds:
                 self._free.set()
 
+    async def refresh(self) -> None:
+        """The weights are the policy's own."""
+
     async def close(self) -> None:
         self._closed = True
         if self._task is not None and not self._task.done():

@@ -137,6 +137,8 @@ class TableSampler:
     async def hold(self) -> AsyncIterator[None]:
         yield
 
+    async def refresh(self) -> None: ...
+
     async def close(self) -> None: ...
 
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from etude.errors import UserError, nearest
+from etude.models.device import DEVICES
 from etude.recipe import Recipe
 from etude.report.json_files import plain
 from etude.settings import Setting, Stage, parameters
 from etude.types import SamplingParams
 
 EXAM = ("temperature", "top_p", "top_k", "max_tokens")  # settings that an evaluation may have of its own
+Device = Annotated[str, Setting("where the model runs; auto: a GPU where there is one", choices=DEVICES)]
 Precision = Annotated[str, Setting("arithmetic of matrix products", choices=("bf16", "fp32"))]
 
 
@@ -42,8 +44,12 @@ class RunSettings:
     context: Annotated[int, Setting("longest conversation", "tokens", low=8)] = 4096
     micro_tokens: Annotated[int, Setting("tokens per micro-batch", "tokens", low=16)] = 4096
     rows: Annotated[int, Setting("episodes decoded at once", "episodes", low=1)] = 128
+    device: Device = "auto"
     precision: Precision = "bf16"
     backbone: Annotated[str, Setting("engine", choices=("auto", "native", "transformers"))] = "auto"
+    recompute: Annotated[
+        bool, Setting("activations are computed again in the backward pass (less memory, a third more time)")
+    ] = False
     lora: Annotated[int, Setting("rank of LoRA adapters; 0 trains all weights", low=0)] = 0
     teacher: Annotated[str | None, Setting("second model, for recipes that need one")] = None
     oversample: Annotated[float, Setting("tasks that may be drawn per task trained on", low=1)] = 4.0

@@ -12,6 +12,7 @@ from etude.evaluate.run import EVAL_SAMPLING, answers, attempt, card_of, strictl
 from etude.models.policy import Policy
 from etude.rollout.conversation import Generator
 from etude.sampling.engine import sampler_for
+from etude.sampling.protocol import Sampler
 from etude.types import Group, Task
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ def examined(
 
 def examined_start(run: Run) -> EvalResult:
     """The evaluation "before" of a run that has gone on: the weights that it began with are loaded again."""
-    policy = Policy.load(run.origin, precision=run.settings.precision, backbone=run.settings.backbone)
-    sampler = sampler_for(policy, run.settings.rows)
+    own = run.settings
+    policy = Policy.load(run.origin, precision=own.precision, backbone=own.backbone, device=own.device)
+    sampler: Sampler = sampler_for(policy, own.rows)
+    if run.place is not None:
+        sampler = run.loop.run(run.place.sampler(policy, own.rows, own.context))
     generator = replace(run.generator, sampler=sampler, renderer=run.generator.renderer)
     return examined(run, policy, generator, "before", {"step": 0})
 

@@ -12,19 +12,22 @@ import torch
 
 from etude.machine import instructions
 from etude.models import kernels
+from etude.models.device import named
 from etude.models.policy import Policy
 
 ENDS = 64  # values at both ends of a tensor that stand for it
 SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "model_type")
 
 
-def arithmetic() -> dict[str, str]:
+def arithmetic(device: torch.device) -> dict[str, str]:
     """What decides the bits of a computation: on another processor or with another PyTorch they may be others."""
     found = {
         "instructions": " ".join(instructions()) or "unknown",
         "torch": metadata.version("torch"),
         "kernels": kernels.why_not() or "native",
     }
+    if device.type != "cpu":
+        found["device"] = named(device)
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     return found | ({"ONEDNN_MAX_CPU_ISA": limit} if limit else {})
 
@@ -53,7 +56,7 @@ def _weights(policy: Policy) -> str:
         if name.startswith("heads."):
             continue
         flat = tensor.detach().flatten()
-        ends = torch.cat([flat[:ENDS], flat[-ENDS:]]).float().contiguous()
+        ends = torch.cat([flat[:ENDS], flat[-ENDS:]]).float().cpu().contiguous()
         seen.update(f"{name} {tuple(tensor.shape)}".encode() + ends.numpy().tobytes())
     return seen.hexdigest()
 

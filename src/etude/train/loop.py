@@ -88,6 +88,7 @@ def sample(run: Run, requests: Sequence[Request], purpose: str = "train") -> lis
         )
 
     async def together() -> list[Group]:
+        await run.generator.sampler.refresh()
         return list(await asyncio.gather(*(rollouts.group(run.group_rollout) for rollouts in group_rollouts)))
 
     return without_noise(run.loop.run(together()))

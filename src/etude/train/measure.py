@@ -34,7 +34,7 @@ COUNTS = {"max_tokens", "temperature", "top_p", "top_k", "context", "rows"}
 Say = Callable[[Sequence[str]], None]
 HELD = 200  # held-out problems of a source that is no file
 COUNTS |= {"prompt", "system", "examples", "shots", "thinking"}  # how questions are put
-COUNTS |= {"precision", "backbone", "check_seconds"}
+COUNTS |= {"device", "precision", "backbone", "check_seconds"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
             "--problems, -k, --greedy and --seed"
         )
     settings: RunSettings = run_settings(run_defaults(where), exam.changes)
-    policy = load_policy(where, settings.precision, settings.backbone)
+    policy = load_policy(where, settings.precision, settings.backbone, settings.device)
     examples = recorded(RunDirectory.open(where).config) if is_run(where) else []
     put([policy], settings, worked_examples(settings) if "examples" in exam.changes else examples)
     params = replace(settings.sampling, greedy=exam.greedy)
@@ -138,17 +138,17 @@ def _fitting(problems: Sequence[Task], policy: Policy, context: int) -> list[Tas
     return short
 
 
-def load_policy(where: str, precision: str = "bf16", backbone: str = "auto") -> Policy:
+def load_policy(where: str, precision: str = "bf16", backbone: str = "auto", device: str = "cpu") -> Policy:
     """A model by name or directory, or a run's: the model that it saved, or its last whole checkpoint."""
     path = Path(where)
     if not is_run(where):
-        return Policy.load(where, precision=precision, backbone=backbone)
+        return Policy.load(where, precision=precision, backbone=backbone, device=device)
     if (path / "model").exists():
-        return Policy.load(str(path / "model"), precision=precision, backbone=backbone)
-    return checkpoint_policy(path)[1]
+        return Policy.load(str(path / "model"), precision=precision, backbone=backbone, device=device)
+    return checkpoint_policy(path, device=device)[1]
 
 
-def checkpoint_policy(run: Path, precision: str | None = None) -> tuple[int, Policy]:
+def checkpoint_policy(run: Path, precision: str | None = None, device: str = "cpu") -> tuple[int, Policy]:
     """The step of a run's last whole checkpoint, and its model as it was trained: with LoRA the adapters apart.
     `precision`: another than the run's own."""
     config = RunDirectory.open(run).config
@@ -160,6 +160,7 @@ def checkpoint_policy(run: Path, precision: str | None = None) -> tuple[int, Pol
         lora_rank=settings.lora,
         heads=dict(stages["objective"].heads),
         backbone=settings.backbone,
+        device=device,
     )
     policy.load_state_dict(state["learner"]["policy"])
     return step, policy

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from etude import __version__
 from etude import tasks as sources
 from etude.errors import UserError
 from etude.evaluate.run import hold_out
+from etude.event_loop import run as run_coroutine
 from etude.recipe import Recipe
 from etude.report.json_files import plain
 from etude.report.run import RunDirectory
 from etude.report.terminal import told
 from etude.reward.function import from_function
+from etude.scale.place import Place
 from etude.tasks import TaskSet
 from etude.tasks.content import contents
 from etude.train import checkpoint
@@ -61,28 +65,39 @@ def resume(
     recipe: Recipe | None = None,
     reward_weights: Mapping[str, float] | None = None,
     change: Change | None = None,
+    place: Place | None = None,
 ) -> tuple[Run, list[str]]:
     """The run in `out` as it stood at its last whole checkpoint, and warnings. What was recorded after that checkpoint is
-    forgotten and, but for what `change` says, will be made again, bit for bit. `tasks`: where they lie now. What was given as
+    forgotten and, but for what `change` says, will be made again, bit for bit (by engines: the same requests, with bits of
+    their own). `place`: where engines sample now; None: where they did. `tasks`: where they lie now. What was given as
     an object from Python, and cannot be found by its name, is given again. UserError for whatever is not as it was, before
     anything is changed on disk."""
     directory = RunDirectory.open(out)
     directory.lock()
+    reopening: _Reopening | None = None
     try:
-        return _Reopening(directory, change or Change()).run(tasks, reward, recipe, reward_weights)
+        reopening = _Reopening(directory, change or Change(), place)
+        return reopening.run(tasks, reward, recipe, reward_weights)
     except BaseException:
         directory.release()
+        if reopening is not None and reopening.place is not None:
+            run_coroutine(reopening.place.close())
         raise
 
 
 class _Reopening:
     """One run that is being taken up."""
 
-    def __init__(self, directory: RunDirectory, change: Change) -> None:
+    def __init__(self, directory: RunDirectory, change: Change, place: Place | None) -> None:
         self.directory, self.change = directory, change
         self.config = directory.config
         self.warnings: list[str] = []
         self.changed: dict[str, list[Any]] = {}  # what: [was, is]
+        before, self.place = self.config.get("placement"), place
+        if place is not None:
+            self._note("placement", before, place.to_dict())
+        elif before is not None:
+            self.place = Place.of(before, str(directory.path / "config.json"))
 
     def run(
         self,
@@ -113,15 +128,15 @@ class _Reopening:
         )
         if settings.teacher:
             where["teacher"] = found_model(path, self.config, "teacher")
-        models = load_models(where, settings, found, stages)
+        models = load_models(where, _as_before(settings, state), found, stages)
         put(models, settings, recorded(self.config))
         given, holdout = fit(given, holdout, models["policy"], settings, self.warnings.extend)
-        run = assemble(plan, settings, found, stages, given, self.directory, models)
+        run = assemble(plan, settings, found, stages, given, self.directory, models, self.place)
         run.holdout, run.validation = apart(where["model"], given, holdout, settings, lambda said: None)
         run.own_reward, run.origin = reward, where["model"]
         self._same_model(run, state)
         self._same_tasks(run, state)
-        self._same_arithmetic(state, step)
+        self._same_arithmetic(run, state, step)
         self._load(run, state)
         self._go_on(run, step, where)
         return run, self.warnings
@@ -236,8 +251,8 @@ class _Reopening:
             )
         self._note("tasks' content", "as at the start", what)
 
-    def _same_arithmetic(self, state: Mapping[str, Any], step: int) -> None:
-        now, then = arithmetic(), state["arithmetic"]
+    def _same_arithmetic(self, run: Run, state: Mapping[str, Any], step: int) -> None:
+        now, then = arithmetic(run.learner.policy.device), state["arithmetic"]
         if unequal := unlike(now, then):
             for name in unequal:
                 self._note(name, then.get(name), now.get(name))
@@ -307,7 +322,19 @@ class _Reopening:
         known = self.config.get("places", where)
         places = {k: v for k, v in where.items() if k in known or k in self.changed}
         config = {**describe(run.plan, run.recipe, run.settings), "places": places, "history": history}
+        if self.place is not None:
+            config["placement"] = self.place.to_dict()
         self.directory.write_config(sealed(config))
+
+
+def _as_before(settings: RunSettings, state: Mapping[str, Any]) -> RunSettings:
+    """With the engine that the checkpoint is of: run.device=auto takes no GPU where the run began without one, and where it
+    began with one that is not here, the same module goes on on the CPU."""
+    if settings.device != "auto":
+        return settings
+    if "device" not in state["arithmetic"]:
+        return replace(settings, device="cpu")
+    return settings if torch.cuda.is_available() else replace(settings, backbone="transformers")
 
 
 def _found_again(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:

@@ -23,6 +23,7 @@ from etude.recipe import STAGES, Recipe
 from etude.report.health import Health
 from etude.report.run import RunDirectory
 from etude.rollout.conversation import CheckRunner, Generator
+from etude.scale.place import Place
 from etude.stages import Credit, Curriculum, Filter, GroupRolloutStage, Reward, Rollout
 from etude.tasks import TaskSet
 from etude.tasks.content import contents, plain
@@ -79,6 +80,7 @@ class Run:
     origin: str  # where the model lies that the run began with
     identity: dict[str, str]  # of that model (`train.identity`)
     times: dict[str, float]  # seconds by use, of the step in progress; "begin": when it began
+    place: Place | None = None  # where engines sample; None: this process does
     on_step: Progress | None = None
     beside: Beside | None = None
     health: Health = field(default_factory=Health)
@@ -156,7 +158,8 @@ class Run:
         costs the same."""
         for policy in self.policies[1:]:
             policy.forget()
-        kept: AbstractContextManager[None] = self.learner.policy.recording(self.context.step % AUDIT != 0)
+        ours = self.place is None and self.context.step % AUDIT != 0
+        kept: AbstractContextManager[None] = self.learner.policy.recording(ours)
         return kept
 
     # ---- what a step leaves behind -------------------------------------------------------------------
@@ -344,7 +347,7 @@ class Run:
     def state_dict(self) -> dict[str, Any]:
         return {
             "config": self.directory.config,
-            "arithmetic": arithmetic(),
+            "arithmetic": arithmetic(self.learner.policy.device),
             "model": self.identity,
             "holdout": {"keys": [task.key for task in self.holdout], **contents(self.holdout)},
             "best": self.best,
@@ -380,4 +383,6 @@ class Run:
     def close(self) -> None:
         self.directory.release()
         self.pool.close()
+        if self.place is not None:
+            self.loop.run(self.place.close())
         self.loop.close()

@@ -19,6 +19,7 @@ from etude.recipe import Recipe
 from etude.report.page import write_report
 from etude.report.run import RunDirectory, is_run
 from etude.report.tracking import Trackers, known
+from etude.scale.place import Place
 from etude.tasks import TaskSet
 from etude.train import loop, reopen, setup
 from etude.train.config import Budget, Plan, as_text
@@ -116,6 +117,7 @@ def train(
     force: bool = False,
     log: str = "",
     progress: bool = True,
+    on: str | Path | None = None,
 ) -> TrainedRun:
     """Trains `model` with `recipe` and evaluates it on held-out tasks before and after.
 
@@ -123,7 +125,8 @@ def train(
     "500k-tokens", "2e14-flops", a Budget, or a number of steps. `settings`: {"update.lr": 1e-5, "run.group_size": 4}.
     `reward(episode)`: a bool, a number or named parts (`reward.function.from_function`). `out`: the run's directory
     (default: runs/RECIPE-SEED). `force` trains even if the pre-flight sees nothing to learn. `log`: "tensorboard",
-    "wandb", "mlflow", "trackio", "csv" (`report.trackers`). Raises UserError in one sentence for what cannot be used, Refused where nothing can be learned.
+    "wandb", "mlflow", "trackio", "csv" (`report.trackers`). `on`: a file that says where engines sample (docs/scale.md). Raises
+    UserError in one sentence for what cannot be used, Refused where nothing can be learned.
     """
     if tasks is None:
         raise UserError("tasks is missing; name some, as in tasks='chain_sum:max_terms=2'")
@@ -140,6 +143,7 @@ def train(
         overwrite,
         reward_weights,
         wait=True,
+        place=Place.read(on) if on is not None else None,
     )
     run_session(run, watcher=Bar(run.plan.budget) if progress else None, force=force, log=log)
     return TrainedRun(place)
@@ -159,6 +163,7 @@ def resume(
     model: str = "",
     changed_tasks: bool = False,
     from_step: int | None = None,
+    on: str | Path | None = None,
 ) -> TrainedRun:
     """Goes on with a run from its last checkpoint, exactly as if it had never stopped. Tasks, reward and recipe that
     were given as objects are given again.
@@ -173,7 +178,8 @@ def resume(
         )
     changes = {name: as_text(value) for name, value in (settings or {}).items()}
     change = Change(budget, changes, model, changed_tasks, from_step)
-    run, warnings = reopen.resume(place, tasks, reward, recipe, reward_weights, change)
+    engines = Place.read(on) if on is not None else None
+    run, warnings = reopen.resume(place, tasks, reward, recipe, reward_weights, change, engines)
     watcher = Bar(run.plan.budget) if progress else None
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -233,6 +239,8 @@ def run_session(
             trackers.step(step, metrics)
 
     run.on_step = on_step
+    if watcher:
+        watcher.say(f"model: {run.learner.policy.described}")
     try:
         if fresh:
             known(log)

@@ -14,9 +14,11 @@ from etude.channels import agree
 from etude.errors import Refused, UserError
 from etude.evaluate.run import hold_out
 from etude.event_loop import EventLoop
+from etude.event_loop import run as run_coroutine
 from etude.machine import card
 from etude.methods import find, outside
 from etude.methods.renamed import RENAMED_SETTINGS
+from etude.models.device import named
 from etude.models.policy import Policy
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.json_files import plain
@@ -26,6 +28,7 @@ from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
 from etude.sampling.protocol import Sampler
+from etude.scale.place import Place
 from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.asked import asked
@@ -53,14 +56,17 @@ def start(
     overwrite: bool = False,
     reward_weights: Mapping[str, float] | None = None,
     wait: bool = False,
+    place: Place | None = None,
 ) -> Run:
     """A new run in directory `out`. `tasks` and `reward` (a function of an episode, `reward.function.from_function`)
     stand in for what the plan names, when the run is made from Python. `wait`: nothing is written before
-    `run.directory.begin()`. Raises UserError before anything is sampled."""
+    `run.directory.begin()`. `place`: where engines sample; None: this process does. Raises UserError before anything is
+    sampled."""
     if isinstance(plan.recipe, str):
         plan = plan.but(recipe=outside.absolute(plan.recipe))
     recipe, settings, stages = resolve(plan)
-    config = sealed({**describe(plan, recipe, settings), "places": places(plan, settings, tasks is None)})
+    about = {**describe(plan, recipe, settings), "places": places(plan, settings, tasks is None)}
+    config = sealed(about if place is None else {**about, "placement": place.to_dict()})
     if reward is not None:
         stages["reward"] = from_function(reward, reward_weights)
     tasks = task_set(plan.tasks if tasks is None else tasks)
@@ -75,15 +81,18 @@ def start(
     notes = tasks.notes
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
     holdout, validation = apart(config["places"]["model"], tasks, holdout, settings, notes.append)
-    directory = RunDirectory.create(out, config, card(), overwrite=overwrite, wait=wait)
+    made_with = {**card(), "device": named(models["policy"].device), "engine": models["policy"].engine}
+    directory = RunDirectory.create(out, config, made_with, overwrite=overwrite, wait=wait)
     tell(notes)
     try:
-        run = assemble(plan, settings, recipe, stages, tasks, directory, models)
+        run = assemble(plan, settings, recipe, stages, tasks, directory, models, place)
         run.holdout, run.validation, run.own_reward = holdout, validation, reward
         run.origin = config["places"]["model"]
         return run
     except BaseException:
         directory.release()
+        if place is not None:
+            run_coroutine(place.close())
         raise
 
 
@@ -237,7 +246,9 @@ def load_models(
     where: Mapping[str, str], settings: RunSettings, recipe: Recipe, stages: Mapping[str, Any]
 ) -> dict[str, Policy]:
     """The policy and the auxiliary models, from `places`."""
-    common: dict[str, Any] = {"precision": settings.precision, "backbone": settings.backbone}
+    common: dict[str, Any] = {
+        name: getattr(settings, name) for name in ("precision", "backbone", "device", "recompute")
+    }
     models = {
         "policy": Policy.load(
             where["model"],
@@ -278,8 +289,9 @@ def assemble(
     tasks: TaskSet,
     directory: RunDirectory,
     models: dict[str, Policy],
+    place: Place | None = None,
 ) -> Run:
-    """The run of these parts, as it is before its first step, with nothing held out yet."""
+    """The run of these parts, as it is before its first step, with nothing held out yet. `place`: where engines sample."""
     policy = models.pop("policy")
     learner = Learner(policy, stages["update"], "policy", plan.seed, settings.micro_tokens, settings.sampling)
     auxiliary: dict[str, Policy | Learner] = {}
@@ -292,7 +304,12 @@ def assemble(
             if trained
             else model
         )
-    sampler = sampler_for(policy, settings.rows)
+    loop = EventLoop()
+    sampler: Sampler = (
+        sampler_for(policy, settings.rows)
+        if place is None
+        else loop.run(place.sampler(policy, settings.rows, settings.context))
+    )
 
     def generating(name: str, model: Policy, sampler: Sampler) -> Generator:
         longest = min(settings.context, model.context)
@@ -318,7 +335,8 @@ def assemble(
         generators=generators,
         check_runner=checks_in(pool, sampler, times),
         pool=pool,
-        loop=EventLoop(),
+        loop=loop,
+        place=place,
         holdout=[],
         validation=[],
         origin=plan.model,

@@ -165,6 +165,7 @@ class Learner:
     ) -> dict[str, tuple[float, float]]:
         inputs = objective.corrupt(piece) if objective.corrupt else None
         out = self.policy.outputs(piece, objective.needs, inputs)
+        piece = piece.to(out.logp.device)
         loss = torch.zeros(())
         sums: dict[str, tuple[float, float]] = {}
         for term in objective.terms:

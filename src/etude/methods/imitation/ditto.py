@@ -90,7 +90,7 @@ def unlearn_loops(
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         p = out.logp.exp()  # P_n,t
-        before = p.detach()[torch.arange(len(p)) - batch.extras[PERIOD].long()]  # P_n-1,t
+        before = p.detach()[torch.arange(len(p), device=p.device) - batch.extras[PERIOD].long()]  # P_n-1,t
         gap = p - repeat_decay * before
         gap = gap.clamp(min=0) if one_sided else gap.abs()
         return -(1 - gap).clamp(min=1e-20).log(), {"repeat_probability": p}

@@ -70,7 +70,7 @@ class Influence:
         rows, objective = scores(groups, self.names), clipped(mean="token")
         alone = [assigned(groups, [standardised(r[k]) for r in rows]) for k in range(len(self.log_w))]
         pulls = torch.stack([gradient(objective, signals, context) for signals in alone])
-        influence = (pulls @ pulls.sum(0)).double().numpy()
+        influence = (pulls @ pulls.sum(0)).cpu().double().numpy()
         rate = self.rate * context.learner.update.rate(context.step, context.progress)
         self.log_w = tilted(self.log_w, influence, rate)
         return assigned(groups, [standardised(np.exp(self.log_w) @ r) for r in rows])

@@ -50,6 +50,7 @@ def head_gradients(parts: Mapping[int, Sequence[Signal]], context: Context) -> I
     batch = pack(signals, context.sampling)
     out = context.policy.score(batch, frozenset({"hidden"}))
     assert out.hidden is not None
+    batch = batch.to(out.logp.device)
     c = batch.weight("policy") * batch.advantage
     c = (c + sum(batch.weight(n) for n in batch.weights if n != "policy")) * batch.needed
     for k in parts:
@@ -58,7 +59,7 @@ def head_gradients(parts: Mapping[int, Sequence[Signal]], context: Context) -> I
         for chunk in rows.split(CHUNK):
             logits = out.logits(chunk).float() / context.sampling.temperature
             error = -torch.softmax(logits, -1)
-            error[torch.arange(len(chunk)), batch.tokens[chunk]] += 1
+            error[torch.arange(len(chunk), device=error.device), batch.tokens[chunk]] += 1
             gradient = gradient + (error * c[chunk][:, None]).T @ out.hidden[chunk].float()
         yield k, gradient
 
