@@ -49,7 +49,7 @@ def decode(payload: bytes) -> tuple[str, Any]:
 def main() -> None:
     """Serves until stdin closes."""
     memory = int(sys.argv[1])
-    _die_with_parent()
+    die_with_parent()
     # User code may print or read: it gets the null device, not the pipes.
     work, out = os.fdopen(os.dup(0), "rb"), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
@@ -78,7 +78,7 @@ def _serve(payload: bytes, memory: int, pipes: tuple[int, ...]) -> tuple[str, An
     if pid == 0:
         try:
             os.setsid()  # its own process group, so that what it starts dies with it
-            _die_with_parent()  # a child that is killed at work takes its check along
+            die_with_parent()  # a child that is killed at work takes its check along
             os.dup2(erring, 2)
             for other in (*pipes, said, heard, erring):
                 os.close(other)
@@ -172,7 +172,8 @@ def _limits(memory: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Linux: this process is killed when the one that forked it ends."""
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 

@@ -28,6 +28,7 @@ from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
 from etude.settings import parameters
 from etude.tasks import TaskSet
+from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
 from etude.tasks.sandbox import ready_to_run_programs
 from etude.train import checkpoint
@@ -57,23 +58,25 @@ def start(
     if isinstance(plan.recipe, str):
         plan = plan.but(recipe=outside.absolute(plan.recipe))
     recipe, settings, stages = resolve(plan)
-    if reward is not None:
-        stages["reward"] = from_function(reward, reward_weights)
     tasks = task_set(plan.tasks if tasks is None else tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
     prepare(stages, tasks)
     config = describe(plan, recipe, settings)
     check_free(Path(out), plain(config), overwrite)  # before the model is loaded
+    pool = Pool(seconds=settings.check_seconds, known=users_code(tasks, holdout, reward))
+    if reward is not None:
+        stages["reward"] = from_function(reward, reward_weights, pool)
     models = _models(plan, settings, recipe, stages)
     notes = tasks.notes
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
     directory = RunDirectory.create(out, config, card(), overwrite=overwrite, wait=wait)
     tell(notes)
     try:
-        return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models)
+        return _assemble(plan, settings, recipe, stages, tasks, holdout, directory, models, pool)
     except BaseException:
         directory.release()
+        pool.close()
         raise
 
 
@@ -116,18 +119,19 @@ def _resume(
                 f"the run's {name} differ from what its plan gives now: {_difference(config[name], now[name])}; "
                 "resume with the version of etude that wrote it, or start a new run"
             )
-    if reward is not None:
-        stages["reward"] = from_function(reward, reward_weights)
     tasks = task_set(plan.tasks if tasks is None else tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     prepare(stages, tasks)
+    pool = Pool(seconds=settings.check_seconds, known=users_code(tasks, holdout, reward))
+    if reward is not None:
+        stages["reward"] = from_function(reward, reward_weights, pool)
     _, state, warnings = checkpoint.load(directory.path / "checkpoints")
     for path, was in config.get("methods", {}).items():
         if now["methods"].get(path) != was:
             warnings.append(f"'{path}' has changed since the run began; the run goes on with it as it is now")
     models = _models(plan, settings, found, stages)
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, warnings.extend)
-    run = _assemble(plan, settings, found, stages, tasks, holdout, directory, models)
+    run = _assemble(plan, settings, found, stages, tasks, holdout, directory, models, pool)
     run.load_state_dict(state)
     return run, warnings
 
@@ -195,6 +199,14 @@ def task_set(given: str | TaskSet | Sequence[Task]) -> TaskSet:
     if isinstance(given, list | tuple) and given and all(isinstance(task, Task) for task in given):
         return TaskSet.of(given)
     raise UserError(f"tasks is {given!r:.60}; it must be text, a TaskSet, or a list of Tasks")
+
+
+def users_code(tasks: TaskSet, holdout: Sequence[Task], reward: RewardFunction | None = None) -> list[Any]:
+    """The functions of the user's that there are before the first model is loaded: a reward, checks, environments."""
+    listed = [t for s in tasks.sources if isinstance(s, Listed) for t in s.tasks("train")]
+    seen = [tasks.draw(Request(), 0, 0), *listed, *holdout]
+    of_tasks = [part for task in seen for part in (task.check, task.environment) if part is not None]
+    return [*([reward] if reward is not None else []), *of_tasks]
 
 
 def tell(notes: Sequence[str]) -> None:
@@ -303,6 +315,7 @@ def _assemble(
     holdout: Sequence[Task],
     directory: RunDirectory,
     models: dict[str, Policy],
+    pool: Pool,
 ) -> Run:
     policy = models.pop("policy")
     learner = Learner(policy, stages["update"], "policy", plan.seed, settings.micro_tokens, settings.sampling)
@@ -325,7 +338,6 @@ def _assemble(
         for name, model in auxiliary.items()
         if not isinstance(model, Learner)
     }
-    pool = Pool(seconds=settings.check_seconds)
     times: dict[str, float] = {}
     return Run(
         plan=plan,

@@ -1,0 +1,20 @@
+"""Text from models, tasks and users as a terminal may show it."""
+
+from __future__ import annotations
+
+import re
+
+ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, ...: titles, links
+    r"|\x1b[ -/]*[0-~]"  # the two-character rest
+)
+CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
+)
+
+
+def clean(text: str) -> str:
+    """`text` without terminal escape sequences, control characters (but line breaks and tabs) and marks
+    that reorder or hide what is read."""
+    return CONTROLS.sub("", ESCAPES.sub("", str(text).encode("utf-8", "replace").decode()))
