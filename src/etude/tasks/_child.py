@@ -18,7 +18,11 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+from etude.tasks import _sandboxed
 
 _FILE_BYTES = 64 << 20  # the largest file that a check may write
 _REPLY_BYTES = 16 << 20  # the longest feedback
@@ -66,6 +70,7 @@ def _serve(payload: bytes, memory: int, pipes: tuple[int, ...]) -> tuple[str, An
     try:
         head, body = pickle.loads(payload)
         sys.path[:] = head["path"]
+        confine = _confinement(*head["confine"]) if head["confine"] else None
         check, answer = _Unpickler(io.BytesIO(body), head["main"]).load()
         prepare = getattr(check, "prepare", None)
         if prepare is not None:
@@ -83,6 +88,8 @@ def _serve(payload: bytes, memory: int, pipes: tuple[int, ...]) -> tuple[str, An
             for other in (*pipes, said, heard, erring):
                 os.close(other)
             _limits(memory)
+            if confine is not None:
+                confine()
             _run(check, answer, saying)
         finally:
             os._exit(0)
@@ -137,6 +144,13 @@ def _listen(said: int, heard: int, seconds: float) -> tuple[bytes, bytes, bool]:
     while heard in open_ and select.select([heard], [], [], 0)[0] and (chunk := os.read(heard, 1 << 16)):
         errors = (errors + chunk)[-4000:]
     return reply, errors, False
+
+
+@cache
+def _confinement(libraries: tuple[str, ...], readable: tuple[str, ...], alone: bool) -> Callable[[], None]:
+    """Made once: this takes as long as a check."""
+    made: Callable[[], None] = _sandboxed.confinement([*libraries], readable, alone)
+    return made
 
 
 class _Unpickler(pickle.Unpickler):

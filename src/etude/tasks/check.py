@@ -235,6 +235,11 @@ def isolated(check: Check) -> bool:
     return bool(getattr(check, "isolated", False))
 
 
+def confined(check: Check) -> bool:
+    """Whether an isolated checker runs what the model wrote, so that its child must be kept in (`etude.tasks.sandbox`)."""
+    return bool(getattr(check, "confined", False))
+
+
 def blocking(check: Check) -> bool:
     """Whether the checker waits for a process of its own, so that it wants a thread."""
     return bool(getattr(check, "blocking", False))

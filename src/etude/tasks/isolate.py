@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.tasks import _child
-from etude.tasks.check import CheckError, blocking, isolated
+from etude.tasks import _child, sandbox
+from etude.tasks.check import CheckError, blocking, confined, isolated
 from etude.tasks.user_code import UserCode, foreign, here, judge, name_of
 from etude.types import Check, Environment, Verdict
 
@@ -56,7 +56,9 @@ class Pool:
         self.seconds = seconds
         self._memory = memory
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="etude-check")
-        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._idle: dict[bool, queue.SimpleQueue[_Child]] = {
+            kept: queue.SimpleQueue() for kept in (False, True)
+        }
         self._all: set[_Child] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -135,7 +137,7 @@ class Pool:
             raise CheckError(
                 f"an isolated check must be picklable (a function must be importable by name): {error}"
             ) from error
-        child = self._take()
+        child = self._take(confined(check))
         try:
             verdict = child.run(work, self.seconds)
         except _Broken as broken:
@@ -143,27 +145,27 @@ class Pool:
             self._all.discard(child)
             raise CheckError(str(broken), tail) from None
         except CheckError:
-            self._idle.put(child)
+            self._idle[child.kept_in].put(child)
             raise
         except BaseException:
             child.end()
             self._all.discard(child)
             raise
-        self._idle.put(child)
+        self._idle[child.kept_in].put(child)
         return verdict
 
-    def _take(self) -> _Child:
+    def _take(self, kept_in: bool) -> _Child:
         with self._lock:
             if self._closed:
                 raise CheckError("the check pool is closed")
             with contextlib.suppress(queue.Empty):
                 while True:
-                    child = self._idle.get_nowait()
+                    child = self._idle[kept_in].get_nowait()
                     if child.process.poll() is None:
                         return child
                     child.end()  # died while idle: somebody else killed it
                     self._all.discard(child)
-            child = _Child(self._memory)
+            child = _Child(self._memory, kept_in)
             self._all.add(child)
             return child
 
@@ -175,13 +177,16 @@ class _Broken(Exception):
 class _Child:
     """One child and the two pipes to it. Used by one thread at a time."""
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, kept_in: bool) -> None:
+        self.kept_in = kept_in
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         source = Path(__file__).resolve().parents[2]
         code = f"import sys; sys.path.insert(0, {str(source)!r}); from etude.tasks._child import main; main()"
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        env = {**({} if kept_in else os.environ), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-P", "-c", code, str(memory)]
+        places = sandbox.library("etude", "reasoning_gym", "sympy") if kept_in else []
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(memory)],
+            sandbox.wrapped(command, places, sandbox.Limits().file) if kept_in else command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -193,6 +198,7 @@ class _Child:
         self._head: dict[str, Any] = {
             "path": list(sys.path),
             "main": os.path.abspath(main) if main else None,
+            "confine": sandbox.confinement(places) if kept_in else None,
         }
 
     def run(self, work: bytes, seconds: float) -> Verdict:
