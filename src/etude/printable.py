@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
@@ -18,3 +19,9 @@ def clean(text: str) -> str:
     """`text` without terminal escape sequences, control characters (but line breaks and tabs) and marks
     that reorder or hide what is read."""
     return CONTROLS.sub("", ESCAPES.sub("", str(text).encode("utf-8", "replace").decode()))
+
+
+def say(text: object, err: bool = False) -> None:
+    """Prints, on standard output or standard error, what a terminal may show of `text`. Line by line: no sequence that
+    begins in one hides the next."""
+    print("\n".join(map(clean, str(text).split("\n"))), file=sys.stderr if err else sys.stdout, flush=True)

@@ -10,6 +10,7 @@ import typer
 
 from etude.cli.train import Json
 from etude.errors import UserError, nearest
+from etude.printable import say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,7 +32,7 @@ def recipes(
     if json:
         _print(found if name is None else found[0])
     else:
-        typer.echo(table(found) if name is None else one(found[0]))
+        say(table(found) if name is None else one(found[0]))
 
 
 def tasks(
@@ -47,9 +48,9 @@ def tasks(
     if json:
         _print(chosen)
     elif name:
-        typer.echo(_page(chosen))
+        say(_page(chosen))
     else:
-        typer.echo("\n".join(f"{i['name']:32} {i['line']}"[:120] for i in chosen))
+        say("\n".join(f"{i['name']:32} {i['line']}"[:120] for i in chosen))
 
 
 def doctor(json: Json = False) -> None:
@@ -57,14 +58,14 @@ def doctor(json: Json = False) -> None:
     from etude.doctor import examine, screen
 
     found = examine()
-    _print(found) if json else typer.echo(screen(found))
+    _print(found) if json else say(screen(found))
 
 
 def report(path: Annotated[Path, typer.Argument(help="a run, or a comparison")]) -> None:
     """Write the run's page: one HTML file that opens offline."""
     from etude.report.page import write_report
 
-    typer.echo(str(write_report(path)))
+    say(str(write_report(path)))
 
 
 def view(
@@ -92,7 +93,7 @@ def show(
     if json:
         _print([{"id": row["id"], "origin": row["origin"], "turns": turns(row)} for row in rows])
     else:
-        typer.echo(screen(rows))
+        say(screen(rows))
 
 
 def _page(info: dict[str, Any]) -> str:
@@ -109,4 +110,4 @@ def _page(info: dict[str, Any]) -> str:
 
 
 def _print(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
+    say(json.dumps(value, indent=2, default=str))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from etude.errors import UserError
+from etude.printable import say
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="smollm2 (comes with etude), a directory, or a hub name")
@@ -80,7 +81,7 @@ def train(
     if steps is not None and budget is not None:
         raise UserError("give either --steps or --budget, not both")
     known(log)
-    amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
+    amount = Budget.parse(budget) if budget is not None else Budget(float(steps or 100), "steps")
     plan = Plan(recipe, model, tasks, amount, seed, parse_changes(set or []))
     run = start(
         plan, out or free(Path("runs") / f"{find(recipe).name}-{seed}"), overwrite=overwrite, wait=True
@@ -102,7 +103,7 @@ def resume(
 
     again, warnings = reopen(run)
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     watcher = Progress(again.plan.budget, quiet or json)
     _finish(run_session(again, watcher=watcher, fresh=False, log=log), json)
 
@@ -131,7 +132,7 @@ def check(
             found = preflight(run)
         finally:
             run.close()
-    _print_json(found.to_dict()) if json else typer.echo(found.sentence)
+    _print_json(found.to_dict()) if json else say(found.sentence)
     if found.cause:
         raise typer.Exit(2)
 
@@ -154,8 +155,8 @@ def demo(
 def _finish(summary: dict[str, Any], as_json: bool) -> None:
     from etude.report.terminal import final_screen
 
-    _print_json(summary) if as_json else typer.echo(final_screen(summary))
+    _print_json(summary) if as_json else say(final_screen(summary))
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
+    say(json.dumps(value, indent=2, default=str))

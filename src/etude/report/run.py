@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etude.errors import UserError
-from etude.files import write_atomically, writing
+from etude.files import read_json, write_atomically, writing
 from etude.report import json_files, rows
 from etude.report.lock import NAME, Lock
 from etude.report.suspects import COLUMNS, suspects
@@ -42,6 +42,23 @@ STEP_FILE = re.compile(r"step-(\d+)\.parquet")
 def is_run(path: str | Path) -> bool:
     """Whether an etude run lies at `path`: its plan is written last, so a plan means a whole run."""
     return (Path(path) / "config.json").is_file() and (Path(path) / "card.json").is_file()
+
+
+class Facts(dict[str, Any]):
+    """What a JSON file of a run holds. What is missing, or no object where one belongs, is a UserError."""
+
+    def __init__(self, path: Path) -> None:
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise UserError(f"'{path}' is damaged: it holds no JSON object")
+        for name in ("plan", "settings", "stages"):
+            if not isinstance(found.get(name, {}), dict):
+                raise UserError(f"'{path}' is damaged: its {name} is no object")
+        super().__init__(found)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise UserError(f"'{self._path}' is damaged: it lacks '{name}'")
 
 
 class RunDirectory:
@@ -174,11 +191,12 @@ class RunDirectory:
 
     @property
     def config(self) -> dict[str, Any]:
-        return dict(json_files.read_json(self.path / "config.json"))
+        """Raises UserError where it is damaged, also when something is read that it lacks."""
+        return Facts(self.path / "config.json")
 
     @property
     def card(self) -> dict[str, Any]:
-        return dict(json_files.read_json(self.path / "card.json"))
+        return Facts(self.path / "card.json")
 
     def metrics(self) -> list[dict[str, Any]]:
         return json_files.read_lines(self.path / "metrics.jsonl")
@@ -238,7 +256,7 @@ def check_free(path: Path, config: Mapping[str, Any], overwrite: bool) -> None:
             raise UserError(
                 f"'{path}' already holds a run; resume it, choose another --out, or delete it with --overwrite"
             )
-        if json_files.read_json(path / "config.json") != json_files.plain(config):
+        if read_json(path / "config.json") != json_files.plain(config):
             raise UserError(
                 f"'{path}' holds a run of another plan, cut off before its first checkpoint; choose another --out, or "
                 "delete it with --overwrite"

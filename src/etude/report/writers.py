@@ -5,12 +5,13 @@ optional, imported only when asked for, and can be left out without losing anyth
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from etude.errors import UserError, nearest
-from etude.report import json_files
+from etude.files import read_json
 
 
 class Writer(Protocol):
@@ -77,18 +78,26 @@ KNOWN: dict[str, Callable[[Path, Mapping[str, Any]], Writer]] = {"tensorboard": 
 
 
 def known(names: str) -> list[str]:
-    """The writers named in `names`, separated by commas ("": none). Raises UserError when one is unknown or not
-    installed."""
+    """The writers named in `names`, separated by commas ("": none). Raises UserError when one is unknown, not installed, or
+    wants a key that is not there."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
         if name not in KNOWN:
             raise UserError(f"there is no metrics writer '{name}'{nearest(name, KNOWN)}")
-        _need(name, name)
+        module = _need(name, name)
+        if name == "wandb" and not _has_key(module):
+            raise UserError("wandb has no key; `wandb login`, or WANDB_MODE=offline")
     return wanted
+
+
+def _has_key(wandb: Any) -> bool:
+    """Whether wandb can begin without asking: that would be in the middle of a run."""
+    offline = os.environ.get("WANDB_MODE", "").lower() in ("offline", "disabled", "dryrun")
+    return offline or bool(getattr(getattr(wandb, "api", None), "api_key", None))
 
 
 def writers(names: str, run: Path) -> list[Writer]:
     """The writers named in `names` for the run at `run`. Raises UserError where one is not `known`, or cannot begin."""
     wanted = known(names)
-    config = json_files.read_json(run / "config.json") if (run / "config.json").exists() else {}
+    config = read_json(run / "config.json") if (run / "config.json").exists() else {}
     return [KNOWN[name](run, config) for name in wanted]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import inspect
 import pickle
-import sys
 import threading
 import traceback
 from collections import Counter, deque
@@ -23,7 +22,7 @@ from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import Any
 
-from etude.printable import clean
+from etude.printable import say
 from etude.tasks import _forked
 from etude.tasks.check import CheckError, TooLate, verdict_of
 from etude.tasks.forks import LATE, Lost, Server, can_fork
@@ -147,7 +146,7 @@ class UserCode:
                 raise CheckError(f"{what} {lost.cause.format(lost.code)}", lost.said, where) from None
         self._late.pop(what, None)
         if said:
-            print(clean(said), file=sys.stderr)
+            say(said, err=True)
         if kind == "error":
             raise CheckError(f"{what} raised {value[0]}", value[1], where)
         return _forked.decode(value)

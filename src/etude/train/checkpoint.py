@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from etude.errors import UserError
-from etude.files import writing
+from etude.files import read_json, writing
 
 TORCH_CANNOT_WRITE = ("file write failed", "unexpected pos", "PytorchStreamWriter failed", "inline_container")
 NAME = re.compile(r"step-(\d+)")
@@ -83,12 +83,12 @@ def load(directory: Path) -> tuple[int, dict[str, Any], list[str]]:
     for step in reversed(steps(directory)):
         path = directory / f"step-{step:06d}"
         try:
-            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+            manifest = read_json(path / "manifest.json", "bytes", "crc")
             whole = manifest["bytes"] == (path / "state.pt").stat().st_size
             if whole and manifest["crc"] == _crc(path / "state.pt"):
                 state = torch.load(path / "state.pt", map_location="cpu", weights_only=False)
                 return step, state, warnings
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, UserError):
             pass
         warnings.append(f"checkpoint '{path}' is damaged and was passed over")
     if warnings:

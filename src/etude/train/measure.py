@@ -86,9 +86,9 @@ def exam_tasks(
 
 def _trains_on(where: str) -> set[str]:
     """What the tasks ask that a run draws from its files, or, where those cannot be read, that it was trained on."""
-    plan = RunDirectory.open(where).config["plan"]
+    plan = Plan.from_dict(RunDirectory.open(where).config["plan"])
     try:
-        files = [s for s in sources.load(plan["tasks"]).sources if isinstance(s, Listed)]
+        files = [s for s in sources.load(plan.tasks).sources if isinstance(s, Listed)]
     except UserError:
         return {asked(task) for task in trained_tasks(where)}
     return {asked(task) for source in files for task in source.tasks("train")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from etude.machine import card
 from etude.methods import find, outside
 from etude.methods.renamed import RENAMED_SETTINGS
 from etude.models.policy import Policy
+from etude.printable import say
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.json_files import plain
 from etude.report.run import RunDirectory, check_free
@@ -212,7 +212,7 @@ def users_code(tasks: TaskSet, holdout: Sequence[Task], reward: RewardFunction |
 def tell(notes: Sequence[str]) -> None:
     """Says on standard error what a user should know of the tasks."""
     for note in notes:
-        print(note, file=sys.stderr)
+        say(note, err=True)
 
 
 def fit(
