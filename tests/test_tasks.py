@@ -335,7 +335,7 @@ class TestEverything:
             "GOLD_IN_METADATA",
             "BY_TEXT",
             "HARMLESS",
-            "SYMBOLIC",
+            "EVALUATED",
             "ONLY",
             "SLOW_LEVELS",
         ):

@@ -9,13 +9,16 @@
 
 from __future__ import annotations
 
+# Nothing that `python -m etude` has not loaded already is imported here: the working directory comes first then.
 import importlib
-import inspect
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import inspect
+    from typing import Any
+
     from etude.compare.session import FinishedComparison, compare
     from etude.errors import Refused, UserError
     from etude.evaluate.result import EvalResult
@@ -136,6 +139,8 @@ class _Called(ModuleType):
 
     @property
     def __signature__(self) -> inspect.Signature:
+        import inspect
+
         return inspect.signature(self._function)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:

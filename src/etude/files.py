@@ -1,12 +1,14 @@
-"""Files that are whole or absent: written beside their place, flushed to disk, then renamed."""
+"""Files that are whole or absent: written beside their place, flushed to disk, then renamed; and what is read of them."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from etude.errors import UserError
 
@@ -51,3 +53,40 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+
+
+def read_json(path: Path, *needed: str) -> Any:
+    """The JSON value at `path`; where keys are `needed`, an object that has them. Raises UserError."""
+    try:
+        found = parsed(read_text(path), f"'{path}'")
+    except FileNotFoundError:
+        raise UserError(f"'{path}' does not exist") from None
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read: {error.strerror or error}") from None
+    if needed and not isinstance(found, dict):
+        raise UserError(f"'{path}' is damaged: it holds no JSON object")
+    if lacks := [name for name in needed if name not in found]:
+        raise UserError(f"'{path}' is damaged: it lacks {', '.join(lacks)}")
+    return found
+
+
+def parsed(text: str, where: str) -> Any:
+    """JSON in which no key of an object stands twice. Raises UserError naming `where`."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise UserError(f"{where}: the key '{key}' stands twice in one object; leave one of them out")
+            found[key] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        line = f" (line {error.lineno})" if "\n" in text.strip() else ""
+        raise UserError(f"{where} is not JSON: {error.msg}{line}") from None
+    except RecursionError:
+        raise UserError(f"{where} is not JSON: it is nested too deeply") from None
+    except ValueError:
+        raise UserError(f"{where} holds a number of too many digits; write it as text") from None

@@ -10,7 +10,8 @@ from etude.process import environment
 
 def main() -> None:
     if sys.platform == "linux" and "ETUDE_LAUNCHED" not in os.environ:
-        os.execve(sys.executable, [sys.executable, "-m", "etude", *sys.argv[1:]], environment())
+        # -P: nothing is imported from the working directory because it happens to be called like a module.
+        os.execve(sys.executable, [sys.executable, "-P", "-m", "etude", *sys.argv[1:]], environment())
     for stream in (sys.stdout, sys.stderr):  # a terminal without UTF-8 shows "?" for what it lacks
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

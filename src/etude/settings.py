@@ -17,13 +17,17 @@ from typing import Any
 from etude.errors import UserError, nearest
 from etude.parsing import parse_value, type_name
 
+LARGEST = {True: 2**31 - 1, False: 1e30}  # integers, and other numbers, without a bound of their own
+
 
 @dataclass(frozen=True)
 class Setting:
     meaning: str
     unit: str = ""
-    low: float | None = None  # inclusive
-    high: float | None = None  # inclusive
+    low: float | None = (
+        None  # inclusive, as `high`; without one any number that is finite, or that an integer may have
+    )
+    high: float | None = None
     choices: tuple[str, ...] = ()
 
     @property
@@ -32,9 +36,9 @@ class Setting:
             return " | ".join(self.choices)
         if self.low is None and self.high is None:
             return ""
-        low = "-inf" if self.low is None else f"{self.low:g}"
-        high = "inf" if self.high is None else f"{self.high:g}"
-        return f"[{low}, {high}]"
+        low = "(-inf" if self.low is None else f"[{self.low:g}"
+        high = "inf)" if self.high is None else f"{self.high:g}]"
+        return f"{low}, {high}"
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,23 @@ class Parameter:
             ) from None
         if value is None:
             return None
+        if isinstance(value, str) and not value.isascii() and value != value.encode(errors="ignore").decode():
+            raise UserError(
+                f"{where}.{self.name} is {value!r}, which holds half a character; it must be UTF-8 text"
+            )
         known = self.setting
         if known.choices and value not in known.choices:
             raise UserError(f"{where}.{self.name} is '{value}'; it must be one of {', '.join(known.choices)}")
         if isinstance(value, int | float) and not isinstance(value, bool):
-            below = known.low is not None and value < known.low
-            above = known.high is not None and value > known.high
-            if below or above or value != value:
-                raise UserError(f"{where}.{self.name} is {value}; it must lie in {known.range}")
+            most = LARGEST[isinstance(value, int)]
+            low, high = (
+                bound if own is None else own for bound, own in ((-most, known.low), (most, known.high))
+            )
+            if not low <= value <= high:
+                much = f" and be at most {most:g}" if known.high is None and value > most else ""
+                raise UserError(
+                    f"{where}.{self.name} is {value}; it must lie in {known.range or '(-inf, inf)'}{much}"
+                )
         return value
 
 

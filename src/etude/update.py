@@ -20,8 +20,8 @@ class Update:
     warmup: Annotated[int, Setting("steps over which the rate rises from 0", "steps", low=0)] = 0
     decay: Annotated[str, Setting("rate over the run", choices=("constant", "linear", "cosine"))] = "constant"
     weight_decay: Annotated[float, Setting("AdamW's decoupled decay", low=0, high=1)] = 0.0
-    beta1: Annotated[float, Setting("AdamW's first moment", low=0, high=1)] = 0.9
-    beta2: Annotated[float, Setting("AdamW's second moment", low=0, high=1)] = 0.999
+    beta1: Annotated[float, Setting("AdamW's first moment", low=0, high=0.99999)] = 0.9
+    beta2: Annotated[float, Setting("AdamW's second moment", low=0, high=0.99999)] = 0.999
     max_norm: Annotated[float, Setting("gradient norm above which it is scaled down", low=0)] = 1.0
     head_lr: Annotated[float, Setting("learning rate of auxiliary heads", low=0, high=1)] = 1e-3
 

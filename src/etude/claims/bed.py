@@ -8,8 +8,7 @@ from pathlib import Path
 
 from etude.claims.material import source
 from etude.claims.settings import ABILITIES, Claim
-from etude.files import write_atomically
-from etude.report.json_files import read_json
+from etude.files import read_json, write_atomically
 from etude.train.measure import load_policy
 
 PROBLEMS = 200

@@ -16,8 +16,7 @@ from typing import Any
 from etude.claims.measures import Asked, Measures
 from etude.claims.settings import Claim
 from etude.compare.schedule import Job, outcome
-from etude.files import write_atomically
-from etude.report.json_files import read_json
+from etude.files import read_json, write_atomically
 from etude.report.run import RunDirectory, is_run
 from etude.train import checkpoint
 from etude.train.config import Plan

@@ -16,9 +16,8 @@ from etude.claims.runs import WORKER, ClaimJob, facts_file, jobs_of, read_facts
 from etude.claims.settings import Claim
 from etude.compare.schedule import Job, run_all
 from etude.errors import UserError
-from etude.files import write_atomically
+from etude.files import read_json, write_atomically
 from etude.machine import card
-from etude.report.json_files import read_json
 from etude.report.lock import Lock
 from etude.train.setup import resolve
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import errno
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from etude import __version__
 from etude.cli import claims, engine, lab, look, measure, method, plan, runs, train, use
 from etude.errors import UserError
+from etude.printable import say
 
 app = typer.Typer(
     name="etude",
@@ -38,6 +40,13 @@ def _any_command(
     pass
 
 
+MACHINE = {  # what the system says where the user, not etude, can mend it
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOTDIR),
+    *(errno.EISDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EIO),
+}
+LONGEST = 200  # characters of a word in a sentence: what was given is repeated, but not all of it
+
+
 def run(arguments: Sequence[str]) -> int:
     """The program; returns its exit code. 0 done, 2 bad input or a refusal, 130 interrupted; ours raise (1)."""
     try:
@@ -45,11 +54,21 @@ def run(arguments: Sequence[str]) -> int:
         words = plan.expanded(arguments, command)
         result = command.main(args=words, prog_name="etude", standalone_mode=False)
     except UserError as error:
-        print(f"etude: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
     except typer.TyperException as error:  # the parser's own: unknown command, missing argument
-        print(f"etude: {error.format_message()}" if arguments else error.format_message(), file=sys.stderr)
-        return 2
+        if not arguments:
+            say(error.format_message(), err=True)
+            return 2
+        return _refused(error.format_message())
+    except OSError as error:
+        if error.errno not in MACHINE:
+            raise
+        named = f"'{error.filename}': " if error.filename is not None else ""
+        return _refused(f"{named}{error.strerror}")
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's own word for it
+            raise
+        return _refused("there is not enough memory; give smaller numbers, or a smaller model")
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted(arguments)
     if result == 130:  # the parser's own answer to Ctrl-C
@@ -60,5 +79,14 @@ def run(arguments: Sequence[str]) -> int:
 def _interrupted(arguments: Sequence[str]) -> int:
     trains = arguments[:1] and arguments[0] in ("train", "resume", "demo")
     more = "; `etude resume` goes on from the last checkpoint" if trains else ""
-    print(f"etude: interrupted{more}", file=sys.stderr)
+    say(f"etude: interrupted{more}", err=True)
     return 130
+
+
+def _refused(why: object) -> int:
+    """Says in one sentence what the user can mend. What was given may be long, or hold what a terminal obeys."""
+    words = re.sub(
+        rf"\S{{{LONGEST},}}", lambda word: word[0][: LONGEST - 50] + "[...]" + word[0][-45:], str(why)
+    )
+    say(f"etude: {words}", err=True)
+    return 2

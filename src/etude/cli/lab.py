@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from etude.cli.train import Json
+from etude.printable import say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,10 +27,8 @@ def lab(json: Json = False) -> None:
     result = evaluate_model("lab", Exam(name, held, 4, 0, changes={"max_tokens": str(MAX_TOKENS)})).to_dict()
     found: dict[str, Any] = {"model": str(place), **facts(place), "accuracy": result}
     if json:
-        typer.echo(jsons.dumps(found, indent=2, default=str))
+        say(jsons.dumps(found, indent=2, default=str))
         return
-    typer.echo(f"{place}: {found['parameters'] / 1e6:.1f} million weights")
-    typer.echo(eval_screen(result))
-    typer.echo(
-        f"\netude train grpo --model lab --tasks lab --set run.max_tokens={MAX_TOKENS} --set update.lr=1e-4"
-    )
+    say(f"{place}: {found['parameters'] / 1e6:.1f} million weights")
+    say(eval_screen(result))
+    say(f"\netude train grpo --model lab --tasks lab --set run.max_tokens={MAX_TOKENS} --set update.lr=1e-4")

@@ -11,6 +11,7 @@ import typer
 
 from etude.cli.train import Json, On
 from etude.errors import UserError, nearest
+from etude.printable import say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,9 +36,8 @@ def recipes(
     if json:
         _print(found if name is None else found[0])
     else:
-        typer.echo(
-            table(found, shutil.get_terminal_size((1000, 24)).columns) if name is None else one(found[0])
-        )
+        width = shutil.get_terminal_size((1000, 24)).columns
+        say(table(found, width) if name is None else one(found[0]))
 
 
 def tasks(
@@ -68,9 +68,9 @@ def tasks(
     elif json:
         _print(found[name] if name else list(found.values()))
     elif name:
-        typer.echo(_page(found[name]))
+        say(_page(found[name]))
     else:
-        typer.echo("\n".join(f"{i['name']:32} {i['line']}"[:120] for i in found.values()))
+        say("\n".join(f"{i['name']:32} {i['line']}"[:120] for i in found.values()))
 
 
 def _renderer(model: str | None) -> Any:
@@ -91,14 +91,14 @@ def doctor(on: On = None, json: Json = False) -> None:
         _print({"problems": problems}) if json else typer.echo("\n".join(problems) or "a run can begin there")
         raise typer.Exit(2 if problems else 0)
     found = examine()
-    _print(found) if json else typer.echo(screen(found))
+    _print(found) if json else say(screen(found))
 
 
 def report(path: Annotated[Path, typer.Argument(help="a run, or a comparison")]) -> None:
     """Write the run's page: one HTML file that opens offline."""
     from etude.report.page import write_report
 
-    typer.echo(str(write_report(path)))
+    say(str(write_report(path)))
 
 
 def view(
@@ -130,7 +130,7 @@ def show(
     if json:
         _print([{"id": row["id"], "origin": row["origin"], "turns": turns(row)} for row in rows])
     else:
-        typer.echo(screen(rows, RunDirectory.open(run).config.get("history", [])))
+        say(screen(rows, RunDirectory.open(run).config.get("history", [])))
 
 
 def _page(info: dict[str, Any]) -> str:
@@ -147,4 +147,4 @@ def _page(info: dict[str, Any]) -> str:
 
 
 def _print(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
+    say(json.dumps(value, indent=2, default=str))

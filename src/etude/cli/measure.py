@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from etude.cli.train import Json, Prompt, Seed, Set, System, Tasks, Unsafe
+from etude.printable import say
 
 Where = Annotated[str, typer.Argument(help="smollm2, a model directory, a hub name, or a run's directory")]
 
@@ -29,9 +30,12 @@ def evaluate(
         str | None, typer.Option(help="fixed problems, such as arithmetic or logic/easy")
     ] = None,
     problems: Annotated[
-        int | None, typer.Option(help="at most so many; default: all of a file, 200 of a generator", min=1)
+        int | None,
+        typer.Option(
+            help="at most so many; default: all of a file, 200 of a generator", min=1, max=10_000_000
+        ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="attempts per problem", min=1)] = 8,
+    k: Annotated[int, typer.Option("-k", help="attempts per problem", min=1, max=100_000)] = 8,
     versus: Annotated[str | None, typer.Option(help="another model, compared on the same problems")] = None,
     trained: Annotated[
         str | None, typer.Option(help="a run: refuse if its prompts occur among the problems")
@@ -70,11 +74,11 @@ def evaluate(
         facts = result.to_dict()
         if other and difference:
             facts |= {"versus": other.to_dict(), "difference": difference.to_dict()}
-        typer.echo(_json(facts))
+        say(_json(facts))
         return
-    typer.echo(eval_screen(result.to_dict()))
+    say(eval_screen(result.to_dict()))
     if other and difference:
-        typer.echo(f"\n{versus}\n{eval_screen(other.to_dict())}\n\n{difference.verdict}")
+        say(f"\n{versus}\n{eval_screen(other.to_dict())}\n\n{difference.verdict}")
 
 
 def compare(
@@ -82,14 +86,16 @@ def compare(
     tasks: Tasks,
     budget: Annotated[str, typer.Option(help="for each run: 5m, 300k-tokens, 2e14-flops or 100-steps")],
     model: Annotated[str, typer.Option("--model", "-m")] = "smollm2",
-    seeds: Annotated[int, typer.Option(help="runs per arm", min=2)] = 3,
+    seeds: Annotated[int, typer.Option(help="runs per arm", min=2, max=10_000)] = 3,
     out: Annotated[Path, typer.Option(help="where the comparison lives; started again it goes on")] = Path(
         "runs/comparison"
     ),
     tune: Annotated[
         int, typer.Option(help="learning rates to try per arm, from half of its budget", min=0, max=6)
     ] = 0,
-    parallel: Annotated[int, typer.Option(help="runs at once; timings compare only with 1", min=1)] = 1,
+    parallel: Annotated[
+        int, typer.Option(help="runs at once; timings compare only with 1", min=1, max=1024)
+    ] = 1,
     set: Set = None,
     unsafe_execution: Unsafe = False,
     json: Json = False,
@@ -112,17 +118,17 @@ def compare(
         parallel,
         tune,
     )
-    results = run_comparison(comparison, lambda text: None if json else typer.echo(text, err=True))
+    results = run_comparison(comparison, lambda text: None if json else say(text, err=True))
     page = write_report(out)
-    typer.echo(_json(results) if json else f"{screen(results)}\n\npage: {page}")
+    say(_json(results) if json else f"{screen(results)}\n\npage: {page}")
 
 
 def sample(
     model: Where,
     prompt: Annotated[str, typer.Argument(help="what the user says")],
-    n: Annotated[int, typer.Option("-n", help="replies", min=1)] = 1,
-    max_tokens: Annotated[int, typer.Option(help="longest reply", min=1)] = 128,
-    temperature: Annotated[float, typer.Option(help="above 0", min=0.01)] = 1.0,
+    n: Annotated[int, typer.Option("-n", help="replies", min=1, max=100_000)] = 1,
+    max_tokens: Annotated[int, typer.Option(help="longest reply", min=1, max=2**31 - 1)] = 128,
+    temperature: Annotated[float, typer.Option(help="above 0", min=0.01, max=10)] = 1.0,
     greedy: Annotated[bool, typer.Option(help="the likeliest token always")] = False,
     seed: Seed = 0,
     json: Json = False,
@@ -131,7 +137,6 @@ def sample(
     import asyncio
 
     from etude import seeds
-    from etude.report.terminal import clean
     from etude.sampling.engine import sampler_for
     from etude.train.measure import load_policy
     from etude.types import Message, SamplingParams
@@ -156,11 +161,11 @@ def sample(
         for s in asyncio.run(replies())
     ]
     if json:
-        typer.echo(_json(found))
+        say(_json(found))
         return
     for number, reply in enumerate(found, 1):
-        typer.echo(f"[{number}] log p {reply['logp']:.2f}, {reply['tokens']} tokens, stop: {reply['stop']}")
-        typer.echo(clean(reply["text"]))
+        say(f"[{number}] log p {reply['logp']:.2f}, {reply['tokens']} tokens, stop: {reply['stop']}")
+        say(reply["text"])
 
 
 def _json(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from etude.errors import UserError
+from etude.printable import say
 
 STEPS, SEEDS = 20, 3  # of `etude try`: about a minute of two cores
 NAME = "my_method"  # in the skeleton
@@ -34,15 +35,17 @@ def new_method(name: Annotated[str, typer.Argument(help="the method's name, as i
     if path.exists():
         raise UserError(f"'{path}' exists already and is left as it is; choose another name or move it")
     path.write_text(Path(skeleton.__file__).read_text(encoding="utf-8").replace(NAME, name), encoding="utf-8")
-    typer.echo(f"{path} is there and works as it is. Next:\n")
-    typer.echo(f"  etude try ./{path}\n  etude train ./{path} --model lab --tasks lab")
+    say(f"{path} is there and works as it is. Next:\n")
+    say(f"  etude try ./{path}\n  etude train ./{path} --model lab --tasks lab")
 
 
 def try_method(
     method: Annotated[str, typer.Argument(help="./my_method.py, pkg.module:RECIPE, or a recipe's name")],
     quick: Annotated[bool, typer.Option(help="no training, only the laws and the numbers")] = False,
     steps: Annotated[int, typer.Option(help="steps of each run", min=1)] = STEPS,
-    seeds: Annotated[int, typer.Option(help="runs with the method, and as many with GRPO", min=2)] = SEEDS,
+    seeds: Annotated[
+        int, typer.Option(help="runs with the method, and as many with GRPO", min=2, max=10_000)
+    ] = SEEDS,
 ) -> None:
     """Is this method sound? The laws of a step, its own numbers, and a minute on the laboratory against GRPO.
     Exit code 2 if anything is broken."""
@@ -51,13 +54,13 @@ def try_method(
 
     recipe = find(method)
     trial = put_to_trial(recipe)
-    typer.echo(f"{recipe.name} replaces {', '.join(recipe.replaces) or 'nothing'}\n{trial}")
+    say(f"{recipe.name} replaces {', '.join(recipe.replaces) or 'nothing'}\n{trial}")
     if trial.broken:
-        typer.echo(f"\n{len(trial.broken)} broken; mend that first.")
+        say(f"\n{len(trial.broken)} broken; mend that first.")
         raise typer.Exit(2)
     if not quick:
-        typer.echo(f"\nagainst GRPO on the laboratory, {steps} steps, {seeds} seeds each:")
-        typer.echo(_against_grpo(method, recipe.name, steps, seeds))
+        say(f"\nagainst GRPO on the laboratory, {steps} steps, {seeds} seeds each:")
+        say(_against_grpo(method, recipe.name, steps, seeds))
 
 
 def _against_grpo(method: str, name: str, steps: int, seeds: int) -> str:
@@ -81,7 +84,7 @@ def _against_grpo(method: str, name: str, steps: int, seeds: int) -> str:
         out = Path(place) / "comparison"
         comparison = Comparison(arms, "lab", "lab", Budget(steps, "steps"), range(seeds), out, changes, 2)
         try:
-            results = run_comparison(comparison, lambda text: typer.echo(f"  {text}", err=True))
+            results = run_comparison(comparison, lambda text: say(f"  {text}", err=True))
         except UserError as refusal:
             return f"  not run: {refusal}"
     more = f"etude compare grpo {method} --model lab --tasks lab --budget {10 * steps}-steps --seeds 5"

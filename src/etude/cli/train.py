@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from etude.errors import UserError
+from etude.printable import say
 
 Model = Annotated[
     str, typer.Option("--model", "-m", help="smollm2 (comes with etude), a directory, or a hub name")
@@ -103,7 +104,7 @@ def train(
     if steps is not None and budget is not None:
         raise UserError("give either --steps or --budget, not both")
     known(log)
-    amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
+    amount = Budget.parse(budget) if budget is not None else Budget(float(steps or 100), "steps")
     short = {"run.keep": keep, "run.stop_when": stop_when, "run.prompt": prompt, "run.system": system}
     changes = parse_changes(set or []) | {name: value for name, value in short.items() if value}
     plan = Plan(recipe, model, tasks, amount, seed, changes)
@@ -146,7 +147,7 @@ def resume(
     change = Change(amount, parse_changes(set or []), model, changed_tasks, from_)
     again, warnings = reopen(run, tasks or None, change=change, place=Place.read(on) if on else None)
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     watcher = Progress(again.plan.budget, quiet or json)
     _finish(run_session(again, watcher=watcher, fresh=False, log=log), json)
 
@@ -178,7 +179,7 @@ def check(
             found = preflight(run)
         finally:
             run.close()
-    _print_json(found.to_dict()) if json else typer.echo(found.sentence)
+    _print_json(found.to_dict()) if json else say(found.sentence)
     if found.cause:
         raise typer.Exit(2)
 
@@ -201,8 +202,8 @@ def demo(
 def _finish(summary: dict[str, Any], as_json: bool) -> None:
     from etude.report.terminal import final_screen
 
-    _print_json(summary) if as_json else typer.echo(final_screen(summary))
+    _print_json(summary) if as_json else say(final_screen(summary))
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
+    say(json.dumps(value, indent=2, default=str))

@@ -12,6 +12,7 @@ from etude.methods import find, outside
 from etude.train.config import parse_changes
 
 UNTRAINED = "untrained"
+LONGEST = 100  # characters of an arm's name
 LABEL = re.compile(r"(?:(?P<label>[\w.-]+)=)?(?P<recipe>[^=]+?)(?::(?P<settings>[\w-]+\..*)?)?")
 SEPARATOR = re.compile(r",(?=[\w-]+\.[\w-]+=)")  # a value may hold commas of its own
 
@@ -35,8 +36,10 @@ def parse_arms(words: Sequence[str]) -> list[Arm]:
             raise UserError(f"two arms are called '{name}'; give one a name of its own, as in b={name}")
         if name == UNTRAINED:
             raise UserError(f"'{UNTRAINED}' is the name of the model before training; choose another")
-        if not name.strip("."):  # it names a folder of the comparison
-            raise UserError(f"'{name}' is no name for an arm; choose one with a letter")
+        if not name.strip(".") or len(name) > LONGEST:  # it names a folder of the comparison
+            raise UserError(
+                f"'{name}' is no name for an arm; choose one with a letter, of at most {LONGEST} signs"
+            )
     return arms
 
 

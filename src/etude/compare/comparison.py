@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from etude import tasks as sources
 from etude.compare.arms import UNTRAINED, Arm, differing
 from etude.compare.gate import Gate
 from etude.compare.paired import compare as compare_tables
@@ -23,9 +24,9 @@ from etude.compare.tune import tuned
 from etude.errors import UserError
 from etude.evaluate.intervals import clustered
 from etude.evaluate.result import final
-from etude.files import write_atomically
+from etude.files import read_json, write_atomically
 from etude.machine import card
-from etude.report.json_files import read_json
+from etude.models.load import locate
 from etude.report.lock import NAME, Lock
 from etude.report.run import RunDirectory
 from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, run_settings
@@ -79,6 +80,8 @@ def run_comparison(comparison: Comparison, say: Say = print) -> dict[str, Any]:
     for arm in comparison.arms:
         resolve(_plan(comparison, arm, comparison.seeds[0]))
     _same_exam(comparison)
+    sources.load(comparison.tasks)  # refused now, while nothing is written yet
+    locate(comparison.model)
     lock = _claim(comparison)
     try:
         return _held(comparison, say)
@@ -283,7 +286,7 @@ def _arm_facts(
         "tokens": _average([m["tokens/generated"] + m["tokens/trained"] for m in lasts]),
         "seconds": _average([m["seconds"] for m in lasts]),
         "flops": _average([m["flops"] for m in lasts]),
-        "alone": all(json.loads((j.path / "done.json").read_text(encoding="utf-8"))["alone"] for j in done),
+        "alone": all(read_json(j.path / "done.json", "alone")["alone"] for j in done),
     }
 
 

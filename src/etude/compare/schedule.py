@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from etude.errors import UserError
+from etude.printable import say
 from etude.process import environment
 from etude.report.run import is_run
 from etude.train import checkpoint
@@ -63,8 +64,10 @@ def outcome(job: Job, perform: Callable[[Any], None]) -> int:
     try:
         perform(job)
     except UserError as error:
-        print(f"etude: {error}", file=sys.stderr)
-        (job.path.parent / f"{job.path.name}.failed").write_text(str(error), encoding="utf-8")
+        say(f"etude: {error}", err=True)
+        (job.path.parent / f"{job.path.name}.failed").write_text(
+            str(error), encoding="utf-8", errors="replace"
+        )
         return 2
     except KeyboardInterrupt:  # Ctrl-C reaches every process of the terminal; the comparison says so
         return 130

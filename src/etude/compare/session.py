@@ -6,7 +6,6 @@ found.verdict, found.report()
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from etude.compare.arms import parse_arms
 from etude.compare.comparison import Comparison, run_comparison
 from etude.compare.table import screen
 from etude.errors import UserError
+from etude.files import read_json
 from etude.report.page import write_report
 from etude.train.config import Budget, as_text
 
@@ -29,7 +29,7 @@ class FinishedComparison:
     @property
     def results(self) -> dict[str, Any]:
         """Everything that `results.json` holds."""
-        return dict(json.loads((self.path / "results.json").read_text(encoding="utf-8")))
+        return dict(read_json(self.path / "results.json", "verdict"))
 
     @property
     def verdict(self) -> str:

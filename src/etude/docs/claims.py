@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.claims import AXES
-from etude.report.json_files import read_json
+from etude.files import read_json
 
 FILE = Path(__file__).with_name("claims.json")
 NOT_RUN: dict[str, Any] = {"state": "not run"}

@@ -13,10 +13,10 @@ from etude.machine import commit
 from etude.models.policy import Policy
 from etude.rollout.basic import single
 from etude.rollout.conversation import CheckRunner, Generator
-from etude.rollout.group_rollout import GroupRollout, independent, verdict
+from etude.rollout.group_rollout import GroupRollout, checked, independent, verdict
 from etude.stages import Reward, Rollout
 from etude.tasks import TaskSet
-from etude.tasks.check import strict
+from etude.tasks.check import CheckError, strict
 from etude.tasks.extract import extract
 from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
@@ -91,7 +91,8 @@ def answers(renderer: Renderer) -> Callable[[Episode], str | None]:
 
 async def strictly(groups: Sequence[Group], renderer: Renderer, pool: Pool) -> float | None:
     """The share of episodes whose last reply passes a second, stricter check as well: a reward that rises while
-    this falls is being gamed. None for environments, and where a check has no stricter variant."""
+    this falls is being gamed. Answers on which the check fails with an error count nowhere. None for environments, and
+    where a check has no stricter variant."""
     passed = asked = 0
     for group in groups:
         if group.task.environment is not None:
@@ -105,7 +106,10 @@ async def strictly(groups: Sequence[Group], renderer: Renderer, pool: Pool) -> f
                 asked += 1
                 continue
             last = [s.tokens for s in episode.spans if s.sampled][-1]
-            passed += (await pool.check(check, renderer.decode(last))).correct
+            try:
+                passed += (await checked(pool, check, renderer.decode(last))).correct
+            except CheckError:
+                continue
             asked += 1
     return passed / asked if asked else None
 

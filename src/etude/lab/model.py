@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from etude.lab.warmup import KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, warmup_si
 from etude.models.policy import Policy
 from etude.models.tiny import tiny_directory
 from etude.objective.imitation import cross_entropy
+from etude.printable import say
 from etude.train.step import Learner
 from etude.update import Update
 
@@ -57,7 +57,7 @@ def directory(warmup: WarmUp | None = None, cache: Path | None = None) -> Path:
     if _whole(place):
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
-    print(f"etude: making the laboratory's model, once (a minute or two): {place}", file=sys.stderr)
+    say(f"etude: making the laboratory's model, once (a minute or two): {place}", err=True)
     work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".making-"))
     try:
         make(warmup, work)

@@ -134,6 +134,7 @@ def _load(path: Path, content: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and type hints look themselves up there
+    _reach(path.parent)
     try:
         # Compiled from the text: bytecode in a cache is told apart by size and whole seconds only.
         exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
@@ -144,14 +145,23 @@ def _load(path: Path, content: str) -> ModuleType:
 
 
 def _import(name: str) -> ModuleType:
+    _reach(Path.cwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise UserError(f"there is no module '{name}'; it must be installed or on PYTHONPATH") from None
+            raise UserError(
+                f"there is no module '{name}'; it must be installed, or lie in the working directory or on PYTHONPATH"
+            ) from None
         raise UserError(f"the module '{name}' cannot be imported: {_cause(error)}") from error
     except (Exception, SystemExit) as error:
         raise UserError(f"the module '{name}' cannot be imported: {_cause(error)}") from error
+
+
+def _reach(folder: Path) -> None:
+    """Modules that lie in `folder` can be imported, after those of the library and of installed packages."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def _cause(error: BaseException, path: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.files import read_text
+from etude.files import read_json
 from etude.models.directory import read_config, weight_files
 
 CONFIG = "adapter_config.json"
@@ -32,8 +31,8 @@ def base_of(directory: Path, locate: Callable[[str], Path]) -> Path | None:
         absent = CONFIG if CONFIG not in there else WEIGHTS[0]
         raise UserError(f"{directory} holds an adapter without its {absent}")
     try:
-        name = json.loads(read_text(directory / CONFIG)).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
+        name = read_json(directory / CONFIG).get("base_model_name_or_path")
+    except AttributeError as error:
         raise UserError(f"{directory / CONFIG} is not a JSON object: {error}") from error
     if not isinstance(name, str) or not name:
         raise UserError(f"{directory / CONFIG} names no base model; set base_model_name_or_path")

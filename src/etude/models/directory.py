@@ -16,19 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from etude.errors import UserError
-from etude.files import read_text
+from etude.files import read_json
 
 
 def read_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
-    try:
-        found: dict[str, Any] = json.loads(read_text(path))
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"{directory} is not a model directory: it has no config.json") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    if not path.is_file():
+        raise UserError(f"{directory} is not a model directory: it has no config.json")
+    found: dict[str, Any] = read_json(path, "model_type")
     return found
 
 
@@ -39,8 +34,8 @@ def weight_files(directory: Path) -> list[Path]:
         index = directory / f"{name}.index.json"
         if index.exists():
             try:
-                return sorted({directory / f for f in json.loads(read_text(index))["weight_map"].values()})
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                return sorted({directory / f for f in read_json(index, "weight_map")["weight_map"].values()})
+            except (AttributeError, TypeError) as error:
                 raise UserError(f"{index} is not an index of weights: {error}") from error
         if (directory / name).exists():
             return [directory / name]

@@ -62,6 +62,9 @@ def load(
             model_config = ModelConfig.from_transformers(config)
         except Unsupported as unsupported:
             reason = str(unsupported)
+        except (KeyError, TypeError, ArithmeticError) as error:
+            cause = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{directory / 'config.json'} does not describe a model: {cause}") from error
     if reason and backbone == "native":
         raise UserError(f"the native backbone cannot run {name}: {reason}; use backbone='auto'")
     adapter = None if base is None else directory

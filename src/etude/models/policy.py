@@ -8,7 +8,6 @@ optimiser.step(); policy.publish()       # the sampler reads the new weights fro
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from etude.models.load import load
 from etude.models.meter import Meter
 from etude.models.outputs import Outputs
 from etude.models.save import save
+from etude.printable import say
 from etude.text.chat_template import Renderer
 from etude.text.tokenizer import Tokenizer
 
@@ -70,7 +70,7 @@ class Policy:
         policy = cls(found, tokenizer, config, name)
         if tokenizer.template is None and name not in _told:
             _told.add(name)
-            print(f"etude: {name} has {policy.renderer.format}", file=sys.stderr)
+            say(f"etude: {name} has {policy.renderer.format}", err=True)
         return policy
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from etude.errors import UserError
 from etude.files import writing
 from etude.models.backbone import Backbone
 from etude.models.directory import write_json, write_tensors
+from etude.printable import say
 from etude.text.tokenizer import Tokenizer
 
 PROBE = 16  # tokens whose logits are compared
@@ -48,7 +48,7 @@ def save(backbone: Backbone, config: Mapping[str, Any], tokenizer: Tokenizer, di
                 sentence = f"the weights were written to {directory}, but not verified: {doubt}"
                 sentence += f"; the model that stood there before is {kept}" if kept else ""
                 (directory / UNVERIFIED).write_text(sentence + "\n", encoding="utf-8")
-                print(f"warning: {sentence}", file=sys.stderr)
+                say(f"warning: {sentence}", err=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return directory

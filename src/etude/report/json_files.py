@@ -51,21 +51,15 @@ def _whole_length(file: Any) -> int:
     return 0
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value at `path`. Raises UserError when it is missing or broken."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"'{path}' does not exist") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"'{path}' cannot be read as JSON: {error}") from None
-
-
 def raw_lines(path: Path) -> list[bytes]:
-    """The whole lines of `path`, newline included; a torn last line is left out. [] without the file."""
-    if not path.exists():
+    """The whole lines of `path`, newline included; a torn last line is left out. [] without the file. Raises UserError."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return []
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read: {error.strerror or error}") from None
+    return [line for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -74,7 +68,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(raw_lines(path), start=1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise UserError(f"'{path}' line {number} is not a JSON object; the file was damaged")
@@ -90,7 +84,7 @@ def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     for line in raw_lines(path):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict) and keep(row):
             kept.append(line)

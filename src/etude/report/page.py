@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.files import write_atomically
+from etude.files import read_json, write_atomically
 from etude.report import data, json_files
 from etude.report.run import RunDirectory, is_run
 
@@ -61,12 +61,17 @@ def run_data(run: RunDirectory, episode_bytes: int) -> dict[str, Any]:
 
 def read_results(path: Path) -> dict[str, Any]:
     """The results of the comparison at `path`. Raises UserError when they lack what makes them quotable."""
-    results = json_files.read_json(path / "results.json")
+    results = read_json(path / "results.json")
     lacks = [name for name in RESULT_NEEDS if not isinstance(results, dict) or name not in results]
     if lacks:
         raise UserError(
             f"'{path / 'results.json'}' is not a complete comparison: it lacks {', '.join(lacks)}"
         )
+    arms = results["arms"]
+    if not isinstance(arms, list) or not all(
+        isinstance(arm, dict) and isinstance(arm.get("runs", []), list) for arm in arms
+    ):
+        raise UserError(f"'{path / 'results.json'}' is damaged: its arms are no list of arms")
     return dict(results)
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etude.errors import UserError
-from etude.files import write_atomically, writing
+from etude.files import read_json, write_atomically, writing
 from etude.report import json_files, rows
 from etude.report.lock import NAME, Lock, holder
 from etude.report.suspects import COLUMNS, suspects
@@ -45,6 +45,23 @@ STEP_FILE = re.compile(r"step-(\d+)\.parquet")
 def is_run(path: str | Path) -> bool:
     """Whether an etude run lies at `path`: its plan is written last, so a plan means a whole run."""
     return (Path(path) / "config.json").is_file() and (Path(path) / "card.json").is_file()
+
+
+class Facts(dict[str, Any]):
+    """What a JSON file of a run holds. What is missing, or no object where one belongs, is a UserError."""
+
+    def __init__(self, path: Path) -> None:
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise UserError(f"'{path}' is damaged: it holds no JSON object")
+        for name in ("plan", "settings", "stages"):
+            if not isinstance(found.get(name, {}), dict):
+                raise UserError(f"'{path}' is damaged: its {name} is no object")
+        super().__init__(found)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise UserError(f"'{self._path}' is damaged: it lacks '{name}'")
 
 
 class RunDirectory:
@@ -218,16 +235,17 @@ class RunDirectory:
         """How the last session ended, and why; None where it was cut off, or has not ended."""
         if not (self.path / "ended.json").exists():
             return None
-        ended = json_files.read_json(self.path / "ended.json")
+        ended = read_json(self.path / "ended.json")
         return str(ended["state"]), str(ended["why"])
 
     @property
     def config(self) -> dict[str, Any]:
-        return dict(json_files.read_json(self.path / "config.json"))
+        """Raises UserError where it is damaged, also when something is read that it lacks."""
+        return Facts(self.path / "config.json")
 
     @property
     def card(self) -> dict[str, Any]:
-        return dict(json_files.read_json(self.path / "card.json"))
+        return Facts(self.path / "card.json")
 
     def metrics(self) -> list[dict[str, Any]]:
         return json_files.read_lines(self.path / "metrics.jsonl")
@@ -287,7 +305,7 @@ def check_free(path: Path, config: Mapping[str, Any], overwrite: bool) -> None:
             raise UserError(
                 f"'{path}' already holds a run; resume it, choose another --out, or delete it with --overwrite"
             )
-        if json_files.read_json(path / "config.json") != json_files.plain(config):
+        if read_json(path / "config.json") != json_files.plain(config):
             raise UserError(
                 f"'{path}' holds a run of another plan, cut off before its first checkpoint; choose another --out, or "
                 "delete it with --overwrite"

@@ -5,8 +5,11 @@ knows runs only by the names it found itself, so that no request can name any ot
 from __future__ import annotations
 
 import json
+import math
+import sys
 import threading
 import webbrowser
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from etude.errors import UserError
+from etude.printable import say
 from etude.report import data, json_files, page
 from etude.report.run import RunDirectory, is_run
 
@@ -41,7 +45,7 @@ class Library:
                 if here:
                     found[path.relative_to(self.root).as_posix()] = path
                 if not is_run(path):
-                    below += sorted(p for p in path.iterdir() if _plain_folder(p))
+                    below += _folders(path)
             level = below
         return found
 
@@ -59,25 +63,11 @@ class Library:
     def _line(self, name: str, path: Path) -> dict[str, Any]:
         line: dict[str, Any] = {"name": name, "kind": "run" if is_run(path) else "comparison"}
         try:
-            if line["kind"] == "comparison":
-                results = json_files.read_json(path / "results.json")
-                return {**line, "verdict": results.get("verdict"), "arms": len(results.get("arms") or [])}
-            run = RunDirectory(path)
-            metrics, evals = run.metrics(), data.evaluations(run.evals())["shown"]
-            last = metrics[-1] if metrics else {}
-            return {
-                **line,
-                "recipe": run.config.get("recipe"),
-                "step": last.get("step"),
-                "reward": last.get("reward"),
-                "seconds": last.get("seconds"),
-                "first": evals[0] if evals else None,
-                "last": evals[-1] if evals else None,
-                "findings": len(run.findings()),
-                "changed": max((p.stat().st_mtime for p in path.glob("*.jsonl")), default=0),
-            }
+            return {**line, **(_comparison(path) if line["kind"] == "comparison" else _run(path))}
         except UserError as error:
             return {**line, "broken": str(error)}
+        except Exception as error:  # whatever one directory holds, or no longer holds, the others are listed
+            return {**line, "broken": f"this cannot be read: {type(error).__name__}: {error}"}
 
     def episodes(self, name: str, after: int) -> dict[str, Any]:
         """One page of the list of episodes: whole steps later than `after`."""
@@ -110,6 +100,42 @@ class Library:
         return data.full(run, step, [r for r in rows if r["id"] == episode or mine == r["group"] >= 0])
 
 
+def _comparison(path: Path) -> dict[str, Any]:
+    results = page.read_results(path)
+    return {"verdict": str(results["verdict"]), "arms": len(results["arms"])}
+
+
+def _run(path: Path) -> dict[str, Any]:
+    run = RunDirectory(path)
+    metrics, evals = run.metrics(), data.evaluations(run.evals())["shown"]
+    last = metrics[-1] if metrics else {}
+    return {
+        "recipe": str(run.config["recipe"]),
+        **{name: _number(last.get(name)) for name in ("step", "reward", "seconds")},
+        "first": _mean(evals[0]) if evals else None,
+        "last": _mean(evals[-1]) if evals else None,
+        "findings": len(run.findings()),
+        "changed": max((p.stat().st_mtime for p in path.glob("*.jsonl")), default=0),
+    }
+
+
+def _mean(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the list shows of an evaluation. TypeError where it is no number."""
+    return {name: float(result[name]) for name in ("step", "mean", "low", "high")}
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _folders(path: Path) -> list[Path]:
+    """What may hold runs. A folder that vanished meanwhile, or that nobody may look into, holds none."""
+    try:
+        return sorted(p for p in path.iterdir() if _plain_folder(p))
+    except OSError:
+        return []
+
+
 def _plain_folder(path: Path) -> bool:
     """A folder that is no link and not hidden: links could lead out of what is served."""
     return path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
@@ -120,6 +146,7 @@ class Handler(BaseHTTPRequestHandler):
 
     library: Library
     protocol_version = "HTTP/1.1"
+    timeout = 30  # seconds after which a connection that asks for nothing is ended
 
     def do_GET(self) -> None:
         host = (self.headers.get("Host") or "").rsplit(":", 1)[0]
@@ -134,10 +161,15 @@ class Handler(BaseHTTPRequestHandler):
                 self._json(self._answer(url.path.removeprefix("/api/"), query))
             else:
                 raise KeyError(url.path)
-        except (KeyError, ValueError):
+        except ConnectionError:
+            self.close_connection = True  # nobody listens any more
+        except (KeyError, ValueError, FileNotFoundError):
             self._send(HTTPStatus.NOT_FOUND, b"nothing of that name is here", "text/plain")
-        except UserError as error:
-            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, str(error).encode(), "text/plain; charset=utf-8")
+        except Exception as error:
+            said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            self._send(
+                HTTPStatus.INTERNAL_SERVER_ERROR, said.encode(errors="replace"), "text/plain; charset=utf-8"
+            )
 
     def _answer(self, what: str, query: dict[str, str]) -> Any:
         library = self.library
@@ -180,6 +212,13 @@ class Handler(BaseHTTPRequestHandler):
         """Requests are not worth a line each."""
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away in the middle of an answer is no news."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 def make_server(directory: str | Path, port: int = 0) -> ThreadingHTTPServer:
     """A server for `directory` on 127.0.0.1, not yet running; port 0 takes a free one. Raises UserError."""
     root = Path(directory)
@@ -187,7 +226,7 @@ def make_server(directory: str | Path, port: int = 0) -> ThreadingHTTPServer:
         raise UserError(f"'{root}' is not a directory; name a folder that holds runs")
     handler = type("BoundHandler", (Handler,), {"library": Library(root)})
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return _Server(("127.0.0.1", port), handler)
     except OSError as error:
         raise UserError(f"port {port} cannot be used: {error.strerror}; choose another --port") from None
 
@@ -196,7 +235,7 @@ def serve(directory: str | Path, port: int = 0, open_browser: bool = False) -> N
     """Serves the runs in `directory` until interrupted, and says where. Raises UserError."""
     server = make_server(directory, port)
     address = f"http://127.0.0.1:{server.server_address[1]}/"
-    print(f"{address}  (Ctrl-C ends it)", flush=True)
+    say(f"{address}  (Ctrl-C ends it)")
     if open_browser:
         webbrowser.open(address)
     try:

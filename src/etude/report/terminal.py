@@ -4,7 +4,6 @@ error, so that standard output stays for facts. Text from models is cleaned befo
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -14,14 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-ESCAPES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, ...: titles, links
-    r"|\x1b[ -/]*[0-~]"  # the two-character rest
-)
-CONTROLS = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
-)
+from etude.printable import clean
+
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN: tuple[tuple[str, str, str], ...] = (  # metric, its name on the screen, its unit
     ("reward", "reward", "%"),
@@ -33,12 +26,6 @@ SHOWN: tuple[tuple[str, str, str], ...] = (  # metric, its name on the screen, i
     ("tokens_per_second", "speed", "tokens/s"),
 )
 PARTS = ("rollout", "check", "train", "other")
-
-
-def clean(text: str) -> str:
-    """`text` without terminal escape sequences, control characters (but line breaks and tabs) and marks
-    that reorder or hide what is read."""
-    return CONTROLS.sub("", ESCAPES.sub("", str(text).encode("utf-8", "replace").decode()))
 
 
 def sparkline(values: list[float], width: int = 24) -> str:

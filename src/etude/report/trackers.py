@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etude.errors import UserError
-from etude.files import write_atomically, writing
+from etude.files import read_json, write_atomically, writing
 from etude.report import json_files
 from etude.report.run import RunDirectory
 
@@ -56,7 +56,7 @@ def _identity(run: RunDirectory, tracker: str) -> str:
     memory = _kept(run, f"{tracker}.json")
     if not memory.exists():
         json_files.write_json(memory, {"id": secrets.token_hex(4)})
-    return str(json_files.read_json(memory)["id"])
+    return str(read_json(memory)["id"])
 
 
 class TensorBoard:
@@ -123,7 +123,7 @@ class MLflow:
         try:
             self._client = client = mlflow.MlflowClient()
             if memory.exists():
-                self._id = str(json_files.read_json(memory)["id"])
+                self._id = str(read_json(memory)["id"])
                 client.update_run(self._id, status="RUNNING")
             else:
                 found = client.get_experiment_by_name(PROJECT)

@@ -5,6 +5,7 @@ the truth: a copy that fails is given up with a warning.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,15 +21,22 @@ TEXT = 2000  # characters of a question or a reply in a table
 
 
 def known(names: str) -> list[str]:
-    """The trackers named in `names`, separated by commas ("": none). Raises UserError when one is unknown or not
-    installed."""
+    """The trackers named in `names`, separated by commas ("": none). Raises UserError when one is unknown, not installed, or
+    wants a key that is not there."""
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in wanted:
         if name not in KNOWN:
             raise UserError(f"there is no tracker '{name}'{nearest(name, KNOWN)}")
-        if name != "csv":
-            need(name, name)
+        module = need(name, name) if name != "csv" else None
+        if name == "wandb" and not _has_key(module):
+            raise UserError("wandb has no key; `wandb login`, or WANDB_MODE=offline")
     return wanted
+
+
+def _has_key(wandb: Any) -> bool:
+    """Whether wandb can begin without asking: that would be in the middle of a run."""
+    offline = os.environ.get("WANDB_MODE", "").lower() in ("offline", "disabled", "dryrun")
+    return offline or bool(getattr(getattr(wandb, "api", None), "api_key", None))
 
 
 class Trackers:

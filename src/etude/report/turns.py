@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.printable import clean
 from etude.report.run import RunDirectory
-from etude.report.terminal import clean, told
+from etude.report.terminal import told
 
 Row = Mapping[str, Any]
 
@@ -95,7 +96,7 @@ def screen(rows: Sequence[Row], history: Sequence[Mapping[str, Any]] = ()) -> st
         lines += ["", f"made of it by credit, {number} of {len(made)}: a sequence of its own"]
         for turn in turns(row):
             lines += ["", *_turn(turn)]
-    return "\n".join(lines)
+    return "\n".join(map(clean, lines))
 
 
 def _turn(turn: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ sampled stays as it was sampled: later turns are appended to the tokens that are
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -98,8 +98,13 @@ class Conversation:
 
     def environment(self) -> Environment | None:
         """A new environment for the next attempt, with a seed that differs by attempt; None where the task has none."""
-        make = self.task.environment
-        return None if make is None else make(seeds.key(self.key, "luck", len(self.verdicts)))
+        make, key = self.task.environment, seeds.key(self.key, "luck", len(self.verdicts))
+        return None if make is None else self.play(make, key)
+
+    def play(self, make: Callable[..., Environment], seed: int) -> Environment:
+        """A new environment, where the check runner wants it to run (a user's may hang or end its process)."""
+        elsewhere = getattr(self.check_runner, "environment", None)
+        return make(seed) if elsewhere is None else elsewhere(make, seed)
 
     def force_prefix(self, tokens: Array, tag: str = "prefix") -> None:
         """int32[n] tokens that the next reply continues. Not sampled."""

@@ -22,7 +22,7 @@ def demonstrate(task: Task, conversation: Conversation) -> Episode:
     if words is None:
         raise ValueError("the task has neither a reference nor an answer to demonstrate")
     if task.environment is not None:
-        _through(task, task.environment(0), words.splitlines(), conversation)
+        _through(task, conversation.play(task.environment, 0), words.splitlines(), conversation)
     else:
         conversation.user(task.prompt)
         conversation.inject(words, DEMONSTRATED)

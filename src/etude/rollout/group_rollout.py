@@ -18,8 +18,9 @@ from etude.rollout.conversation import CheckRunner, Conversation, Failed, Genera
 from etude.rollout.demonstrate import demonstrate
 from etude.sampling.protocol import Sampler
 from etude.stages import GroupRolloutStage, Reward, Rollout
+from etude.tasks.check import CheckError, TooLate
 from etude.tasks.isolate import Pool
-from etude.types import Episode, Failure, Group, Request, Span, Task, Verdict
+from etude.types import Check, Episode, Failure, Group, Request, Span, Task, Verdict
 
 DEMONSTRATION = 1 << 20  # the index of the demonstration: beyond every sample's
 
@@ -65,9 +66,8 @@ class GroupRollout:
             result = await (rollout or self.rollout)(conversation.task, conversation)
         except Failed as failed:
             return [replace(conversation.done(), failure=failed.failure, stop="error")]
-        except Exception as error:
-            failure = Failure("rollout", repr(error), traceback.format_exc())
-            return [replace(conversation.done(), failure=failure, stop="error")]
+        except (Exception, SystemExit) as error:
+            return [replace(conversation.done(), failure=_failure("rollout", error), stop="error")]
         episodes = [result] if isinstance(result, Episode) else list(result)
         return [await self.score(e) for e in episodes]
 
@@ -83,10 +83,8 @@ class GroupRollout:
             if isinstance(scores, Awaitable):
                 scores = await scores
             return episode.with_scores({k: _number(k, v) for k, v in scores.items()})
-        except Exception as error:
-            return replace(
-                episode, failure=Failure("reward", repr(error), traceback.format_exc()), stop="error"
-            )
+        except (Exception, SystemExit) as error:
+            return replace(episode, failure=_failure("reward", error), stop="error")
 
     def demonstrate(self) -> Episode:
         """The task's own solution as an episode (Group.demonstrations), with reward 1."""
@@ -150,29 +148,47 @@ def optional_verdict() -> Callable[[Episode], dict[str, float]]:
 
 
 def checks_in(pool: Pool, sampler: Sampler, times: dict[str, float]) -> CheckRunner:
-    """Runs checks in `pool`. A check that fails is tried once more; a second failure fails the episode. The sampler waits
-    meanwhile, so that timing cannot change what is sampled. `times["check"]` grows by the seconds in which any check
-    was under way."""
-    running, begin = 0, 0.0
+    """Runs checks and environments in `pool`. A check that fails is tried once more; a second failure fails the episode.
+    The sampler waits meanwhile, so that timing cannot change what is sampled. `times["check"]` grows by the seconds in
+    which any check was under way."""
+    return _Checks(pool, sampler, times)
 
-    async def check_runner(task: Task, answer: str) -> Verdict:
-        nonlocal running, begin
-        begin = time.perf_counter() if not running else begin
-        running += 1
+
+class _Checks:
+    def __init__(self, pool: Pool, sampler: Sampler, times: dict[str, float]) -> None:
+        self.environment = pool.environment
+        self._pool, self._sampler, self._times = pool, sampler, times
+        self._running, self._begin = 0, 0.0
+
+    async def __call__(self, task: Task, answer: str) -> Verdict:
+        self._begin = time.perf_counter() if not self._running else self._begin
+        self._running += 1
         try:
-            async with sampler.hold():
-                try:
-                    return await pool.check(task.check, answer)
-                except Exception:
-                    return await pool.check(task.check, answer)
+            async with self._sampler.hold():
+                return await checked(self._pool, task.check, answer)
         except Exception as error:
-            raise Failed("check", error, getattr(error, "traceback", "") or traceback.format_exc()) from error
+            failure = _failure("check", error)
+            raise Failed("check", failure.error, failure.traceback or traceback.format_exc()) from error
         finally:
-            running -= 1
-            if not running:
-                times["check"] = times.get("check", 0.0) + time.perf_counter() - begin
+            self._running -= 1
+            if not self._running:
+                self._times["check"] = self._times.get("check", 0.0) + time.perf_counter() - self._begin
 
-    return check_runner
+
+async def checked(pool: Pool, check: Check, answer: str) -> Verdict:
+    """The verdict of a check that is given a second chance, except where it ran out of time. Raises CheckError."""
+    try:
+        return await pool.check(check, answer)
+    except TooLate:
+        raise
+    except CheckError:
+        return await pool.check(check, answer)
+
+
+def _failure(where: str, error: BaseException) -> Failure:
+    if isinstance(error, CheckError):
+        return Failure(error.where, str(error), error.traceback)
+    return Failure(where, repr(error), traceback.format_exc())
 
 
 def _number(name: str, value: Any) -> float:

@@ -18,7 +18,11 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+from etude.tasks import _sandboxed
 
 _FILE_BYTES = 64 << 20  # the largest file that a check may write
 _REPLY_BYTES = 16 << 20  # the longest feedback
@@ -49,7 +53,7 @@ def decode(payload: bytes) -> tuple[str, Any]:
 def main() -> None:
     """Serves until stdin closes."""
     memory = int(sys.argv[1])
-    _die_with_parent()
+    die_with_parent()
     # User code may print or read: it gets the null device, not the pipes.
     work, out = os.fdopen(os.dup(0), "rb"), os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
@@ -66,6 +70,7 @@ def _serve(payload: bytes, memory: int, pipes: tuple[int, ...]) -> tuple[str, An
     try:
         head, body = pickle.loads(payload)
         sys.path[:] = head["path"]
+        confine = _confinement(*head["confine"]) if head["confine"] else None
         check, answer = _Unpickler(io.BytesIO(body), head["main"]).load()
         prepare = getattr(check, "prepare", None)
         if prepare is not None:
@@ -78,11 +83,13 @@ def _serve(payload: bytes, memory: int, pipes: tuple[int, ...]) -> tuple[str, An
     if pid == 0:
         try:
             os.setsid()  # its own process group, so that what it starts dies with it
-            _die_with_parent()  # a child that is killed at work takes its check along
+            die_with_parent()  # a child that is killed at work takes its check along
             os.dup2(erring, 2)
             for other in (*pipes, said, heard, erring):
                 os.close(other)
             _limits(memory)
+            if confine is not None:
+                confine()
             _run(check, answer, saying)
         finally:
             os._exit(0)
@@ -139,6 +146,13 @@ def _listen(said: int, heard: int, seconds: float) -> tuple[bytes, bytes, bool]:
     return reply, errors, False
 
 
+@cache
+def _confinement(libraries: tuple[str, ...], readable: tuple[str, ...], alone: bool) -> Callable[[], None]:
+    """Made once: this takes as long as a check."""
+    made: Callable[[], None] = _sandboxed.confinement([*libraries], readable, alone)
+    return made
+
+
 class _Unpickler(pickle.Unpickler):
     """Finds functions of the user's script too, which is loaded under another name so that its guarded
     main part does not run."""
@@ -172,7 +186,8 @@ def _limits(memory: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Linux: this process is killed when the one that forked it ends."""
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 

@@ -126,18 +126,32 @@ def forbidden(seccomp, alone):
     return rules
 
 
-def confine(libraries, readable):
-    """Landlock and a system-call filter, for a system that allows no namespaces: nothing can be written anywhere."""
+def confinement(libraries, readable, alone=True):
+    """A function that puts Landlock and a system-call filter on the process that calls it, for a system that allows no
+    namespaces: nothing can be written anywhere. Not `alone`, within namespaces, the filter is what is left to add."""
     sys.path += libraries
-    import landlock
     import pyseccomp
 
-    rules = landlock.Ruleset()
-    access = landlock.FSAccess
-    rules.allow(*readable, rules=access.READ_FILE | access.READ_DIR | access.EXECUTE)
-    rules.apply()
-    forbidden(pyseccomp, alone=True).load()
-    del sys.path[-len(libraries) :]
+    rules = None
+    if alone:
+        import landlock
+
+        access = landlock.FSAccess
+        rules = landlock.Ruleset()
+        rules.allow(*readable, rules=access.READ_FILE | access.READ_DIR | access.EXECUTE)
+    calls = forbidden(pyseccomp, alone)
+    del sys.path[len(sys.path) - len(libraries) :]
+
+    def confine():
+        if rules is not None:
+            rules.apply()
+        calls.load()
+
+    return confine
+
+
+def confine(*arguments):
+    confinement(*arguments)()
     return ["confined"]
 
 

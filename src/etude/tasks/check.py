@@ -23,6 +23,21 @@ FEEDBACK = ("none", "unary", "hint", "full")
 UNARY = "That is not right."
 
 
+class CheckError(Exception):
+    """A user's function that gave no result: it raised, overran its deadline or took its process down.
+
+    `traceback`: where it raised, or the end of what it wrote to stderr; may be empty. `where`: "check" | "reward" |
+    "environment"."""
+
+    def __init__(self, message: str, traceback: str = "", where: str = "check") -> None:
+        super().__init__(message)
+        self.traceback, self.where = traceback, where
+
+
+class TooLate(CheckError):
+    """It overran its deadline."""
+
+
 @dataclass(frozen=True)
 class AnswerCheck:
     """What all exact-answer checkers share: extraction, strictness and feedback.
@@ -180,22 +195,25 @@ class Function:
 
     def __call__(self, answer: str) -> Verdict:
         """Judges the completion. Raises what the function raises; ValueError for a value out of [0, 1]."""
-        result: Any = self.call(peel(answer) if self.bare else answer)
-        if isinstance(result, Verdict):
-            return result
-        name = getattr(self.call, "__name__", "check")
-        if isinstance(result, bool) or type(result).__name__ == "bool_":
-            return Verdict(float(result), bool(result))
-        try:
-            reward = float(result)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"the check function '{name}' returned {result!r}; it must return a number in [0, 1], "
-                "a bool or a Verdict"
-            ) from None
-        if not 0.0 <= reward <= 1.0:
-            raise ValueError(f"the check function '{name}' returned {result!r}; a reward lies in [0, 1]")
-        return Verdict(reward, reward == 1.0)
+        result = self.call(peel(answer) if self.bare else answer)
+        return verdict_of(result, getattr(self.call, "__name__", "check"))
+
+
+def verdict_of(result: Any, name: str) -> Verdict:
+    """What the check called `name` returned, as a verdict. Raises ValueError for what is none."""
+    if isinstance(result, Verdict):
+        return result
+    if isinstance(result, bool) or type(result).__name__ == "bool_":
+        return Verdict(float(result), bool(result))
+    try:
+        reward = float(result)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"the check function '{name}' returned {result!r:.60}; it must return a number in [0, 1], a bool or a Verdict"
+        ) from None
+    if not 0.0 <= reward <= 1.0:
+        raise ValueError(f"the check function '{name}' returned {result!r:.60}; a reward lies in [0, 1]")
+    return Verdict(reward, reward == 1.0)
 
 
 @dataclass(frozen=True)
@@ -215,6 +233,11 @@ class NoText:
 def isolated(check: Check) -> bool:
     """Whether the checker asks to be run in a child process."""
     return bool(getattr(check, "isolated", False))
+
+
+def confined(check: Check) -> bool:
+    """Whether an isolated checker runs what the model wrote, so that its child must be kept in (`etude.tasks.sandbox`)."""
+    return bool(getattr(check, "confined", False))
 
 
 def blocking(check: Check) -> bool:

@@ -12,9 +12,17 @@ from typing import Any
 from etude.errors import UserError
 from etude.tasks.check import UNARY, AnswerCheck
 from etude.tasks.extract import peel, value
-from etude.tasks.gym_facts import BY_TEXT, HARMLESS, SYMBOLIC
+from etude.tasks.gym_facts import BY_TEXT, EVALUATED, HARMLESS
 
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,12 @@ class Gym(AnswerCheck):
     @property
     def isolated(self) -> bool:  # type: ignore[override]
         """Whether the scorer may hang."""
-        return self.name in SYMBOLIC
+        return self.name in EVALUATED
+
+    @property
+    def confined(self) -> bool:
+        """Whether the scorer evaluates what the model wrote."""
+        return self.name in EVALUATED
 
     def prepare(self) -> None:
         """Builds the scorer; done before a deadline starts."""

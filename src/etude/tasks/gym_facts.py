@@ -55,14 +55,16 @@ HARMLESS = {
 }
 """Generators whose scorer evaluates the answer: the pattern that an answer must match to be shown to it."""
 
-SYMBOLIC = (
+EVALUATED = (
     "countdown",
     "puzzle24",
     "simple_integration",
     "intermediate_integration",
     "polynomial_multiplication",
+    "n_queens",
 )
-"""Generators whose scorer runs a computer algebra system, which can hang: judged in a child process."""
+"""Generators whose scorer evaluates the answer, most of them by a computer algebra system, which can hang: judged in the
+sandbox, in a process of its own."""
 
 NO_TEXT_FORM = ("seed", "size")
 """Parameters of every generator that etude sets itself."""

@@ -1,4 +1,5 @@
-"""Running a checker in a child process, under a deadline that starts when the work starts.
+"""Where checkers run: etude's own here, a user's beside the run (`tasks.user_code`), and those that ask for it (`isolated`)
+in a child process, under a deadline that starts when the work starts.
 
 A child is a fresh interpreter that never imports torch; each check runs in a fork of it, so that one that hangs, crashes,
 exits, prints without end or changes global state harms its own episode only. A child that does not answer is killed
@@ -20,38 +21,33 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 import weakref
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.tasks import _child
-from etude.tasks.check import blocking, isolated
-from etude.types import Check, Verdict
+from etude.tasks import _child, sandbox
+from etude.tasks.check import CheckError, blocking, confined, isolated
+from etude.tasks.user_code import UserCode, foreign, here, judge, name_of
+from etude.types import Check, Environment, Verdict
 
 START_SECONDS = 60.0  # for starting the interpreter and importing what the check needs; not the check's time
 
 
-class CheckError(Exception):
-    """A check that gave no verdict: it raised, overran its deadline or took its process down.
-
-    `traceback` holds the child's traceback or the end of what it wrote to stderr; may be empty."""
-
-    def __init__(self, message: str, traceback: str = "") -> None:
-        super().__init__(message)
-        self.traceback = traceback
-
-
 class Pool:
-    """A few child processes that run isolated checks. Safe to use from many coroutines and event loops.
+    """The processes in which checks and other code of users run. Safe to use from many coroutines and event loops.
 
-    `workers`: children at most, started when first needed. `seconds`: time one check may take, counted from
-    the moment a child begins it. `memory`: address space of a child in bytes (0: no limit).
+    `workers`: children at most that run isolated checks, started when first needed. `seconds`: time one check may take,
+    counted from the moment that it begins. `memory`: address space of a child in bytes (0: no limit). `known`: code
+    of users that is there already; the process that calls it is forked now where there is any, so best before
+    models are loaded.
     """
 
-    def __init__(self, workers: int = 2, seconds: float = 10.0, memory: int = 4 << 30) -> None:
+    def __init__(
+        self, workers: int = 2, seconds: float = 10.0, memory: int = 4 << 30, known: Iterable[Any] = ()
+    ) -> None:
         if workers < 1 or not seconds > 0 or memory < 0:
             raise UserError(
                 f"check pool: workers={workers}, seconds={seconds}, memory={memory}; "
@@ -60,26 +56,52 @@ class Pool:
         self.seconds = seconds
         self._memory = memory
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="etude-check")
-        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        self._idle: dict[bool, queue.SimpleQueue[_Child]] = {
+            kept: queue.SimpleQueue() for kept in (False, True)
+        }
         self._all: set[_Child] = set()
         self._lock = threading.Lock()
         self._closed = False
         # A pool that nobody closed must not leave children behind.
         self._end = weakref.finalize(self, _kill_all, self._all)
+        theirs = [thing for thing in known if foreign(thing)]
+        self._user_code = UserCode(theirs, seconds) if theirs else None
 
     async def check(self, check: Check, answer: str) -> Verdict:
-        """The verdict on `answer`. Raises CheckError. A check that is not isolated runs here and now."""
+        """The verdict on `answer`. Raises CheckError."""
         if blocking(check):
-            return await asyncio.wrap_future(self._threads.submit(_inline, check, answer))
+            return await asyncio.wrap_future(self._threads.submit(self._here_or_beside, check, answer))
         if not isolated(check):
-            return _inline(check, answer)
+            return self._here_or_beside(check, answer)
         return await asyncio.wrap_future(self._submit(check, answer))
 
     def run(self, check: Check, answer: str) -> Verdict:
         """The same for callers without an event loop; blocks."""
         if not isolated(check):
-            return _inline(check, answer)
+            return self._here_or_beside(check, answer)
         return self._submit(check, answer).result()
+
+    def reward(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a reward function returns, or a `functools.partial` around one. Raises CheckError."""
+        call = self.beside.call if foreign(function) else here
+        return call("reward", f"the reward '{name_of(function)}'", function, *arguments)
+
+    def environment(self, make: Callable[..., Environment], seed: int) -> Environment:
+        """A new environment, beside the run where it is a user's. Raises CheckError."""
+        return self.beside.environment(make, seed) if foreign(make) else make(seed)
+
+    @property
+    def beside(self) -> UserCode:
+        """Where the code of users is called."""
+        with self._lock:
+            if self._user_code is None:
+                self._user_code = UserCode((), self.seconds)
+            return self._user_code
+
+    def _here_or_beside(self, check: Check, answer: str) -> Verdict:
+        call = self.beside.call if foreign(check) else here
+        verdict: Verdict = call("check", f"the check '{name_of(check)}'", judge, check, answer)
+        return verdict
 
     def close(self) -> None:
         """Ends all children, those at work too, and waits for them. May be called twice."""
@@ -89,6 +111,8 @@ class Pool:
             child.kill()  # a thread that waits for it sees the end and tidies up
         self._threads.shutdown(wait=True)
         _kill_all(self._all)
+        if self._user_code is not None:
+            self._user_code.close()
 
     def __enter__(self) -> Pool:
         return self
@@ -113,7 +137,7 @@ class Pool:
             raise CheckError(
                 f"an isolated check must be picklable (a function must be importable by name): {error}"
             ) from error
-        child = self._take()
+        child = self._take(confined(check))
         try:
             verdict = child.run(work, self.seconds)
         except _Broken as broken:
@@ -121,27 +145,27 @@ class Pool:
             self._all.discard(child)
             raise CheckError(str(broken), tail) from None
         except CheckError:
-            self._idle.put(child)
+            self._idle[child.kept_in].put(child)
             raise
         except BaseException:
             child.end()
             self._all.discard(child)
             raise
-        self._idle.put(child)
+        self._idle[child.kept_in].put(child)
         return verdict
 
-    def _take(self) -> _Child:
+    def _take(self, kept_in: bool) -> _Child:
         with self._lock:
             if self._closed:
                 raise CheckError("the check pool is closed")
             with contextlib.suppress(queue.Empty):
                 while True:
-                    child = self._idle.get_nowait()
+                    child = self._idle[kept_in].get_nowait()
                     if child.process.poll() is None:
                         return child
                     child.end()  # died while idle: somebody else killed it
                     self._all.discard(child)
-            child = _Child(self._memory)
+            child = _Child(self._memory, kept_in)
             self._all.add(child)
             return child
 
@@ -153,13 +177,16 @@ class _Broken(Exception):
 class _Child:
     """One child and the two pipes to it. Used by one thread at a time."""
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, kept_in: bool) -> None:
+        self.kept_in = kept_in
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by end)
         source = Path(__file__).resolve().parents[2]
         code = f"import sys; sys.path.insert(0, {str(source)!r}); from etude.tasks._child import main; main()"
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        env = {**({} if kept_in else os.environ), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-P", "-c", code, str(memory)]
+        places = sandbox.library("etude", "reasoning_gym", "sympy") if kept_in else []
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(memory)],
+            sandbox.wrapped(command, places, sandbox.Limits().file) if kept_in else command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -171,6 +198,7 @@ class _Child:
         self._head: dict[str, Any] = {
             "path": list(sys.path),
             "main": os.path.abspath(main) if main else None,
+            "confine": sandbox.confinement(places) if kept_in else None,
         }
 
     def run(self, work: bytes, seconds: float) -> Verdict:
@@ -231,13 +259,6 @@ class _Child:
         # Plain data only: a child that user code took over must not run code here.
         kind, value = _child.decode(payload)
         return kind, value
-
-
-def _inline(check: Check, answer: str) -> Verdict:
-    try:
-        return check(answer)
-    except Exception as error:
-        raise CheckError(f"{type(error).__name__}: {error}", traceback.format_exc()) from error
 
 
 def _kill_all(children: set[_Child]) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.files import parsed
 from etude.tasks import locate
 from etude.tasks.locate import readable
 
@@ -94,28 +94,6 @@ def _from_text(text: str, ending: str, path: str | Path) -> Iterator[Row]:
         for i, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield f"{path}, line {i}", _object(parsed(line, f"{path}, line {i}"), f"{path}, line {i}")
-
-
-def parsed(text: str, where: str) -> Any:
-    """JSON in which no key of an object stands twice. Raises UserError naming `where`."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise UserError(f"{where}: the key '{key}' stands twice in one object; leave one of them out")
-            found[key] = value
-        return found
-
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        line = f" (line {error.lineno})" if "\n" in text.strip() else ""
-        raise UserError(f"{where} is not JSON: {error.msg}{line}") from None
-    except RecursionError:
-        raise UserError(f"{where} is not JSON: it is nested too deeply") from None
-    except ValueError:
-        raise UserError(f"{where} holds a number of too many digits; write it as text") from None
 
 
 def _object(row: Any, where: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ asked for it (`--unsafe-execution`, or ETUDE_UNSAFE_EXECUTION=1).
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import marshal
 import os
@@ -158,6 +159,13 @@ def landlock() -> list[str] | None:
     )
 
 
+def confinement(places: Iterable[Path]) -> tuple[tuple[str, ...], tuple[str, ...], bool] | None:
+    """With what a process calls `_sandboxed.confinement`, besides `wrapped`; None where it can do nothing more."""
+    if libraries := landlock():
+        return tuple(libraries), tuple(map(str, places)), True
+    return ((), (), False) if system_call_filter() else None
+
+
 def protection() -> str:
     """What keeps programs in here: "namespaces", "landlock", or "" where files and network are open."""
     return "namespaces" if bubblewrap() else "landlock" if landlock() else ""
@@ -180,6 +188,13 @@ def ready_to_run_programs(tasks: Iterable[Task]) -> None:
         raise refused
 
 
+def library(*modules: str) -> list[Path]:
+    """The directories in which Python finds these modules, and those of Python and the system."""
+    found = [importlib.util.find_spec(name) for name in modules]
+    roots = {Path(spec.origin).resolve().parent.parent for spec in found if spec and spec.origin}
+    return [*_interpreter()[1], Path(sys.prefix).resolve(), *sorted(roots)]
+
+
 def _interpreter() -> tuple[str, list[Path]]:
     """The Python that virtual environments stand on, and the directories that it needs to be seen."""
     executable = Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
@@ -189,7 +204,14 @@ def _interpreter() -> tuple[str, list[Path]]:
 
 def _command(limits: Limits, filter_file: int | None) -> list[str]:
     python, places = _interpreter()
-    inside = [python, "-I", "-S", "-u", str(SCRIPT)]
+    return wrapped([python, "-I", "-S", "-u", str(SCRIPT)], [*places, SCRIPT], limits.file, filter_file)
+
+
+def wrapped(
+    inside: list[str], places: Sequence[Path], file: int, filter_file: int | None = None
+) -> list[str]:
+    """The command `inside` in namespaces of its own, where `places` are all that it can read and a /tmp of `file` bytes is
+    all that it can write; the command itself where there are no namespaces."""
     wrap = bubblewrap()
     if wrap is None:
         return inside
@@ -204,10 +226,9 @@ def _command(limits: Limits, filter_file: int | None) -> list[str]:
         *("--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"),
         *("--uid", "65534", "--gid", "65534", "--hostname", "sandbox"),
         # Before what is bound, which may itself lie below /tmp.
-        *("--dev", "/dev", "--size", str(limits.file), "--tmpfs", "/tmp"),
+        *("--dev", "/dev", "--size", str(file), "--tmpfs", "/tmp"),
         *seen,
         *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
-        *("--ro-bind", str(SCRIPT), str(SCRIPT)),
         *("--remount-ro", "/", "--chdir", "/tmp"),
         *("--setenv", "OMP_NUM_THREADS", "1"),
         *(("--seccomp", str(filter_file)) if filter_file is not None else ()),

@@ -3,7 +3,6 @@ Nothing here imports transformers, unless a directory holds no `tokenizer.json`.
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import warnings
@@ -18,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 
 from etude.errors import UserError
-from etude.files import read_text
+from etude.files import read_json, read_text
 from etude.text.jinja import compiled
 from etude.types import Array, Message
 
@@ -51,7 +50,10 @@ class Tokenizer:
 
     def encode(self, text: str, special: bool = False) -> Array:
         """int32[n]; `special` adds what the tokenizer puts around a whole text (BOS)."""
-        return np.array(self.backend.encode(text, add_special_tokens=special).ids, np.int32)
+        try:
+            return np.array(self.backend.encode(text, add_special_tokens=special).ids, np.int32)
+        except TypeError:  # from what the terminal or a file held instead of UTF-8
+            raise UserError(f"no tokenizer reads {text[:60]!r}: it holds half a character") from None
 
     def decode(self, tokens: Sequence[int] | Array, special: bool = False) -> str:
         """The text of tokens, without those that structure a conversation (`structural`) unless `special`; numbers
@@ -146,11 +148,11 @@ def read(directory: Path, settings: Path | None = None) -> Tokenizer:
         raise UserError(f"{path} is not a tokenizer: {error}") from error
     named = {k: v for k, v in _json(directory / "special_tokens_map.json").items() if _is_token(v)}
     config = {**named, **_json(directory / "tokenizer_config.json")}
-    files = {name: (directory / name).read_bytes() for name in FILES if (directory / name).exists()}
+    files = {name: (directory / name).read_bytes() for name in FILES if (directory / name).is_file()}
     template = config.get("chat_template")
     if isinstance(template, list):  # several named templates
         template = next((t["template"] for t in template if t.get("name") == "default"), None)
-    if (directory / "chat_template.jinja").exists():
+    if (directory / "chat_template.jinja").is_file():
         template = read_text(directory / "chat_template.jinja")
     return Tokenizer(backend, config, template, _stops(settings or directory, config, backend), files)
 
@@ -197,10 +199,7 @@ def _text(token: Any) -> str:
 def _json(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        found = json.loads(read_text(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    found = read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no JSON object")
     return found

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from etude.errors import UserError
-from etude.files import writing
+from etude.files import read_json, writing
 
 TORCH_CANNOT_WRITE = ("file write failed", "unexpected pos", "PytorchStreamWriter failed", "inline_container")
 
@@ -106,12 +106,12 @@ def load(directory: Path, at: int | None = None, kind: str = "step") -> tuple[in
     for step in reversed(known if at is None else [s for s in known if s == at]):
         path = directory / f"{kind}-{step:06d}"
         try:
-            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+            manifest = read_json(path / "manifest.json", "bytes", "crc")
             whole = manifest["bytes"] == (path / "state.pt").stat().st_size
             if whole and manifest["crc"] == _crc(path / "state.pt"):
                 state = torch.load(path / "state.pt", map_location="cpu", weights_only=False)
                 return step, state, warnings
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, UserError):
             pass
         warnings.append(f"checkpoint '{path}' is damaged and was passed over")
     if warnings:

@@ -28,8 +28,8 @@ Precision = Annotated[str, Setting("arithmetic of matrix products", choices=("bf
 class RunSettings:
     """Everything about a run that is not a method. One word per quantity."""
 
-    tasks_per_step: Annotated[int, Setting("tasks trained on per step", "tasks", low=1)] = 16
-    group_size: Annotated[int, Setting("episodes per task", "episodes", low=1)] = 8
+    tasks_per_step: Annotated[int, Setting("tasks trained on per step", "tasks", low=1, high=1e5)] = 16
+    group_size: Annotated[int, Setting("episodes per task", "episodes", low=1, high=1e5)] = 8
     max_tokens: Annotated[int, Setting("longest reply", "tokens", low=1)] = 32
     temperature: Annotated[float, Setting("sampling temperature", low=0.01, high=10)] = 1.0
     top_p: Annotated[float, Setting("nucleus kept when sampling; 1 is off", low=0.01, high=1)] = 1.0
@@ -52,12 +52,16 @@ class RunSettings:
     ] = False
     lora: Annotated[int, Setting("rank of LoRA adapters; 0 trains all weights", low=0)] = 0
     teacher: Annotated[str | None, Setting("second model, for recipes that need one")] = None
-    oversample: Annotated[float, Setting("tasks that may be drawn per task trained on", low=1)] = 4.0
+    oversample: Annotated[float, Setting("tasks that may be drawn per task trained on", low=1, high=1e3)] = (
+        4.0
+    )
     skip_preflight: Annotated[bool, Setting("train even if the pre-flight sees nothing to learn")] = False
-    preflight: Annotated[int, Setting("tasks sampled by the pre-flight", "tasks", low=1)] = 16
+    preflight: Annotated[int, Setting("tasks sampled by the pre-flight", "tasks", low=1, high=1e5)] = 16
     patience: Annotated[int, Setting("steps without any signal before the run ends", "steps", low=1)] = 20
     error_rate: Annotated[float, Setting("share of failed episodes that stops the run", low=0, high=1)] = 0.1
-    check_seconds: Annotated[float, Setting("longest time for one check", "s", low=0.01)] = 10.0
+    check_seconds: Annotated[
+        float, Setting("longest time for one check or reward", "s", low=0.01, high=1e6)
+    ] = 10.0
     checkpoint_every: Annotated[int, Setting("steps between checkpoints", "steps", low=1)] = 50
     rescore_every: Annotated[
         int, Setting("steps between those whose update is shown on one group; 0: never", "steps", low=0)
@@ -257,7 +261,10 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         names = ("recipe", "model", "tasks", "budget", "seed", "changes")
-        return cls(**{**{n: data[n] for n in names}, "budget": Budget(**data["budget"])})
+        try:
+            return cls(**{**{n: data[n] for n in names}, "budget": Budget(**data["budget"])})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"this is no plan of a run ({type(error).__name__}: {error})") from None
 
     def but(self, **changes: Any) -> Plan:
         return replace(self, **changes)

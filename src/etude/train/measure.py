@@ -104,6 +104,12 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
             "--problems, -k, --greedy and --seed"
         )
     settings: RunSettings = run_settings(run_defaults(where), exam.changes)
+    theirs = [part for task in exam.problems for part in (task.check, task.environment) if part]
+    with Pool(seconds=settings.check_seconds, known=theirs) as pool:  # before the model is loaded
+        return _examined(where, exam, settings, pool)
+
+
+def _examined(where: str, exam: Exam, settings: RunSettings, pool: Pool) -> EvalResult:
     policy = load_policy(where, settings.precision, settings.backbone, settings.device)
     examples = recorded(RunDirectory.open(where).config) if is_run(where) else []
     put([policy], settings, worked_examples(settings) if "examples" in exam.changes else examples)
@@ -112,11 +118,9 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     tell(exam.notes)
     problems = _fitting(exam.problems, policy, settings.context)
     samples = 1 if exam.greedy else exam.samples
-    with Pool(seconds=settings.check_seconds) as pool:
-        longest = min(settings.context, policy.context)
-        generator = Generator(sampler, policy.renderer, params, "policy", longest)
-        check_runner, rollout = checks_in(pool, sampler, {}), second_attempt(exam.again)
-        groups = run_coroutine(attempt(generator, check_runner, problems, samples, exam.seed, rollout))
+    generator = Generator(sampler, policy.renderer, params, "policy", min(settings.context, policy.context))
+    check_runner, rollout = checks_in(pool, sampler, {}), second_attempt(exam.again)
+    groups = run_coroutine(attempt(generator, check_runner, problems, samples, exam.seed, rollout))
     card = card_of(exam.name, where, policy, params, exam.seed, "given")
     return from_groups(groups, card, answer=answers(policy.renderer))
 

@@ -22,13 +22,24 @@ from etude.reward.function import from_function
 from etude.scale.place import Place
 from etude.tasks import TaskSet
 from etude.tasks.content import contents
+from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, sealed
 from etude.train.identity import arithmetic, unlike
 from etude.train.lineage import found_model, found_tasks, known_places, model_place
 from etude.train.put import put, recorded
 from etude.train.run import RewardFunction, Run
-from etude.train.setup import apart, assemble, describe, fit, load_models, prepare, resolve, task_set
+from etude.train.setup import (
+    apart,
+    assemble,
+    describe,
+    fit,
+    load_models,
+    prepare,
+    resolve,
+    task_set,
+    users_code,
+)
 from etude.train.validation import BEST_KIND
 from etude.types import Task
 
@@ -80,6 +91,8 @@ def resume(
         return reopening.run(tasks, reward, recipe, reward_weights)
     except BaseException:
         directory.release()
+        if reopening is not None and reopening.pool is not None:
+            reopening.pool.close()
         if reopening is not None and reopening.place is not None:
             run_coroutine(reopening.place.close())
         raise
@@ -90,6 +103,7 @@ class _Reopening:
 
     def __init__(self, directory: RunDirectory, change: Change, place: Place | None) -> None:
         self.directory, self.change = directory, change
+        self.pool: Pool | None = None
         self.config = directory.config
         self.warnings: list[str] = []
         self.changed: dict[str, list[Any]] = {}  # what: [was, is]
@@ -111,8 +125,6 @@ class _Reopening:
         plan, (found, settings, stages) = self._plan(recipe)
         step, state, warnings = checkpoint.load(path / "checkpoints", self.change.at)
         self.warnings += warnings
-        if reward is not None:
-            stages["reward"] = from_function(reward, reward_weights)
         where = known_places(self.config)
         if isinstance(tasks, str):
             self._note("tasks", where["tasks"], sources.absolute(tasks))
@@ -120,6 +132,9 @@ class _Reopening:
         given = found_tasks(path, self.config) if tasks is None else task_set(tasks)
         holdout = hold_out(given, settings.eval_problems, settings.tuning)
         prepare(stages, given)
+        self.pool = Pool(seconds=settings.check_seconds, known=users_code(given, holdout, reward))
+        if reward is not None:
+            stages["reward"] = from_function(reward, reward_weights, self.pool)
         if self.change.model:
             self._note("model", where["model"], model_place(self.change.model))
             plan = plan.but(model=self.change.model)
@@ -131,7 +146,7 @@ class _Reopening:
         models = load_models(where, _as_before(settings, state), found, stages)
         put(models, settings, recorded(self.config))
         given, holdout = fit(given, holdout, models["policy"], settings, self.warnings.extend)
-        run = assemble(plan, settings, found, stages, given, self.directory, models, self.place)
+        run = assemble(plan, settings, found, stages, given, self.directory, models, self.pool, self.place)
         run.holdout, run.validation = apart(where["model"], given, holdout, settings, lambda said: None)
         run.own_reward, run.origin = reward, where["model"]
         self._same_model(run, state)

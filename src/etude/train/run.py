@@ -45,6 +45,7 @@ from etude.update import Update
 
 DRIFT_EVERY = 20  # steps between measurements of the distance from the starting weights
 AUDIT = 20  # steps between those in which sampler and trainer are compared
+GUARDED, FEW = 100, 20  # attempts of earlier steps that the guard looks at, and below which none is alarming
 Progress = Callable[[int, dict[str, Any]], None]
 Beside = Callable[[Policy, Generator, Sequence[Group]], Mapping[str, Any]]
 """Measures more at an evaluation: (policy, generator, attempts) -> what is written beside the accuracy."""
@@ -91,6 +92,7 @@ class Run:
     best: dict[str, Any] | None = (
         None  # the step with the best accuracy on `validation`, and what it had cost
     )
+    recent: list[tuple[int, int]] = field(default_factory=list)  # of the last steps: (failed, all) attempts
 
     @property
     def stages(self) -> Mapping[str, Any]:
@@ -184,6 +186,7 @@ class Run:
     ) -> None:
         """Writes the step down, advances the budget and watches the run's health."""
         metrics = step_metrics(drawn, learnt)
+        self._remember(drawn)
         self._spend(metrics)
         for name, part in self.stages.items():
             if report := part.report() if hasattr(part, "report") else None:
@@ -286,16 +289,25 @@ class Run:
             )
 
     def guard(self, groups: Sequence[Group]) -> None:
-        """Stops a run whose episodes fail with errors more often than is allowed; names the first error."""
+        """Stops a run whose episodes fail with errors more often than is allowed, the last `GUARDED` attempts of earlier
+        steps included; names the first error. In a small step one error alone would be more than is allowed."""
         failed = [e for g in groups for e in g.failed]
         total = len(failed) + sum(len(g.episodes) for g in groups)
-        if total and len(failed) / total > self.settings.error_rate:
+        before = [sum(counts) for counts in zip(*self.recent, strict=True)] or [0, 0]
+        lost, of = len(failed) + before[0], total + before[1]
+        if failed and lost > self.settings.error_rate * max(of, FEW):
             first = failed[0].failure
             assert first is not None
             raise Refused(
-                f"{len(failed)} of {total} attempts failed with an error (allowed: {self.settings.error_rate:.0%}); "
+                f"{lost} of {of} attempts failed with an error (allowed: {self.settings.error_rate:.0%}); "
                 f"the first, in {first.where}: {first.error}\n{first.traceback}".rstrip()
             )
+
+    def _remember(self, drawn: Sequence[Group]) -> None:
+        failed = sum(len(g.failed) for g in drawn)
+        self.recent.append((failed, failed + sum(len(g.episodes) for g in drawn)))
+        while sum(n for _, n in self.recent[1:]) >= GUARDED:
+            del self.recent[0]
 
     @property
     def learning(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from etude.errors import Refused, UserError
 from etude.evaluate.result import BEST, EvalResult
+from etude.printable import clean, say
 from etude.recipe import Recipe
 from etude.report.page import write_report
 from etude.report.run import RunDirectory, is_run
@@ -182,7 +183,7 @@ def resume(
     run, warnings = reopen.resume(place, tasks, reward, recipe, reward_weights, change, engines)
     watcher = Bar(run.plan.budget) if progress else None
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        say(f"warning: {warning}", err=True)
     run_session(run, watcher=watcher, fresh=False, log=log)
     return TrainedRun(place)
 
@@ -314,7 +315,7 @@ class Bar:
         self.bar.update(100 * fraction - self.bar.n)
 
     def say(self, text: str) -> None:
-        self.bar.write(text, file=sys.stderr)
+        self.bar.write(clean(text), file=sys.stderr)
 
     def close(self) -> None:
         self.bar.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from etude.methods import find, outside
 from etude.methods.renamed import RENAMED_SETTINGS
 from etude.models.device import named
 from etude.models.policy import Policy
+from etude.printable import say
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.json_files import plain
 from etude.report.run import RunDirectory, check_free, is_run
@@ -32,6 +32,7 @@ from etude.scale.place import Place
 from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.asked import asked
+from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
 from etude.tasks.sandbox import ready_to_run_programs
 from etude.train.config import Plan, RunSettings, run_settings, sealed
@@ -67,8 +68,6 @@ def start(
     recipe, settings, stages = resolve(plan)
     about = {**describe(plan, recipe, settings), "places": places(plan, settings, tasks is None)}
     config = sealed(about if place is None else {**about, "placement": place.to_dict()})
-    if reward is not None:
-        stages["reward"] = from_function(reward, reward_weights)
     tasks = task_set(plan.tasks if tasks is None else tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
     missing(recipe, settings, tasks, plan.seed)
@@ -76,6 +75,9 @@ def start(
     examples = worked_examples(settings, tasks)
     config = sealed({**config, "examples": examples}) if examples else config
     check_free(Path(out), plain(config), overwrite)  # before the model is loaded
+    pool = Pool(seconds=settings.check_seconds, known=users_code(tasks, holdout, reward))
+    if reward is not None:
+        stages["reward"] = from_function(reward, reward_weights, pool)
     models = load_models(config["places"], settings, recipe, stages)
     put(models, settings, examples)
     notes = tasks.notes
@@ -85,12 +87,13 @@ def start(
     directory = RunDirectory.create(out, config, made_with, overwrite=overwrite, wait=wait)
     tell(notes)
     try:
-        run = assemble(plan, settings, recipe, stages, tasks, directory, models, place)
+        run = assemble(plan, settings, recipe, stages, tasks, directory, models, pool, place)
         run.holdout, run.validation, run.own_reward = holdout, validation, reward
         run.origin = config["places"]["model"]
         return run
     except BaseException:
         directory.release()
+        pool.close()
         if place is not None:
             run_coroutine(place.close())
         raise
@@ -175,10 +178,18 @@ def task_set(given: str | TaskSet | Sequence[Task]) -> TaskSet:
     raise UserError(f"tasks is {given!r:.60}; it must be text, a TaskSet, or a list of Tasks")
 
 
+def users_code(tasks: TaskSet, holdout: Sequence[Task], reward: RewardFunction | None = None) -> list[Any]:
+    """The functions of the user's that there are before the first model is loaded: a reward, checks, environments."""
+    listed = [t for s in tasks.sources if isinstance(s, Listed) for t in s.tasks("train")]
+    seen = [tasks.draw(Request(), 0, 0), *listed, *holdout]
+    of_tasks = [part for task in seen for part in (task.check, task.environment) if part is not None]
+    return [*([reward] if reward is not None else []), *of_tasks]
+
+
 def tell(notes: Sequence[str]) -> None:
     """Says on standard error what a user should know of the tasks."""
     for note in notes:
-        print(note, file=sys.stderr)
+        say(note, err=True)
 
 
 def fit(
@@ -289,6 +300,7 @@ def assemble(
     tasks: TaskSet,
     directory: RunDirectory,
     models: dict[str, Policy],
+    pool: Pool,
     place: Place | None = None,
 ) -> Run:
     """The run of these parts, as it is before its first step, with nothing held out yet. `place`: where engines sample."""
@@ -321,7 +333,6 @@ def assemble(
         for name, model in auxiliary.items()
         if not isinstance(model, Learner)
     }
-    pool = Pool(seconds=settings.check_seconds)
     times: dict[str, float] = {}
     return Run(
         plan=plan,

@@ -29,7 +29,7 @@ class Evolving(ByArm):
     def __init__(
         self,
         sec_tau: Annotated[
-            float, Setting("tau, temperature of the softmax over Q; inf: uniform", low=1e-3)
+            float, Setting("tau, temperature of the softmax over Q; inf: uniform", low=1e-3, high=math.inf)
         ] = 0.2,
         sec_alpha: Annotated[float, Setting("alpha, share of the newest step in Q", low=0, high=1)] = 0.5,
         decay_absent: Annotated[
