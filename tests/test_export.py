@@ -78,7 +78,10 @@ def run_logits(run: Path) -> torch.Tensor:
 
 
 def test_a_directory_is_the_runs_model_with_a_card(run: Path, tmp_path: Path) -> None:
+    (run / "model" / "heads.safetensors").write_bytes(b"outputs that only training reads")
     place = write.to_directory(str(run), tmp_path / "mine")
+    (run / "model" / "heads.safetensors").unlink()
+    assert not (place / "heads.safetensors").exists()
     assert torch.allclose(transformers_logits(place), run_logits(run), atol=1e-4)
     card = (place / "README.md").read_text()
     held = etude.load(run)
@@ -208,11 +211,18 @@ CASES = [
 @pytest.mark.parametrize(("family", "config"), CASES)
 def test_a_gguf_file_gives_the_same_logits(family: str, config: dict[str, Any], tmp_path: Path) -> None:
     """As transformers reads it, which has its own reader. (It knows a Qwen 3 with heads of 128 only.)"""
+    from gguf import GGUFReader
     from transformers import AutoTokenizer, GgufConfig
 
     more = {"head_dim": 128} if family == "qwen3" else {}
     model = sharp(tmp_path / "model", family, **config, **more)
+    if "tie_word_embeddings" in config:  # some write the embedding a second time
+        stored = load_file(model / "model.safetensors")
+        stored["lm_head.weight"] = stored["model.embed_tokens.weight"].clone()
+        save_file(stored, model / "model.safetensors", metadata={"format": "pt"})
     write_gguf(model, tmp_path / "made.gguf", "f32", "made")
+    names = [t.name for t in GGUFReader(tmp_path / "made.gguf").tensors]
+    assert ("output.weight" in names) == ("tie_word_embeddings" not in config)
     how = {"gguf_file": "made.gguf", "quantization_config": GgufConfig(dequantize=True)}
     wanted = transformers_logits(model)
     assert torch.allclose(transformers_logits(tmp_path, **how), wanted, atol=2e-3 * float(wanted.abs().max()))

@@ -106,7 +106,7 @@ def test_a_refused_first_try_leaves_nothing(tmp_path: Path, capsys) -> None:
     for name in ("max_tokens=2", "eval_problems=0", "tasks_per_step=2"):
         command += ["--set", f"run.{name}"]
     assert cli.run([*command, "--log", "pigeon"]) == 2
-    assert "no metrics writer 'pigeon'" in capsys.readouterr().err
+    assert "there is no tracker 'pigeon'" in capsys.readouterr().err
     assert cli.run(command) == 2
     assert "nothing can be learned" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()

@@ -25,15 +25,14 @@ SMALL = {
     "run.eval_problems": 4,
     "run.eval_samples": 2,
     "run.preflight": 4,
-    "run.checkpoint_every": 2,
     "update.lr": 2e-3,
 }
 
 
-def train(place: Path, log: str, steps: int = 3) -> etude.TrainedRun:
+def train(place: Path, log: str, steps: int = 3, **settings: Any) -> etude.TrainedRun:
     tasks = list(letters.words().sources[0].tasks("train"))
     return etude.train(
-        "grpo", letters.model(place), tasks, steps, settings=SMALL, out=place / "run", force=True, progress=False, log=log
+        "grpo", letters.model(place), tasks, steps, settings={**SMALL, **settings}, out=place / "run", force=True, progress=False, log=log
     )  # fmt: skip
 
 
@@ -89,7 +88,7 @@ def test_a_resumed_run_goes_on_in_the_same_file(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(tracking.Trackers, "step", cut)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, "csv", 4)
+        train(tmp_path, "csv", 4, **{"run.checkpoint_every": 10})
     monkeypatch.undo()
     run = etude.resume(tmp_path / "run", tasks, log="csv", progress=False)
     with (run.path / "trackers" / "metrics.csv").open() as file:
