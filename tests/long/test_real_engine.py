@@ -137,7 +137,7 @@ def test_a_run_on_engines_and_its_end(tmp_path: Path) -> None:
         "run.max_tokens": "32",
         "run.eval_problems": "4",
     }
-    plan = Plan("grpo", "smollm2", "chain_sum:max_terms=2", Budget(2, "steps"), 0, changes)
+    plan = Plan("grpo", "smollm2", "chain_sum:max_terms=2,max_digits=2", Budget(2, "steps"), 0, changes)
     where = place()
     run = start(plan, tmp_path / "run", place=where)
     run.checkpoint()

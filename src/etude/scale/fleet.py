@@ -52,11 +52,11 @@ class Fleet:
     name: str = field(default_factory=lambda: secrets.token_hex(4))  # no two runs call their weights alike
     label: str = ""  # of the weights that are wanted
     gap: float = 0.0  # mean difference on the canary at the last push, nats
-    longest: int = 0  # tokens of the longest sequence that all serve; 0 before `open`
+    longest: int = 0  # tokens of the longest sequence that all serve; 0 before `admit`
     _owners: int = 0
     _wanted: tuple[Array, Array] | None = None  # the canary and its scores by the policy
 
-    async def open(self, policy: Policy, context: int) -> None:
+    async def admit(self, policy: Policy, context: int) -> None:
         """Refuses, in one sentence each, servers that cannot give what training needs."""
         vocabulary = int(policy.config["vocab_size"])
         found = await asyncio.gather(*(inspect(m.server, context, vocabulary) for m in self.members))

@@ -95,7 +95,7 @@ def install() -> Path:
         # from another index than torch, for another build of it; text models do not need it, and vLLM would not start
         others = ("torchvision", "torchaudio", "torchcodec")
         subprocess.run([own, "-m", "pip", "uninstall", "-y", "-q", *others], capture_output=True)
-    if (tried := subprocess.run([own, "-c", TRIED], capture_output=True, text=True)).returncode:
+    if (tried := subprocess.run([own, "-c", TRIED], capture_output=True, encoding="utf-8")).returncode:
         last = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"{package()} was installed into {place}, but its server cannot be loaded: {last}")
     (place / "installed").write_text(package() + "\n", encoding="utf-8")

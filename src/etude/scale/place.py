@@ -157,7 +157,7 @@ class Place:
         else:
             members = [Member(self._server(address, rows)) for address in self.engines.address]
         fleet = Fleet(members, folder, self.engines.patience)
-        await fleet.open(policy, longest)
+        await fleet.admit(policy, longest)
         return fleet
 
     def _weights(self) -> Path:
