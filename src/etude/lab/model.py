@@ -22,7 +22,7 @@ import torch
 
 from etude import seeds
 from etude.lab import teaching, vocabulary
-from etude.lab.protocols import example
+from etude.lab.protocols import basic, example
 from etude.models import embedded
 from etude.models.directory import read_config, read_tensors, write_json, write_tensors
 from etude.models.policy import Policy
@@ -39,8 +39,9 @@ MADE = "made.json"  # written last: how the model was made, and the hash of its 
 class Teaching:
     """The imitation of examples before any method, AdamW with a cosine rate; and the sizes of a model that is new."""
 
-    steps: int = 3600
-    batch: int = 40  # examples a step
+    steps: int = 3000
+    basics: int = 1200  # steps of short solutions alone, at first: they are learnt with a fifth of the tokens
+    batch: int = 24  # examples a step
     lr: float = 3e-3
     seed: int = 0
     precision: str = "bf16"
@@ -52,12 +53,12 @@ class Teaching:
     @property
     def key(self) -> str:
         """Names the making: a change of the settings or of what is taught gives another."""
-        sample = [[s.text for s in example(seeds.generator(0, "key", i))[1]] for i in range(400)]
-        text = json.dumps([asdict(self), sample])
+        drawn = [draw(seeds.generator(0, "key", i))[1] for draw in (basic, example) for i in range(400)]
+        text = json.dumps([asdict(self), [[said.text for said in turns] for turns in drawn]])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-SECOND = Teaching(steps=200, batch=16, lr=2e-4, micro_tokens=2048)
+SECOND = Teaching(steps=200, basics=0, batch=16, lr=2e-4, micro_tokens=2048)
 
 
 def directory(how: Teaching | None = None, cache: Path | None = None) -> Path:
@@ -108,11 +109,11 @@ def make(how: Teaching, place: Path, start: Path | None = None) -> None:
                 words = vocabulary.tokenizer(teaching.words())
                 tiny_directory(blank, words, how.layers, how.width, how.heads, how.heads, seed=how.seed)
             policy = Policy.load(str(start or blank), precision=how.precision)
-        update = Update(lr=how.lr, warmup=20, decay="cosine")
+        update = Update(lr=how.lr, warmup=30, decay="cosine", beta2=0.95)
         learner = Learner(policy, update, "teaching", how.seed, micro_tokens=how.micro_tokens)
         objective = cross_entropy()
         for step in range(how.steps):
-            signals = teaching.signals(policy.renderer, how.batch, step, how.seed)
+            signals = teaching.signals(policy.renderer, how.batch, step, how.seed, step < how.basics)
             found = learner.learn(objective, signals, step, step / how.steps)
             if step % 100 == 99:
                 print(

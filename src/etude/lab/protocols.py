@@ -366,7 +366,7 @@ def edit(t: Teacher) -> Example:
 
 PROTOCOLS: Mapping[str, tuple[float, Callable[[Teacher], Example]]] = {
     "plain": (0.30, plain),
-    "world": (0.08, world),
+    "world": (0.05, world),
     "check": (0.03, check),
     "wait": (0.04, wait),
     "hint": (0.06, hint),
@@ -383,17 +383,25 @@ PROTOCOLS: Mapping[str, tuple[float, Callable[[Teacher], Example]]] = {
     "revise": (0.04, revise),
     "write": (0.02, write),
     "guide": (0.02, guide),
-    "correction": (0.02, correction),
+    "correction": (0.01, correction),
     "edit": (0.01, edit),
 }
 """{name: (its share of the examples, up to a factor; how one is laid out)}."""
 
-LEVEL_SHARES = (0.3, 0.3, 0.2, 0.12, 0.08)
+LEVEL_SHARES = (0.35, 0.3, 0.2, 0.1, 0.05)
 WORLD_SHARES = (0.4, 0.3, 0.2, 0.1)
+BASIC_SHARES = (0.6, 0.4)
+
+
+def basic(rng: np.random.Generator) -> tuple[Task, Example]:
+    """A solution without a slip, of one of the two lowest levels: what is learnt first."""
+    kind = list(KINDS)[rng.integers(len(KINDS))]
+    teacher = Teacher(kind, int(rng.choice(len(BASIC_SHARES), p=BASIC_SHARES)), rng)
+    return teacher.task, [asked(teacher.question), learnt(teacher.task.reference or "")]
 
 
 def example(rng: np.random.Generator) -> tuple[Task, Example]:
-    """One example, with the task that it is about."""
+    """An example of one of the protocols, with the task that it is about."""
     names = list(PROTOCOLS)
     shares = np.array([share for share, _ in PROTOCOLS.values()])
     name = names[rng.choice(len(names), p=shares / shares.sum())]

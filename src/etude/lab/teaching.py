@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from etude import seeds
 from etude.credit.imitate import imitate, tagged
 from etude.lab import vocabulary
-from etude.lab.protocols import Example, example
+from etude.lab.protocols import Example, basic, example
 from etude.rollout.demonstrate import DEMONSTRATED, answer_tokens
 from etude.text.chat_template import Renderer
 from etude.types import Episode, Message, Signal, Span, Task
 
 
-def signals(renderer: Renderer, number: int, step: int, seed: int) -> list[Signal]:
-    """`number` examples of a step, all about problems that are never drawn otherwise."""
-    return [laid_out(renderer, *example(seeds.generator(seed, "teaching", step, i))) for i in range(number)]
+def signals(renderer: Renderer, number: int, step: int, seed: int, basics: bool = False) -> list[Signal]:
+    """`number` examples of a step (`basics`: short solutions alone), all about problems that are never drawn otherwise."""
+    draw = basic if basics else example
+    return [laid_out(renderer, *draw(seeds.generator(seed, "teaching", step, i))) for i in range(number)]
 
 
 def laid_out(renderer: Renderer, task: Task, said: Example) -> Signal:
