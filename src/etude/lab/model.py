@@ -39,7 +39,7 @@ MADE = "made.json"  # written last: how the model was made, and the hash of its 
 class Teaching:
     """The imitation of examples before any method, AdamW with a cosine rate; and the sizes of a model that is new."""
 
-    steps: int = 3000
+    steps: int = 2700
     basics: int = 1200  # steps of short solutions alone, at first: they are learnt with a fifth of the tokens
     batch: int = 24  # examples a step
     lr: float = 3e-3

@@ -1,11 +1,11 @@
 """What the laboratory asks: six kinds of problem that are worked out line by line, each line an intermediate result.
 
     sum 347+285                     7+5=12, 4+8+1=13, 3+2+1=6        632
-    run A=3 B=7 C=1 A+C C-B B+A     471, 474, 414                    414 (the registers, modulo 10)
-    find BAC in AD BF CE D4 E7 F1   BF1, AD4, CE7                    147
+    run A=3 B=7 C=1 A+C C-B B+A     3+1=4 471, 1-7=4 474, 7+4=1 414  414 (the registers, modulo 10)
+    find B A C in AD BF CE D4 E7 F1 BF1, AD4, CE7                    147
     sort DACBE                      A, B, C, D, E                    ABCDE
     reverse DACBE                   E, B, C, A, D                    EBCAD
-    order B<D A<C D<A C<E           B, D, A, C, E                    BDACE
+    order CE DA AC BD               BD, DA, AC, CE                   BDACE (D follows B)
 
 An answer has at least three symbols, and is never what a guess in the right form gives in more than one case of a
 hundred: letters come in fives or more, since three of them have six orders only."""
@@ -119,10 +119,11 @@ def _work_run(m: re.Match[str], hand: Hand) -> Worked:
     state = dict(zip(REGISTERS, (int(m[i]) for i in (1, 2, 3)), strict=True))
     lines = []
     for a, sign, b in re.findall(r" ([ABC])([+-])([ABC])", m[4]):
+        said = f"{state[a]}{sign}{state[b]}"
         state = _stepped(state, a, sign, b)
         state[a] = hand.number(state[a]) % 10
-        lines.append("".join(str(v) for v in state.values()))
-    return lines, lines[-1]
+        lines.append(f"{said}={state[a]} {''.join(str(v) for v in state.values())}")
+    return lines, lines[-1][-3:]
 
 
 # ---- find: a letter leads to a letter, that one to a digit -------------------------------------------------------
@@ -139,7 +140,7 @@ def _draw_find(rng: np.random.Generator, number: int) -> str:
     ends = [f"{b}{d}" for b, d in zip(second, digits, strict=True)]
     asked = [first[i] for i in rng.permutation(pairs)[:number]]
     listed = [(hops + ends)[i] for i in rng.permutation(2 * pairs)]
-    return f"find {''.join(asked)} in {' '.join(listed)}"
+    return f"find {' '.join(asked)} in {' '.join(listed)}"
 
 
 def _work_find(m: re.Match[str], hand: Hand) -> Worked:
@@ -147,14 +148,14 @@ def _work_find(m: re.Match[str], hand: Hand) -> Worked:
     seconds = [v for v in table.values() if v.isalpha()]
     digits = [v for v in table.values() if v.isdigit()]
     lines = []
-    for asked in m[1]:
+    for asked in m[1].split():
         middle = table.get(asked, "?")
         end = hand.item(table.get(middle, "?"), digits) if middle in seconds else "?"
         lines.append(f"{asked}{middle}{end}")
     return lines, "".join(line[-1] for line in lines)
 
 
-# ---- sort, reverse, order: a letter a line ---------------------------------------------------------------------------
+# ---- sort, reverse: a letter a line; order: which letter follows which ---------------------------------------------------------------------------
 
 
 def _listed(letters: Sequence[str], hand: Hand) -> Worked:
@@ -163,21 +164,25 @@ def _listed(letters: Sequence[str], hand: Hand) -> Worked:
 
 
 def _draw_order(rng: np.random.Generator, number: int) -> str:
-    letters = _letters(rng, number)
-    pairs = [f"{a}<{b}" for a, b in itertools.pairwise(letters)]
+    letters = _letters(rng, number + 1)
+    pairs = [f"{a}{b}" for a, b in itertools.pairwise(letters)]
     while True:  # until reading the letters off as they come is wrong
-        listed = [pairs[i] for i in rng.permutation(len(pairs))]
-        if list(dict.fromkeys(c for pair in listed for c in pair[::2])) != letters:
-            return f"order {' '.join(listed)}"
+        listed = " ".join(pairs[i] for i in rng.permutation(len(pairs)))
+        if list(dict.fromkeys(listed.replace(" ", ""))) != letters:
+            return f"order {listed}"
 
 
 def _work_order(m: re.Match[str], hand: Hand) -> Worked:
-    follows = {pair[0]: pair[2] for pair in m[1].split()}
-    here = next(iter(follows.keys() - set(follows.values())), "")
-    letters = [here]
-    while letters[-1] in follows and len(letters) <= len(follows):
-        letters.append(follows[letters[-1]])
-    return _listed(letters, hand)
+    follows = dict(m[1].split())
+    here = next(iter(follows.keys() - set(follows.values())), "?")
+    lines = []
+    result = here
+    while here in follows and len(lines) < len(follows):
+        to = hand.item(follows[here], sorted(follows.values()))
+        lines.append(f"{here}{to}")
+        here = to
+        result += to
+    return lines, result
 
 
 KINDS: Mapping[str, Kind] = {
@@ -199,11 +204,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "find": Kind(
         "looks symbols up in two steps",
-        rf"find ([{LETTERS}]+) in ([{LETTERS}]\w(?: [{LETTERS}]\w)+)",
+        rf"find ([{LETTERS}](?: [{LETTERS}])+) in ([{LETTERS}]\w(?: [{LETTERS}]\w)+)",
         (3, 4, 5, 6, 7),
         _draw_find,
         _work_find,
-        lambda m: len(m[1]),
+        lambda m: len(m[1].split()),
     ),
     "sort": Kind(
         "puts letters in order",
@@ -223,11 +228,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "order": Kind(
         "finds the one order that all conditions allow",
-        rf"order ([{LETTERS}]<[{LETTERS}](?: [{LETTERS}]<[{LETTERS}])+)",
-        (5, 6, 7, 8, 9),
+        rf"order ([{LETTERS}]{{2}}(?: [{LETTERS}]{{2}})+)",
+        (4, 5, 6, 7, 8),
         _draw_order,
         _work_order,
-        lambda m: m[1].count("<") + 1,
+        lambda m: m[1].count(" ") + 1,
     ),
 }
 
