@@ -9,15 +9,17 @@ import pytest
 import toys
 from etude import seeds
 from etude.lab import abilities, model, teaching, vocabulary
-from etude.lab.model import SHIPPED, Teaching, directory
-from etude.lab.protocols import PROTOCOLS, SLIPS, Teacher
-from etude.lab.tasks import first_wrong, problem, steps_right, taught
+from etude.lab.model import SHIPPED, Round, Teaching, directory
+from etude.lab.problems import KINDS
+from etude.lab.protocols import LESSONS, PROTOCOLS, SLIPS, Teacher
+from etude.lab.tasks import CHECK, MAX_TOKENS, first_wrong, lab_task, problem, steps_right, taught
 from etude.lab.worlds import marked
 from etude.models.policy import Policy
 from etude.rollout.conversation import Conversation
 from etude.text.tokenizer import read as read_tokenizer
 
-SMALL = Teaching(layers=1, width=32, heads=2, steps=2, batch=4)
+ROUND = Round((("basics", 1), ("protocols", 1)), 3e-3, 2)
+SMALL = Teaching((ROUND,), layers=1, width=32, heads=2, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,17 @@ def test_words_digits_and_letters_are_a_token_each():
         assert backend.decode(backend.encode(text).ids) == text
 
 
+def test_solutions_fit_into_the_limit():
+    backend = vocabulary.tokenizer(teaching.words())
+    for kind in KINDS:
+        for level in range(5):
+            task = lab_task(kind, level, 1)
+            lines = [*task.meta["steps"]] if level > 2 else [*task.meta["steps"], CHECK, *task.meta["steps"]]
+            tokens = backend.encode(marked(lines, task.answer)).tokens
+            assert len(tokens) + 1 <= MAX_TOKENS
+            assert "<unk>" not in tokens + backend.encode(task.prompt[0].content).tokens
+
+
 def test_the_words_come_from_the_recipes():
     texts = vocabulary.default_texts()
     assert any("What would help you" in text for text in texts.values())
@@ -112,6 +125,16 @@ def test_examples_are_of_the_taught_quarter_and_mostly_right(name):
     assert not total or right / total > 0.5
 
 
+def test_lookups_are_answered_pair_by_pair():
+    drawn = [LESSONS["lookups"](seeds.generator("lookups", i))[1] for i in range(40)]
+    own = [(asked.text, answer.text) for asked, answer in drawn if asked.text.startswith("write ")]
+    assert 10 < len(own) < 30
+    for question, answer in own:
+        wanted, _, listed = question.removeprefix("write ").partition(" in ")
+        table = {pair[0]: pair for pair in listed.split()}
+        assert answer.split("\n") == [table[letter] for letter in wanted.split()]
+
+
 def test_a_critique_names_the_first_wrong_line():
     found = []
     for i in range(80):
@@ -125,7 +148,7 @@ def test_a_critique_names_the_first_wrong_line():
 
 def test_only_what_the_model_says_is_imitated(small):
     policy = Policy.load(str(small))
-    for signal in teaching.signals(policy.renderer, 60, 0, 0):
+    for signal in teaching.signals(policy.renderer, "protocols", 60, 0, 0):
         on = signal.weights["imitation"] > 0
         assert on.any()
         assert on[-1]
@@ -160,7 +183,8 @@ def test_made_once_whole_and_again_when_damaged(tmp_path, capsys):
 
 
 def test_the_key_knows_what_decides(monkeypatch):
-    keys = {SMALL.key, replace(SMALL, seed=1).key, replace(SMALL, steps=3).key, replace(SMALL, width=64).key}
+    more = replace(SMALL, rounds=(ROUND, replace(ROUND, lr=1e-3)))
+    keys = {how.key for how in (SMALL, replace(SMALL, seed=1), replace(SMALL, width=64), more)}
     assert len(keys) == 4
     monkeypatch.setitem(SLIPS, "plain", 0.5)
     assert SMALL.key not in keys

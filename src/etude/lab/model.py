@@ -22,7 +22,7 @@ import torch
 
 from etude import seeds
 from etude.lab import teaching, vocabulary
-from etude.lab.protocols import basic, example
+from etude.lab.protocols import LESSONS
 from etude.models import embedded
 from etude.models.directory import read_config, read_tensors, write_json, write_tensors
 from etude.models.policy import Policy
@@ -36,13 +36,31 @@ MADE = "made.json"  # written last: how the model was made, and the hash of its 
 
 
 @dataclass(frozen=True)
-class Teaching:
-    """The imitation of examples before any method, AdamW with a cosine rate; and the sizes of a model that is new."""
+class Round:
+    """Lessons one after the other, with AdamW and a cosine rate. `over`: steps after which the rate would be 0."""
 
-    steps: int = 2700
-    basics: int = 1200  # steps of short solutions alone, at first: they are learnt with a fifth of the tokens
+    lessons: tuple[tuple[str, int], ...]  # (name, steps)
+    lr: float
+    over: int
+
+    @property
+    def steps(self) -> list[str]:
+        """The lesson of each step."""
+        return [name for name, steps in self.lessons for _ in range(steps)]
+
+
+ROUNDS = (
+    Round((("basics", 1200), ("protocols", 900)), 3e-3, 2700),
+    Round((("lookups", 500), ("protocols", 1100)), 2e-3, 1600),
+)
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """The imitation of examples before any method, and the sizes of a model that is new."""
+
+    rounds: tuple[Round, ...] = ROUNDS
     batch: int = 24  # examples a step
-    lr: float = 3e-3
     seed: int = 0
     precision: str = "bf16"
     micro_tokens: int = 1 << 20
@@ -53,12 +71,12 @@ class Teaching:
     @property
     def key(self) -> str:
         """Names the making: a change of the settings or of what is taught gives another."""
-        drawn = [draw(seeds.generator(0, "key", i))[1] for draw in (basic, example) for i in range(400)]
+        drawn = [draw(seeds.generator(0, "key", i))[1] for draw in LESSONS.values() for i in range(300)]
         text = json.dumps([asdict(self), [[said.text for said in turns] for turns in drawn]])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-SECOND = Teaching(steps=200, basics=0, batch=16, lr=2e-4, micro_tokens=2048)
+SECOND = Teaching((Round((("protocols", 200),), 2e-4, 200),), batch=16, micro_tokens=2048)
 
 
 def directory(how: Teaching | None = None, cache: Path | None = None) -> Path:
@@ -109,17 +127,8 @@ def make(how: Teaching, place: Path, start: Path | None = None) -> None:
                 words = vocabulary.tokenizer(teaching.words())
                 tiny_directory(blank, words, how.layers, how.width, how.heads, how.heads, seed=how.seed)
             policy = Policy.load(str(start or blank), precision=how.precision)
-        update = Update(lr=how.lr, warmup=30, decay="cosine", beta2=0.95)
-        learner = Learner(policy, update, "teaching", how.seed, micro_tokens=how.micro_tokens)
-        objective = cross_entropy()
-        for step in range(how.steps):
-            signals = teaching.signals(policy.renderer, how.batch, step, how.seed, step < how.basics)
-            found = learner.learn(objective, signals, step, step / how.steps)
-            if step % 100 == 99:
-                print(
-                    f"etude: step {step + 1} of {how.steps}, loss {found['loss/imitation']:.3f}",
-                    file=sys.stderr,
-                )
+        for number, each in enumerate(how.rounds):
+            _teach(policy, each, how, sum(len(r.steps) for r in how.rounds[:number]))
         policy.save(place)
     finally:
         torch.set_num_threads(threads)
@@ -132,6 +141,21 @@ def make(how: Teaching, place: Path, start: Path | None = None) -> None:
         "weights": _digest(place),
     }
     write_json(place / MADE, about)
+
+
+def _teach(policy: Policy, each: Round, how: Teaching, before: int) -> None:
+    """One round, `before` steps after the beginning."""
+    update = Update(lr=each.lr, warmup=30, decay="cosine", beta2=0.95)
+    learner = Learner(policy, update, "teaching", how.seed, micro_tokens=how.micro_tokens)
+    objective = cross_entropy()
+    for step, lesson in enumerate(each.steps):
+        signals = teaching.signals(policy.renderer, lesson, how.batch, before + step, how.seed)
+        found = learner.learn(objective, signals, step, step / each.over)
+        if step % 100 == 99:
+            said = (
+                f"etude: step {step + 1} of {len(each.steps)}, {lesson}: loss {found['loss/imitation']:.3f}"
+            )
+            print(said, file=sys.stderr)
 
 
 def _halve(place: Path) -> None:

@@ -7,13 +7,13 @@ today). A share of the lines is wrong (`SLIPS`), less after help, so that all th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from etude.lab.problems import KINDS, ShakyHand, Worked, solve
+from etude.lab.problems import KINDS, LETTERS, ShakyHand, Worked, solve
 from etude.lab.tasks import CHECK, LEVELS, WAIT, first_wrong, lab_task
 from etude.lab.worlds import Lock, marked
 from etude.types import Task
@@ -393,14 +393,30 @@ WORLD_SHARES = (0.4, 0.3, 0.2, 0.1)
 BASIC_SHARES = (0.6, 0.4)
 
 
-def basic(rng: np.random.Generator) -> tuple[Task, Example]:
+def basics(rng: np.random.Generator, kinds: Sequence[str] = tuple(KINDS)) -> tuple[Task, Example]:
     """A solution without a slip, of one of the two lowest levels: what is learnt first."""
-    kind = list(KINDS)[rng.integers(len(KINDS))]
+    kind = kinds[rng.integers(len(kinds))]
     teacher = Teacher(kind, int(rng.choice(len(BASIC_SHARES), p=BASIC_SHARES)), rng)
     return teacher.task, [asked(teacher.question), learnt(teacher.task.reference or "")]
 
 
-def example(rng: np.random.Generator) -> tuple[Task, Example]:
+def lookups(rng: np.random.Generator) -> tuple[Task, Example]:
+    """Many look-ups at once, to learn what `find`, `order` and `run` are made of; or one of these."""
+    task, example = basics(rng, ("find", "order", "run"))
+    if rng.random() < 0.5:
+        number = int(rng.integers(3, 11))
+        first = rng.permutation(len(LETTERS))[:number]
+        pairs = [
+            LETTERS[a] + LETTERS[b]
+            for a, b in zip(first, rng.integers(len(LETTERS), size=number), strict=True)
+        ]
+        asked_for = [pairs[i] for i in rng.permutation(number)]
+        question = f"write {' '.join(pair[0] for pair in asked_for)} in {' '.join(pairs)}"
+        example = [asked(question), learnt("\n".join(asked_for))]
+    return task, example
+
+
+def protocols(rng: np.random.Generator) -> tuple[Task, Example]:
     """An example of one of the protocols, with the task that it is about."""
     names = list(PROTOCOLS)
     shares = np.array([share for share, _ in PROTOCOLS.values()])
@@ -411,3 +427,11 @@ def example(rng: np.random.Generator) -> tuple[Task, Example]:
     level = int(rng.choice(len(LEVELS[kind]), p=WORLD_SHARES if worlds else LEVEL_SHARES))
     teacher = Teacher(kind, level, rng)
     return teacher.task, PROTOCOLS[name][1](teacher)
+
+
+LESSONS: Mapping[str, Callable[[np.random.Generator], tuple[Task, Example]]] = {
+    "basics": basics,
+    "lookups": lookups,
+    "protocols": protocols,
+}
+"""What can be taught for a while: {name: how an example is drawn}."""

@@ -31,7 +31,9 @@ LEVELS: Mapping[str, tuple[float, ...]] = {
     **{name: tuple(float(i) for i in range(len(kind.sizes))) for name, kind in KINDS.items()},
     **{name: tuple(float(i) for i in range(levels)) for name, (_, levels, _) in WORLDS.items()},
 }
-MAX_TOKENS = 128  # no worked solution of the laboratory is longer, those that are checked below level 3 included
+MAX_TOKENS = (
+    128  # no worked solution of the laboratory is longer, those that are checked below level 3 included
+)
 TRIES = 256  # redraws until a problem falls into the part that is asked for
 
 PARAMS = (

@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from etude import seeds
 from etude.credit.imitate import imitate, tagged
 from etude.lab import vocabulary
-from etude.lab.protocols import Example, basic, example
+from etude.lab.protocols import LESSONS, Example, protocols
 from etude.rollout.demonstrate import DEMONSTRATED, answer_tokens
 from etude.text.chat_template import Renderer
 from etude.types import Episode, Message, Signal, Span, Task
 
 
-def signals(renderer: Renderer, number: int, step: int, seed: int, basics: bool = False) -> list[Signal]:
-    """`number` examples of a step (`basics`: short solutions alone), all about problems that are never drawn otherwise."""
-    draw = basic if basics else example
-    return [laid_out(renderer, *draw(seeds.generator(seed, "teaching", step, i))) for i in range(number)]
+def signals(renderer: Renderer, lesson: str, number: int, step: int, seed: int) -> list[Signal]:
+    """`number` examples of a lesson for a step, all about problems that are never drawn otherwise."""
+    drawn = (LESSONS[lesson](seeds.generator(seed, "teaching", step, i)) for i in range(number))
+    return [laid_out(renderer, *example) for example in drawn]
 
 
 def laid_out(renderer: Renderer, task: Task, said: Example) -> Signal:
@@ -49,4 +49,4 @@ def words() -> list[str]:
 
 def _said(number: int, seed: int = 0) -> Iterable[str]:
     for i in range(number):
-        yield from (turn.text for turn in example(seeds.generator(seed, "teaching", "words", i))[1])
+        yield from (turn.text for turn in protocols(seeds.generator(seed, "teaching", "words", i))[1])
