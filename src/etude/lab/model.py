@@ -51,7 +51,8 @@ class Round:
 
 ROUNDS = (
     Round((("basics", 1200), ("protocols", 900)), 3e-3, 2700),
-    Round((("lookups", 500), ("protocols", 1100)), 2e-3, 1600),
+    Round((("lookups", 500), ("protocols", 800)), 2e-3, 1600),
+    Round((("arithmetic", 500), ("protocols", 1800)), 2e-3, 2300),
 )
 
 

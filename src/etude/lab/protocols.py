@@ -432,6 +432,7 @@ def protocols(rng: np.random.Generator) -> tuple[Task, Example]:
 LESSONS: Mapping[str, Callable[[np.random.Generator], tuple[Task, Example]]] = {
     "basics": basics,
     "lookups": lookups,
+    "arithmetic": lambda rng: basics(rng, ("sum", "run")),
     "protocols": protocols,
 }
 """What can be taught for a while: {name: how an example is drawn}."""
