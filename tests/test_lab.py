@@ -25,7 +25,7 @@ def by_hand(said: str) -> str:
     if kind in ("sort", "reverse"):
         return "".join(sorted(rest)) if kind == "sort" else rest[::-1]
     if kind == "run":
-        state = {r: int(v) for r, v in re.findall(r"(\w)=(\d)", rest)}
+        state = dict(zip("ABC", map(int, rest[-3:]), strict=True))
         for a, sign, b in re.findall(r"(\w)([+-])(\w)", rest):
             state[a] = (state[a] + int(f"{sign}{state[b]}")) % 10
         return "".join(str(v) for v in state.values())
@@ -34,7 +34,7 @@ def by_hand(said: str) -> str:
         leads = {pair[0]: pair[1] for pair in listed.split()}
         return "".join(leads[leads[letter]] for letter in asked.split())
     smaller = Counter()
-    pairs = [tuple(pair) for pair in rest.split()]
+    pairs = [tuple(pair) for pair in listed.split()]
     for _ in range(len(pairs)):  # a letter's place: the longest chain of smaller ones
         for a, b in pairs:
             smaller[b] = max(smaller[b], smaller[a] + 1)
@@ -61,11 +61,11 @@ def test_a_line_of_each_kind_by_hand():
     worked = {
         "sum 347+285": (["7+5=12", "4+8+1=13", "3+2+1=6"], "632"),
         "sum 907+193": (["7+3=10", "0+9+1=10", "9+1+1=11"], "1100"),
-        "run A=3 B=7 C=1 A+C C-B B+A": (["3+1=4 471", "1-7=4 474", "7+4=1 414"], "414"),
+        "run A+C C-B B+A from 371": (["A+C 3+1=4 471", "C-B 1-7=4 474", "B+A 7+4=1 414"], "414"),
         "find B A C in AD BF CE D4 E7 F1": (["BF1", "AD4", "CE7"], "147"),
         "sort DACBE": (list("ABCDE"), "ABCDE"),
         "reverse DACBE": (list("EBCAD"), "EBCAD"),
-        "order CE DA AC BD": (["BD", "DA", "AC", "CE"], "BDACE"),
+        "order from B in CE DA AC BD": (["BD", "DA", "AC", "CE"], "BDACE"),
     }
     for said, found in worked.items():
         assert solve(said) == found

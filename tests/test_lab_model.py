@@ -9,7 +9,7 @@ import pytest
 import toys
 from etude import seeds
 from etude.lab import abilities, model, teaching, vocabulary
-from etude.lab.model import SHIPPED, Round, Teaching, directory
+from etude.lab.model import SHIPPED, Teaching, directory
 from etude.lab.problems import KINDS
 from etude.lab.protocols import LESSONS, PROTOCOLS, SLIPS, Teacher
 from etude.lab.tasks import CHECK, MAX_TOKENS, first_wrong, lab_task, problem, steps_right, taught
@@ -18,8 +18,7 @@ from etude.models.policy import Policy
 from etude.rollout.conversation import Conversation
 from etude.text.tokenizer import read as read_tokenizer
 
-ROUND = Round((("basics", 1), ("protocols", 1)), 3e-3, 2)
-SMALL = Teaching((ROUND,), layers=1, width=32, heads=2, batch=4)
+SMALL = Teaching((("basics", 1), ("protocols", 1)), layers=1, width=32, heads=2, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def test_solutions_fit_into_the_limit():
     for kind in KINDS:
         for level in range(5):
             task = lab_task(kind, level, 1)
-            lines = [*task.meta["steps"]] if level > 2 else [*task.meta["steps"], CHECK, *task.meta["steps"]]
+            lines = [*task.meta["steps"]] if level > 1 else [*task.meta["steps"], CHECK, *task.meta["steps"]]
             tokens = backend.encode(marked(lines, task.answer)).tokens
             assert len(tokens) + 1 <= MAX_TOKENS
             assert "<unk>" not in tokens + backend.encode(task.prompt[0].content).tokens
@@ -183,7 +182,7 @@ def test_made_once_whole_and_again_when_damaged(tmp_path, capsys):
 
 
 def test_the_key_knows_what_decides(monkeypatch):
-    more = replace(SMALL, rounds=(ROUND, replace(ROUND, lr=1e-3)))
+    more = replace(SMALL, lessons=(("basics", 2), ("protocols", 1)))
     keys = {how.key for how in (SMALL, replace(SMALL, seed=1), replace(SMALL, width=64), more)}
     assert len(keys) == 4
     monkeypatch.setitem(SLIPS, "plain", 0.5)

@@ -36,31 +36,16 @@ MADE = "made.json"  # written last: how the model was made, and the hash of its 
 
 
 @dataclass(frozen=True)
-class Round:
-    """Lessons one after the other, with AdamW and a cosine rate. `over`: steps after which the rate would be 0."""
-
-    lessons: tuple[tuple[str, int], ...]  # (name, steps)
-    lr: float
-    over: int
-
-    @property
-    def steps(self) -> list[str]:
-        """The lesson of each step."""
-        return [name for name, steps in self.lessons for _ in range(steps)]
-
-
-ROUNDS = (
-    Round((("basics", 1200), ("protocols", 900)), 3e-3, 2700),
-    Round((("lookups", 500), ("protocols", 800)), 2e-3, 1600),
-    Round((("arithmetic", 500), ("protocols", 1800)), 2e-3, 2300),
-)
-
-
-@dataclass(frozen=True)
 class Teaching:
-    """The imitation of examples before any method, and the sizes of a model that is new."""
+    """The imitation of examples before any method, lesson by lesson, AdamW with a cosine rate; and the sizes of a model
+    that is new."""
 
-    rounds: tuple[Round, ...] = ROUNDS
+    lessons: tuple[tuple[str, int], ...] = (
+        ("lookups", 900),
+        ("basics", 900),
+        ("protocols", 3200),
+    )  # and their steps
+    lr: float = 3e-3
     batch: int = 24  # examples a step
     seed: int = 0
     precision: str = "bf16"
@@ -77,7 +62,7 @@ class Teaching:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-SECOND = Teaching((Round((("protocols", 200),), 2e-4, 200),), batch=16, micro_tokens=2048)
+SECOND = Teaching((("protocols", 200),), lr=2e-4, batch=16, micro_tokens=2048)
 
 
 def directory(how: Teaching | None = None, cache: Path | None = None) -> Path:
@@ -128,8 +113,7 @@ def make(how: Teaching, place: Path, start: Path | None = None) -> None:
                 words = vocabulary.tokenizer(teaching.words())
                 tiny_directory(blank, words, how.layers, how.width, how.heads, how.heads, seed=how.seed)
             policy = Policy.load(str(start or blank), precision=how.precision)
-        for number, each in enumerate(how.rounds):
-            _teach(policy, each, how, sum(len(r.steps) for r in how.rounds[:number]))
+        _teach(policy, how)
         policy.save(place)
     finally:
         torch.set_num_threads(threads)
@@ -144,19 +128,17 @@ def make(how: Teaching, place: Path, start: Path | None = None) -> None:
     write_json(place / MADE, about)
 
 
-def _teach(policy: Policy, each: Round, how: Teaching, before: int) -> None:
-    """One round, `before` steps after the beginning."""
-    update = Update(lr=each.lr, warmup=30, decay="cosine", beta2=0.95)
+def _teach(policy: Policy, how: Teaching) -> None:
+    update = Update(lr=how.lr, warmup=30, decay="cosine", beta2=0.95)
     learner = Learner(policy, update, "teaching", how.seed, micro_tokens=how.micro_tokens)
     objective = cross_entropy()
-    for step, lesson in enumerate(each.steps):
-        signals = teaching.signals(policy.renderer, lesson, how.batch, before + step, how.seed)
-        found = learner.learn(objective, signals, step, step / each.over)
+    steps = [lesson for lesson, number in how.lessons for _ in range(number)]
+    for step, lesson in enumerate(steps):
+        signals = teaching.signals(policy.renderer, lesson, how.batch, step, how.seed)
+        found = learner.learn(objective, signals, step, step / len(steps))
         if step % 100 == 99:
-            said = (
-                f"etude: step {step + 1} of {len(each.steps)}, {lesson}: loss {found['loss/imitation']:.3f}"
-            )
-            print(said, file=sys.stderr)
+            loss = found["loss/imitation"]
+            print(f"etude: step {step + 1} of {len(steps)}, {lesson}: loss {loss:.3f}", file=sys.stderr)
 
 
 def _halve(place: Path) -> None:

@@ -1,11 +1,11 @@
 """What the laboratory asks: six kinds of problem that are worked out line by line, each line an intermediate result.
 
     sum 347+285                     7+5=12, 4+8+1=13, 3+2+1=6        632
-    run A=3 B=7 C=1 A+C C-B B+A     3+1=4 471, 1-7=4 474, 7+4=1 414  414 (the registers, modulo 10)
+    run A+C C-B B+A from 371        A+C 3+1=4 471, C-B 1-7=4 474, B+A 7+4=1 414   414 (registers A, B, C, modulo 10)
     find B A C in AD BF CE D4 E7 F1 BF1, AD4, CE7                    147
     sort DACBE                      A, B, C, D, E                    ABCDE
     reverse DACBE                   E, B, C, A, D                    EBCAD
-    order CE DA AC BD               BD, DA, AC, CE                   BDACE (D follows B)
+    order from B in CE DA AC BD     BD, DA, AC, CE                   BDACE (D follows B)
 
 An answer has at least three symbols, and is never what a guess in the right form gives in more than one case of a
 hundred: letters come in fives or more, since three of them have six orders only."""
@@ -101,28 +101,32 @@ def _work_sum(m: re.Match[str], hand: Hand) -> Worked:
 def _draw_run(rng: np.random.Generator, number: int) -> str:
     while True:  # until each instruction changes something, and so does the whole
         start = dict(zip(REGISTERS, rng.integers(0, 10, 3).tolist(), strict=True))
-        states, said = [start], [f"{r}={v}" for r, v in start.items()]
+        states, said = [start], []
         for _ in range(number):
             a, b = (REGISTERS[i] for i in rng.permutation(3)[:2])
             sign = "+-"[rng.integers(2)]
             said.append(f"{a}{sign}{b}")
             states.append(_stepped(states[-1], a, sign, b))
         if start != states[-1] and all(x != y for x, y in itertools.pairwise(states)):
-            return f"run {' '.join(said)}"
+            return f"run {' '.join(said)} from {_digits(start)}"
 
 
 def _stepped(state: Mapping[str, int], a: str, sign: str, b: str) -> dict[str, int]:
     return {**state, a: (state[a] + (state[b] if sign == "+" else -state[b])) % 10}
 
 
+def _digits(state: Mapping[str, int]) -> str:
+    return "".join(str(value) for value in state.values())
+
+
 def _work_run(m: re.Match[str], hand: Hand) -> Worked:
-    state = dict(zip(REGISTERS, (int(m[i]) for i in (1, 2, 3)), strict=True))
+    state = dict(zip(REGISTERS, map(int, m[2]), strict=True))
     lines = []
-    for a, sign, b in re.findall(r" ([ABC])([+-])([ABC])", m[4]):
-        said = f"{state[a]}{sign}{state[b]}"
+    for a, sign, b in m[1].split():
+        said = f"{a}{sign}{b} {state[a]}{sign}{state[b]}"
         state = _stepped(state, a, sign, b)
         state[a] = hand.number(state[a]) % 10
-        lines.append(f"{said}={state[a]} {''.join(str(v) for v in state.values())}")
+        lines.append(f"{said}={state[a]} {_digits(state)}")
     return lines, lines[-1][-3:]
 
 
@@ -169,14 +173,12 @@ def _draw_order(rng: np.random.Generator, number: int) -> str:
     while True:  # until reading the letters off as they come is wrong
         listed = " ".join(pairs[i] for i in rng.permutation(len(pairs)))
         if list(dict.fromkeys(listed.replace(" ", ""))) != letters:
-            return f"order {listed}"
+            return f"order from {letters[0]} in {listed}"
 
 
 def _work_order(m: re.Match[str], hand: Hand) -> Worked:
-    follows = dict(m[1].split())
-    here = next(iter(follows.keys() - set(follows.values())), "?")
-    lines = []
-    result = here
+    follows = dict(m[2].split())
+    lines, here, result = [], m[1], m[1]
     while here in follows and len(lines) < len(follows):
         to = hand.item(follows[here], sorted(follows.values()))
         lines.append(f"{here}{to}")
@@ -196,11 +198,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "run": Kind(
         "runs a program on three registers",
-        r"run A=(\d) B=(\d) C=(\d)((?: [ABC][+-][ABC])+)",
+        r"run ([ABC][+-][ABC](?: [ABC][+-][ABC])*) from (\d{3})",
         (3, 4, 5, 6, 8),
         _draw_run,
         _work_run,
-        lambda m: m[4].count(" "),
+        lambda m: len(m[1].split()),
     ),
     "find": Kind(
         "looks symbols up in two steps",
@@ -228,11 +230,11 @@ KINDS: Mapping[str, Kind] = {
     ),
     "order": Kind(
         "finds the one order that all conditions allow",
-        rf"order ([{LETTERS}]{{2}}(?: [{LETTERS}]{{2}})+)",
+        rf"order from ([{LETTERS}]) in ([{LETTERS}]{{2}}(?: [{LETTERS}]{{2}})+)",
         (4, 5, 6, 7, 8),
         _draw_order,
         _work_order,
-        lambda m: m[1].count(" ") + 1,
+        lambda m: len(m[2].split()),
     ),
 }
 

@@ -31,7 +31,7 @@ class Said:
 
 Example = list[Said]
 
-SLIPS = {"plain": 0.12, "again": 0.12, "helped": 0.06, "shown": 0.25, "judged": 0.1}
+SLIPS = {"plain": 0.1, "again": 0.1, "helped": 0.04, "shown": 0.15, "judged": 0.08}
 """Share of wrong lines: of a solution, of another try without help, of one with help, of attempts that are shown to be
 judged; and of wrong judgements."""
 
@@ -102,7 +102,7 @@ def plain(t: Teacher) -> Example:
     """A solution; some are worked twice before they answer, some take a line back."""
     lines, result = t.worked("plain")
     form = t.rng.random()
-    if form < 0.25 and t.task.difficulty < 3:
+    if form < 0.25 and t.task.difficulty < 2:
         again, result = t.worked("helped")
         lines = [*lines, CHECK, *again]
     elif form < 0.32:
@@ -371,7 +371,7 @@ PROTOCOLS: Mapping[str, tuple[float, Callable[[Teacher], Example]]] = {
     "wait": (0.04, wait),
     "hint": (0.06, hint),
     "plan": (0.03, plan),
-    "tool": (0.02, tool),
+    "tool": (0.03, tool),
     "retry_plain": (0.05, retry_plain),
     "feedback_chat": (0.06, feedback_chat),
     "reconsider": (0.05, reconsider),
@@ -381,7 +381,7 @@ PROTOCOLS: Mapping[str, tuple[float, Callable[[Teacher], Example]]] = {
     "reflect": (0.05, reflect),
     "advised": (0.03, advised),
     "revise": (0.04, revise),
-    "write": (0.02, write),
+    "write": (0.03, write),
     "guide": (0.02, guide),
     "correction": (0.01, correction),
     "edit": (0.01, edit),
@@ -432,7 +432,6 @@ def protocols(rng: np.random.Generator) -> tuple[Task, Example]:
 LESSONS: Mapping[str, Callable[[np.random.Generator], tuple[Task, Example]]] = {
     "basics": basics,
     "lookups": lookups,
-    "arithmetic": lambda rng: basics(rng, ("sum", "run")),
     "protocols": protocols,
 }
 """What can be taught for a while: {name: how an example is drawn}."""

@@ -32,7 +32,7 @@ LEVELS: Mapping[str, tuple[float, ...]] = {
     **{name: tuple(float(i) for i in range(levels)) for name, (_, levels, _) in WORLDS.items()},
 }
 MAX_TOKENS = (
-    128  # no worked solution of the laboratory is longer, those that are checked below level 3 included
+    128  # no worked solution of the laboratory is longer, those that are checked (below level 2) included
 )
 TRIES = 256  # redraws until a problem falls into the part that is asked for
 
