@@ -170,9 +170,10 @@ def test_without_a_way_to_run_it_answers_vote() -> None:
 
 
 def test_the_laboratory_reads_problems() -> None:
-    from etude.lab.tasks import lab_task, warm
+    from etude.lab.problems import KINDS
+    from etude.lab.tasks import lab_task, taught
 
-    for kind in ("sum", "chain", "sort", "reverse", "count"):
+    for kind in KINDS:
         for level in range(5):
             given, other = (lab_task(kind, level, seed) for seed in (1, 2))
             posed = worked_out(given, f" {other.prompt[0].content}\n1 2 3")
@@ -180,11 +181,15 @@ def test_the_laboratory_reads_problems() -> None:
             assert (posed, posed.check, posed.key) == (other, other.check, other.key)
             assert worked_out(given, given.prompt[0].content) is None
     task = lab_task("sum", 0, 1)
-    assert [
-        worked_out(task, text) for text in ("", "sum", "sum 12", "sum abc", "sort abc", "sum 1234567890")
-    ] == [None] * 6
-    known = next(said for said in (f"sum {i}" for i in range(100, 200)) if warm(said))
-    assert worked_out(task, known) is None, "the warm-up's quarter is never drawn"
+    wrong = ("", "sum", "sum 12+13", "sum 123+12", "sum ABC", "sort ABCDE", "sum 12345678+12345678")
+    assert [worked_out(task, text) for text in wrong] == [None] * 7
+    given = lab_task("order", 0, 1)
+    assert worked_out(given, "order from A in AB AC BD CE") is None, "two orders are possible"
+    assert worked_out(given, "order from A in AB BC CA DE") is None, "none is possible"
+    given = lab_task("find", 0, 1)
+    assert worked_out(given, "find A B C in AD BE CF D1 E2 GH") is None, "F leads nowhere"
+    known = next(said for said in (f"sum {i}+500" for i in range(100, 200)) if taught(said))
+    assert worked_out(task, known) is None, "the taught quarter is never drawn"
 
 
 def test_programs_are_read_and_their_calls_worked_out() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from etude.lab.tasks import series
 from etude.models.tiny import tiny_directory
 from etude.tasks import TaskSet
+from etude.tasks.check import NoText
 from etude.train.config import Budget, Plan
 from etude.types import Message, Task, Verdict
 
@@ -41,11 +41,50 @@ def words() -> TaskSet:
     return TaskSet.of(tasks)
 
 
+class Pair:
+    """A world of two turns: a word each, won with both. Picklable, and its own episode maker."""
+
+    def __init__(self, *problems: Task) -> None:
+        self.problems, self.wrong, self.done = problems, [], 0
+
+    def __call__(self, seed: int = 0) -> Pair:
+        return Pair(*self.problems)
+
+    def observe(self) -> str:
+        return ""
+
+    def act(self, text: str) -> tuple[str, Verdict | None]:
+        self.done += 1
+        if not self.problems[self.done - 1].check(text).correct:
+            self.wrong.append(self.done)
+        if self.done < len(self.problems):
+            return self.problems[self.done].prompt[0].content, None
+        if not self.wrong:
+            return "All of it is right.", Verdict(1.0, True)
+        said = f"That is not right. Wrong: {', '.join(map(str, self.wrong))} of {len(self.problems)}."
+        return "Not all of it is right.", Verdict(0.0, False, said)
+
+    def solve(self) -> list[str]:
+        return [p.reference or "" for p in self.problems]
+
+
 def pairs() -> TaskSet:
-    """Worlds of two turns: a word each, to be answered as above, and won with both."""
+    """Worlds of two turns."""
     source = words().sources[0]
     rows = [source.tasks(part) for part in ("train", "eval")]
-    return TaskSet.of([series(pair, "hint") for row in rows for pair in itertools.pairwise(row)])
+    return TaskSet.of([_pair(*pair) for row in rows for pair in itertools.pairwise(row)])
+
+
+def _pair(first: Task, second: Task) -> Task:
+    return Task(
+        first.prompt,
+        NoText("pair"),
+        kind=first.kind,
+        difficulty=first.difficulty,
+        reference=f"{first.reference}\n{second.reference}",
+        environment=Pair(first, second),
+        meta={"source": "lab", "environment_key": [p.prompt[0].content for p in (first, second)]},
+    )
 
 
 def model(place: Path, **more) -> str:

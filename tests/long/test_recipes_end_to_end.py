@@ -57,7 +57,7 @@ def test_the_laboratory_is_half_taught_and_its_levels_rise():
 
     name, held = exam_tasks("lab", None, 300)
     found = evaluate_model("lab", Exam(name, held, 8, 0, changes={"max_tokens": str(MAX_TOKENS)}))
-    assert 0.2 < found.mean.mean < 0.45
+    assert 0.2 < found.mean.mean < 0.5
     levels = [found.levels[level].mean for level in sorted(found.levels)]
     assert len(levels) == 5
     assert all(easy > hard for easy, hard in pairwise(levels))

@@ -1,5 +1,8 @@
-"""The laboratory's model: about 0.7 million weights, one token a character, partly trained. It is trained once, in about
-90 seconds of one core, and kept in the user's cache directory under a hash of all that determines it."""
+"""The laboratory's models. The first has about 2.7 million weights, a word, a digit or a letter a token, was taught the
+protocols once, and is shipped: making it takes a core a quarter of an hour, and other processors make other bits. The
+second is SmolLM2-135M after some steps on the same examples, made at first use.
+
+    python -m etude.lab.model [DIRECTORY]     # makes the first one again, in the package itself or elsewhere"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +20,11 @@ from typing import Any
 import platformdirs
 import torch
 
-from etude.lab.tasks import ITEMS, LETTERS, lab_task
-from etude.lab.warmup import KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, warmup_signals, words
+from etude import seeds
+from etude.lab import teaching, vocabulary
+from etude.lab.protocols import LESSONS
+from etude.models import embedded
+from etude.models.directory import read_config, read_tensors, write_json, write_tensors
 from etude.models.policy import Policy
 from etude.models.tiny import tiny_directory
 from etude.objective.imitation import cross_entropy
@@ -24,43 +32,65 @@ from etude.printable import say
 from etude.train.step import Learner
 from etude.update import Update
 
-FORMAT = 1  # of the warm-up's code; a change makes caches anew
-MADE = "made.json"  # written last: what the model is, and the hash of its weights
+SHIPPED = Path(__file__).parent / "taught"
+MADE = "made.json"  # written last: how the model was made, and the hash of its weights
 
 
 @dataclass(frozen=True)
-class WarmUp:
-    """The sizes, and the supervised training before any method: AdamW with a cosine rate on worked solutions."""
+class Teaching:
+    """The imitation of examples before any method, lesson by lesson, AdamW with a cosine rate; and the sizes of a model
+    that is new."""
 
-    layers: int = 4
-    width: int = 128
-    heads: int = 4
-    steps: int = 900
-    batch: int = 40  # solutions a step
-    lr: float = 4e-3
+    lessons: tuple[tuple[str, int], ...] = (
+        ("lookups", 900),
+        ("basics", 900),
+        ("protocols", 3200),
+    )  # and their steps
+    lr: float = 3e-3
+    batch: int = 24  # examples a step
     seed: int = 0
     precision: str = "bf16"
+    micro_tokens: int = 1 << 20
+    layers: int = 6
+    width: int = 192
+    heads: int = 6
 
     @property
     def key(self) -> str:
-        """Names the model: a change of anything that determines it gives another."""
-        sample = [lab_task(kind, 1, 0, warm_up=True).key for kind in KIND_SHARES]
-        content = [KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, ITEMS, LETTERS, words(), sample]
-        text = json.dumps([FORMAT, asdict(self), content, torch.__version__])
+        """Names the making: a change of the settings or of what is taught gives another."""
+        drawn = [draw(seeds.generator(0, "key", i))[1] for draw in LESSONS.values() for i in range(300)]
+        text = json.dumps([asdict(self), [[said.text for said in turns] for turns in drawn]])
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def directory(warmup: WarmUp | None = None, cache: Path | None = None) -> Path:
-    """The model, made now if it is not there or is damaged. `cache`: instead of the user's cache directory."""
-    warmup = warmup or WarmUp()
-    place = (cache or platformdirs.user_cache_path("etude") / "models") / f"lab-{warmup.key}"
+SECOND = Teaching((("protocols", 200),), lr=2e-4, batch=16, micro_tokens=2048)
+
+
+def directory(how: Teaching | None = None, cache: Path | None = None) -> Path:
+    """The first model: as it is shipped, or, taught as `how` says, made now if it is not in the `cache` (the user's cache
+    directory) or is damaged there."""
+    if how is None and _whole(SHIPPED):
+        return SHIPPED
+    how = how or Teaching()
+    return _cached("lab", how.key, lambda place: make(how, place), cache)
+
+
+def second_directory(how: Teaching = SECOND, cache: Path | None = None) -> Path:
+    """The second model, made now if it is not there. Raises UserError where SmolLM2's wheel is not installed."""
+    start = embedded.directory()
+    key = hashlib.blake2b(f"{how.key} {start.name}".encode(), digest_size=8).hexdigest()
+    return _cached("lab-smollm2", key, lambda place: make(how, place, start), cache)
+
+
+def _cached(name: str, key: str, write: Callable[[Path], None], cache: Path | None) -> Path:
+    place = (cache or platformdirs.user_cache_path("etude") / "models") / f"{name}-{key}"
     if _whole(place):
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
-    say(f"etude: making the laboratory's model, once (a minute or two): {place}", err=True)
+    say(f"etude: making the model '{name}', once (a quarter of an hour or more): {place}", err=True)
     work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".making-"))
     try:
-        make(warmup, work)
+        write(work)
         if not _whole(place):  # another process may have been faster: its model is as good
             shutil.rmtree(place, ignore_errors=True)
             try:
@@ -73,30 +103,49 @@ def directory(warmup: WarmUp | None = None, cache: Path | None = None) -> Path:
     return place
 
 
-def make(warmup: WarmUp, place: Path) -> None:
-    """Writes the model into `place`. One thread, so that the number of cores decides nothing."""
+def make(how: Teaching, place: Path, start: Path | None = None) -> None:
+    """Writes the model, taught from random weights or from `start`, into `place`. One thread, so that the number of cores
+    decides nothing."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as blank:
-            sizes = (warmup.layers, warmup.width, warmup.heads, warmup.heads)
-            tiny_directory(blank, words(), *sizes, seed=warmup.seed)
-            policy = Policy.load(blank, precision=warmup.precision)
-        update = Update(lr=warmup.lr, warmup=20, decay="cosine")
-        learner = Learner(policy, update, "warm-up", warmup.seed, micro_tokens=1 << 20)
-        objective = cross_entropy()
-        for step in range(warmup.steps):
-            signals = warmup_signals(policy.renderer, warmup.batch, step, warmup.seed)
-            learner.learn(objective, signals, step, step / warmup.steps)
+            if start is None:
+                words = vocabulary.tokenizer(teaching.words())
+                tiny_directory(blank, words, how.layers, how.width, how.heads, how.heads, seed=how.seed)
+            policy = Policy.load(str(start or blank), precision=how.precision)
+        _teach(policy, how)
         policy.save(place)
     finally:
         torch.set_num_threads(threads)
+    if how.precision == "bf16":
+        _halve(place)
     about = {
-        "making": asdict(warmup),
+        "key": how.key,
+        "making": asdict(how),
         "parameters": sum(p.numel() for _, p in policy.parameters()),
         "weights": _digest(place),
     }
-    (place / MADE).write_text(json.dumps(about, indent=1), encoding="utf-8")
+    write_json(place / MADE, about)
+
+
+def _teach(policy: Policy, how: Teaching) -> None:
+    update = Update(lr=how.lr, warmup=30, decay="cosine", beta2=0.95)
+    learner = Learner(policy, update, "teaching", how.seed, micro_tokens=how.micro_tokens)
+    objective = cross_entropy()
+    steps = [lesson for lesson, number in how.lessons for _ in range(number)]
+    for step, lesson in enumerate(steps):
+        signals = teaching.signals(policy.renderer, lesson, how.batch, step, how.seed)
+        found = learner.learn(objective, signals, step, step / len(steps))
+        if step % 100 == 99:
+            loss = found["loss/imitation"]
+            print(f"etude: step {step + 1} of {len(steps)}, {lesson}: loss {loss:.3f}", file=sys.stderr)
+
+
+def _halve(place: Path) -> None:
+    """Stores the weights in bf16, as the forward pass reads them: half the bytes."""
+    write_tensors([(name, t.to(torch.bfloat16)) for name, t in read_tensors(place)], place)
+    write_json(place / "config.json", {**read_config(place), "dtype": "bfloat16"})
 
 
 def facts(place: Path) -> dict[str, Any]:
@@ -115,3 +164,16 @@ def _whole(place: Path) -> bool:
 def _digest(place: Path) -> str:
     with (place / "model.safetensors").open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def main() -> None:
+    """Makes the first model and puts it, whole, in its place."""
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else SHIPPED
+    made = _cached("lab", Teaching().key, lambda place: make(Teaching(), place), target.parent)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(made, target)
+    print(f"{target}: {json.dumps(facts(target))}")
+
+
+if __name__ == "__main__":
+    main()

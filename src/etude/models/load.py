@@ -22,7 +22,11 @@ from etude.text.tokenizer import Tokenizer, read
 
 MODELS = Registry(
     "etude.models",
-    {"smollm2": "etude.models.embedded:directory", "lab": "etude.lab.model:directory"},
+    {
+        "smollm2": "etude.models.embedded:directory",
+        "lab": "etude.lab.model:directory",
+        "lab-smollm2": "etude.lab.model:second_directory",
+    },
 )
 """Models by name: functions that return the directory, made or converted at first use."""
 
