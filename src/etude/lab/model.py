@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 
+from etude import cache as caches
 from etude.lab.tasks import ITEMS, LETTERS, lab_task
 from etude.lab.warmup import KIND_SHARES, LEVEL_SHARES, SHARES, SLIPS, warmup_signals, words
 from etude.models.policy import Policy
@@ -52,25 +50,14 @@ class WarmUp:
 
 def directory(warmup: WarmUp | None = None, cache: Path | None = None) -> Path:
     """The model, made now if it is not there or is damaged. `cache`: instead of the user's cache directory."""
-    warmup = warmup or WarmUp()
-    place = (cache or platformdirs.user_cache_path("etude") / "models") / f"lab-{warmup.key}"
-    if _whole(place):
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    say(f"etude: making the laboratory's model, once (a minute or two): {place}", err=True)
-    work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".making-"))
-    try:
-        make(warmup, work)
-        if not _whole(place):  # another process may have been faster: its model is as good
-            shutil.rmtree(place, ignore_errors=True)
-            try:
-                os.replace(work, place)
-            except OSError:
-                if not _whole(place):
-                    raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return place
+    chosen = warmup or WarmUp()
+    name = f"lab-{chosen.key}"
+
+    def making(work: Path) -> None:
+        say(f"etude: making the laboratory's model, once (a minute or two), in {work.parent}", err=True)
+        make(chosen, work)
+
+    return caches.made(cache / name if cache else caches.kept("models", name), _whole, making)
 
 
 def make(warmup: WarmUp, place: Path) -> None:
