@@ -13,6 +13,8 @@ from typing import Any
 from etude.errors import UserError
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+_TORCH_SAYS = ("file write failed", "unexpected pos", "PytorchStreamWriter failed", "inline_container")
+_SAID_OF_IT = (*_TORCH_SAYS, "os error 28", "os error 122")  # the last two: what is written in Rust
 
 
 @contextmanager
@@ -27,6 +29,18 @@ def writing(path: Path) -> Iterator[None]:
                 " free some space and resume the run"
             ) from error
         raise UserError(f"'{path}' could not be written: {error.strerror or error}") from error
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether a full disk, or a quota, lies behind an error: libraries name it by what they could not do."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _DISK_FULL:
+            return True
+        if not isinstance(seen, OSError) and any(part in str(seen) for part in _SAID_OF_IT):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 
+from etude import cache as caches
 from etude import seeds
 from etude.lab import teaching, vocabulary
 from etude.lab.protocols import LESSONS
@@ -83,24 +83,16 @@ def second_directory(how: Teaching = SECOND, cache: Path | None = None) -> Path:
 
 
 def _cached(name: str, key: str, write: Callable[[Path], None], cache: Path | None) -> Path:
-    place = (cache or platformdirs.user_cache_path("etude") / "models") / f"{name}-{key}"
-    if _whole(place):
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    say(f"etude: making the model '{name}', once (a quarter of an hour or more): {place}", err=True)
-    work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".making-"))
-    try:
+    called = f"{name}-{key}"
+
+    def making(work: Path) -> None:
+        say(
+            f"etude: making the model '{name}', once (a quarter of an hour or more), in {work.parent}",
+            err=True,
+        )
         write(work)
-        if not _whole(place):  # another process may have been faster: its model is as good
-            shutil.rmtree(place, ignore_errors=True)
-            try:
-                os.replace(work, place)
-            except OSError:
-                if not _whole(place):
-                    raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return place
+
+    return caches.made(cache / called if cache else caches.kept("models", called), _whole, making)
 
 
 def make(how: Teaching, place: Path, start: Path | None = None) -> None:

@@ -7,13 +7,9 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
-import platformdirs
-
+from etude import cache
 from etude.errors import UserError
 
 FORMAT = 1  # of what is written here; a change makes caches anew
@@ -22,21 +18,11 @@ FORMAT = 1  # of what is written here; a change makes caches anew
 def directory() -> Path:
     """The converted model, converted now if need be. Raises `UserError` where the wheel is not installed."""
     source = _source()
-    place = platformdirs.user_cache_path("etude") / "models" / f"smollm2-{_key(source)}"
-    if (place / "config.json").exists():
-        return place
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=place.parent, prefix=".converting-"))
-    try:
-        _convert(source, work)
-        try:
-            os.replace(work, place)
-        except OSError:  # another process was faster: its directory is as good
-            if not (place / "config.json").exists():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return place
+    return cache.made(
+        cache.kept("models", f"smollm2-{_key(source)}"),
+        lambda place: (place / "config.json").exists(),
+        lambda work: _convert(source, work),
+    )
 
 
 def _source() -> Path:

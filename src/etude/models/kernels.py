@@ -17,10 +17,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import platformdirs
 import torch
 from torch import Tensor
 
+from etude import cache as caches
 from etude.machine import cpu_flags
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -71,10 +71,11 @@ def _built() -> Path:
     ).stdout
     text = "\n".join([version, *FLAGS]).encode() + SOURCE.read_bytes()
     name = hashlib.blake2b(text, digest_size=8).hexdigest()
-    place = platformdirs.user_cache_path("etude") / "kernels" / f"{name}.so"
+    place = caches.kept("kernels", f"{name}.so")
+    if not place.exists():
+        place = caches.writable(place)
     if place.exists():
         return place
-    place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as work:
         made = Path(work) / place.name
         done = subprocess.run(

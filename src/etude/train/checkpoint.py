@@ -5,7 +5,6 @@ There is no random state to save: streams are keyed by what they are for (see `s
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -18,9 +17,7 @@ from typing import Any
 import torch
 
 from etude.errors import UserError
-from etude.files import read_json, writing
-
-TORCH_CANNOT_WRITE = ("file write failed", "unexpected pos", "PytorchStreamWriter failed", "inline_container")
+from etude.files import disk_full, read_json, writing
 
 
 def save(
@@ -50,7 +47,7 @@ def save(
         (beside / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     except (OSError, RuntimeError) as error:
         shutil.rmtree(beside, ignore_errors=True)
-        if _full(error):
+        if disk_full(error):
             raise UserError(
                 f"the disk of '{directory}' is full; the run is whole up to its last checkpoint: free space, then resume"
             ) from error
@@ -72,19 +69,6 @@ def remain(directory: Path, kept: Collection[int], kind: str = "step") -> None:
     """Removes the checkpoints of a kind but those of the steps `kept`."""
     for old in set(steps(directory, kind)) - set(kept):
         shutil.rmtree(directory / f"{kind}-{old:06d}", ignore_errors=True)
-
-
-def _full(error: BaseException) -> bool:
-    """Whether a full disk, or a quota, lies behind an error: torch names it by what its archive could not do."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        said = str(seen)
-        if isinstance(seen, RuntimeError) and any(part in said for part in TORCH_CANNOT_WRITE):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def steps(directory: Path, kind: str = "step") -> list[int]:
