@@ -65,7 +65,7 @@ def test_what_was_changed_is_recorded_with_its_step_and_holds(tmp_path: Path) ->
     again_, warnings = resume(path, letters.words())
     again_.close()
     assert warnings == []
-    assert {g["base_lr"] for g in again_.learner.optimiser.param_groups} == {1e-4}
+    assert {g["base_lr"] for g in again_.learner.optimiser().param_groups} == {1e-4}
     shown = run_data(RunDirectory.open(path), 1000)
     assert shown["config"]["history"] == [entry]
     late, early = chosen(path, "5-0"), chosen(path, "4-0")
@@ -79,12 +79,12 @@ def test_the_optimiser_keeps_its_state_and_takes_the_new_rate(tmp_path: Path) ->
     run, _ = resume(
         path, letters.words(), change=Change("+2-steps", {"update.lr": "1e-5", "update.beta1": "0.5"})
     )
-    (group,) = run.learner.optimiser.param_groups
+    (group,) = run.learner.optimiser().param_groups
     assert (group["base_lr"], group["betas"]) == (1e-5, (0.5, 0.999))
-    moments = run.learner.optimiser.state_dict()["state"]
+    moments = run.learner.optimiser().state_dict()["state"]
     assert all(
         (moments[i]["exp_avg"] == s["exp_avg"]).all()
-        for i, s in held["learner"]["optimiser"]["state"].items()
+        for i, s in held["learner"]["optimisers"][""]["state"].items()
     )
     run.close()
 

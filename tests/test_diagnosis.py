@@ -162,7 +162,7 @@ def broken(tmp_path_factory) -> tuple[Path, str]:
 
     def at(step: int, metrics: dict) -> None:
         if step == 18:
-            for group in run.learner.optimiser.param_groups:
+            for group in run.learner.optimiser().param_groups:
                 group["base_lr"] = 0.5
 
     run.on_step = at

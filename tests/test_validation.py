@@ -102,7 +102,7 @@ def test_the_best_weights_are_kept_and_measured_elsewhere(tmp_path: Path) -> Non
 
     def spoil(step: int) -> None:
         if step == 12:
-            for group in run.learner.optimiser.param_groups:
+            for group in run.learner.optimiser().param_groups:
                 group["base_lr"] = 0.3
 
     found = session.run_session(run, force=True, watcher=Watch(spoil))
