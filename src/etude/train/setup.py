@@ -34,6 +34,7 @@ from etude.tasks.sandbox import ready_to_run_programs
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.train.context import RunContext
+from etude.train.notes import idle, undecided
 from etude.train.run import Run
 from etude.train.step import Learner
 from etude.types import Episode, Request, Task
@@ -68,7 +69,7 @@ def start(
     if reward is not None:
         stages["reward"] = from_function(reward, reward_weights, pool)
     models = _models(plan, settings, recipe, stages)
-    notes = tasks.notes
+    notes = [*idle(recipe, stages, plan.changes), *(undecided(recipe) if reward else ()), *tasks.notes]
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
     directory = RunDirectory.create(out, config, card(), overwrite=overwrite, wait=wait)
     tell(notes)
