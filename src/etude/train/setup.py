@@ -39,6 +39,7 @@ from etude.train.config import Plan, RunSettings, run_settings, sealed
 from etude.train.context import RunContext
 from etude.train.identity import model_identity
 from etude.train.lineage import places, trained_tasks
+from etude.train.notes import idle, undecided
 from etude.train.put import put, worked_examples
 from etude.train.run import RewardFunction, Run
 from etude.train.step import Learner
@@ -80,7 +81,7 @@ def start(
         stages["reward"] = from_function(reward, reward_weights, pool)
     models = load_models(config["places"], settings, recipe, stages)
     put(models, settings, examples)
-    notes = tasks.notes
+    notes = [*idle(recipe, stages, plan.changes), *(undecided(recipe) if reward else ()), *tasks.notes]
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
     holdout, validation = apart(config["places"]["model"], tasks, holdout, settings, notes.append)
     made_with = {**card(), "device": named(models["policy"].device), "engine": models["policy"].engine}
