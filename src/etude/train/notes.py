@@ -60,7 +60,7 @@ def _codes(factory: Callable[..., Any], stage: str) -> Iterator[CodeType]:
         }
         waiting = [method.__code__ for name, method in methods.items() if name not in told]
     else:
-        waiting = [factory.__code__]  # type: ignore[attr-defined]
+        waiting = [factory.__code__]
     while waiting:
         code = waiting.pop()
         yield code
