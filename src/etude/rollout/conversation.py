@@ -17,7 +17,7 @@ from etude.sampling.protocol import Unanswered
 from etude.text.chat_template import Renderer
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
-FULL = "context full"
+FULL = "context_full"
 """Note: how many tokens the conversation may have, where it reached them."""
 
 
