@@ -41,11 +41,12 @@ class Teaching:
     """The imitation of examples before any method, lesson by lesson, AdamW with a cosine rate; and the sizes of a model
     that is new."""
 
-    lessons: tuple[tuple[str, int], ...] = (
-        ("lookups", 900),
-        ("basics", 900),
+    lessons: tuple[tuple[str, int], ...] = (  # with their steps
+        ("copies", 400),
+        ("lookups", 600),
+        ("basics", 800),
         ("protocols", 3200),
-    )  # and their steps
+    )
     lr: float = 3e-3
     batch: int = 24  # examples a step
     seed: int = 0
