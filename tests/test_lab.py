@@ -65,7 +65,7 @@ def test_a_line_of_each_kind_by_hand():
         "find B A C in AD BF CE D4 E7 F1": (["BF1", "AD4", "CE7"], "147"),
         "sort DACBE": (list("ABCDE"), "ABCDE"),
         "reverse DACBE": (list("EBCAD"), "EBCAD"),
-        "order from B in CE DA AC BD": (["BD", "DA", "AC", "CE"], "BDACE"),
+        "order from B in CE DA AC EF BD": (["BD", "DA", "AC", "CE", "EF"], "BDACEF"),
     }
     for said, found in worked.items():
         assert solve(said) == found
@@ -79,7 +79,11 @@ def guesses(said: str, rng) -> list[str]:
     listed = rest.partition(" in ")[2] or rest
     letters = list(dict.fromkeys(c for c in listed if c.isalpha()))
     digits = [c for c in listed if c.isdigit()]
-    if kind in ("sort", "reverse", "order"):
+    if kind == "order":
+        begin = rest.split()[1]
+        others = [c for c in letters if c != begin]
+        return [begin + "".join(others), begin + "".join(rng.permutation(others))]
+    if kind in ("sort", "reverse"):
         return ["".join(letters), "".join(rng.permutation(letters)), "".join(rng.permutation(letters))]
     if kind == "find":
         asked = len(rest.partition(" in ")[0].split())

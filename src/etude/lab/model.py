@@ -43,7 +43,7 @@ class Teaching:
 
     lessons: tuple[tuple[str, int], ...] = (  # with their steps
         ("copies", 400),
-        ("lookups", 600),
+        ("lookups", 400),
         ("basics", 800),
         ("protocols", 3200),
     )

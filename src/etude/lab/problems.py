@@ -5,7 +5,7 @@
     find B A C in AD BF CE D4 E7 F1 BF1, AD4, CE7                    147
     sort DACBE                      A, B, C, D, E                    ABCDE
     reverse DACBE                   E, B, C, A, D                    EBCAD
-    order from B in CE DA AC BD     BD, DA, AC, CE                   BDACE (D follows B)
+    order from B in CE DA AC EF BD  BD, DA, AC, CE, EF               BDACEF (D follows B)
 
 An answer has at least three symbols, and is never what a guess in the right form gives in more than one case of a
 hundred: letters come in fives or more, since three of them have six orders only."""
@@ -172,7 +172,7 @@ def _draw_order(rng: np.random.Generator, number: int) -> str:
     pairs = [f"{a}{b}" for a, b in itertools.pairwise(letters)]
     while True:  # until reading the letters off as they come is wrong
         listed = " ".join(pairs[i] for i in rng.permutation(len(pairs)))
-        if list(dict.fromkeys(listed.replace(" ", ""))) != letters:
+        if list(dict.fromkeys(letters[0] + listed.replace(" ", ""))) != letters:
             return f"order from {letters[0]} in {listed}"
 
 
@@ -232,7 +232,7 @@ KINDS: Mapping[str, Kind] = {
     "order": Kind(
         "finds the one order that all conditions allow",
         rf"order from ([{LETTERS}]) in ([{LETTERS}]{{2}}(?: [{LETTERS}]{{2}})+)",
-        (4, 5, 6, 7, 8),
+        (5, 6, 7, 8, 9),
         _draw_order,
         _work_order,
         lambda m: len(m[2].split()),
