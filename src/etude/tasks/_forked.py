@@ -78,7 +78,7 @@ def _work(data: int, output: int, things: Sequence[Any]) -> None:
     try:
         os.setsid()  # its own process group, so that what it starts dies with it
         die_with_parent()
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="utf-8") as score:
             score.write("1000")  # where memory runs out, this goes before the run does
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(1)  # the threads of the run were not forked along
@@ -150,9 +150,9 @@ class Worker:
     def _streams(self) -> None:
         os.dup2(self._output, 1)
         os.dup2(self._output, 2)
-        self._text = [open(n, "w", 1, errors="replace", closefd=False) for n in (1, 2)]  # noqa: SIM115
+        self._text = [open(n, "w", 1, encoding="utf-8", errors="replace", closefd=False) for n in (1, 2)]  # noqa: SIM115
         sys.stdout, sys.stderr = self._text
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
 
     def _put_back(self) -> None:
         with contextlib.suppress(Exception):
