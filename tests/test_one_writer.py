@@ -171,8 +171,7 @@ WAITS = """
 import sys, time
 from pathlib import Path
 from etude.compare import schedule
-schedule.WORKER = schedule.WORKER.replace("from etude.compare.schedule import work", "").replace(
-    "sys.exit(work(sys.argv[1]))", "print('up', flush=True); import time; time.sleep(60)")
+schedule.WORKER = schedule.WORKER.partition("from importlib")[0] + "print('up', flush=True); import time; time.sleep(60)"
 schedule.run_all([schedule.Job("a", 0, {}, Path(sys.argv[1]) / "seed-0")], 1, print)
 """
 
