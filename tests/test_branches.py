@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import etude
 import worlds_of_letters as letters
 from etude import cli
 from etude.errors import UserError
@@ -177,8 +178,44 @@ def test_a_run_that_ended_for_want_of_signal_goes_on_when_that_is_asked_for(tmp_
     )
     again(path)
     assert len(RunDirectory.open(path).metrics()) == 4
-    again(path, budget="+2-steps")
+    run, _ = resume(path, letters.words(), change=Change("+2-steps"))
+    run.close()  # killed before its next checkpoint
+    again(path)
     assert len(RunDirectory.open(path).metrics()) == 6
+
+
+def test_a_change_outlives_a_kill_before_the_next_checkpoint(tmp_path: Path) -> None:
+    whole = begun(tmp_path, 8, "whole")
+    path = begun(tmp_path, 4)
+    for _ in range(2):
+        run, warnings = resume(path, letters.words(), change=Change("8-steps"))
+        run.close()
+    assert warnings == []
+    assert again(path)[0] == []
+    assert facts(path) == facts(whole)
+    assert [e["step"] for e in RunDirectory.open(path).config["history"]] == [4]
+
+
+@pytest.mark.parametrize("unit", ["steps", "tokens", "flops"])
+def test_the_share_that_is_spent_is_the_same_after_a_resume(unit: str, tmp_path: Path) -> None:
+    amount = {"steps": 6, "tokens": 2000, "flops": 2e9}[unit]
+    plan = letters.plan(tmp_path, "grpo", 6, **SMALL, update__decay="cosine").but(budget=Budget(amount, unit))
+    run = start(plan, tmp_path / "run", letters.words())
+    run.checkpoint()
+    for _ in range(3):
+        run.close()
+        before = run.context.progress
+        run, _ = resume(tmp_path / "run", letters.words())
+        assert run.context.progress == before
+        run.on_step = _stop
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+        run.checkpoint()
+    run.close()
+
+
+def _stop(step: int, metrics: dict) -> None:
+    raise KeyboardInterrupt
 
 
 # ---- as a user types it ------------------------------------------------------------------------------------
@@ -370,3 +407,22 @@ def test_training_goes_on_from_a_run(typed: Path, capsys) -> None:
         "the run 'r' has saved no model yet; go on with it to its end: etude resume r"
         in capsys.readouterr().err
     )
+
+
+def test_the_same_from_python(tmp_path: Path) -> None:
+    tasks = list(letters.words().sources[0].tasks("train"))
+    small = {k.replace("__", "."): v for k, v in SMALL.items()} | {
+        "run.precision": "fp32",
+        "run.max_tokens": 2,
+    }
+    place = {"model": letters.model(tmp_path), "out": tmp_path / "run"}
+    run = etude.train("grpo", tasks=tasks, budget=2, settings=small, force=True, progress=False, **place)
+    longer = etude.resume(run, tasks, budget="+2-steps", settings={"update.lr": 1e-6}, progress=False)
+    assert len(longer.metrics) == 4
+    assert longer.after.card.step == 4
+    (entry,) = longer.directory.config["history"]
+    assert entry["changed"]["update.lr"] == [1e-5, 1e-6]
+    back = etude.resume(run, tasks, from_step=2, progress=False)
+    assert len(back.metrics) == 4
+    with pytest.raises(UserError, match="has spent 4 steps already"):
+        etude.resume(run, tasks, budget="3-steps")

@@ -153,8 +153,14 @@ class _Reopening:
         self._same_tasks(run, state)
         self._same_arithmetic(run, state, step)
         self._load(run, state)
-        self._go_on(run, step, where)
+        then = state["config"].get("history", [])
+        self._go_on(run, step, where, self.config.get("history", [])[len(then) :])
         return run, self.warnings
+
+    @property
+    def _asked(self) -> bool:
+        """Whether the run is told to go on otherwise than it would."""
+        return bool(self.change.budget or self.change.settings)
 
     def _note(self, what: str, was: Any, now: Any) -> None:
         if was != now:
@@ -296,8 +302,11 @@ class _Reopening:
             )
             run.best = None
 
-    def _go_on(self, run: Run, step: int, where: Mapping[str, str]) -> None:
-        """The budget that is left, and what is recorded of it all."""
+    def _go_on(
+        self, run: Run, step: int, where: Mapping[str, str], later: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """The budget that is left, and what is recorded of it all. `later`: changes that were made after the checkpoint was
+        written, by a process that wrote no other."""
         old = run.plan.budget
         if self.change.budget:
             run.plan = run.plan.but(budget=Budget.further(self.change.budget, run.used()))
@@ -308,13 +317,13 @@ class _Reopening:
                     f"update.decay={run.update.decay} follows the budget: the rate goes from {before:.2g} to {after:.2g} of "
                     "update.lr"
                 )
-        if self.change.budget or self.change.settings:
-            progress = run.plan.budget.progress(run.used())
-            if progress >= 1:
-                raise UserError(
-                    f"the run has spent its budget of {old} at step {step}; lengthen it as well, as in --steps +100"
-                )
-            run.context.progress = run.spent["progress"] = progress
+        if step:  # before the first step nothing counts as spent
+            run.context.progress = run.spent["progress"] = run.plan.budget.progress(run.used())
+        if self._asked and run.context.progress >= 1:
+            raise UserError(
+                f"the run has spent its budget of {old} at step {step}; lengthen it as well, as in --steps +100"
+            )
+        if self._asked or any(entry.get("asked") for entry in later):
             run.ended, run.spent["barren"] = "", 0.0
         self.directory.truncate(step)
         place = self.directory.path / "checkpoints"
@@ -327,7 +336,7 @@ class _Reopening:
         history = [{**e, "step": min(e["step"], step)} for e in before]
         if history != before:
             self.warnings.append(f"what was changed at step {before[-1]['step']} holds from step {step} on")
-        entry = plain({"step": step, "etude": __version__, "changed": self.changed})
+        entry = plain({"step": step, "etude": __version__, "asked": self._asked, "changed": self.changed})
         if self.changed and history[-1:] != [entry]:
             history.append(entry)
         if self.changed:
