@@ -124,7 +124,7 @@ def _short(value: Any) -> str:
 
 
 def card() -> dict[str, Any]:
-    from etude.doctor import cpu_flags
+    from etude.machine import cpu_flags
     from etude.train.setup import card as etude_card
 
     found = {**etude_card(), "date": datetime.date.today().isoformat()}

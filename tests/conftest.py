@@ -10,6 +10,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # models of a few thousand weight
 if "gpu" not in sys.argv:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _any_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No terminal, so no width: the readline library, where something imports it, writes one into the environment."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.delenv("LINES", raising=False)

@@ -18,7 +18,7 @@ CASES = {
     "cispo": {"steps": 30},
     "bnpo": {"steps": 30},
     "lite_ppo": {"steps": 30},
-    "reinforce_pp": {"steps": 80},
+    "reinforce_pp": {"steps": 120, "update__lr": 1e-3},
     "psr": {"steps": 60},
     "ppo": {"steps": 40, "credit__lam": 1.0},
     "rft": {"steps": 60},

@@ -244,7 +244,7 @@ def test_facts_as_json(capsys) -> None:
     assert cli.run(["recipes", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {"name", "topic", "paper", "replaces", "claim"} <= found[0].keys()
-    assert found[0]["claim"].keys() >= {"state", "effect", "interval"}
+    assert found[0]["claim"]["state"]
     assert cli.run(["tasks", "chain_sum", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "chain_sum"
     assert cli.run(["doctor", "--json"]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -27,7 +28,7 @@ for room in (train, plan, measure, use, runs, look, claims, lab, method, engine)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"etude {__version__}")
+        say(f"etude {__version__}")
         raise typer.Exit
 
 
@@ -65,11 +66,16 @@ def run(arguments: Sequence[str]) -> int:
             raise
         named = f"'{error.filename}': " if error.filename is not None else ""
         return _refused(f"{named}{error.strerror}")
+    except typer.Abort:  # a question without an answer
+        if sys.stdin.isatty():
+            return _interrupted(arguments)
+        say("", err=True)  # after the question
+        return _refused("the input ended before all questions were answered; nothing was written")
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's own word for it
             raise
         return _refused("there is not enough memory; give smaller numbers, or a smaller model")
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return _interrupted(arguments)
     if result == 130:  # the parser's own answer to Ctrl-C
         return _interrupted(arguments)

@@ -10,6 +10,7 @@ import typer
 
 from etude.cli.train import Json
 from etude.errors import UserError, nearest
+from etude.printable import say
 
 if TYPE_CHECKING:
     from etude.claims.settings import Claim
@@ -55,7 +56,7 @@ def claims(
     from etude.docs.claims import FILE
 
     if not (recipes or family or file):
-        typer.echo(_list(on))
+        say(_list(on))
         return
     chosen = _chosen(recipes or [], on, family, file or SETTINGS, against)
     command = "etude claims" + (f" --file {file}" if file else "")
@@ -64,15 +65,15 @@ def claims(
     )
     if plan:
         check(session.claims)
-        typer.echo(str(estimate(session.claims, session.out, session.workers, typer.echo)))
+        say(str(estimate(session.claims, session.out, session.workers, say)))
         return
-    results = run_claims(session, (lambda _: None) if json else typer.echo)
+    results = run_claims(session, (lambda _: None) if json else say)
     if json:
-        typer.echo(jsons.dumps(results, indent=2))
+        say(jsons.dumps(results, indent=2))
     else:
         for name, both in results.items():
-            typer.echo(_screen(name, both[on]))
-        typer.echo(f"\n{'a trial, not recorded: ' if trial else ''}{session.results}")
+            say(_screen(name, both[on]))
+        say(f"\n{'a trial, not recorded: ' if trial else ''}{session.results}")
     if any(both[on]["state"] == FAILED for both in results.values()):
         raise typer.Exit(1)
 

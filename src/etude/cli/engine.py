@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from etude.cli.train import Model
+from etude.printable import say
 
 engine = typer.Typer(help="The inference engine (vLLM), in an environment of its own.", no_args_is_help=True)
 
@@ -22,7 +23,7 @@ def install() -> None:
     """Install vLLM beside etude, below the user's data directory: the build for the CPU where there is no GPU."""
     from etude.scale.local import install, package
 
-    typer.echo(f"{package()} is installed in {install()}")
+    say(f"{package()} is installed in {install()}")
 
 
 @engine.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

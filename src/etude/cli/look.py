@@ -64,7 +64,7 @@ def tasks(
         if json:
             _print(rows)
         else:
-            typer.echo("\n".join([screen(rows), "", *chosen.notes]))
+            say("\n".join([screen(rows), "", *chosen.notes]))
     elif json:
         _print(found[name] if name else list(found.values()))
     elif name:
@@ -88,7 +88,7 @@ def doctor(on: On = None, json: Json = False) -> None:
 
     if on:
         problems = placement(on)
-        _print({"problems": problems}) if json else typer.echo("\n".join(problems) or "a run can begin there")
+        _print({"problems": problems}) if json else say("\n".join(problems) or "a run can begin there")
         raise typer.Exit(2 if problems else 0)
     found = examine()
     _print(found) if json else say(screen(found))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from etude.cli.train import Model, Seed, Set
 from etude.errors import UserError
+from etude.printable import say
 
 TAKE_PLANS = ("train", "compare", "check", "plan")  # commands
 TRIES = 4  # lengths of replies that `init` tries
@@ -33,7 +33,7 @@ def expanded(words: Sequence[str], group: Any) -> list[str]:
         return found
     file, command = read(found[1]), found[0]
     if file.sweep and command == "train":
-        print("etude: the plan holds a sweep: its arms are compared on tuning problems", file=sys.stderr)
+        say("etude: the plan holds a sweep: its arms are compared on tuning problems", err=True)
         command = "compare"
     options: dict[str, bool] = {}
     for parameter in group.commands[command].params:
@@ -65,14 +65,12 @@ def plan(
     from etude.train.config import Budget, Plan, parse_changes
 
     if schema:
-        typer.echo(json.dumps(plan_file.schema(), indent=2))
+        say(json.dumps(plan_file.schema(), indent=2))
         return
     if not tasks:
         raise UserError("name tasks, as in `etude plan grpo -t mine.jsonl`")
     amount = Budget.parse(budget) if budget else Budget(float(steps or 100), "steps")
-    typer.echo(
-        plan_file.written(Plan(recipe, model, tasks, amount, seed, parse_changes(set or []))), nl=False
-    )
+    say(plan_file.written(Plan(recipe, model, tasks, amount, seed, parse_changes(set or []))).rstrip("\n"))
 
 
 def init(
@@ -106,7 +104,7 @@ def init(
         ]
     )
     write_atomically(out, text + "\n")
-    typer.echo(f"written: {out}; train with `etude train {out}`")
+    say(f"written: {out}; train with `etude train {out}`")
 
 
 def _asked(question: str, default: str, read: Any) -> str:
@@ -117,7 +115,7 @@ def _asked(question: str, default: str, read: Any) -> str:
             read(answer)
             return answer
         except UserError as error:
-            typer.echo(f"  {error}", err=True)
+            say(f"  {error}", err=True)
 
 
 def _can_learn(recipe: str, model: str, tasks: str, budget: str, settings: dict[str, int]) -> dict[str, int]:
@@ -137,11 +135,11 @@ def _can_learn(recipe: str, model: str, tasks: str, budget: str, settings: dict[
                 found = preflight(run)
             finally:
                 run.close()
-        typer.echo(f"  pre-flight: {found.sentence}", err=True)
+        say(f"  pre-flight: {found.sentence}", err=True)
         if not found.cause:
             return settings
         if found.cause != "length":
             break
         settings = {**settings, "run.max_tokens": 2 * settings["run.max_tokens"]}
-        typer.echo(f"  trying replies of {settings['run.max_tokens']} tokens", err=True)
+        say(f"  trying replies of {settings['run.max_tokens']} tokens", err=True)
     raise UserError(f"nothing was written, since nothing can be learned: {found.sentence}")

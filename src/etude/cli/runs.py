@@ -12,6 +12,7 @@ import typer
 
 from etude.cli.train import Json
 from etude.errors import UserError
+from etude.printable import say
 
 ANY = 400  # columns where no terminal says how many there are
 
@@ -30,9 +31,9 @@ def runs(
 
     found = listing.runs(directory)
     if json:
-        typer.echo(jsons.dumps(found, indent=2))
+        say(jsons.dumps(found, indent=2))
     else:
-        typer.echo(listing.screen(found, directory, _width()))
+        say(listing.screen(found, directory, _width()))
 
 
 def diff(
@@ -45,9 +46,9 @@ def diff(
 
     found = two_runs.difference(first, second)
     if json:
-        typer.echo(jsons.dumps(found, indent=2, default=str))
+        say(jsons.dumps(found, indent=2, default=str))
     else:
-        typer.echo(two_runs.screen(found, (str(first), str(second)), _width()))
+        say(two_runs.screen(found, (str(first), str(second)), _width()))
 
 
 def rm(
@@ -67,16 +68,16 @@ def rm(
     if not yes:
         if not sys.stdin.isatty():
             raise UserError("nothing was deleted: where nobody can be asked, --yes is needed")
-        typer.echo(listing.screen([listing.facts(run.path) for run in chosen], Path(), _width()), err=True)
+        say(listing.screen([listing.facts(run.path) for run in chosen], Path(), _width()), err=True)
         if not typer.confirm(
             "Delete " + ("this run?" if len(chosen) == 1 else f"these {len(chosen)} runs?"), err=True
         ):
-            typer.echo("nothing was deleted", err=True)
+            say("nothing was deleted", err=True)
             return
     for run in chosen:
         left = run.remove()
         kept = f"; what is no part of it stays: {', '.join(left)}" if left else ""
-        typer.echo(f"deleted: {run.path}{kept}")
+        say(f"deleted: {run.path}{kept}")
 
 
 def _width() -> int:

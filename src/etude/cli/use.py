@@ -11,6 +11,7 @@ import typer
 from etude.cli.measure import Where
 from etude.cli.train import Json, Seed
 from etude.errors import UserError
+from etude.printable import say
 
 if TYPE_CHECKING:
     from etude.serve.replies import Speaker
@@ -108,16 +109,16 @@ def export(
 
     own = Path(run).name
     if to == "adapter":
-        typer.echo(str(write.to_adapter(run, Path(name or f"{own}-adapter"))))
+        say(str(write.to_adapter(run, Path(name or f"{own}-adapter"))))
     elif to == "gguf":
-        typer.echo(str(write.to_gguf(run, Path(name or f"{own}.gguf"), dtype)))
+        say(str(write.to_gguf(run, Path(name or f"{own}.gguf"), dtype)))
     elif to == "hub":
         if name is None:
             raise UserError(
                 "--to hub needs the model's name there, as in: etude export RUN --to hub OWNER/NAME"
             )
-        typer.echo(write.to_hub(run, name, private=not public))
+        say(write.to_hub(run, name, private=not public))
     else:
         if name is not None:
             raise UserError(f"'{name}' is one name too many: --to {to} is the directory that is written")
-        typer.echo(str(write.to_directory(run, Path(to))))
+        say(str(write.to_directory(run, Path(to))))

@@ -59,6 +59,9 @@ class Server:
         if self.pid:
             if self._worker is not None:
                 self._end(self._worker)
+            with contextlib.suppress(OSError):
+                # Closing alone would not reach it: a server forked later holds a copy of this end.
+                self._control.shutdown(socket.SHUT_RDWR)
             self._control.close()
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
