@@ -23,7 +23,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from etude.models.policy import Policy
 from etude.models.tiny import LETTERS, SPECIAL, tiny, tiny_directory
 from etude.serve.chat import Chat
-from etude.serve.replies import Speaker, TextStream
+from etude.serve.replies import Speaker
+from etude.text.stream import TextStream
 from etude.types import Message, SamplingParams
 
 BYTES = Tokenizer(models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
@@ -80,7 +81,8 @@ def test_a_chat_goes_on_from_the_tokens_it_holds() -> None:
     drawn one after the other, and would be read back as "on"."""
     letters = "onetwbkidrf "
     policy = tiny([*letters, *(a + b for a in letters for b in letters)], seed=3)
-    chat = Chat(Speaker(policy), SamplingParams(max_tokens=40), system="be kind", seed=1)
+    chat = Chat(Speaker(policy), SamplingParams(max_tokens=40), seed=1)
+    chat.reset("be kind")
     asked = []
     sample = chat.speaker.sampler.sample
 

@@ -1,6 +1,7 @@
 """The value of a typed parameter, from text or from a value of about the right type: for settings and for tasks.
 
-Text: numbers, true/false, yes/no, 1/0; "none" where the type allows None; lists as `[1;2]` or `1;2`.
+Text: numbers, true/false, yes/no, 1/0; "none" where the type allows None; lists as `[1;2]` or `1;2`, in whose texts \\n is a
+new line, \\t a tab, and \\x3b a semicolon.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import enum
+import re
 import types
 import typing
 from typing import Any
@@ -63,8 +65,28 @@ def _union(kinds: tuple[Any, ...], value: Any) -> Any:
 def _sequence(make: Any, args: tuple[Any, ...], value: Any) -> Any:
     if isinstance(value, str):
         inside = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-        value = [v.strip() for v in inside.split(";") if v.strip()]
+        value = [unescaped(v) if str in args else v for v in (v.strip(" ") for v in inside.split(";")) if v]
     return make(parse_value(args[0], v) if args else _guess(v) for v in value)
+
+
+ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r", ";": "\\x3b"}
+
+
+def escaped(text: str) -> str:
+    """An element of a list as text can hold it."""
+    kept = "".join(ESCAPES.get(c, c) for c in text)
+    kept = re.sub(r"^[ \[]|[ \]]$", lambda edge: f"\\x{ord(edge[0]):02x}", kept)
+    return kept
+
+
+def unescaped(text: str) -> str:
+    """What `escaped` was given; a backslash before anything else stands for itself."""
+    named = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+    return re.sub(
+        r"\\(?:x([0-9a-fA-F]{2})|([ntr\\]))",
+        lambda found: chr(int(found[1], 16)) if found[1] else named[found[2]],
+        text,
+    )
 
 
 def _guess(text: Any) -> Any:

@@ -9,10 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from etude.cli.train import Json, Prompt, Seed, Set, System, Tasks, Unsafe
+from etude.cli.train import Json, Prompt, Seed, Set, Stop, System, Tasks, Unsafe, asked
 from etude.printable import say
 
 Where = Annotated[str, typer.Argument(help="smollm2, a model directory, a hub name, or a run's directory")]
+
+
+Plain = Annotated[
+    bool,
+    typer.Option(
+        "--plain", help="ask in plain words, without the run's own prompt, system message, examples and stops"
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,6 +56,7 @@ def evaluate(
     set: Set = None,
     prompt: Prompt = "",
     system: System = "",
+    stop: Stop = None,
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
@@ -59,8 +68,8 @@ def evaluate(
     from etude.train.lineage import trained_tasks
     from etude.train.measure import Exam, evaluate_model, exam_tasks
 
-    changes = {name.removeprefix("run."): value for name, value in parse_changes(set or []).items()}
-    changes |= {name: said for name, said in (("prompt", prompt), ("system", system)) if said}
+    said = {**parse_changes(set or []), **asked(prompt, system, stop)}
+    changes = {name.removeprefix("run."): value for name, value in said.items()}
     runs = [where for where in (model, versus, trained) if where is not None]
     notes: list[str] = []
     name, held = exam_tasks(tasks, suite, problems, runs, notes.extend)
@@ -97,6 +106,9 @@ def compare(
         int, typer.Option(help="runs at once; timings compare only with 1", min=1, max=1024)
     ] = 1,
     set: Set = None,
+    prompt: Prompt = "",
+    system: System = "",
+    stop: Stop = None,
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
@@ -114,7 +126,7 @@ def compare(
         Budget.parse(budget),
         range(seeds),
         out,
-        parse_changes(set or []),
+        {**parse_changes(set or []), **asked(prompt, system, stop)},
         parallel,
         tune,
     )
@@ -130,6 +142,7 @@ def sample(
     max_tokens: Annotated[int, typer.Option(help="longest reply", min=1, max=2**31 - 1)] = 128,
     temperature: Annotated[float, typer.Option(help="above 0", min=0.01, max=10)] = 1.0,
     greedy: Annotated[bool, typer.Option(help="the likeliest token always")] = False,
+    plain: Plain = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -138,13 +151,16 @@ def sample(
 
     from etude import seeds
     from etude.sampling.engine import sampler_for
+    from etude.text.stream import before
     from etude.train.measure import load_policy
+    from etude.train.put import asking
     from etude.types import Message, SamplingParams
 
     policy = load_policy(model)
+    stops = asking(policy, model, plain).stop
     sampler = sampler_for(policy)
-    params = SamplingParams(temperature, greedy=greedy, max_tokens=max_tokens)
-    tokens = policy.renderer.prompt([Message("user", prompt)])
+    params = SamplingParams(temperature, greedy=greedy, max_tokens=max_tokens, stop=stops)
+    tokens = policy.renderer.prompt([Message("user", prompt)], 1)
 
     async def replies() -> list[Any]:
         return await asyncio.gather(
@@ -153,7 +169,7 @@ def sample(
 
     found = [
         {
-            "text": policy.renderer.decode(s.tokens),
+            "text": before(policy.renderer.decode(s.tokens), stops),
             "logp": float(s.logp.sum()),
             "tokens": len(s.tokens),
             "stop": s.stop,

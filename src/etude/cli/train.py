@@ -45,6 +45,9 @@ Log = Annotated[
 ]
 Prompt = Annotated[str, typer.Option(help="text around every question, which stands for {question} in it")]
 System = Annotated[str, typer.Option(help="system message")]
+Stop = Annotated[
+    list[str] | None, typer.Option(help="text that ends a reply (\\n is a new line); repeatable")
+]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 On = Annotated[
     Path | None,
@@ -58,6 +61,15 @@ def add_to(app: typer.Typer) -> None:
     app.command()(resume)
     app.command()(check)
     app.command()(demo)
+
+
+def asked(prompt: str, system: str, stop: list[str] | None) -> dict[str, str]:
+    """The settings that the options about asking stand for."""
+    from etude.parsing import escaped, unescaped
+
+    stops = ";".join(escaped(unescaped(text)) for text in stop or [])
+    said = {"run.prompt": prompt, "run.system": system, "run.stop": stops}
+    return {name: value for name, value in said.items() if value}
 
 
 def train(
@@ -75,6 +87,7 @@ def train(
     set: Set = None,
     prompt: Prompt = "",
     system: System = "",
+    stop: Stop = None,
     keep: Annotated[
         str,
         typer.Option(
@@ -105,8 +118,9 @@ def train(
         raise UserError("give either --steps or --budget, not both")
     known(log)
     amount = Budget.parse(budget) if budget is not None else Budget(float(steps or 100), "steps")
-    short = {"run.keep": keep, "run.stop_when": stop_when, "run.prompt": prompt, "run.system": system}
+    short = {"run.keep": keep, "run.stop_when": stop_when}
     changes = parse_changes(set or []) | {name: value for name, value in short.items() if value}
+    changes |= asked(prompt, system, stop)
     plan = Plan(recipe, model, tasks, amount, seed, changes)
     place = Place.read(on) if on else None
     where = out or free(Path("runs") / f"{find(recipe).name}-{seed}")
@@ -160,6 +174,7 @@ def check(
     set: Set = None,
     prompt: Prompt = "",
     system: System = "",
+    stop: Stop = None,
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
@@ -170,8 +185,7 @@ def check(
     from etude.train.preflight import preflight
     from etude.train.setup import start
 
-    said = {name: value for name, value in (("run.prompt", prompt), ("run.system", system)) if value}
-    changes = {"run.eval_problems": "0", **parse_changes(set or []), **said}
+    changes = {"run.eval_problems": "0", **parse_changes(set or []), **asked(prompt, system, stop)}
     plan = Plan(recipe, model, tasks, Budget(1, "seconds"), seed, changes)
     with tempfile.TemporaryDirectory() as place:
         run = start(plan, Path(place) / "check")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli.measure import Where
+from etude.cli.measure import Plain, Where
 from etude.cli.train import Json, Seed
 from etude.errors import UserError
 from etude.printable import say
 
 if TYPE_CHECKING:
     from etude.serve.replies import Speaker
+    from etude.types import SamplingParams
 
 Rows = Annotated[int, typer.Option(help="replies under way at once; more wait", min=1)]
 
@@ -31,7 +32,8 @@ def ask(
         str | None,
         typer.Argument(help="without it a chat; without a terminal a question a line of standard input"),
     ] = None,
-    system: Annotated[str, typer.Option(help="a system message")] = "",
+    system: Annotated[str, typer.Option(help="a system message, in the place of the run's own")] = "",
+    plain: Plain = False,
     max_tokens: Annotated[int, typer.Option(help="longest reply", min=1)] = 512,
     temperature: Annotated[
         float | None, typer.Option(help="above 0; a run's own, else 1", min=0.01, max=10)
@@ -45,14 +47,12 @@ def ask(
     from dataclasses import replace
 
     from etude.serve import chat as chats
-    from etude.train.config import run_settings
-    from etude.train.measure import run_defaults
 
-    params = run_settings(run_defaults(model), {}).sampling  # as it was trained
+    speaker, params = _speaker(model, 1, plain, system)
     params = replace(
         params, greedy=greedy, max_tokens=max_tokens, temperature=temperature or params.temperature
     )
-    chat = chats.Chat(_speaker(model, 1), params, system, seed)
+    chat = chats.Chat(speaker, params, seed)
     if question is not None:
         with asyncio.Runner() as runner:
             chats.answer_one(chat, question, json, runner)
@@ -75,6 +75,7 @@ def serve(
     max_tokens: Annotated[int, typer.Option(help="of a chat reply that names no limit", min=1)] = 512,
     timeout: Annotated[float, typer.Option(help="seconds for one request", min=0.1)] = 600.0,
     rows: Rows = 32,
+    plain: Plain = False,
 ) -> None:
     """Serve a model to whatever speaks OpenAI's interface, on this machine."""
     try:
@@ -82,16 +83,19 @@ def serve(
         from etude.serve.service import Service
     except ImportError as error:
         raise UserError("the server needs packages that are missing; pip install 'etude[serve]'") from error
-    service = Service(_speaker(model, rows), name or Path(model).name, max_tokens, timeout, api_key)
+    speaker, own = _speaker(model, rows, plain)
+    service = Service(speaker, name or Path(model).name, max_tokens, timeout, api_key, own)
     run(service, host, port)
 
 
-def _speaker(model: str, rows: int) -> Speaker:
+def _speaker(model: str, rows: int, plain: bool, system: str = "") -> tuple[Speaker, SamplingParams]:
+    """The model, which is asked as its run asked unless `plain`, and how it is sampled."""
     from etude.serve.replies import Speaker
     from etude.train.measure import load_policy, run_defaults
+    from etude.train.put import asking
 
-    precision = str(run_defaults(model).get("precision", "bf16"))
-    return Speaker(load_policy(model, precision), rows)
+    policy = load_policy(model, str(run_defaults(model).get("precision", "bf16")))
+    return Speaker(policy, rows), asking(policy, model, plain, system)
 
 
 def export(

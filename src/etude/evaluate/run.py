@@ -73,6 +73,12 @@ async def attempt(
     return list(await asyncio.gather(*(rollouts.group(independent()) for rollouts in group_rollouts)))
 
 
+def last_reply(episode: Episode, renderer: Renderer) -> str:
+    """The text of what was sampled last, without the stop string that ended it."""
+    text = renderer.decode([s.tokens for s in episode.spans if s.sampled][-1])
+    return episode.text if episode.text and text.startswith(episode.text) else text
+
+
 def answers(renderer: Renderer) -> Callable[[Episode], str | None]:
     """What an episode answered, as its checker reads it: for majority votes."""
 
@@ -80,7 +86,7 @@ def answers(renderer: Renderer) -> Callable[[Episode], str | None]:
         sampled = [s.tokens for s in episode.spans if s.sampled]
         if not sampled or episode.task.environment is not None:
             return None
-        text = renderer.decode(sampled[-1])
+        text = last_reply(episode, renderer)
         if read := getattr(episode.task.check, "read", None):
             return cast(str | None, read(text))
         rule = getattr(episode.task.check, "extract", None)
@@ -105,9 +111,8 @@ async def strictly(groups: Sequence[Group], renderer: Renderer, pool: Pool) -> f
             if not episode.correct:
                 asked += 1
                 continue
-            last = [s.tokens for s in episode.spans if s.sampled][-1]
             try:
-                passed += (await checked(pool, check, renderer.decode(last))).correct
+                passed += (await checked(pool, check, last_reply(episode, renderer))).correct
             except CheckError:
                 continue
             asked += 1

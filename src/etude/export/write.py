@@ -20,6 +20,7 @@ from etude.models.policy import Policy
 from etude.models.save import UNVERIFIED, compare
 from etude.report.run import RunDirectory, is_run
 from etude.train.measure import checkpoint_policy
+from etude.train.put import write_asking
 
 LEFT = ("heads.safetensors",)  # outputs that only training reads
 CARD = "README.md"
@@ -52,6 +53,7 @@ def to_adapter(source: str, place: Path) -> Path:
     with _new(place) as work:
         backbone.module.save_pretrained(str(work), safe_serialization=True)
         policy.tokenizer.save(work)
+        write_asking(work, run.config)
         if doubt := compare(backbone, work):
             raise UserError(f"the adapter was not written: {doubt}")
         _write_card(work, model_card(run, place.name, step, adapter=True))
@@ -102,6 +104,7 @@ def _model_files(run: RunDirectory, work: Path) -> int:
         return int(steps[-1])
     step, policy = checkpoint_policy(run.path)
     policy.save(work)
+    write_asking(work, run.config)
     for name in LEFT:
         (work / name).unlink(missing_ok=True)
     return step

@@ -15,6 +15,7 @@ import numpy as np
 from etude import seeds
 from etude.sampling.protocol import Unanswered
 from etude.text.chat_template import Renderer
+from etude.text.stream import before as until
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
 FULL = "context_full"
@@ -58,7 +59,7 @@ class Conversation:
     messages: list[Message] = field(default_factory=list)  # as text, for the chat template
     spans: list[Span] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
-    stop: str = ""  # why the last reply ended: "end" | "length"
+    stop: str = ""  # why the last reply ended: "end" (by a stop token or a stop string) | "length"
     turns: int = 0  # replies sampled so far
     version: int = -1  # of the policy that gave the last reply
     text: str = ""  # the last reply
@@ -118,8 +119,8 @@ class Conversation:
     # ---- what it replies -----------------------------------------------------------------------------
 
     async def reply(self, tag: str = "attempt", max_tokens: int | None = None, **params: Any) -> str:
-        """Samples a reply and returns it as text, a forced prefix included. `max_tokens` and `params` override the
-        generator's settings. Without room left in the context the reply is empty, `stop` is "length" and the conversation
+        """Samples a reply and returns it as text, a forced prefix included; of a stop string, which ends it, the tokens stay
+        and the text goes. `max_tokens` and `params` override the generator's settings. Without room left in the context the reply is empty, `stop` is "length" and the conversation
         is `full`: what is said to it from then on is not heard."""
         spans = len(self.spans)
         self._render()
@@ -139,7 +140,7 @@ class Conversation:
         except Unanswered as error:
             raise Failed("sampler", error) from error
         self.turns += 1
-        self.stop = sample.stop
+        self.stop = "end" if sample.stop == "cut" else sample.stop
         if self.stop == "length" and left < wanted:
             self.notes[FULL] = self.generator.limit
         self.version = sample.version
@@ -149,7 +150,10 @@ class Conversation:
         self.spans.append(
             Span("assistant", sample.tokens, True, sample.logp, tag=tag, version=sample.version)
         )
-        text = self.generator.renderer.decode(np.concatenate([prefix, sample.tokens]))
+        decode = self.generator.renderer.decode
+        text = decode(np.concatenate([prefix, sample.tokens]))
+        if sample.stop == "cut":
+            text = until(text, settings.stop, len(decode(prefix)))
         self.messages.append(Message("assistant", text))
         self.text = text
         return text
@@ -201,6 +205,12 @@ class Conversation:
         seen = [s.tokens for s in self.spans[last:] if not s.unseen]
         return np.concatenate(seen) if seen else np.zeros(0, np.int32)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last reply ended with a stop token (and not with a stop string)."""
+        last = self.spans[-1].tokens
+        return self.stop == "end" and len(last) > 0 and int(last[-1]) in self.generator.renderer.stops
+
     def asks(self, messages: Sequence[Message]) -> int:
         """How many messages at the beginning are the task's question; a method's own text is none."""
         asked = list(self.task.prompt)
@@ -218,7 +228,7 @@ class Conversation:
             tokens, rewrote = render.prompt(said, self.asks(said)), bool(self.spans)
             plain = None if instead is None else render.prompt(instead, self.asks(instead))
         else:
-            ended, asks = self.stop == "end", self.asks(self.messages)
+            ended, asks = self.ended, self.asks(self.messages)
             tokens, rewrote = render.extend(self.messages, said, ended, asks)
             plain = None if instead is None else render.extend(self.messages, instead, ended, asks)[0]
         self.spans.append(Span("user", tokens, hidden=plain is not None, restart=rewrote, tag="prompt"))

@@ -18,11 +18,12 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """A reply as it was sampled. The stop token, where one ended it, is the last of `tokens`."""
+    """A reply as it was sampled. The stop token, or the one that completes a stop string, where one ended it, is the last of
+    `tokens`."""
 
     tokens: Array  # int32[n], n >= 1
     logp: Array  # float32[n], under the request's settings
-    stop: str  # "end" | "length" | "cut": by the one who watched it
+    stop: str  # "end" | "length" | "cut": by a stop string, or by the one who watched it
     version: int  # of the policy that sampled it
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from etude.errors import UserError
 from etude.models.distribution import check, draw
 from etude.models.policy import Policy
 from etude.sampling.protocol import Sample, Uniforms, Watch
+from etude.text.stream import TextStream
 from etude.types import Array, SamplingParams
 
 QUIET = 3  # rounds of the event loop without a new request before a step is taken
@@ -81,7 +82,8 @@ class Scheduler:
             raise UserError(f"a prompt holds token {tokens.max()} outside the model's vocabulary")
         loop = asyncio.get_running_loop()
         limit, future = min(params.max_tokens, room), loop.create_future()
-        request = Request(tokens, params, Uniforms(key), limit, future, watch=watch)
+        watching = self._until(params.stop, watch)
+        request = Request(tokens, params, Uniforms(key), limit, future, watch=watching)
         self.waiting.append(request)
         self._open.add(request)
         self._submitted += 1
@@ -91,6 +93,17 @@ class Scheduler:
             return await request.future
         finally:
             self._open.discard(request)
+
+    def _until(self, stops: Sequence[str], watch: Watch | None) -> Watch | None:
+        """Ends a reply with the token that completes a stop string, or where `watch` does."""
+        if not stops:
+            return watch
+        text = TextStream(self.policy.renderer.decode, stops)
+
+        def met(token: int, logp: float) -> bool:
+            return text.feed(token) | (watch is not None and watch(token, logp))
+
+        return met
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:

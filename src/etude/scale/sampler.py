@@ -14,6 +14,7 @@ from etude.models.policy import Policy
 from etude.sampling.protocol import Sample
 from etude.scale.fleet import Fleet
 from etude.scale.server import Lost, Reply, Server
+from etude.text.stream import reached
 from etude.types import Array, SamplingParams
 
 
@@ -65,10 +66,13 @@ class EngineSampler:
             self._prompts.add(name)
             self.policy.meter.prefilled += len(tokens)
         self.policy.meter.generated += len(reply.tokens)
+        # Servers are not told of stop strings, since how they cut text and tokens apart is theirs; the rest is dropped here.
+        met = reached(self.policy.renderer.decode, reply.tokens, params.stop)
+        n = met or len(reply.tokens)
         return Sample(
-            np.array(reply.tokens, np.int32),
-            np.minimum(np.array(reply.logp, np.float32), 0.0),
-            reply.stop,
+            np.array(reply.tokens[:n], np.int32),
+            np.minimum(np.array(reply.logp[:n], np.float32), 0.0),
+            "cut" if met and reply.tokens[n - 1] not in self.stops else reply.stop,
             version,
         )
 

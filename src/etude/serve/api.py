@@ -4,7 +4,7 @@ ignored: a reply that was made under other settings than those asked for is wron
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from etude.errors import UserError, nearest
 from etude.models.policy import Policy
 from etude.serve.replies import Piece
+from etude.text.chat_template import Renderer
 from etude.types import Array, Message, SamplingParams
 
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -46,6 +47,7 @@ BOTH = {
 CHAT = BOTH | {"messages", "max_completion_tokens", "logprobs"}
 TEXT = BOTH | {"prompt", "logprobs", "echo"}
 MOST = 128  # choices of one request
+PLAIN = SamplingParams()
 UNNAMED = 16  # tokens of a completion that names no limit, as OpenAI has it
 
 
@@ -74,15 +76,17 @@ class Wanted:
     params: SamplingParams
     n: int
     seed: int | None
-    stops: tuple[str, ...]
     stream: bool
     usage: bool  # a last chunk of the stream says how many tokens there were
     logprobs: bool
 
 
-def read(body: Any, chat: bool, policy: Policy, name: str, longest: int) -> Wanted:
+def read(
+    body: Any, chat: bool, policy: Policy, name: str, longest: int, own: SamplingParams = PLAIN
+) -> Wanted:
     """`body`: the JSON of a request for a chat completion, or for a completion. `name`: the model's; `longest`: tokens of
-    a chat reply where no limit is named. Raises `BadRequest`."""
+    a chat reply where no limit is named; `own`: how the model is sampled in a chat where the request does not say, and the
+    stop strings that it was trained with. Raises `BadRequest`."""
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
     _known(body, CHAT if chat else TEXT)
@@ -113,10 +117,9 @@ def read(body: Any, chat: bool, policy: Policy, name: str, longest: int) -> Want
         chat=chat,
         prompts=prompts,
         texts=texts,
-        params=_sampling(body, longest if chat else UNNAMED),
+        params=_sampling(body, longest if chat else UNNAMED, own if chat else PLAIN),
         n=n,
         seed=_field(body, "seed", int, None),
-        stops=_stops(body),
         stream=_field(body, "stream", bool, False),
         usage=options.get("include_usage") is True,
         logprobs=logprobs,
@@ -157,17 +160,18 @@ def _field(
     return value
 
 
-def _sampling(body: Mapping[str, Any], longest: int) -> SamplingParams:
+def _sampling(body: Mapping[str, Any], longest: int, own: SamplingParams) -> SamplingParams:
     limit = _field(body, "max_tokens", int, None, 1)
     limit = _field(body, "max_completion_tokens", int, limit, 1)
-    temperature = float(_field(body, "temperature", float, 1.0, 0, 2))
-    top_p = float(_field(body, "top_p", float, 1.0, 0, 1))
+    temperature = float(_field(body, "temperature", float, own.temperature, 0, 2))
+    top_p = float(_field(body, "top_p", float, own.top_p, 0, 1))
     return SamplingParams(
         temperature=temperature or 1.0,
-        top_k=_field(body, "top_k", int, 0, 0),
+        top_k=_field(body, "top_k", int, own.top_k, 0),
         top_p=max(top_p, 1e-6),  # 0 keeps the likeliest token
         greedy=temperature == 0,
         max_tokens=limit or longest,
+        stop=tuple(dict.fromkeys([*own.stop, *_stops(body)])),
     )
 
 
@@ -201,9 +205,22 @@ def _chat_prompt(body: Mapping[str, Any], policy: Policy) -> tuple[list[Array], 
         raise BadRequest("'messages' must be a list of at least one message", "messages")
     messages = [_message(m, i) for i, m in enumerate(given)]
     try:
-        return [policy.renderer.prompt(messages)], [""]
+        return [_asking(policy, messages).prompt(messages, _asks(messages))], [""]
     except UserError as error:
         raise BadRequest(str(error), "messages") from error
+
+
+def _asking(policy: Policy, messages: Sequence[Message]) -> Renderer:
+    """The model's renderer; a client's own system message stands in the place of the run's."""
+    renderer = policy.renderer
+    if messages[0].role != "system" or not renderer.framing.system:
+        return renderer
+    return Renderer(policy.tokenizer, replace(renderer.framing, system=""))
+
+
+def _asks(messages: Sequence[Message]) -> int:
+    """The messages up to the first of the user, which is the question that the run's text and examples go around."""
+    return next((n for n, m in enumerate(messages, 1) if m.role == "user"), 0)
 
 
 def _message(given: Any, place: int) -> Message:

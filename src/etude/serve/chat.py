@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 import numpy as np
@@ -17,6 +17,7 @@ from etude import seeds
 from etude.errors import UserError
 from etude.report.terminal import clean
 from etude.serve.replies import Speaker
+from etude.text.stream import before
 from etude.types import Array, Message, SamplingParams
 
 HELP = "/reset forgets what was said; /system TEXT begins anew with a system message; Ctrl-C ends a reply; Ctrl-D ends"
@@ -24,11 +25,11 @@ HELP = "/reset forgets what was said; /system TEXT begins anew with a system mes
 
 @dataclass
 class Chat:
-    """A conversation with a model. `seed` names its random draws: the same words are answered the same."""
+    """A conversation with a model, whose renderer says how it is asked: the first question has the text, the system message and
+    the examples of the run around it. `seed` names the random draws: the same words are answered the same."""
 
     speaker: Speaker
     params: SamplingParams
-    system: str = ""
     seed: int = 0
     messages: list[Message] = field(default_factory=list)
     held: Array = field(default_factory=lambda: np.zeros(0, np.int32))  # all tokens so far
@@ -36,7 +37,9 @@ class Chat:
 
     def reset(self, system: str | None = None) -> None:
         self.messages, self.held = [], np.zeros(0, np.int32)
-        self.system = self.system if system is None else system
+        if system is not None:
+            renderer = self.speaker.policy.renderer
+            renderer.framing = replace(renderer.framing, system=system)
 
     async def say(self, text: str) -> AsyncGenerator[str, None]:
         """The reply to `text`, piece by piece. A reply that is interrupted stays in the conversation as far as it went;
@@ -54,17 +57,17 @@ class Chat:
                     yield piece.text
         finally:
             if tokens:
-                self.messages += [*new, Message("assistant", self.speaker.policy.renderer.decode(tokens))]
+                text = self.speaker.policy.renderer.decode(tokens)
+                self.messages += [*new, Message("assistant", before(text, self.params.stop))]
                 self.held = np.concatenate([prompt, np.array(tokens, np.int32)])
 
     def _prompt(self, text: str) -> tuple[Array, list[Message]]:
         renderer = self.speaker.policy.renderer
         new = [Message("user", text)]
         if not self.messages:
-            new = [*([Message("system", self.system)] if self.system else []), *new]
-            return renderer.prompt(new, len(new)), new
-        ended, asks = int(self.held[-1]) in renderer.stops, 2 if self.system else 1
-        more, rewrote = renderer.extend(self.messages, new, ended, asks)
+            return renderer.prompt(new, 1), new
+        ended = int(self.held[-1]) in renderer.stops
+        more, rewrote = renderer.extend(self.messages, new, ended, 1)
         return (more if rewrote else np.concatenate([self.held, more])), new
 
 

@@ -41,13 +41,15 @@ Queue = asyncio.Queue[tuple[int, Piece] | Exception | None]
 @dataclass
 class Service:
     """What the routes share. `name`: what clients call the model; `longest`: tokens of a chat reply without a limit;
-    `timeout`: seconds for one request; `key`: what clients must bring, "" for nothing."""
+    `timeout`: seconds for one request; `key`: what clients must bring, "" for nothing; `own`: how a chat is sampled where a
+    request does not say."""
 
     speaker: Speaker
     name: str
     longest: int = 512
     timeout: float = 600.0
     key: str = ""
+    own: SamplingParams = api.PLAIN
     open: bool = False  # reached under names other than this machine's own
 
     def __post_init__(self) -> None:
@@ -104,7 +106,7 @@ class Service:
 
     async def _complete(self, request: Request, chat: bool) -> Response:
         self._admit(request)
-        wanted = api.read(await _body(request), chat, self.speaker.policy, self.name, self.longest)
+        wanted = api.read(await _body(request), chat, self.speaker.policy, self.name, self.longest, self.own)
         head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}",
             "object": ("chat.completion.chunk" if wanted.stream else "chat.completion")
@@ -186,7 +188,7 @@ class Service:
         async def one(index: int) -> None:
             prompt, key = wanted.prompts[index // wanted.n], seeds.key(root, "serve", index)
             try:
-                async with aclosing(self.speaker.stream(prompt, wanted.params, key, wanted.stops)) as pieces:
+                async with aclosing(self.speaker.stream(prompt, wanted.params, key)) as pieces:
                     async for piece in pieces:
                         queue.put_nowait((index, piece))
                 queue.put_nowait(None)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from etude.errors import UserError, nearest
 from etude.models.device import DEVICES
+from etude.parsing import escaped
 from etude.recipe import Recipe
 from etude.report.json_files import plain
 from etude.settings import Setting, Stage, parameters
@@ -40,6 +41,10 @@ class RunSettings:
         None
     )
     shots: Annotated[int, Setting("how many rows of run.examples are shown", low=1, high=64)] = 4
+    stop: Annotated[
+        tuple[str, ...],
+        Setting("texts that end a reply, as in \\n\\n;Question: (tokens of them stay, text does not)"),
+    ] = ()
     thinking: Annotated[bool | None, Setting("thinking on or off, for templates that know both")] = None
     context: Annotated[int, Setting("longest conversation", "tokens", low=8)] = 4096
     micro_tokens: Annotated[int, Setting("tokens per micro-batch", "tokens", low=16)] = 4096
@@ -125,7 +130,9 @@ class RunSettings:
 
     @property
     def sampling(self) -> SamplingParams:
-        return SamplingParams(self.temperature, self.top_k, self.top_p, False, self.max_tokens)
+        return SamplingParams(
+            self.temperature, self.top_k, self.top_p, False, self.max_tokens, tuple(self.stop)
+        )
 
 
 def run_settings(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> RunSettings:
@@ -294,7 +301,7 @@ def origin(recipe: Recipe) -> str:
 def as_text(value: Any) -> str:
     """The value of a setting as --set takes it."""
     if isinstance(value, list | tuple):
-        return ";".join(as_text(v) for v in value)
+        return ";".join(escaped(v) if isinstance(v, str) else as_text(v) for v in value)
     return repr(value) if isinstance(value, float) else str(value)
 
 
@@ -310,5 +317,5 @@ def parse_changes(pairs: list[str]) -> dict[str, str]:
         path, equals, value = pair.partition("=")
         if not equals or "." not in path:
             raise UserError(f"--set takes stage.field=value; got '{pair}'")
-        found[path.strip()] = value.strip()
+        found[path.strip()] = value.strip(" ")
     return found

@@ -25,7 +25,7 @@ from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.train.lineage import found_model, found_tasks, trained_tasks
-from etude.train.put import put, recorded, worked_examples
+from etude.train.put import asked_as, put, worked_examples
 from etude.train.setup import resolve, tell
 from etude.types import Task
 
@@ -33,7 +33,7 @@ from etude.types import Task
 COUNTS = {"max_tokens", "temperature", "top_p", "top_k", "context", "rows"}
 Say = Callable[[Sequence[str]], None]
 HELD = 200  # held-out problems of a source that is no file
-COUNTS |= {"prompt", "system", "examples", "shots", "thinking"}  # how questions are put
+COUNTS |= {"prompt", "system", "examples", "shots", "thinking", "stop"}  # how questions are put
 COUNTS |= {"device", "precision", "backbone", "check_seconds"}
 
 
@@ -111,7 +111,7 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
 
 def _examined(where: str, exam: Exam, settings: RunSettings, pool: Pool) -> EvalResult:
     policy = load_policy(where, settings.precision, settings.backbone, settings.device)
-    examples = recorded(RunDirectory.open(where).config) if is_run(where) else []
+    examples = asked_as(where)[1]
     put([policy], settings, worked_examples(settings) if "examples" in exam.changes else examples)
     params = replace(settings.sampling, greedy=exam.greedy)
     sampler = sampler_for(policy, settings.rows)
@@ -171,9 +171,7 @@ def checkpoint_policy(run: Path, precision: str | None = None, device: str = "cp
 
 
 def run_defaults(where: str) -> dict[str, Any]:
-    """A run is evaluated with the settings that it was trained with."""
-    if not is_run(where):
-        return {}
-    config = RunDirectory.open(where).config
-    Plan.from_dict(config["plan"])
-    return dict(config["settings"])
+    """A run is evaluated with the settings that it was trained with, and so is the model that it left."""
+    if is_run(where):
+        Plan.from_dict(RunDirectory.open(where).config["plan"])
+    return asked_as(where)[0]

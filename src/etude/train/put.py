@@ -1,18 +1,28 @@
-"""How a run's tasks are put to its models: the settings run.prompt, run.system, run.examples, run.shots and run.thinking."""
+"""How a run's tasks are put to its models: the settings run.prompt, run.system, run.examples, run.shots and run.thinking; and
+how whoever uses its model later puts questions in the same way."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
+from etude.files import read_json, write_atomically
+from etude.models.load import MODELS, locate
 from etude.models.policy import Policy
+from etude.report.run import RunDirectory, is_run
 from etude.tasks import TaskSet, load
 from etude.tasks.files import Listed
 from etude.text.framing import Framing
-from etude.train.config import RunSettings
+from etude.train.config import RunSettings, run_settings
+from etude.types import SamplingParams
 
 Pairs = Sequence[Sequence[str]]
+FILE = "etude.json"
+"""Lies in the directory of a trained model: `KEPT` of the run's settings, and the examples that it showed."""
+KEPT = ("prompt", "system", "thinking", "stop", "temperature", "top_p", "top_k", "max_tokens")
 
 
 def worked_examples(settings: RunSettings, tasks: TaskSet | None = None) -> list[list[str]]:
@@ -43,3 +53,44 @@ def recorded(config: Mapping[str, Any]) -> Pairs:
     """The examples that a run was begun with."""
     found: Pairs = config.get("examples", [])
     return found
+
+
+def write_asking(directory: Path, config: Mapping[str, Any]) -> None:
+    """Says in a model's directory how the run of `config` asked it."""
+    settings = {name: config["settings"][name] for name in KEPT if name in config["settings"]}
+    kept = {**settings, "examples": list(recorded(config))}
+    write_atomically(directory / FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+
+
+def asked_as(where: str) -> tuple[dict[str, Any], Pairs]:
+    """Settings and examples with which a run asks, or the run whose trained model lies in a directory or on the hub; none
+    for any other model."""
+    if is_run(where):
+        config = RunDirectory.open(where).config
+        return dict(config["settings"]), recorded(config)
+    if where in MODELS:
+        return {}, []
+    file = locate(where) / FILE
+    if not file.is_file():
+        return {}, []
+    found = read_json(file)
+    examples = found.get("examples", []) if isinstance(found, dict) else None
+    pairs = isinstance(examples, list) and all(
+        isinstance(p, list) and len(p) == 2 and all(isinstance(t, str) for t in p) for p in examples
+    )
+    if not pairs:
+        raise UserError(f"'{file}' does not say how the model was asked; delete it to ask in plain words")
+    return {name: value for name, value in found.items() if name in KEPT}, examples
+
+
+def asking(policy: Policy, where: str, plain: bool = False, system: str = "") -> SamplingParams:
+    """From here on the policy, which is the model `where`, is asked as its run asked; returns how it is sampled. `plain`:
+    questions go to it as they are, and nothing ends a reply but its stop tokens. `system`: a message in the place of the
+    run's own."""
+    found, examples = asked_as(where)
+    if plain:
+        how = ("temperature", "top_p", "top_k", "max_tokens")
+        found, examples = {name: found[name] for name in how if name in found}, []
+    settings = run_settings(found, {"system": system} if system else {})
+    put([policy], settings, examples)
+    return settings.sampling

@@ -37,6 +37,7 @@ from etude.train.drift import Drift
 from etude.train.examine import examined, examined_start
 from etude.train.identity import arithmetic
 from etude.train.metrics import step_metrics
+from etude.train.put import write_asking
 from etude.train.rescore import rescored
 from etude.train.step import Learner
 from etude.train.validation import BEST_KIND, validate
@@ -390,6 +391,7 @@ class Run:
     def save_model(self) -> Path:
         path = self.directory.path / "model"
         self.learner.policy.save(path)
+        write_asking(path, self.directory.config)
         return path
 
     def close(self) -> None:

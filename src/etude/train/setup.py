@@ -246,7 +246,7 @@ def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any
         "etude": __version__,
         "plan": plan.to_dict(),
         "recipe": recipe.name,
-        "settings": dict(settings.__dict__),
+        "settings": plain(settings.__dict__),  # as it is read back
         "stages": stages,
         "methods": outside.hashes(plan.recipe)
         if isinstance(plan.recipe, str)

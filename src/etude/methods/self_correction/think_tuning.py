@@ -94,7 +94,7 @@ class Guided:
         words = await self.teacher.draft(conversation, asked, greedy=True)
         renderer = conversation.generator.renderer
         last = conversation.spans[-1]
-        if conversation.stop == "end" and last.logp is not None:  # the turn goes on
+        if conversation.ended and last.logp is not None:  # the turn goes on
             conversation.spans[-1] = replace(last, tokens=last.tokens[:-1], logp=last.logp[:-1])
         tokens = renderer.tokenizer.encode("\n" + words)
         if not self.goes_on:
