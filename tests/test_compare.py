@@ -164,10 +164,12 @@ def test_an_arm_finds_its_learning_rate_within_its_budget(tmp_path: Path, capsys
 
 
 def test_tuning_on_a_handful_of_tasks_is_refused(tmp_path: Path, capsys) -> None:
-    command = ["compare", "grpo", "rft", "--tasks", words(tmp_path), "--budget", "8-steps", "--tune", "2"]
+    (tmp_path / "three.jsonl").write_text("\n".join(json.dumps({"prompt": p, "answer": p}) for p in "abc"))
+    command = ["compare", "grpo", "rft", "--tasks", str(tmp_path / "three.jsonl"), "--budget", "8-steps"]
+    command += ["--tune", "2"]
     command += ["--model", letters.model(tmp_path), "--out", str(tmp_path / "out")]
     assert cli.run([*command, "--set", "run.max_tokens=2"]) == 2
-    assert "too small to set tuning problems aside" in capsys.readouterr().err
+    assert "too few tasks to set some aside for tuning" in capsys.readouterr().err
 
 
 class Child:

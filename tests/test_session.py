@@ -325,3 +325,47 @@ def test_rows_that_credit_does_not_declare_are_refused(tmp_path: Path) -> None:
 @writes("policy", extras=("spare",))
 def declares_much() -> etude.Credit:
     return lambda groups, context: []
+
+
+def plan_of(place: Path, more: str = "", recipe: str = 'recipe = "rloo"') -> str:
+    rows = "\n".join(json.dumps({"prompt": f"{i}", "answer": "a"}) for i in range(40))
+    (place / "t.jsonl").write_text(rows)
+    lines = [recipe, f'model = "{letters.model(place)}"', f'tasks = "{place / "t.jsonl"}"', "steps = 1", "seed = 3"]
+    lines += [f'out = "{place / "planned"}"', "force = true", *(f"{k} = {json.dumps(v)}" for k, v in SMALL.items())]
+    (place / "plan.toml").write_text("\n".join([*lines, 'prompt = "{question}!"', more]))
+    return str(place / "plan.toml")
+
+
+def test_a_plan_file_is_trained(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    run = etude.train(plan, progress=False)
+    config = run.directory.config
+    assert (run.path, config["recipe"], config["plan"]["seed"]) == (tmp_path / "planned", "rloo", 3)
+    assert config["settings"]["prompt"] == "{question}!"
+    other = etude.train(plan, seed=4, out=tmp_path / "other", settings={"run.group_size": 2}, progress=False)
+    assert other.directory.config["plan"]["seed"] == 4
+    assert other.directory.config["settings"]["group_size"] == 2
+    assert other.directory.config["settings"]["tasks_per_step"] == SMALL["run.tasks_per_step"]
+
+
+def test_a_plan_that_is_no_single_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="which is a comparison"):
+        etude.train(plan_of(tmp_path, "[sweep]\nupdate.lr = [1e-5, 1e-4]"))
+    with pytest.raises(UserError, match="names several recipes"):
+        etude.train(plan_of(tmp_path, recipe='recipes = ["grpo", "rloo"]'))
+    with pytest.raises(UserError, match="'seeds' is not for this function; did you mean 'seed'"):
+        etude.train(plan_of(tmp_path, "seeds = 3"))
+
+
+def test_a_sweep_over_ones_own_file_is_compared_on_tuning_problems(tmp_path: Path, monkeypatch) -> None:
+    from etude.compare import session as comparing
+
+    seen = []
+    monkeypatch.setattr(comparing, "run_comparison", lambda comparison, say: seen.append(comparison))
+    etude.compare(plan_of(tmp_path, "[sweep]\nupdate.lr = [1e-5, 1e-4]"), seeds=2, quiet=True)
+    (comparison,) = seen
+    assert [arm.changes["update.lr"] for arm in comparison.arms] == ["1e-05", "0.0001"]
+    assert comparison.changes["run.tuning"] == "true"
+    assert list(comparison.seeds) == [0, 1]
+    run = etude.train(plan_of(tmp_path), settings={"run.tuning": True}, progress=False)
+    assert run.after.mean.problems == 4

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from etude.errors import UserError
+from etude.evaluate.run import hold_out
 from etude.tasks import TaskSet, load
 from etude.tasks.asked import asked
 from etude.types import Request, Task, Verdict
@@ -65,3 +66,20 @@ def test_a_task_that_asks_what_is_held_out_is_not_trained_on() -> None:
     assert tasks.held(twin)
     with pytest.raises(UserError, match="held out for evaluation"):
         tasks.draw(Request(task=twin), 0, 0)
+
+
+def test_a_files_tuning_problems_are_apart_from_all_others() -> None:
+    given = [Task(f"How many {i}?", never, answer="1") for i in range(100)]
+    plain, tuned = TaskSet.of(given), TaskSet.of(given)
+    examined, tuning = hold_out(plain, 15), hold_out(tuned, 15, tuning=True)
+    assert len(tuning) == 15
+    assert {t.key for t in examined} == {t.key for t in tuned.sources[0].tasks("eval")} & {t.key for t in examined}
+    assert not {asked(t) for t in tuning} & {asked(t) for t in tuned.sources[0].tasks("eval")}
+    assert parted(tuned, tuning) == parted(tuned, examined) == 0
+    assert parted(plain, tuning) > 0, "the runs that count are trained on them"
+    assert hold_out(tuned, 15, tuning=True) == tuning, "as when a run is taken up again"
+    chosen = tuned.validation(10)
+    assert not {asked(t) for t in chosen} & {asked(t) for t in [*tuning, *examined]}
+    assert len(hold_out(TaskSet.of(given), 1000, tuning=True)) == 20, "a quarter of 80"
+    with pytest.raises(UserError, match="too few tasks to set some aside for tuning"):
+        hold_out(TaskSet.of(given[:3]), 2, tuning=True)

@@ -17,6 +17,7 @@ from etude.compare.table import screen
 from etude.errors import UserError
 from etude.files import read_json
 from etude.report.page import write_report
+from etude.train import plan_file
 from etude.train.config import Budget, as_text
 
 
@@ -48,37 +49,46 @@ class FinishedComparison:
 
 
 def compare(
-    arms: Sequence[str],
-    model: str = "smollm2",
+    arms: Sequence[str] | str,
+    model: str | None = None,
     tasks: str = "",
-    budget: str | Budget | int = "5m",
+    budget: str | Budget | int | None = None,
     *,
-    seeds: int = 3,
-    out: str | Path = "runs/comparison",
+    seeds: int | None = None,
+    out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-    tune: int = 0,
-    parallel: int = 1,
+    tune: int | None = None,
+    parallel: int | None = None,
     quiet: bool = False,
 ) -> FinishedComparison:
-    """Which recipe makes `model` better at `tasks` within `budget` (of each run), and is the difference real?
+    """Which recipe makes `model` (default: smollm2) better at `tasks` within `budget` (of each run; default: 5m), and is the
+    difference real?
 
-    `arms`: "RECIPE", or "NAME=RECIPE:stage.field=value,...". Each arm is trained with `seeds` seeds, in processes of
-    their own; called again with the same arguments it goes on where it stopped. `tune`: learning rates to try per arm,
-    from half of its budget. `parallel`: runs at once. Raises UserError for what cannot be used."""
+    `arms`: "RECIPE", or "NAME=RECIPE:stage.field=value,..."; or a plan file with several recipes or a sweep, beside which what
+    is given here counts more. Each arm is trained with `seeds` seeds (default: 3), in processes of their own; called again with the same arguments it goes on where it stopped. `tune`: learning rates to try per arm,
+    from half of its budget (default: none). `parallel`: runs at once (default: one). Raises UserError for what cannot be used."""
+    given = {"model": model, "tasks": tasks or None, "budget": budget, "seeds": seeds, "out": out, "tune": tune}
+    given |= {"parallel": parallel}
+    own = {name: value for name, value in given.items() if value is not None}
+    if isinstance(arms, str) and plan_file.is_plan(arms):
+        file = plan_file.read(arms)
+        said = file.arguments((*given, "log"), ("prompt", "system"))
+        own = {**said, **own, "settings": {**said["settings"], **(settings or {})}}
+        return compare(file.arms(), quiet=quiet, **{n: v for n, v in own.items() if n in (*given, "settings")})
     for name, value, kind in (("arms", arms, list | tuple), ("tasks", tasks, str)):
         if not isinstance(value, kind) or not value:
             wanted = "a list of recipes" if name == "arms" else "text such as 'chain_sum' or 'mine.jsonl'"
             raise UserError(f"{name} is {value!r:.60}; it must be {wanted}")
     comparison = Comparison(
         parse_arms(arms),
-        model,
+        model or "smollm2",
         tasks,
-        Budget.of(budget),
-        range(seeds),
-        Path(out),
+        Budget.of(budget or "5m"),
+        range(3 if seeds is None else seeds),
+        Path(out or "runs/comparison"),
         {name: as_text(value) for name, value in (settings or {}).items()},
-        parallel,
-        tune,
+        1 if parallel is None else parallel,
+        tune or 0,
     )
     run_comparison(comparison, (lambda text: None) if quiet else print)
     return FinishedComparison(comparison.out)

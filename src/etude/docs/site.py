@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from etude.docs.claims import labels
+from etude.docs.equations import mathml
 from etude.docs.method_page import facts
 from etude.docs.papers import table_row
 from etude.methods import outside
@@ -51,7 +52,7 @@ def _index(found: list[dict[str, Any]]) -> str:
 def _method(one: dict[str, Any]) -> str:
     lines = [f"# {one['name']}", "", one["idea"], ""]
     if one["equation"]:
-        lines += ["```text", one["equation"], "```", ""]
+        lines += [mathml(one["equation"]), ""]
     if one["paper"]:
         where = f", <{one['url']}>" if one["url"] else ""
         lines += [f"*{one['paper']}* ({one['year']}){where}.", ""]

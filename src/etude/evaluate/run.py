@@ -30,16 +30,15 @@ TUNING_SEED = 1
 
 def hold_out(tasks: TaskSet, problems: int, tuning: bool = False) -> list[Task]:
     """The evaluation tasks; of finite sources at most those that were set aside (every result says how many).
-    With `tuning`, as many other tasks, which neither evaluation nor training ever sees."""
+    With `tuning`, as many other tasks, which are not trained on in that run; of finite sources at most a quarter of what
+    there is to train on."""
     finite = [len(s.tasks("eval")) for s in tasks.sources if isinstance(s, Listed)]
     most = sum(finite) if len(finite) == len(tasks.sources) else problems
     held = tasks.holdout(min(problems, most), EVAL_SEED) if problems else []
     if not tuning:
         return held
     if len(finite) == len(tasks.sources):
-        raise UserError(
-            "a finite set of tasks is too small to set tuning problems aside; tune on a generator"
-        )
+        return tasks.tuning(problems) if problems else []
     keys = {task.key for task in held}
     return [t for t in tasks.holdout(2 * problems, TUNING_SEED) if t.key not in keys][:problems]
 

@@ -57,7 +57,7 @@ class Listed:
         self._order = lru_cache(maxsize=64)(self._ordered)
 
     def leave_out(self, unwanted: Callable[[Task], bool], part: str = "") -> list[Task]:
-        """Takes the tasks for which `unwanted` holds out of both parts, or of one; returns them."""
+        """Takes the tasks for which `unwanted` holds out of all parts, or of one; returns them."""
         gone = []
         for name, tasks in self._parts.items():
             if not part or name == part:
@@ -67,13 +67,19 @@ class Listed:
         self._order.cache_clear()
         return gone
 
+    def set_apart(self, wanted: Callable[[Task], bool], part: str) -> None:
+        """Moves the training tasks for which `wanted` holds into another part, which neither training nor evaluation sees."""
+        self._parts[part] = [*self.tasks(part), *(t for t in self._parts["train"] if wanted(t))]
+        self._parts["train"] = [t for t in self._parts["train"] if not wanted(t)]
+        self._order.cache_clear()
+
     def levels(self, kind: str) -> tuple[float, ...]:
         """The difficulties of the training tasks of this kind; none where all of them are set aside."""
         return tuple(sorted({t.difficulty for t in self._parts["train"] if t.kind == kind}))
 
     def tasks(self, part: str) -> list[Task]:
-        """All tasks of the "train" or the "eval" part, in the list's order."""
-        return list(self._parts[part])
+        """All tasks of the "train" or the "eval" part, or of one that was set apart, in the list's order."""
+        return list(self._parts.get(part, ()))
 
     def draw(self, kind: str, difficulty: float | None, n: int, seed: int) -> list[Task]:
         """The first `n` training tasks of the seed's order, or fewer where there are fewer."""

@@ -149,15 +149,11 @@ class TaskSet:
     def validation(self, n: int) -> list[Task]:
         """At most `n` tasks that ask otherwise than the held-out ones, never to be drawn either. Call it after `holdout`. Of
         lists and files they are taken out of the training part, at most a quarter of it."""
-        if all(isinstance(s, Listed) for s in self.sources):
-            known = [t for s in self.sources if isinstance(s, Listed) for t in s.tasks("train")]
-            known.sort(key=lambda task: item_seed("validation", task.key))
-            apart = {asked(task): task for task in reversed(known) if not self.held(task)}
-            found = list(apart.values())[::-1][: min(n, len(known) // 4)]
+        if self._finite:
+            found = self._from_training(n, "validation")
             names = {asked(task) for task in found}
-            for source in self.sources:
-                if isinstance(source, Listed):
-                    source.leave_out(lambda task: asked(task) in names, "train")
+            for source in self._finite:
+                source.leave_out(lambda task: asked(task) in names, "train")
         else:
             before = set(self._asked)
             found = [t for t in self.holdout(2 * n, VALIDATION_SEED) if asked(t) not in before][:n]
@@ -166,6 +162,33 @@ class TaskSet:
         self._held |= {task.key: task for task in found}
         self._asked |= {asked(task) for task in found}
         return found
+
+    def tuning(self, n: int) -> list[Task]:
+        """At most `n` tasks for choosing settings, where all sources are lists or files: out of the training part, at most a
+        quarter of it; the same ones when called again. Call it after `holdout`."""
+        if not any(source.tasks("tuning") for source in self._finite):
+            names = {asked(task) for task in self._from_training(n, "tuning")}
+            for source in self._finite:
+                source.set_apart(lambda task: asked(task) in names, "tuning")
+        found = {asked(task): task for source in self._finite for task in source.tasks("tuning")}
+        if not found:
+            raise UserError(f"{', '.join(self.kinds)} holds too few tasks to set some aside for tuning")
+        self._held |= {task.key: task for task in found.values()}
+        self._asked |= found.keys()
+        return list(found.values())
+
+    @property
+    def _finite(self) -> list[Listed]:
+        """The sources, where all of them are lists or files; else none."""
+        found = [source for source in self.sources if isinstance(source, Listed)]
+        return found if len(found) == len(self.sources) else []
+
+    def _from_training(self, n: int, purpose: str) -> list[Task]:
+        """At most `n` training tasks that ask different things, by a hash, and at most a quarter of all."""
+        known = [task for source in self._finite for task in source.tasks("train")]
+        known.sort(key=lambda task: item_seed(purpose, task.key))
+        apart = {asked(task): task for task in reversed(known) if not self.held(task)}
+        return list(apart.values())[::-1][: min(n, len(known) // 4)]
 
     def held(self, task: Task) -> bool:
         """Whether `task`, or the task it was made from (`meta["parent"]`, a key), is held out for evaluation: it,

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class PlanFile:
     def words(self, options: Mapping[str, bool], compare: bool = False) -> list[str]:
         """The plan as words of a command line. `options`: those of the command, and whether each is a flag. UserError for
         one that the command does not have."""
-        words = self.arms() if compare else [self._one()]
+        words = self.arms() if compare else [self.one()]
         for name, value in self.options.items():
             option = name.replace("_", "-")
             if option not in options:
@@ -74,7 +74,23 @@ class PlanFile:
         changes = {**self.changes, **({"run.tuning": "true"} if self.sweep else {})}
         return words + [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
 
-    def _one(self) -> str:
+    def arguments(self, known: Collection[str], settings: Collection[str] = ()) -> dict[str, Any]:
+        """The plan as arguments of a Python function that has those in `known`; its options in `settings` are settings of the
+        run there. UserError for any other option."""
+        given = dict(self.options)
+        if "steps" in given:
+            if "budget" in given:
+                raise UserError("the plan names steps and a budget; give one of them")
+            given["budget"] = f"{given.pop('steps')}-steps"
+        changes = {f"run.{name}": as_text(given.pop(name)) for name in settings if name in given}
+        for name in given:
+            if name not in known:
+                raise UserError(f"the plan's '{name}' is not for this function{nearest(name, known)}")
+        tuning = {"run.tuning": "true"} if self.sweep else {}
+        return {**given, "settings": {**self.changes, **changes, **tuning}}
+
+    def one(self) -> str:
+        """The recipe, of a plan that names one."""
         if len(self.recipes) != 1:
             raise UserError("the plan names several recipes; compare them with `etude compare`")
         return self.recipes[0]

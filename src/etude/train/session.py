@@ -22,7 +22,7 @@ from etude.report.run import RunDirectory, is_run
 from etude.report.tracking import Trackers, known
 from etude.scale.place import Place
 from etude.tasks import TaskSet
-from etude.train import loop, reopen, setup
+from etude.train import loop, plan_file, reopen, setup
 from etude.train.config import Budget, Plan, as_text
 from etude.train.measure import Exam, evaluate_model, exam_tasks
 from etude.train.preflight import preflight
@@ -32,6 +32,8 @@ from etude.train.validation import choose
 from etude.types import Task
 
 GIVEN = "given from Python"  # stands for tasks in a plan
+IN_PLANS = ("model", "tasks", "budget", "seed", "out", "log", "force", "overwrite", "on")
+"""Options of a plan file that `train` takes."""
 
 
 class Watcher(Protocol):
@@ -105,11 +107,11 @@ class TrainedRun:
 
 def train(
     recipe: str | Recipe,
-    model: str = "smollm2",
+    model: str | None = None,
     tasks: str | TaskSet | Sequence[Task] | None = None,
-    budget: str | Budget | int = "100-steps",
+    budget: str | Budget | int | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
     reward: RewardFunction | None = None,
     reward_weights: Mapping[str, float] | None = None,
@@ -120,15 +122,28 @@ def train(
     progress: bool = True,
     on: str | Path | None = None,
 ) -> TrainedRun:
-    """Trains `model` with `recipe` and evaluates it on held-out tasks before and after.
+    """Trains `model` (default: smollm2) with `recipe` and evaluates it on held-out tasks before and after.
 
-    `tasks`: text such as "chain_sum:max_terms=2" or "mine.jsonl", a TaskSet, or a list of Tasks. `budget`: "5m",
+    `recipe`: its name, a Recipe, or a plan file, "plan.toml", beside which what is given here counts more. `tasks`: text such as "chain_sum:max_terms=2" or "mine.jsonl", a TaskSet, or a list of Tasks. `budget`: "5m",
     "500k-tokens", "2e14-flops", a Budget, or a number of steps. `settings`: {"update.lr": 1e-5, "run.group_size": 4}.
     `reward(episode)`: a bool, a number or named parts (`reward.function.from_function`). `out`: the run's directory
     (default: runs/RECIPE-SEED). `force` trains even if the pre-flight sees nothing to learn. `log`: "tensorboard",
     "wandb", "mlflow", "trackio", "csv" (`report.trackers`). `on`: a file that says where engines sample (docs/scale.md). Raises
     UserError in one sentence for what cannot be used, Refused where nothing can be learned.
     """
+    if isinstance(recipe, str) and plan_file.is_plan(recipe):
+        file = plan_file.read(recipe)
+        said = file.arguments(IN_PLANS, ("prompt", "system", "keep", "stop_when"))
+        given = {"model": model, "tasks": tasks, "budget": budget, "seed": seed, "out": out, "on": on}
+        more: dict[str, Any] = {**said, **{name: value for name, value in given.items() if value is not None}}
+        more["settings"] = {**said["settings"], **(settings or {})}
+        more |= {"force": force or said.get("force", False), "overwrite": overwrite or said.get("overwrite", False)}
+        more["log"] = log or said.get("log", "")
+        if file.sweep:
+            raise UserError(f"'{recipe}' holds a sweep, which is a comparison: etude.compare('{recipe}')")
+        weights = {"reward": reward, "reward_weights": reward_weights}
+        return train(file.one(), progress=progress, **weights, **more)
+    model, budget, seed = model or "smollm2", budget or "100-steps", seed or 0
     if tasks is None:
         raise UserError("tasks is missing; name some, as in tasks='chain_sum:max_terms=2'")
     named = tasks if isinstance(tasks, str) else GIVEN

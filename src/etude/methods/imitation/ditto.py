@@ -86,7 +86,7 @@ def unlearn_loops(
     ] = 0.5,
     one_sided: Annotated[bool, Setting("punish only what exceeds the target")] = False,
 ) -> Objective:
-    """Cross-entropy on demonstrations; on loops -log(1 - |P_n,t - lambda sg[P_n-1,t]|), both token means."""
+    """Cross-entropy on demonstrations; on loops -log(1 - |P_{n,t} - lambda sg[P_{n-1,t}]|), both token means."""
 
     def loss(out: Outputs, batch: Batch) -> TokenLoss:
         p = out.logp.exp()  # P_n,t
@@ -117,7 +117,7 @@ RECIPE = Recipe(
     idea="A sentence said once is likelier the second time, and the more so the more often it was said. "
     "Half of the steps therefore train on made-up loops: each copy of a sentence shall be half as probable as the copy before. "
     "The other half are ordinary fine-tuning.",
-    equation="L = - mean_t log(1 - |P_n,t - lambda sg[P_n-1,t]|) over the copies n >= 2 of a sentence",
+    equation="L = - mean_t log(1 - |P_{n,t} - lambda sg[P_{n-1,t}]|) over the copies n >= 2 of a sentence",
     departures=("sentences come from the tasks' own solutions, after their prompt, instead of running text",),
     stages={"credit": stage(loops), "objective": stage(unlearn_loops)},
     needs=("text",),
