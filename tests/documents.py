@@ -33,15 +33,15 @@ def indented(page: str, marker: str) -> str:
     return "\n".join(line[4:] for line in found[0].splitlines()) + "\n"
 
 
-def commands(page: str) -> list[list[str]]:
-    """Every `etude ...` of a page, in its blocks and between backticks, as words."""
+def commands(page: str, inline: bool = True) -> list[list[str]]:
+    """Every `etude ...` of a page, in its blocks and (`inline`) between backticks, as words."""
     text = re.sub(r"\\\n\s*", " ", (ROOT / page).read_text())
     text = FENCE.sub(lambda block: re.sub(r"^", "    ", block[2], flags=re.M), text)
     found = re.findall(r"^ {4}(etude \w.*)$", text, re.M)
     found = [line for lines in found for line in re.split(r"\s{2,}(?=etude )", re.sub(r"\s#.*", "", lines))]
-    inline = [" ".join(code.split()) for code in re.findall(r"`(etude [^`]+)`", text)]
+    between = [" ".join(code.split()) for code in re.findall(r"`(etude [^`]+)`", text)] if inline else []
     own = re.findall(r"Recipe\(\s*(?:name=)?\"(\w+)\"", text)  # recipes that the page itself writes
-    lines = [shlex.split(line)[1:] for line in found + inline]
+    lines = [shlex.split(line)[1:] for line in found + between]
     return [words for words in lines if not any(set(word.split("+")) & set(own) for word in words)]
 
 

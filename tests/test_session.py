@@ -331,18 +331,18 @@ def plan_of(place: Path, more: str = "", recipe: str = 'recipe = "rloo"') -> str
     rows = "\n".join(json.dumps({"prompt": f"{i}", "answer": "a"}) for i in range(40))
     (place / "t.jsonl").write_text(rows)
     lines = [recipe, f'model = "{letters.model(place)}"', f'tasks = "{place / "t.jsonl"}"', "steps = 1", "seed = 3"]
-    lines += [f'out = "{place / "planned"}"', "force = true", *(f"{k} = {json.dumps(v)}" for k, v in SMALL.items())]
+    lines += [f'out = "{place / "planned"}"', *(f"{k} = {json.dumps(v)}" for k, v in SMALL.items())]
     (place / "plan.toml").write_text("\n".join([*lines, 'prompt = "{question}!"', more]))
     return str(place / "plan.toml")
 
 
 def test_a_plan_file_is_trained(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    run = etude.train(plan, progress=False)
+    run = etude.train(plan, force=True, progress=False)
     config = run.directory.config
     assert (run.path, config["recipe"], config["plan"]["seed"]) == (tmp_path / "planned", "rloo", 3)
     assert config["settings"]["prompt"] == "{question}!"
-    other = etude.train(plan, seed=4, out=tmp_path / "other", settings={"run.group_size": 2}, progress=False)
+    other = etude.train(plan, seed=4, out=tmp_path / "other", settings={"run.group_size": 2}, force=True, progress=False)
     assert other.directory.config["plan"]["seed"] == 4
     assert other.directory.config["settings"]["group_size"] == 2
     assert other.directory.config["settings"]["tasks_per_step"] == SMALL["run.tasks_per_step"]
@@ -367,5 +367,5 @@ def test_a_sweep_over_ones_own_file_is_compared_on_tuning_problems(tmp_path: Pat
     assert [arm.changes["update.lr"] for arm in comparison.arms] == ["1e-05", "0.0001"]
     assert comparison.changes["run.tuning"] == "true"
     assert list(comparison.seeds) == [0, 1]
-    run = etude.train(plan_of(tmp_path), settings={"run.tuning": True}, progress=False)
+    run = etude.train(plan_of(tmp_path), settings={"run.tuning": True}, force=True, progress=False)
     assert run.after.mean.problems == 4

@@ -24,6 +24,7 @@ from etude.train.config import RunSettings
 from etude.train.plan_file import read
 
 PAGES = sorted(p.name for p in (ROOT / "docs" / "tutorial").glob("*.md"))
+MODELS = ("smollm2", "Qwen/Qwen3-0.6B")  # stand for any model
 FAST = {
     "run.precision": "fp32",
     "run.max_tokens": "4",
@@ -76,15 +77,18 @@ def quick(words: list[str], model: str) -> list[str]:
     """A command of the tutorial with a tiny model and little to do."""
     name, *rest = words
     found = [
-        model if w == "smollm2" or (w == "lab" and rest[i - 1] == "-m") else w for i, w in enumerate(rest)
+        model if w in MODELS or (w == "lab" and (name == "eval" or rest[i - 1] in ("-m", "--model"))) else w
+        for i, w in enumerate(rest)
     ]
-    for option, value in (("--budget", "2-steps"), ("--seeds", "2")):
+    more = "+1" if name == "resume" else "1"
+    for option, value in (("--budget", "2-steps"), ("--seeds", "2"), ("--steps", more)):
         if option in found:
             found[found.index(option) + 1] = value
     if name in ("train", "compare", "check"):
         found += [w for path, value in FAST.items() for w in ("--set", f"{path}={value}")]
     if name == "train":
-        found += ["--quiet", "--force", *(["--steps", "1"] if "--budget" not in found else [])]
+        timed = {"--budget", "--steps"} & set(found)
+        found += ["--quiet", "--force", *([] if timed else ["--steps", "1"])]
     if name == "eval":
         found += ["--problems", "2", "--set", "run.max_tokens=4", "--set", "run.precision=fp32"]
     if name == "sample":

@@ -21,6 +21,10 @@ from etude.train import plan_file
 from etude.train.config import Budget, as_text
 
 
+UNUSED = ("seed", "log")
+"""Options of a plan that concern a single run."""
+
+
 @dataclass(frozen=True)
 class FinishedComparison:
     """What a comparison left in `path`."""
@@ -72,7 +76,7 @@ def compare(
     own = {name: value for name, value in given.items() if value is not None}
     if isinstance(arms, str) and plan_file.is_plan(arms):
         file = plan_file.read(arms)
-        said = file.arguments((*given, "log"), ("prompt", "system"))
+        said = file.arguments((*given, *UNUSED), ("prompt", "system"))
         own = {**said, **own, "settings": {**said["settings"], **(settings or {})}}
         return compare(file.arms(), quiet=quiet, **{n: v for n, v in own.items() if n in (*given, "settings")})
     for name, value, kind in (("arms", arms, list | tuple), ("tasks", tasks, str)):

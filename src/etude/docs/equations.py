@@ -57,7 +57,7 @@ def latex(clause: str) -> str:
             text += said
             continue
         out, text = out + _text(text), ""
-        out += r"\mathbb{E}" if said == "E" and after[:1] in ("_", "[") else _one(kind, said)
+        out += r"\mathbb{E}" if said == "E" and after.startswith(("[", "_{")) else _one(kind, said)
         if kind == "space" and after and tokens[i + 1][0] == "word" and _is_text(after):
             text = " "
     return (out + _text(text)).strip()
