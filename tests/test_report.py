@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from browser.synthetic import MALICIOUS, Words, extra_metrics, make_eval, make_run, make_step
 from etude.errors import UserError
-from etude.report import json_files, rows
+from etude.report import json_files, rows, terminal
 from etude.report.run import RunDirectory
 from etude.types import Episode, Group, Message, Signal, Span, Task, Verdict
 from recompute import recompute
@@ -306,3 +307,26 @@ def test_a_finding_names_the_episodes_behind_it(tmp_path: Path) -> None:
     run.write_step(1, {}, signals, groups, words.decode)
     run.write_finding({"step": 1, "name": "truncation", "message": "", "value": 0.9, "threshold": 0.5})
     assert run.findings()[0]["episodes"] == ["1-1"]
+
+
+def test_long_work_says_how_much_is_left() -> None:
+    assert [terminal.left(s, f) for s, f in ((60, 0.25), (10, 0.5), (7200, 0.2), (0, 0.5), (9, 1.0), (None, 0.5))] == [
+        ", about 3 min left",
+        ", about 10 s left",
+        ", about 8 h left",
+        "",
+        "",
+        "",
+    ]
+    assert "(25%, about 3 min left)" in terminal.line(5, {"seconds": 60.0}, 0.25)
+    file = io.StringIO()
+    count = terminal.Count("problems examined", every=0.0, file=file)
+    count.begin -= 10
+    for done in (1, 2, 3, 4):
+        count(done, 4)
+    said = file.getvalue().splitlines()
+    assert [line.split(",")[0] for line in said] == [f"problems examined: {n} of 4" for n in (1, 2, 3)]
+    assert said[0].endswith("about 30 s left")
+    quiet = terminal.Count("problems examined", file=file)
+    quiet(1, 4)
+    assert file.getvalue().splitlines() == said, "short work says nothing"

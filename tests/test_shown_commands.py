@@ -56,6 +56,7 @@ def prepared(place: Path, page: str) -> str:
     rows = "".join(json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) + "\n" for i in range(60))
     for name in ("my_tasks.jsonl", "math.jsonl"):
         (place / name).write_text(rows)
+    tiny_directory(place / "my-base-model", string.printable, template=None, **shape)
     (place / "plan.toml").write_text(f'recipe = "grpo"\nmodel = "{model}"\ntasks = "my_tasks.jsonl"\nsteps = 1\n')
     if "halfway.py" in (text := (ROOT / page).read_text()):
         (block,) = (b for b in re.findall(r"(?:^    .*\n|^\n)+", text, re.M) if "class Halfway" in b)

@@ -112,6 +112,15 @@ def test_the_table_fits_its_screen(cache: Path) -> None:
         assert (names[0], names[-1]) == ("recipe", "claim")
 
 
+def test_the_task_sources_fit_their_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli(["tasks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 100
+    assert max(map(len, lines)) <= 60
+    assert any(line.startswith("chain_sum ") and len(line) > 50 for line in lines)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete(shell: str) -> None:
     shown = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,8 +28,6 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="one recipe's own page")] = None, json: Json = False
 ) -> None:
     """All methods, or one method's page: idea, equation, settings, departures, claim."""
-    import shutil
-
     from etude.docs.method_page import one, table
     from etude.docs.remembered import facts
 
@@ -70,7 +69,9 @@ def tasks(
     elif name:
         say(_page(found[name]))
     else:
-        say("\n".join(f"{i['name']:32} {i['line']}"[:120] for i in found.values()))
+        width = shutil.get_terminal_size((120, 24)).columns
+        longest = max(map(len, found))
+        say("\n".join(f"{i['name']:{longest}}  {i['line']}"[:width].rstrip() for i in found.values()))
 
 
 def _renderer(model: str | None) -> Any:

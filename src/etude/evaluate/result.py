@@ -28,6 +28,12 @@ Answer = Callable[[Episode], Hashable | None]
 """What an episode answered, for majority votes; None: nothing."""
 
 
+
+def sampling_of(facts: Mapping[str, Any]) -> SamplingParams:
+    """As they were before they were written as JSON."""
+    return SamplingParams(**{**facts, "stop": tuple(facts.get("stop", ()))})
+
+
 @dataclass(frozen=True)
 class Card:
     """How a number came about. Everything is demanded, and nothing may be blank.
@@ -145,7 +151,7 @@ class EvalResult:
             rest = (level, line["problems"], line["verdicts"], method)
             return {int(k): Interval(v[0], v[1], v[2], *rest) for k, v in line[name].items()}
 
-        card = {name: line[name] for name in wanted} | {"sampling": SamplingParams(**line["sampling"])}
+        card = {name: line[name] for name in wanted} | {"sampling": sampling_of(line["sampling"])}
         return cls(
             Card(**card),
             interval(line),

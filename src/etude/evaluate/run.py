@@ -51,9 +51,10 @@ async def attempt(
     seed: int,
     rollout: Rollout | None = None,
     reward: Reward | None = None,
+    told: Callable[[int, int], None] | None = None,
 ) -> list[Group]:
     """Every task `samples` times. Keys depend on the seed and the task alone, so that the same problems are
-    met with the same random numbers by every policy."""
+    met with the same random numbers by every policy. `told`: hears after each task how many are done, of how many."""
     group_rollouts = [
         GroupRollout(
             task=task,
@@ -69,7 +70,17 @@ async def attempt(
     ]
     if generator.sampler is not None:
         await generator.sampler.refresh()
-    return list(await asyncio.gather(*(rollouts.group(independent()) for rollouts in group_rollouts)))
+    done = 0
+
+    async def one(rollouts: GroupRollout) -> Group:
+        nonlocal done
+        group = await rollouts.group(independent())
+        done += 1
+        if told is not None:
+            told(done, len(group_rollouts))
+        return group
+
+    return list(await asyncio.gather(*map(one, group_rollouts)))
 
 
 def last_reply(episode: Episode, renderer: Renderer) -> str:

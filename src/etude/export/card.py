@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from etude.methods import find
 from etude.recipe import Recipe
 from etude.report.run import RunDirectory, is_run
 from etude.report.terminal import amount, how, share
+from etude.train.put import recorded
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -102,6 +104,7 @@ def model_card(run: RunDirectory, name: str, step: int, adapter: bool = False) -
         _licence(base),
         "## Use",
         _use(name, base, adapter),
+        *_asked(config),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -214,6 +217,21 @@ def _use(name: str, base: Base, adapter: bool) -> str:
         else f'from transformers import pipeline\n\nask = pipeline("text-generation", model="{name}")'
     )
     return f"```python\n{load}\n```\n\nOr `etude ask {name}`, `etude serve {name}`."
+
+
+def _asked(config: Mapping[str, Any]) -> list[str]:
+    """How questions were put in training, where that is more than their own words: whoever asks otherwise asks another model."""
+    settings = config["settings"]
+    kept = {name: settings.get(name) for name in ("system", "prompt", "thinking", "stop")}
+    kept = {name: value for name, value in kept.items() if value not in (None, "", [])}
+    if examples := recorded(config):
+        kept["examples"] = [list(pair) for pair in examples]
+    if not kept:
+        return []
+    said = "In training every question stood in the text `prompt`, behind the system message and the solved `examples`, as far as they are"
+    end = "here; `etude ask` and `etude serve` put it so by themselves (`etude.json`)."
+    facts = json.dumps(kept, indent=2, ensure_ascii=False).replace("```", "` ` `")
+    return [f"{said} {end}", f"```json\n{facts}\n```"]
 
 
 def _table(rows: Mapping[str, Any]) -> str:

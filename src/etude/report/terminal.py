@@ -5,6 +5,7 @@ error, so that standard output stays for facts. Text from models is cleaned befo
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
@@ -89,7 +90,7 @@ class Progress:
         bar = Text.assemble(
             ("━" * full, "cyan"),
             ("━" * (width - full), "dim"),
-            f" {100 * fraction:.0f}% of {_of(self.budget)}",
+            f" {100 * fraction:.0f}% of {_of(self.budget)}{left(metrics.get('seconds'), fraction)}",
         )
         return Group(table, Text(split(metrics), style="dim"), bar)
 
@@ -123,6 +124,38 @@ def split(metrics: Mapping[str, Any]) -> str:
     return f"{whole:.1f} s: {shares}"
 
 
+def left(seconds: Any, fraction: float) -> str:
+    """`, about 4 min left` where `seconds` were spent on `fraction` of the work; empty where that cannot be told."""
+    if not isinstance(seconds, int | float) or not 0 < fraction < 1 or not seconds > 0:
+        return ""
+    rest = float(seconds) * (1 - fraction) / fraction
+    for unit, size in (("h", 3600), ("min", 60)):
+        if rest >= size:
+            return f", about {rest / size:.2g} {unit} left"
+    return f", about {rest:.0f} s left"
+
+
+class Count:
+    """How far work goes that takes more than a few seconds: a line that is drawn over, or now and then a line where output is
+    no terminal. Called after each part with how many are done, of how many."""
+
+    def __init__(self, what: str, every: float = 30.0, file: TextIO | None = None) -> None:
+        self.what, self.every, self.file = what, every, file or sys.stderr
+        self.terminal = self.file.isatty()
+        self.begin = self.said = time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if done < of and now - self.said >= (1.0 if self.terminal else self.every):
+            self.said = now
+            text = f"{self.what}: {done} of {of}{left(now - self.begin, done / of)}"
+            self.file.write(f"\r\x1b[K{text}" if self.terminal else f"{text}\n")
+            self.file.flush()
+        elif done == of and self.terminal and self.said > self.begin:
+            self.file.write("\r\x1b[K")
+            self.file.flush()
+
+
 def line(step: int, metrics: Mapping[str, Any], fraction: float) -> str:
     """One step in one line."""
     known = [
@@ -131,7 +164,7 @@ def line(step: int, metrics: Mapping[str, Any], fraction: float) -> str:
         if isinstance(metrics.get(name), int | float)
     ]
     facts = "  ".join(f"{label} {amount(float(value), unit)}" for label, value, unit in known)
-    return f"step {step} ({100 * fraction:.0f}%)  {facts}  {split(metrics)}"
+    return f"step {step} ({100 * fraction:.0f}%{left(metrics.get('seconds'), fraction)})  {facts}  {split(metrics)}"
 
 
 def share(row: Mapping[str, Any] | list[float]) -> str:

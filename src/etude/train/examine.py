@@ -55,6 +55,7 @@ def attempted(
     attempts fail with an error."""
     examining = replace(generator, params=run.settings.exam)
     number = samples or run.settings.eval_samples
-    groups = run.loop.run(attempt(examining, run.check_runner, problems, number, EVAL_SAMPLING))
+    told = run.on_examined
+    groups = run.loop.run(attempt(examining, run.check_runner, problems, number, EVAL_SAMPLING, told=told))
     run.guard(groups)
     return groups

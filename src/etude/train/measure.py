@@ -16,6 +16,7 @@ from etude.evaluate.transitions import second_attempt
 from etude.event_loop import run as run_coroutine
 from etude.models.policy import Policy
 from etude.report.run import RunDirectory, is_run
+from etude.report.terminal import Count
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
@@ -120,7 +121,8 @@ def _examined(where: str, exam: Exam, settings: RunSettings, pool: Pool) -> Eval
     samples = 1 if exam.greedy else exam.samples
     generator = Generator(sampler, policy.renderer, params, "policy", min(settings.context, policy.context))
     check_runner, rollout = checks_in(pool, sampler, {}), second_attempt(exam.again)
-    groups = run_coroutine(attempt(generator, check_runner, problems, samples, exam.seed, rollout))
+    told = Count("problems examined")
+    groups = run_coroutine(attempt(generator, check_runner, problems, samples, exam.seed, rollout, told=told))
     card = card_of(exam.name, where, policy, params, exam.seed, "given")
     return from_groups(groups, card, answer=answers(policy.renderer))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from etude.printable import clean, say
 from etude.recipe import Recipe
 from etude.report.page import write_report
 from etude.report.run import RunDirectory, is_run
+from etude.report.terminal import left
 from etude.report.tracking import Trackers, known
 from etude.scale.place import Place
 from etude.tasks import TaskSet
@@ -256,6 +258,7 @@ def run_session(
 
     run.on_step = on_step
     if watcher:
+        run.on_examined = Examined(watcher)
         watcher.say(f"model: {run.learner.policy.described}")
     try:
         if fresh:
@@ -313,6 +316,21 @@ def summary_of(run: Run, model: Path | None) -> dict[str, Any]:
         "model": str(model) if model else None,
         "report": str(write_report(run.directory.path)) if model else None,
     }
+
+
+class Examined:
+    """Tells a watcher, now and then, how far a long evaluation is."""
+
+    def __init__(self, watcher: Watcher, every: float = 30.0) -> None:
+        self.watcher, self.every, self.begin, self.said = watcher, every, 0.0, 0.0
+
+    def __call__(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if done == 1:
+            self.begin = self.said = now
+        if 1 < done < of and now - self.said > self.every:
+            self.said = now
+            self.watcher.say(f"problems examined: {done} of {of}{left(now - self.begin, (done - 1) / (of - 1))}")
 
 
 class Bar:
