@@ -15,7 +15,13 @@ from typing import Any
 import etude
 
 SUMS = "chain_sum:max_terms=2,max_digits=2"
-SIZE = {"run.tasks_per_step": 16, "run.group_size": 8, "run.eval_problems": 100, "run.eval_samples": 8, "run.evals": 3}
+SIZE = {
+    "run.tasks_per_step": 16,
+    "run.group_size": 8,
+    "run.eval_problems": 100,
+    "run.eval_samples": 8,
+    "run.evals": 3,
+}
 ROOM = {**SIZE, "update.lr": 1e-5, "run.max_tokens": 24}
 AGAIN = {"rollout.attempts": 2, "rollout.told": "", "filter.keep_share": 1.0}
 CANDIDATES: dict[str, tuple[str, str, int, dict[str, Any]]] = {
@@ -35,7 +41,9 @@ def tried(name: str, steps: int | None) -> str:
     recipe, tasks, whole, settings = CANDIDATES[name]
     begin = time.perf_counter()
     out = Path("runs") / f"demo-{name}"
-    run = etude.train(recipe, "smollm2", tasks, steps or whole, settings=settings, out=out, overwrite=True, progress=False)
+    run = etude.train(
+        recipe, "smollm2", tasks, steps or whole, settings=settings, out=out, overwrite=True, progress=False
+    )
     minutes = (time.perf_counter() - begin) / 60
     first, last = run.metrics[0], run.metrics[-1]
     assert run.before is not None

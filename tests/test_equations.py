@@ -49,6 +49,9 @@ def test_nothing_of_an_equation_is_lost(name: str) -> None:
     assert len(formulas) == len(clauses(equation))
     whole = "".join(block.itertext()).replace("𝔼", "E")
     seen = re.sub(r"\W|[_∑∇]", "", whole)
-    words = [LETTERS.get(word, word) for word in re.findall(r"[^\W\d_]+|\d", re.sub(r"(\d)e-", r"\1 10 ", equation))]
+    words = [
+        LETTERS.get(word, word)
+        for word in re.findall(r"[^\W\d_]+|\d", re.sub(r"(\d)e-", r"\1 10 ", equation))
+    ]
     assert seen == re.sub(r"\W|[_∑∇∏]", "", "".join(words))
     assert "\\" not in "".join(block.itertext())

@@ -37,7 +37,12 @@ def gsm8k(place: Path) -> str:
     for _ in range(30):
         a, b = DRAW.randint(2, 40), DRAW.randint(2, 9)
         solution = f"Ann had {a} nuts.\nShe found {b} times as many: {a}*{b}=<<{a}*{b}={a * b}>>{a * b}.\n#### {a * b:,}"
-        rows.append({"question": f"Ann had {a} nuts and found {b} times as many. How many did she find?", "answer": solution})
+        rows.append(
+            {
+                "question": f"Ann had {a} nuts and found {b} times as many. How many did she find?",
+                "answer": solution,
+            }
+        )
     (place / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return "train.jsonl"
 
@@ -98,7 +103,15 @@ def qwen(place: Path, name: str) -> str:
     backend.add_tokens(["<think>", "</think>"])
     return str(
         tiny_directory(
-            place / name, backend, layers=1, width=16, heads=2, kv_heads=1, seed=3, family="qwen3", template=QWEN
+            place / name,
+            backend,
+            layers=1,
+            width=16,
+            heads=2,
+            kv_heads=1,
+            seed=3,
+            family="qwen3",
+            template=QWEN,
         )
     )
 
@@ -136,7 +149,9 @@ def test_from_nothing_to_a_served_model(
     settings = " ".join(more)
     do(f"etude plan grpo -m {model} -t {file} --budget 10m --set run.max_tokens=24 {settings} > plan.toml")
     if who == "columns for a reward":
-        run = etude.train("plan.toml", budget=1, reward=brief, settings=FAST, out="runs/mine", force=True, progress=False)
+        run = etude.train(
+            "plan.toml", budget=1, reward=brief, settings=FAST, out="runs/mine", force=True, progress=False
+        )
         scores = run.directory.episodes(columns=["scores"]).to_pylist()
         assert {"short enough", "on topic", "reward"} <= json.loads(scores[0]["scores"]).keys()
     else:
@@ -158,7 +173,9 @@ def test_from_nothing_to_a_served_model(
     assert reply.usage.completion_tokens > 0
     if who == "a reasoning model":
         asked = Policy.load("my-model").renderer
-        assert "<think>" not in asked.tokenizer.decode(asked.prompt([etude.Message("user", "?")]), special=True)
+        assert "<think>" not in asked.tokenizer.decode(
+            asked.prompt([etude.Message("user", "?")]), special=True
+        )
         row = etude.load("runs/mine").directory.episodes(columns=["pieces", "sampled"]).to_pylist()[0]
         before = "".join(p for p, mine in zip(row["pieces"], row["sampled"], strict=True) if not mine)
         assert "</think>" in before, "thinking was switched off"

@@ -310,7 +310,9 @@ def test_a_finding_names_the_episodes_behind_it(tmp_path: Path) -> None:
 
 
 def test_long_work_says_how_much_is_left() -> None:
-    assert [terminal.left(s, f) for s, f in ((60, 0.25), (10, 0.5), (7200, 0.2), (0, 0.5), (9, 1.0), (None, 0.5))] == [
+    assert [
+        terminal.left(s, f) for s, f in ((60, 0.25), (10, 0.5), (7200, 0.2), (0, 0.5), (9, 1.0), (None, 0.5))
+    ] == [
         ", about 3 min left",
         ", about 10 s left",
         ", about 8 h left",

@@ -330,7 +330,13 @@ def declares_much() -> etude.Credit:
 def plan_of(place: Path, more: str = "", recipe: str = 'recipe = "rloo"') -> str:
     rows = "\n".join(json.dumps({"prompt": f"{i}", "answer": "a"}) for i in range(40))
     (place / "t.jsonl").write_text(rows)
-    lines = [recipe, f'model = "{letters.model(place)}"', f'tasks = "{place / "t.jsonl"}"', "steps = 1", "seed = 3"]
+    lines = [
+        recipe,
+        f'model = "{letters.model(place)}"',
+        f'tasks = "{place / "t.jsonl"}"',
+        "steps = 1",
+        "seed = 3",
+    ]
     lines += [f'out = "{place / "planned"}"', *(f"{k} = {json.dumps(v)}" for k, v in SMALL.items())]
     (place / "plan.toml").write_text("\n".join([*lines, 'prompt = "{question}!"', more]))
     return str(place / "plan.toml")
@@ -342,7 +348,9 @@ def test_a_plan_file_is_trained(tmp_path: Path) -> None:
     config = run.directory.config
     assert (run.path, config["recipe"], config["plan"]["seed"]) == (tmp_path / "planned", "rloo", 3)
     assert config["settings"]["prompt"] == "{question}!"
-    other = etude.train(plan, seed=4, out=tmp_path / "other", settings={"run.group_size": 2}, force=True, progress=False)
+    other = etude.train(
+        plan, seed=4, out=tmp_path / "other", settings={"run.group_size": 2}, force=True, progress=False
+    )
     assert other.directory.config["plan"]["seed"] == 4
     assert other.directory.config["settings"]["group_size"] == 2
     assert other.directory.config["settings"]["tasks_per_step"] == SMALL["run.tasks_per_step"]

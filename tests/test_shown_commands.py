@@ -23,7 +23,8 @@ OWN = ("tutorial/", "using-a-model.md", "LOG.md", "CHANGELOG.md")
 PAGES = sorted(
     page
     for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"))
-    if not any(part in (page := p.relative_to(ROOT).as_posix()) for part in OWN) and commands(page, inline=False)
+    if not any(part in (page := p.relative_to(ROOT).as_posix()) for part in OWN)
+    and commands(page, inline=False)
 )
 ELSEWHERE = {  # what needs servers or hours, by how it begins: the file whose tests run it
     "claims": "test_claims_session.py",
@@ -57,7 +58,9 @@ def prepared(place: Path, page: str) -> str:
     for name in ("my_tasks.jsonl", "math.jsonl"):
         (place / name).write_text(rows)
     tiny_directory(place / "my-base-model", string.printable, template=None, **shape)
-    (place / "plan.toml").write_text(f'recipe = "grpo"\nmodel = "{model}"\ntasks = "my_tasks.jsonl"\nsteps = 1\n')
+    (place / "plan.toml").write_text(
+        f'recipe = "grpo"\nmodel = "{model}"\ntasks = "my_tasks.jsonl"\nsteps = 1\n'
+    )
     if "halfway.py" in (text := (ROOT / page).read_text()):
         (block,) = (b for b in re.findall(r"(?:^    .*\n|^\n)+", text, re.M) if "class Halfway" in b)
         (place / "halfway.py").write_text("\n".join(line[4:] for line in block.splitlines()))
@@ -88,7 +91,9 @@ def run_page(page: str, slow: bool, place: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if here(page, slow=False)])
-def test_the_commands_of_a_page_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_commands_of_a_page_run(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     run_page(page, False, tmp_path, monkeypatch, capsys)
 
 
@@ -101,7 +106,9 @@ def test_the_slow_ones_too(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_is_run_elsewhere_is_run_there() -> None:
     shown = [" ".join(words) for page in PAGES for words in commands(page)]
     for start, file in ELSEWHERE.items():
-        assert any(line.startswith(start) for line in shown) or start == "demo", f"no page shows 'etude {start}'"
+        assert any(line.startswith(start) for line in shown) or start == "demo", (
+            f"no page shows 'etude {start}'"
+        )
         assert (ROOT / "tests" / file).is_file(), file
 
 

@@ -73,7 +73,9 @@ def test_a_files_tuning_problems_are_apart_from_all_others() -> None:
     plain, tuned = TaskSet.of(given), TaskSet.of(given)
     examined, tuning = hold_out(plain, 15), hold_out(tuned, 15, tuning=True)
     assert len(tuning) == 15
-    assert {t.key for t in examined} == {t.key for t in tuned.sources[0].tasks("eval")} & {t.key for t in examined}
+    assert {t.key for t in examined} == {t.key for t in tuned.sources[0].tasks("eval")} & {
+        t.key for t in examined
+    }
     assert not {asked(t) for t in tuning} & {asked(t) for t in tuned.sources[0].tasks("eval")}
     assert parted(tuned, tuning) == parted(tuned, examined) == 0
     assert parted(plain, tuning) > 0, "the runs that count are trained on them"

@@ -112,7 +112,9 @@ def test_the_table_fits_its_screen(cache: Path) -> None:
         assert (names[0], names[-1]) == ("recipe", "claim")
 
 
-def test_the_task_sources_fit_their_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_task_sources_fit_their_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     assert cli(["tasks"]) == 0
     lines = capsys.readouterr().out.splitlines()

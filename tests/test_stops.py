@@ -65,7 +65,9 @@ def test_a_reply_ends_with_the_token_that_completes_a_stop_string(engine: str) -
     texts = [decode(s.tokens) for s in whole]
     stop = next(text for text in texts if len(text) > 8)[4:6]
     ended = 0
-    for free, cut in zip(whole, replies(policy, SamplingParams(max_tokens=24, stop=(stop, "never"))), strict=True):
+    for free, cut in zip(
+        whole, replies(policy, SamplingParams(max_tokens=24, stop=(stop, "never"))), strict=True
+    ):
         n = reached(decode, free.tokens.tolist(), (stop,)) or len(free.tokens)
         assert cut.tokens.tolist() == free.tokens[:n].tolist()
         assert np.array_equal(cut.logp, free.logp[:n]) or engine == "transformers"
@@ -190,7 +192,9 @@ def heard(place: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> list[tup
     found: list[tuple[str, tuple[str, ...]]] = []
     inner = Scheduler.sample
 
-    async def sample(self: Scheduler, prompt: Any, params: SamplingParams, key: int, watch: Any = None) -> Sample:
+    async def sample(
+        self: Scheduler, prompt: Any, params: SamplingParams, key: int, watch: Any = None
+    ) -> Sample:
         found.append((self.policy.tokenizer.decode(prompt), params.stop))
         return await inner(self, prompt, params, key, watch)
 
@@ -217,7 +221,9 @@ def test_a_models_user_asks_as_its_run_did(
         assert prompt == "3+4="
     answers = [a for a in capsys.readouterr().out.splitlines() if a]
     assert answers
-    with_run = heard(place, monkeypatch, "eval", str(place / "out"), "-t", "t.jsonl", "--problems", "1", "-k", "1")
+    with_run = heard(
+        place, monkeypatch, "eval", str(place / "out"), "-t", "t.jsonl", "--problems", "1", "-k", "1"
+    )
     assert with_run[0][0].startswith(known[:6])
     assert with_run[0][1] == ("\n", "7")
 

@@ -111,7 +111,9 @@ class SamplingParams:
     top_p: float = 1.0  # 1: off
     greedy: bool = False
     max_tokens: int = 64  # per reply
-    stop: tuple[str, ...] = ()  # texts that end a reply; what was sampled of them stays, its text ends before them
+    stop: tuple[
+        str, ...
+    ] = ()  # texts that end a reply; what was sampled of them stays, its text ends before them
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from etude.report.page import write_report
 from etude.train import plan_file
 from etude.train.config import Budget, as_text
 
-
 UNUSED = ("seed", "log")
 """Options of a plan that concern a single run."""
 
@@ -71,14 +70,23 @@ def compare(
     `arms`: "RECIPE", or "NAME=RECIPE:stage.field=value,..."; or a plan file with several recipes or a sweep, beside which what
     is given here counts more. Each arm is trained with `seeds` seeds (default: 3), in processes of their own; called again with the same arguments it goes on where it stopped. `tune`: learning rates to try per arm,
     from half of its budget (default: none). `parallel`: runs at once (default: one). Raises UserError for what cannot be used."""
-    given = {"model": model, "tasks": tasks or None, "budget": budget, "seeds": seeds, "out": out, "tune": tune}
+    given = {
+        "model": model,
+        "tasks": tasks or None,
+        "budget": budget,
+        "seeds": seeds,
+        "out": out,
+        "tune": tune,
+    }
     given |= {"parallel": parallel}
     own = {name: value for name, value in given.items() if value is not None}
     if isinstance(arms, str) and plan_file.is_plan(arms):
         file = plan_file.read(arms)
         said = file.arguments((*given, *UNUSED), ("prompt", "system"))
         own = {**said, **own, "settings": {**said["settings"], **(settings or {})}}
-        return compare(file.arms(), quiet=quiet, **{n: v for n, v in own.items() if n in (*given, "settings")})
+        return compare(
+            file.arms(), quiet=quiet, **{n: v for n, v in own.items() if n in (*given, "settings")}
+        )
     for name, value, kind in (("arms", arms, list | tuple), ("tasks", tasks, str)):
         if not isinstance(value, kind) or not value:
             wanted = "a list of recipes" if name == "arms" else "text such as 'chain_sum' or 'mine.jsonl'"

@@ -6,12 +6,76 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-GREEK = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega "
-    "Gamma Delta Theta Lambda Sigma Phi Psi Omega"
-).split()
-OPERATORS = "argmax clip cos floor mean median sg sigmoid softmax sqrt std triangle var KL CE GAE".split()
-SHORT = "a an as at be by if in is it no of on or so to up we".split()  # words of English that are no symbols
+GREEK = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+    "phi",
+    "chi",
+    "psi",
+    "omega",
+    "Gamma",
+    "Delta",
+    "Theta",
+    "Lambda",
+    "Sigma",
+    "Phi",
+    "Psi",
+    "Omega",
+]
+OPERATORS = [
+    "argmax",
+    "clip",
+    "cos",
+    "floor",
+    "mean",
+    "median",
+    "sg",
+    "sigmoid",
+    "softmax",
+    "sqrt",
+    "std",
+    "triangle",
+    "var",
+    "KL",
+    "CE",
+    "GAE",
+]
+SHORT = [
+    "a",
+    "an",
+    "as",
+    "at",
+    "be",
+    "by",
+    "if",
+    "in",
+    "is",
+    "it",
+    "no",
+    "of",
+    "on",
+    "or",
+    "so",
+    "to",
+    "up",
+    "we",
+]  # words of English that are no symbols
 FUNCTIONS = {name: rf"\{name}" for name in ("exp", "log", "max", "min", "sum", "prod")}
 SIGNS = {
     **{"<-": r"\leftarrow ", "->": r"\rightarrow ", "<=": r"\leq ", ">=": r"\geq ", "!=": r"\neq "},
@@ -37,7 +101,7 @@ def clauses(equation: str) -> list[str]:
     for at, sign in enumerate(equation):
         depth += (sign in "([{") - (sign in ")]}")
         after = equation[at + 1 : at + 3]
-        if depth <= 0 and (sign == ";" and after[:1].isspace() or sign == "," and after == "  "):
+        if depth <= 0 and ((sign == ";" and after[:1].isspace()) or (sign == "," and after == "  ")):
             found.append(equation[begin:at])
             begin = at + 1
     return [part.strip() for part in [*found, equation[begin:]] if part.strip()]
@@ -76,7 +140,8 @@ def _tokens(clause: str) -> Iterator[tuple[str, str]]:
     at = 0
     while at < len(clause):
         found = TOKEN.match(clause, at)
-        assert found and found.lastgroup
+        assert found
+        assert found.lastgroup
         if found.lastgroup != "script":
             yield found.lastgroup, found[0]
             at = found.end()
@@ -108,7 +173,12 @@ def _one(kind: str, said: str) -> str:
         if inside[0] == "{" or (said[0] == "^" and inside[0] == "("):
             inside = inside[1:-1]
         label = inside.isalpha() and inside not in GREEK  # or two indices
-        return said[0] + "{" + (_text(inside) if label and len(inside) > 2 else inside if label else latex(inside)) + "}"
+        return (
+            said[0]
+            + "{"
+            + (_text(inside) if label and len(inside) > 2 else inside if label else latex(inside))
+            + "}"
+        )
     if kind == "star":
         return "^{*}"
     if kind == "space":

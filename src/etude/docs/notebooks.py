@@ -26,7 +26,9 @@ def notebook(page: str, text: str) -> Any:
             continue
         if before := _prose(text[at : block.start()]):
             cells.append(v4.new_markdown_cell(before))
-        lines = [code] if language == "python" else [RUN["sh"].format(line) for line in code.splitlines() if line]
+        lines = (
+            [code] if language == "python" else [RUN["sh"].format(line) for line in code.splitlines() if line]
+        )
         cells.append(v4.new_code_cell("\n".join(lines)))
         at = block.end()
     if after := _prose(text[at:]):

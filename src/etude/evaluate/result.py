@@ -28,7 +28,6 @@ Answer = Callable[[Episode], Hashable | None]
 """What an episode answered, for majority votes; None: nothing."""
 
 
-
 def sampling_of(facts: Mapping[str, Any]) -> SamplingParams:
     """As they were before they were written as JSON."""
     return SamplingParams(**{**facts, "stop": tuple(facts.get("stop", ()))})

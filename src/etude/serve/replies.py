@@ -34,9 +34,7 @@ class Speaker:
     def __init__(self, policy: Policy, rows: int = 32) -> None:
         self.policy, self.sampler = policy, sampler_for(policy, rows)
 
-    async def stream(
-        self, prompt: Array, params: SamplingParams, key: int
-    ) -> AsyncGenerator[Piece, None]:
+    async def stream(self, prompt: Array, params: SamplingParams, key: int) -> AsyncGenerator[Piece, None]:
         """The reply to int32[n] `prompt`, a piece for every token and a last one. Whoever stops listening ends the reply.
         Raises `UserError` for an unusable request."""
         text = TextStream(self.policy.renderer.decode, params.stop)

@@ -71,7 +71,9 @@ def before(text: str, stops: Sequence[str], begin: int = 0) -> str:
     return text[: min((at for stop in stops if (at := text.find(stop, begin)) >= 0), default=len(text))]
 
 
-def reached(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], stops: Sequence[str]) -> int | None:
+def reached(
+    decode: Callable[[Sequence[int]], str], tokens: Sequence[int], stops: Sequence[str]
+) -> int | None:
     """How many of the tokens there are when one of the stop strings is complete; None where none is."""
     text = TextStream(decode, stops)
     return next((n for n, token in enumerate(tokens, 1) if text.feed(token)), None) if stops else None

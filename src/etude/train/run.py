@@ -84,7 +84,9 @@ class Run:
     times: dict[str, float]  # seconds by use, of the step in progress; "begin": when it began
     place: Place | None = None  # where engines sample; None: this process does
     on_step: Progress | None = None
-    on_examined: Callable[[int, int], None] | None = None  # hears how many problems of an evaluation are done, of how many
+    on_examined: Callable[[int, int], None] | None = (
+        None  # hears how many problems of an evaluation are done, of how many
+    )
     beside: Beside | None = None
     health: Health = field(default_factory=Health)
     drift: Drift = field(default_factory=Drift)

@@ -139,7 +139,10 @@ def train(
         given = {"model": model, "tasks": tasks, "budget": budget, "seed": seed, "out": out, "on": on}
         more: dict[str, Any] = {**said, **{name: value for name, value in given.items() if value is not None}}
         more["settings"] = {**said["settings"], **(settings or {})}
-        more |= {"force": force or said.get("force", False), "overwrite": overwrite or said.get("overwrite", False)}
+        more |= {
+            "force": force or said.get("force", False),
+            "overwrite": overwrite or said.get("overwrite", False),
+        }
         more["log"] = log or said.get("log", "")
         if file.sweep:
             raise UserError(f"'{recipe}' holds a sweep, which is a comparison: etude.compare('{recipe}')")
@@ -330,7 +333,9 @@ class Examined:
             self.begin = self.said = now
         if 1 < done < of and now - self.said > self.every:
             self.said = now
-            self.watcher.say(f"problems examined: {done} of {of}{left(now - self.begin, (done - 1) / (of - 1))}")
+            self.watcher.say(
+                f"problems examined: {done} of {of}{left(now - self.begin, (done - 1) / (of - 1))}"
+            )
 
 
 class Bar:
