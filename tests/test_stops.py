@@ -13,6 +13,7 @@ import pytest
 
 import etude
 from etude import cli
+from etude.errors import UserError
 from etude.fixtures.given import Letters
 from etude.models.policy import Policy
 from etude.models.tiny import tiny, tiny_directory
@@ -131,6 +132,10 @@ def test_a_stop_string_survives_being_written(stops: list[str]) -> None:
 def test_how_a_stop_string_is_written() -> None:
     assert run_settings({}, {"stop": r"\n\n;Question:"}).stop == ("\n\n", "Question:")
     assert run_settings({}, {"stop": "\n"}).stop == ("\n",)  # from Python, or a plan
+    with pytest.raises(UserError, match="holds an empty text"):
+        run_settings({}, {"stop": ["a", ""]})
+    with pytest.raises(UserError, match="half a character"):
+        run_settings({}, {"stop": ["a", "\ud800"]})
     assert unescaped(r"\d\n\x3b") == "\\d\n;"
 
 

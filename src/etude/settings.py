@@ -60,10 +60,11 @@ class Parameter:
             ) from None
         if value is None:
             return None
-        if isinstance(value, str) and not value.isascii() and value != value.encode(errors="ignore").decode():
-            raise UserError(
-                f"{where}.{self.name} is {value!r}, which holds half a character; it must be UTF-8 text"
-            )
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str) and not text.isascii() and text != text.encode(errors="ignore").decode():
+                raise UserError(
+                    f"{where}.{self.name} is {text!r}, which holds half a character; it must be UTF-8 text"
+                )
         known = self.setting
         if known.choices and value not in known.choices:
             raise UserError(f"{where}.{self.name} is '{value}'; it must be one of {', '.join(known.choices)}")

@@ -25,7 +25,10 @@ class Renderer:
     def format(self) -> str:
         """One line: what text a prompt becomes."""
         if self.tokenizer.template is None:
-            return "no chat template: prompts are given as they are written, and the reply begins right behind them"
+            return (
+                "no chat template: prompts are given as they are written, the reply begins right behind them, and ends at the "
+                "end token, at the length limit, or at what --stop names"
+            )
         return "the model's chat template"
 
     def prompt(self, messages: Sequence[Message], asks: int = 0) -> Array:

@@ -142,6 +142,8 @@ def run_settings(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> Run
         if name not in known:
             raise UserError(f"there is no setting 'run.{name}'{nearest(name, known)}")
     settings = RunSettings(**Stage(RunSettings, {**defaults, **changes}).checked("run"))
+    if "" in settings.stop:
+        raise UserError("run.stop holds an empty text, which every reply begins with; leave it out")
     if settings.stop_when:
         goal(settings.stop_when)
     return settings
