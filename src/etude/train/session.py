@@ -234,7 +234,7 @@ def evaluate(
         name, held = exam_tasks(tasks, suite, problems, [where], notes.extend)
     else:
         name, held = GIVEN, list(tasks)
-    changes = {k.removeprefix("run."): str(v) for k, v in (settings or {}).items()}
+    changes = {k.removeprefix("run."): as_text(v) for k, v in (settings or {}).items()}
     return evaluate_model(where, Exam(name, held, samples, seed, greedy, changes, again, notes))
 
 
