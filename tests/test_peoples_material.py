@@ -119,7 +119,7 @@ def qwen(place: Path, name: str) -> str:
 MATERIAL: dict[str, tuple[Callable[[Path], str], Callable[[Path, str], str], str, tuple[str, ...]]] = {
     # who: (the file, the model, how answers are compared, what else is said to `etude plan`)
     "GSM8K": (gsm8k, llama, "number", ()),
-    "TRL": (trl, llama, "math", ()),
+    "TRL": (trl, llama, "number", ()),  # a fraction is one
     "multiple choice": (choices, llama, "choice", ()),
     "columns for a reward": (columns, llama, "number", ()),
     "a reasoning model": (sums, qwen, "number", ("--set", "run.thinking=false")),

@@ -74,7 +74,7 @@ def asked_as(where: str) -> tuple[dict[str, Any], Pairs]:
     if not file.is_file():
         return {}, []
     found = read_json(file)
-    examples = found.get("examples", []) if isinstance(found, dict) else None
+    examples: Any = found.get("examples", []) if isinstance(found, dict) else None
     pairs = isinstance(examples, list) and all(
         isinstance(p, list) and len(p) == 2 and all(isinstance(t, str) for t in p) for p in examples
     )

@@ -146,7 +146,7 @@ def train(
         more["log"] = log or said.get("log", "")
         if file.sweep:
             raise UserError(f"'{recipe}' holds a sweep, which is a comparison: etude.compare('{recipe}')")
-        weights = {"reward": reward, "reward_weights": reward_weights}
+        weights: dict[str, Any] = {"reward": reward, "reward_weights": reward_weights}
         return train(file.one(), progress=progress, **weights, **more)
     model, budget, seed = model or "smollm2", budget or "100-steps", seed or 0
     if tasks is None:
