@@ -175,7 +175,9 @@ def test_packed_products_have_the_same_bits() -> None:
         assert torch.equal(forward.linear(x, layers[0].qkv), forward.linear(x, weights.layers[0].qkv))
     before = layers[0].qkv
     weights.refresh()
-    assert weights.packed()[0][0].qkv is not before
+    assert (weights.packed()[0][0].qkv is before) == kernels.tiles(
+        weights.head
+    )  # those read them as they are
     assert matrix.is_contiguous()
 
 
@@ -342,3 +344,45 @@ def test_nobody_needs_them(setting: str, words: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None None"
     assert done.stderr.count("native kernels are not used") == bool(words)
+
+
+tiled = pytest.mark.skipif(
+    not kernels.tiles(torch.empty(0, dtype=torch.bfloat16)), reason="no AMX tiles on this machine"
+)
+
+
+@tiled
+@pytest.mark.parametrize(("outputs", "inputs"), [(960, 576), (50, 70), (31, 33), (576, 1536)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_row_of_a_product_depends_on_that_row_alone(outputs: int, inputs: int, biased: bool) -> None:
+    """Whatever the number of rows and of threads; and it is the product."""
+    x, matrix = random(700, inputs), random(outputs, inputs, seed=1)
+    bias = random(outputs, seed=2) if biased else None
+    whole = forward.linear(x, matrix, bias)
+    true = x.double() @ matrix.double().t() + (0 if bias is None else bias.double())
+    assert ((whole - true).abs() <= 0.004 * true.abs() + 1e-4 * inputs).all()
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            for n in (1, 2, 15, 16, 17, 33, 64, 300):
+                assert torch.equal(forward.linear(x[100 : 100 + n], matrix, bias), whole[100 : 100 + n])
+    finally:
+        torch.set_num_threads(threads)
+
+
+@tiled
+def test_gradients_of_a_product() -> None:
+    def compute(precision: torch.dtype) -> list[Tensor]:
+        given = [random(37, 70), random(50, 70, seed=1), random(50, seed=2)]
+        return pulled(forward.linear, *(x.to(precision) for x in given))
+
+    mine = compute(torch.bfloat16)
+    near(mine, mine, compute(torch.float32))
+
+
+def test_float32_products_of_few_rows_add_as_those_of_many() -> None:
+    x, matrix = random(700, 576, dtype=torch.float32), random(960, 576, seed=1, dtype=torch.float32)
+    whole = forward.linear(x, matrix)
+    for n in (1, 2, 7, 8, 15, 16, 60, 100):
+        assert torch.equal(forward.linear(x[:n], matrix), whole[:n])

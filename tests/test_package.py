@@ -71,7 +71,13 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
         names = set(archive.namelist())
         metadata = archive.read(f"etude-{__version__}.dist-info/METADATA").decode()
     assert f"Version: {__version__}\n" in metadata
-    for needed in ("py.typed", "models/kernels.cpp", "report/assets/page.html", "report/assets/main.js"):
+    for needed in (
+        "py.typed",
+        "models/kernels.cpp",
+        "models/tiles.cpp",
+        "report/assets/page.html",
+        "report/assets/main.js",
+    ):
         assert f"etude/{needed}" in names
     there = {p.relative_to(ROOT / "src").as_posix() for p in (ROOT / "src").rglob("*.py")}
     assert there <= names

@@ -52,6 +52,11 @@ def processor() -> str:
     return _cpuinfo("model name") or platform.processor() or "unknown"
 
 
+def vendor() -> str:
+    """The maker of the processor as Linux names it, such as "GenuineIntel"; "" elsewhere."""
+    return _cpuinfo("vendor_id")
+
+
 def cpu_flags() -> frozenset[str]:
     """The instruction sets of the processor; empty where the system does not tell (Linux does)."""
     return frozenset(_cpuinfo("flags").split())

@@ -6,7 +6,8 @@ function with another `attend`. Norm outputs and MLP products are recomputed in 
 had (`models.kernels`), and by the PyTorch code beside the call where not.
 
 A row's result must not depend on what else is computed beside it, or sampler and trainer disagree. On the CPU that
-holds, bit for bit, where no product is narrower than `LEAST_ROWS` rows and attention runs in whole tiles (tested).
+holds, bit for bit, where no product is narrower than `LEAST_ROWS` rows and attention runs in whole tiles (tested). With
+AMX it does not hold for the library's bf16 products at any number of rows; there they are our own (`kernels.tiles`).
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ def blocks(
 def linear(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [R, I] times matrix [O, I] (plain or packed), transposed. Narrow products take another path through the
     library, with other rounding (MKL float32 below 8 rows, oneDNN bf16 at 1 row): those are padded."""
+    if kernels.tiles(x, matrix):
+        product: Tensor = (
+            Product.apply(x, matrix, bias) if torch.is_grad_enabled() else _product(x, matrix, bias)
+        )
+        return product
     least = LEAST_ROWS[matrix.dtype]
     if 0 < len(x) < least:
         return linear(F.pad(x, (0, 0, 0, least - len(x))), matrix, bias)[: len(x)]
@@ -145,6 +151,29 @@ def _gated(gate_up: Tensor) -> Tensor:
         return y
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate.float()).mul_(up).to(gate_up.dtype)
+
+
+def _product(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    y = x.new_empty(len(x), len(matrix))
+    kernels.call("product", x.contiguous(), matrix, bias, y, *y.shape, x.shape[1])
+    return y
+
+
+class Product(Function):
+    """[R, O]: x [R, I] times matrix [O, I], transposed, by the tiles of AMX."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, matrix)
+        return _product(x, matrix, bias)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, matrix = ctx.saved_tensors
+        dx = dy @ matrix if ctx.needs_input_grad[0] else None
+        dmatrix = dy.t() @ x if ctx.needs_input_grad[1] else None
+        dbias = dy.float().sum(0).to(dy.dtype) if ctx.needs_input_grad[2] else None
+        return dx, dmatrix, dbias
 
 
 class NormLinear(Function):

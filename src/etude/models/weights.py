@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from etude.errors import UserError
+from etude.models import kernels
 from etude.models.activation_cache import ActivationCache
 from etude.models.config import ModelConfig
 from etude.seeds import torch_generator
@@ -149,7 +150,10 @@ class Weights:
     @torch.no_grad()
     def packed(self) -> tuple[list[Layer], Tensor]:
         """The layers and the output matrix of the working copy as oneDNN wants them, for decoding: products of few
-        rows run up to twice as fast, with the same bits. Made anew after every `refresh`."""
+        rows run up to twice as fast, with the same bits. Made anew after every `refresh`. Our own products (`kernels.tiles`)
+        read them as they are."""
+        if kernels.tiles(self.head):
+            return self.layers, self.head
         if self._packed is None:
             head, *rest = [_pack(m) for m in (self.head, *(m for x in self.layers for m in _matrices(x)))]
             quads = [rest[i : i + 4] for i in range(0, len(rest), 4)]
