@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from etude.tasks.answer import Answer
-from etude.tasks.answer_kinds import kind_of
+from etude.tasks.answer_kinds import kind_of, math_kind
 from etude.tasks.check import strict
 from etude.tasks.quantity import numbers, quantity
 
@@ -79,3 +79,32 @@ def test_hostile_replies_end_soon() -> None:
     ):
         for gold in ("42", "B", "yes", "Paris", "2024-03-05"):
             assert not Answer(gold)(reply).correct
+
+
+@pytest.mark.parametrize("check", ["auto", "math"])
+@pytest.mark.parametrize(
+    ("gold", "reply", "right"),
+    [
+        ("-5", "The answer is \N{MINUS SIGN}5.", True),
+        ("-5", "**-5**", True),
+        ("-5", "answer:-5", True),
+        ("18", "<answer>18</answer>", True),
+        ("18", "The answer is \\$18.", True),
+        ("1500", "1.5e3", True),
+        ("1.5e3", "1500", True),
+        ("7", "First \\boxed{3}, then finally \\boxed{7}", True),
+        ("[0, \\infty)", "[0, \N{INFINITY})", True),
+        ("\\frac{1}{\\sqrt{n}}", "\\sqrt{1/n}", True),
+        ("\\frac{\\pi}{2}", "pi/2", True),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{bmatrix}1\\\\2\\end{bmatrix}", True),
+        ("B", "B.", True),
+        ("Yes", "Yes.", True),
+        ("Paris", "Paris.", True),
+        ("\\frac{1}{2004!}", "\\frac{1}{2006!}", False),
+        ("\\frac{1}{2^{99}}", "\\frac{1}{2^{98}}", False),
+        ("\\sqrt{2}", "1.41421356", False),
+    ],
+)
+def test_forms_that_people_write(check: str, gold: str, reply: str, right: bool) -> None:
+    kind = math_kind(gold) if check == "math" else "auto"
+    assert Answer(gold, kind=kind)(reply).correct == right

@@ -152,9 +152,24 @@ def test_a_rule_may_still_be_forced(tmp_path: Path) -> None:
 
 
 def test_a_formula_in_place_of_a_number_never_hangs() -> None:
-    for formula in ("9^{9^{9^9}}", "((9^9)^9)^9", "100000!", "9!!!!", "\\binom{10^9}{5}", "(99!)!"):
+    endless = (
+        "9^{9^{9^9}}",
+        "((9^9)^9)^9",
+        "10^10^10",
+        "9^99!",
+        "100000!",
+        "9!!!!",
+        "\\binom{10^9}{5}",
+        "(99!)!",
+    )
+    for formula in (*endless, "9**9**9**9", "\\sqrt{" * 300 + "2" + "}" * 300, "1/" * 3000 + "1"):
         assert not Answer("12")(f"\\boxed{{{formula}}}").correct
+        for gold in ("\\frac{\\sqrt{2}}{2}", "x^2+1", "(1, 2)", "2^{100}"):  # compared in this process here
+            assert not Answer(gold)(f"\\boxed{{{formula}}}").correct
     assert Answer("2")("\\boxed{\\sqrt{4}}").correct
+    assert Answer("2^{3^{4}}")("It is \\boxed{2^{3^{4}}}").correct
+    assert Answer("e^{x^2}")("\\boxed{e^{x^{2}}}").correct
+    assert Answer("\\frac{1}{2004!}")("\\boxed{\\frac{1}{2004!}}").correct
 
 
 # ---- formats ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from typing import TextIO
 
 import numpy as np
@@ -98,8 +99,6 @@ def answer_lines(chat: Chat, lines: Iterable[str], as_json: bool) -> None:
 def answer_one(chat: Chat, question: str, as_json: bool, runner: asyncio.Runner) -> None:
     """One answer on standard output; why it is cut, where it is, on standard error."""
     if as_json:
-        from io import StringIO
-
         text = answer(chat, question, StringIO(), runner)
         print(json.dumps({"question": question, "answer": text, "finish": chat.finish}), flush=True)
         return

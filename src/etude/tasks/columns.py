@@ -5,8 +5,11 @@ conversations, verl's reward_model. Columns that mean nothing here are kept for 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from etude.errors import UserError, nearest
@@ -170,10 +173,6 @@ def _only(answer: str) -> bool:
 
 def text_answer(answer: Any, where: str) -> str:
     """A gold answer as text. Raises UserError for what is neither text nor a finite number."""
-    import math
-    from datetime import date
-    from decimal import Decimal
-
     if isinstance(answer, bool) or not isinstance(answer, (str, int, float, Decimal, date)):
         raise UserError(f"{where}: 'answer' must be text or a number, not {kind_name(answer)}")
     if isinstance(answer, float) and not math.isfinite(answer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -12,6 +13,8 @@ _SOON = re.compile(
     r"(?:[-+*/()=\d\s.,$|!{}\[\]]|\^|\\(?:[dt]?frac|sqrt|cdot|times|div|left|right|log|ln|text|pi|[,;! ]))*"
 )
 
+_TOWER = re.compile(r"\^\s*(?:\{[^{}]*\}|\d+|\S)\s*\^")  # 10^10^10 is read as 10^{10^{10}}
+
 
 def soon(text: str) -> bool:
     """Whether a formula in place of a number is sure to be worked out soon: it is, in the process that trains."""
@@ -21,6 +24,8 @@ def soon(text: str) -> bool:
         and bool(_SOON.fullmatch(text))
         and len(powers) == text.count("^") <= 2
         and all(re.fullmatch(r"\{?\s*-?\d{1,2}\s*\}?|\{?\\circ\}?", p) for p in powers)
+        and not _TOWER.search(text)
+        and not ("^" in text and "!" in text)
         and not re.search(r"\d{3,}\s*!|!\s*!|[)}\]]\s*!", text)
     )
 
@@ -51,16 +56,14 @@ def as_latex(text: str) -> str:
 def mathematically_equal(gold: str, mine: str) -> bool:
     """By math-verify (Hugging Face), and exactly: numbers that only agree to many digits are different. Symbols under a root
     are taken for positive."""
-    import logging
-
     import math_verify
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # its time limits are off, which is meant
     if len(mine) > 4 * LONGEST:
         return False
     # One plain number has no second reading as an exponent too large to work out.
-    if re.search(r"[eE^]\s?\{?\s?[-+]?\d{5,}", mine):
-        return False
+    if re.search(r"[eE^]\s?\{?\s?[-+]?\d{5,}", mine) or _endless(mine):
+        return bare(mine) == bare(gold)
     wanted = math_verify.parse(as_latex(gold), parsing_timeout=0)  # type: ignore[arg-type, unused-ignore]
     if not wanted:
         raise ValueError(f"math-verify cannot read the gold answer '{gold}'")
@@ -70,6 +73,18 @@ def mathematically_equal(gold: str, mine: str) -> bool:
     if math_verify.verify(wanted, given, timeout_seconds=0):  # type: ignore[arg-type, unused-ignore]
         return not _only_close(wanted[0], given[0])
     return _equal_for_positive(wanted[0], given[0])
+
+
+def _endless(text: str) -> bool:
+    """Whether a formula holds a number that no library should be asked for: a tower of powers of numbers, a factorial of a
+    factorial or of five digits, a binomial coefficient of such a size."""
+    number = r"[({\s]*\d[\d\s.]*[)}\s]*"
+    plain = text.replace("**", "^")
+    return bool(
+        re.search(rf"{number}\^{number}\^\s*[({{]*\s*\d|\^{number}!", plain)
+        or re.search(r"\d{5,}\s*!|!\s*[)}\]]*\s*!", plain)
+        or re.search(r"binom[{\s]*(?:\d{5,}|\d+\s*\^)", plain)
+    )
 
 
 def _only_close(a: Any, b: Any) -> bool:

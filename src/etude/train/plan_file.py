@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.assembly import DEFAULTS, resolved_stages
 from etude.errors import UserError, nearest
 from etude.files import read_text
 from etude.recipe import Recipe
-from etude.settings import Parameter
+from etude.settings import Parameter, Stage
 from etude.train.config import Plan, RunSettings, as_text
 from etude.train.setup import resolve
 
@@ -220,9 +221,6 @@ def written(plan: Plan) -> str:
             for name, value in {"recipe": plan.to_dict()["recipe"], **_options(plan)}.items()
         ),
     ]
-    from etude.assembly import resolved_stages
-    from etude.settings import Stage
-
     tables = {"run": Stage(RunSettings, settings.__dict__), **resolved_stages(recipe)}
     for stage, part in tables.items():
         rows = [_setting(parameter, value) for parameter, value in part]
@@ -258,8 +256,6 @@ def _toml(value: Any) -> str:
 def schema() -> dict[str, Any]:
     """A JSON schema of plan files, for editors: the options, and every setting of the run and of the plain stages. Recipes
     bring settings of their own, so further ones are allowed."""
-    from etude.assembly import DEFAULTS
-    from etude.settings import Stage
 
     def table(part: Stage) -> dict[str, Any]:
         rows = {p.name: _typed(p) for p, _ in part}
