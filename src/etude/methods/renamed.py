@@ -398,6 +398,7 @@ RENAMED_SETTINGS: dict[str, dict[str, str]] = {
         "objective.beta": "objective.kl_weight",
         "group_rollout.threshold": "group_rollout.quote_similarity",
         "group_rollout.critic": "group_rollout.marked_by",
+        "group_rollout.separator": "group_rollout.quote_separator",
         "credit.spans": "credit.mark_reward",
         "credit.outcome": "credit.outcome_weight",
         "credit.beta": "credit.kl_weight",

@@ -28,7 +28,7 @@ Dual = Annotated[float | None, Setting("bound on the loss of negative advantages
 Length = Annotated[float, Setting("constant divisor of every episode", "tokens", low=1)]
 ValueClip = Annotated[float | None, Setting("how far a value may move per batch", low=0)]
 ValueWeight = Annotated[float, Setting("weight of the value loss", low=0)]
-KLWeight = Annotated[float, Setting("weight of the KL to the starting policy", "nats", low=0)]
+KLWeight = Annotated[float, Setting("weight of the KL to the start", "per nat", low=0)]
 
 
 def kl_to_start(kl_weight: float) -> Objective:

@@ -70,7 +70,7 @@ def clipped_with_entropy(
     clip_high: High = 1.0,
     dual_clip: Dual = 10.0,
     kl_weight: KLWeight = 0.0,
-    entropy_weight: Annotated[float, Setting("weight of the entropy term; 0: off", low=0)] = 1.0,
+    entropy_weight: Annotated[float, Setting("weight of the entropy term; 0: off", "per nat", low=0)] = 1.0,
 ) -> Objective:
     """PPO's clip - entropy_weight sg[bonus_t] H_t, token means."""
     return clipped(clip_low, clip_high, "token", dual_clip, kl_weight) + entropy_bonus(

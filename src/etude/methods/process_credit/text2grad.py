@@ -100,7 +100,9 @@ def criticised(
             choices=("reference", "model"),
         ),
     ] = "reference",
-    separator: Annotated[str, Setting("text that ends a step; empty: a line break")] = "\n",
+    quote_separator: Annotated[
+        str, Setting("text between two steps of the reference; empty: a line break")
+    ] = "\n",
     quote_similarity: Annotated[
         float, Setting("likeness at which a quotation counts as found", low=0, high=1)
     ] = 0.7,
@@ -112,7 +114,7 @@ def criticised(
 
         async def spans_of(episode: Episode, text: str) -> Quotes:
             if marked_by == "reference":
-                return against_reference(rollouts.task, text, separator or "\n")
+                return against_reference(rollouts.task, text, quote_separator or "\n")
             conversation = rollouts.conversation(
                 seeds.key("critic", episode.index), generator=rollouts.generators.get("teacher")
             )
