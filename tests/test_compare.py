@@ -11,7 +11,7 @@ import worlds_of_letters as letters
 from etude import cli
 from etude.compare import schedule
 from etude.compare.arms import parse_arms
-from etude.compare.gate import Gate
+from etude.compare.gate import ArmGate
 from etude.errors import UserError
 from etude.models.tiny import tiny_directory
 from etude.report.run import RunDirectory
@@ -113,7 +113,7 @@ def test_gate(change: dict, cause: str | None, tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run", {}, {})
     for step in (1, 2):
         run.write_step(step, {**SOUND, **change}, [], [], lambda tokens: "")
-    found = Gate().cause(run)
+    found = ArmGate().cause(run)
     assert found is None if cause is None else cause in (found or "")
 
 
@@ -122,7 +122,7 @@ def test_a_reward_that_rises_alone_is_named(tmp_path: Path) -> None:
     run.write_step(1, SOUND, [], [], lambda tokens: "")
     for step, mean, strict in ((0, 0.1, 0.1), (1, 0.9, 0.2)):
         run.write_eval({"step": step, "mean": mean, "strict": strict})
-    assert "rose by 80 points, by a stricter checker by 10" in (Gate().cause(run) or "")
+    assert "rose by 80 points, by a stricter checker by 10" in (ArmGate().cause(run) or "")
 
 
 def test_an_arm_finds_its_learning_rate_within_its_budget(tmp_path: Path, capsys) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from etude import tasks as sources
 from etude.compare.arms import UNTRAINED, Arm, differing
-from etude.compare.gate import Gate
+from etude.compare.gate import ArmGate
 from etude.compare.paired import compare as compare_tables
 from etude.compare.schedule import Job, run_all
 from etude.compare.tune import tuned
@@ -48,7 +48,7 @@ class Comparison:
     changes: Mapping[str, str] = field(default_factory=dict)
     parallel: int = 1
     tune: int = 0
-    gate: Gate = field(default_factory=Gate)
+    gate: ArmGate = field(default_factory=ArmGate)
     target: float = 3.0  # points that the power estimate is about
 
     @property

@@ -13,7 +13,7 @@ from etude.settings import Setting
 
 
 @dataclass(frozen=True)
-class Gate:
+class ArmGate:
     """Bounds beyond which a run says nothing about its method."""
 
     errors: Annotated[float, Setting("share of attempts without a verdict, over the run", low=0, high=1)] = (

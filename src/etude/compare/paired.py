@@ -24,7 +24,7 @@ METHOD = "Welch t over seeds and problems"
 
 
 @dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """`arm` minus `base`. Effects are in percentage points; `p` is two-sided."""
 
     arm: str
@@ -97,12 +97,12 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedResult:
     """All arms against one of them."""
 
     base: str
     means: Mapping[str, float]  # accuracy of each arm, in [0, 1]
-    differences: tuple[Difference, ...]
+    differences: tuple[PairedDifference, ...]
     best: Mapping[str, float]  # probability that the arm has the highest accuracy; sums to 1
 
     def to_dict(self) -> dict[str, object]:
@@ -119,7 +119,7 @@ def compare(
     level: float = 0.95,
     target: float = 3.0,
     key: tuple[object, ...] = ("compare",),
-) -> Comparison:
+) -> PairedResult:
     """Every arm against `base` (default: the first), Holm-corrected over those differences.
 
     `arms`: name -> float[S, P] in [0, 1], accuracy per training seed and problem (or any per-problem value
@@ -148,12 +148,12 @@ def compare(
         need = needed(c, target / 100, level=1 - (1 - level) / len(others))
         rows.append(_difference(name, base, c, float(p), seeds, level, target, need))
     means = {name: float(x.mean()) for name, x in tables.items()}
-    return Comparison(base, means, tuple(rows), probability_best(tables, fixed=fixed, key=key))
+    return PairedResult(base, means, tuple(rows), probability_best(tables, fixed=fixed, key=key))
 
 
 def differ(
     a: object, b: object, *, names: tuple[str, str] = ("a", "b"), level: float = 0.95, target: float = 3.0
-) -> Difference:
+) -> PairedDifference:
     """Two checkpoints on the same problems, a - b: float[P] each. Holds for these checkpoints only."""
     x, y = _table(names[0], np.atleast_2d(np.asarray(a))), _table(names[1], np.atleast_2d(np.asarray(b)))
     found = contrast(x, y, fixed=(True, True))
@@ -209,10 +209,10 @@ def _difference(
     level: float,
     target: float,
     need: Need,
-) -> Difference:
+) -> PairedDifference:
     low, high = (100 * float(v) for v in c.limits(level))
     facts = (100 * float(c.effect), max(low, -100.0), min(high, 100.0), level, float(c.p), p)
-    return Difference(
+    return PairedDifference(
         arm, base, *facts, 100 * float(c.error), float(c.degrees), seeds, c.size, target, need, not c.counts
     )
 
@@ -221,7 +221,9 @@ def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def checkpoints(a: EvalResult, b: EvalResult, *, level: float = 0.95, target: float = 3.0) -> Difference:
+def checkpoints(
+    a: EvalResult, b: EvalResult, *, level: float = 0.95, target: float = 3.0
+) -> PairedDifference:
     """Two checkpoints on the same problems, a - b, paired by problem. Says nothing about other runs of the
     methods that made them. Raises Refused where the problems differ."""
     first = {key: correct / samples for key, correct, samples in a.per_problem}

@@ -24,7 +24,7 @@ Every = Annotated[int, Setting("steps between two updates of the curriculum", "s
 
 
 @dataclass(frozen=True)
-class Arm:
+class TaskArm:
     """`options`: the pairs (kind, level) that it stands for; level None: the source's own mixture of levels."""
 
     name: str  # "sort/3", "sort" or "3"
@@ -36,7 +36,7 @@ class Arm:
         return Request(kind=kind, difficulty=level, why=why)
 
 
-class Arms(Sequence[Arm]):
+class Arms(Sequence[TaskArm]):
     """The arms of a task set, in its own order. Raises UserError where there is only one."""
 
     def __init__(self, tasks: Any, by: str = "both") -> None:
@@ -49,7 +49,7 @@ class Arms(Sequence[Arm]):
                 options.setdefault(name, [])
                 options[name] += [option] if option not in options[name] else []
                 self._index[kind, level] = list(options).index(name)
-        self._arms = [Arm(name, tuple(found)) for name, found in options.items()]
+        self._arms = [TaskArm(name, tuple(found)) for name, found in options.items()]
         self.names = [arm.name for arm in self._arms]
         if len(self) < 2:
             what = {"both": "kind and level", "kind": "kind", "level": "level"}[by]

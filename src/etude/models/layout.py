@@ -19,7 +19,7 @@ WASTE = 1.6  # a bucket may be this much larger than the sum of its members
 
 
 @dataclass(frozen=True)
-class Member:
+class LayoutMember:
     """A run of new rows and the shared rows before it (row numbers)."""
 
     prefix: tuple[int, int]  # first row, length
@@ -55,7 +55,7 @@ class Layout:
 
     def buckets(self) -> tuple[Bucket, ...]:
         """The members in rectangles; keys are padded to multiples of `unit`."""
-        members = [Member((a, b), (c, d)) for a, b, c, d in self.members.tolist()]
+        members = [LayoutMember((a, b), (c, d)) for a, b, c, d in self.members.tolist()]
         return tuple(_bucket(chosen, self.unit, self.tokens.device) for chosen in _cut(members))
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ def layout(tokens: Tensor, sequence: Tensor, unit: int = 1, share: bool = True) 
         if common:
             kept.append(parts[ids[0]][:common])
             positions.append(np.arange(common))
-            members.append(Member((0, 0), (next_row, common)))
+            members.append(LayoutMember((0, 0), (next_row, common)))
         first, next_row = next_row, next_row + common
         for i in ids:
             own = len(parts[i]) - common
@@ -95,14 +95,14 @@ def layout(tokens: Tensor, sequence: Tensor, unit: int = 1, share: bool = True) 
             if own:
                 kept.append(parts[i][common:])
                 positions.append(np.arange(common, common + own))
-                members.append(Member((first, common), (next_row, own)))
+                members.append(LayoutMember((first, common), (next_row, own)))
             next_row += own
 
     real = next_row
     if fill := rounded(real) - real:
         kept.append(np.zeros(fill, np.int64))
         positions.append(np.arange(fill))
-        members.append(Member((0, 0), (real, fill)))
+        members.append(LayoutMember((0, 0), (real, fill)))
 
     def rows(chunks: Sequence[np.ndarray]) -> Tensor:
         whole = np.concatenate(chunks) if chunks else np.zeros(0, np.int64)
@@ -143,10 +143,10 @@ def _best(common: list[int], low: int, high: int) -> tuple[int, list[tuple[int, 
     return max(together, apart, key=lambda choice: choice[0])
 
 
-def _cut(members: Sequence[Member]) -> list[list[Member]]:
+def _cut(members: Sequence[LayoutMember]) -> list[list[LayoutMember]]:
     """Members of similar size together, so that padding costs at most `WASTE`."""
     ordered = sorted(members, key=lambda m: (m.own[1], m.prefix[1]))
-    out: list[list[Member]] = []
+    out: list[list[LayoutMember]] = []
     useful = width = length = 0
     for member in ordered:
         own, seen = member.own[1], member.own[1] + member.prefix[1]
@@ -160,7 +160,7 @@ def _cut(members: Sequence[Member]) -> list[list[Member]]:
     return out
 
 
-def _bucket(members: Sequence[Member], unit: int, device: torch.device) -> Bucket:
+def _bucket(members: Sequence[LayoutMember], unit: int, device: torch.device) -> Bucket:
     s = len(members)
     o = _up(max(m.own[1] for m in members), 4)  # whole tiles of queries, see `attention.flash`
     n = _up(max(m.own[1] + m.prefix[1] for m in members), unit)

@@ -19,11 +19,11 @@ def replayed(weights: Weights, embedded: Tensor, rows: Layout, layers: list[Rows
     """f32[R, D] `last`, with the gradient that `forward.blocks` would have; `embedded` f32[R, D] enters the first
     layer."""
     leaves = [x for layer in weights.layers for x in layer]
-    out: Tensor = Replay.apply(embedded, weights, rows, layers, last, *leaves)
+    out: Tensor = ReplayedLayers.apply(embedded, weights, rows, layers, last, *leaves)
     return out
 
 
-class Replay(Function):
+class ReplayedLayers(Function):
     @staticmethod
     def forward(
         ctx: Any,

@@ -25,7 +25,7 @@ from etude.types import Array, SamplingParams
 
 
 @dataclass
-class Row:
+class DenseRow:
     """A reply under way. Its place in the engine's list is its row number."""
 
     length: int  # tokens whose keys are stored
@@ -37,7 +37,7 @@ class Engine:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        self.rows: list[Row] = []
+        self.rows: list[DenseRow] = []
         self.unit = key_unit(weights.dtype)
         config = weights.config
         # [layers, keys | values, rows, K, tokens, hd]
@@ -89,14 +89,14 @@ class Engine:
         n = prompt.shape[3]
         self._grow(len(self.rows) + 1, n + 1)
         self.kv[:, :, len(self.rows), :, :n] = prompt
-        self.rows.append(Row(n, token))
+        self.rows.append(DenseRow(n, token))
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Says which token every row is fed next."""
         for row, token in zip(self.rows, tokens, strict=True):
             row.last = token
 
-    def cache(self, tokens: Array, held: Tensor | Row) -> None:
+    def cache(self, tokens: Array, held: Tensor | DenseRow) -> None:
         """This engine keeps nothing for the gradient."""
 
     def remove_row(self, number: int) -> None:

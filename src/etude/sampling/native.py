@@ -15,7 +15,7 @@ from etude.models.policy import Policy
 from etude.models.weights import Weights
 from etude.sampling.dense import Engine
 from etude.sampling.paged import PagedEngine
-from etude.sampling.scheduler import Request, Scheduler
+from etude.sampling.scheduler import Pending, Scheduler
 from etude.types import Array, SamplingParams
 
 PREFILL = 2048  # prompt tokens computed at once
@@ -53,7 +53,7 @@ class NativeSampler(Scheduler):
     def _admit(self) -> None:
         """Prefills waiting prompts, as far as there is room, and draws their first tokens."""
         while self.waiting and len(self.live) < self.max_rows:
-            chosen: list[Request] = []
+            chosen: list[Pending] = []
             prompts: dict[bytes, Array] = {}
             size = 0
             while self.waiting and len(self.live) + len(chosen) < self.max_rows:
@@ -70,13 +70,13 @@ class NativeSampler(Scheduler):
             self._first(chosen, prompts)
             self.policy.meter.prefilled += size
 
-    def _fits(self, requests: list[Request]) -> bool:
+    def _fits(self, requests: list[Pending]) -> bool:
         """Whether keys and values of these requests stay within memory, at their longest."""
         longest = max(len(r.prompt) + r.limit for r in requests)
         unit = self.engine.unit
         return -(-longest // unit) * unit * len(requests) * self.engine.bytes_per_token() <= self.memory
 
-    def _first(self, chosen: list[Request], prompts: dict[bytes, Array]) -> None:
+    def _first(self, chosen: list[Pending], prompts: dict[bytes, Array]) -> None:
         held, hidden = self.engine.prefill(list(prompts.values()))
         order = {name: i for i, name in enumerate(prompts)}
         which = [order[r.prompt.tobytes()] for r in chosen]

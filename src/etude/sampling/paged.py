@@ -28,7 +28,7 @@ CHUNK = 64  # pages allocated at once
 
 
 @dataclass
-class Row:
+class PagedRow:
     """A reply under way. Its place in the engine's list is its row number."""
 
     length: int  # tokens whose keys are stored
@@ -56,7 +56,7 @@ class PagedEngine:
 
     def __init__(self, weights: Weights, keep: int = 0) -> None:
         self.weights, config = weights, weights.config
-        self.rows: list[Row] = []
+        self.rows: list[PagedRow] = []
         # elements of a page that belong to one layer
         self.layer = config.kv_heads * 2 * PAGE * config.head_dim
         self.sizes = config.heads, config.kv_heads, config.head_dim
@@ -193,7 +193,7 @@ class PagedEngine:
         if prompt.length % PAGE:
             pages.append(self._allocate())
             self._page(pages[-1]).copy_(self._page(prompt.pages[full]))
-        self.rows.append(Row(prompt.length, token, pages, list(prompt.cached_rows), prompt.generation))
+        self.rows.append(PagedRow(prompt.length, token, pages, list(prompt.cached_rows), prompt.generation))
         self._update_page_table(len(self.rows) - 1)
 
     def release(self, prompts: Sequence[Prompt]) -> None:
@@ -206,7 +206,7 @@ class PagedEngine:
         for row, token in zip(self.rows, tokens, strict=True):
             row.last = token
 
-    def cache(self, tokens: Array, held: Prompt | Row) -> None:
+    def cache(self, tokens: Array, held: Prompt | PagedRow) -> None:
         """Notes that int32[n] `tokens` are what was forwarded for a prompt or a row: in the prefix cache and, where one is
         recorded, in the activation cache."""
         self._keep(tokens, held)
@@ -253,7 +253,7 @@ class PagedEngine:
             self.references[page] += 1
         return Prompt(len(prompt), pages, cached_rows, self.generation)
 
-    def _keep(self, tokens: Array, held: Prompt | Row) -> None:
+    def _keep(self, tokens: Array, held: Prompt | PagedRow) -> None:
         """Keeps the full pages of a sequence, unless the weights have changed since."""
         if held.generation == self.weights.generation:
             for page in self.prefixes.add(tokens, held.pages, held.cached_rows):

@@ -27,7 +27,7 @@ QUIET = 3  # rounds of the event loop without a new request before a step is tak
 
 
 @dataclass(eq=False)
-class Request:
+class Pending:
     prompt: Array
     params: SamplingParams
     uniforms: Uniforms
@@ -49,9 +49,9 @@ class Scheduler:
             raise UserError(f"a sampler needs max_rows of at least 1; got {max_rows}")
         self.policy, self.max_rows = policy, max_rows
         self.stops = frozenset(policy.tokenizer.stops)
-        self.waiting: deque[Request] = deque()
-        self.live: list[Request] = []
-        self._open: set[Request] = set()  # not answered yet, wherever they are
+        self.waiting: deque[Pending] = deque()
+        self.live: list[Pending] = []
+        self._open: set[Pending] = set()  # not answered yet, wherever they are
         self._submitted = 0
         self._holds = 0
         self._free = asyncio.Event()
@@ -83,7 +83,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         limit, future = min(params.max_tokens, room), loop.create_future()
         watching = self._until(params.stop, watch)
-        request = Request(tokens, params, Uniforms(key), limit, future, watch=watching)
+        request = Pending(tokens, params, Uniforms(key), limit, future, watch=watching)
         self.waiting.append(request)
         self._open.add(request)
         self._submitted += 1
@@ -164,7 +164,7 @@ class Scheduler:
         """Tokens and log-probabilities at what `_draw` was given: logits, unless a subclass says otherwise."""
         return draw(state, params, uniform)
 
-    def _draw(self, requests: list[Request], state: Tensor) -> list[int]:
+    def _draw(self, requests: list[Pending], state: Tensor) -> list[int]:
         """Draws for all requests and records tokens and log-probabilities. One row of `state` each."""
         uniform = torch.tensor([r.uniforms.next() for r in requests], dtype=torch.float64)
         tokens = torch.empty(len(requests), dtype=torch.int64)
@@ -182,7 +182,7 @@ class Scheduler:
         self.policy.meter.generated += len(requests)
         return tokens.tolist()
 
-    def _finished(self, request: Request) -> bool:
+    def _finished(self, request: Pending) -> bool:
         """Answers a request that has come to its end."""
         ended = request.tokens[-1] in self.stops
         if not (ended or request.cut) and len(request.tokens) < request.limit:

@@ -15,7 +15,7 @@ from typing import Any
 
 from etude.errors import UserError, nearest
 from etude.tasks.answer_kinds import KINDS, LATEX, YES, choice_in, date_in, kind_of, parts, truth_in
-from etude.tasks.answer_places import Place, bare, folded, places, said
+from etude.tasks.answer_places import AnswerPlace, bare, folded, places, said
 from etude.tasks.check import UNARY, AnswerCheck
 from etude.tasks.extract import alone, check_rule, extract
 from etude.tasks.formula import mathematically_equal, soon
@@ -37,7 +37,7 @@ class Answer(AnswerCheck):
             raise UserError(f"answer check: no kind '{self.kind}'{nearest(self.kind, KINDS)}")
         readable = {
             "number": lambda gold: quantity(gold) is not None,
-            "choice": lambda gold: choice_in(Place(gold, "whole")) is not None,
+            "choice": lambda gold: choice_in(AnswerPlace(gold, "whole")) is not None,
             "yes or no": lambda gold: folded(bare(gold)) in YES,
             "date": lambda gold: date_in(gold) is not None,
         } | dict.fromkeys(("list", "set", "tuple"), lambda gold: parts(gold) is not None)
@@ -66,14 +66,14 @@ class Answer(AnswerCheck):
             return Verdict(1.0, True)
         return self.failed(f"{UNARY} {self._asks()}" if found else self.missing())
 
-    def found(self, answer: str) -> list[Place]:
+    def found(self, answer: str) -> list[AnswerPlace]:
         """Where the answer may stand in a reply."""
         if self.extract == "auto" and self.asked == "text" and "\n" in self.gold.strip():
-            return [Place(said(answer), "alone" if self.strict else "whole")]
+            return [AnswerPlace(said(answer), "alone" if self.strict else "whole")]
         if self.extract == "auto":
             return list(places(answer, self.strict))
         text = (alone if self.strict else extract)(said(answer), self.extract)
-        return [] if text is None else [Place(text, "alone" if self.strict else "whole")]
+        return [] if text is None else [AnswerPlace(text, "alone" if self.strict else "whole")]
 
     def read(self, answer: str) -> str | None:
         """What a reply answers, written so that equal answers are equal texts; None where it answers nothing."""
@@ -96,11 +96,11 @@ class Answer(AnswerCheck):
     def missing(self) -> str:
         return "No answer was found."
 
-    def agrees(self, place: Place) -> bool:
+    def agrees(self, place: AnswerPlace) -> bool:
         """Whether the answer at `place` is the gold's."""
         return {
             "number": self._number,
-            "choice": lambda p: choice_in(p) == choice_in(Place(self.gold, "whole")),
+            "choice": lambda p: choice_in(p) == choice_in(AnswerPlace(self.gold, "whole")),
             "yes or no": lambda p: truth_in(p) == YES[folded(bare(self.gold))],
             "date": self._date,
             "time": self._text,
@@ -112,7 +112,7 @@ class Answer(AnswerCheck):
             "text": self._text,
         }[self.asked](place)
 
-    def _number(self, place: Place) -> bool:
+    def _number(self, place: AnswerPlace) -> bool:
         mine, gold = number_in(place), quantity(self.gold)
         if mine is not None and gold is not None:
             return gold.equals(mine)
@@ -122,17 +122,17 @@ class Answer(AnswerCheck):
             return False
         return mathematically_equal(self.gold, place.text)
 
-    def _date(self, place: Place) -> bool:
+    def _date(self, place: AnswerPlace) -> bool:
         gold = date_in(self.gold)
         return gold is not None and any(date_in(t) == gold for t in (place.text, _ending(place.text)))
 
-    def _digits(self, place: Place) -> bool:
+    def _digits(self, place: AnswerPlace) -> bool:
         wanted = re.sub(r"[-\s.()+]", "", folded(self.gold))
         return wanted in {
             re.sub(r"[-\s.()+]", "", folded(bare(t))) for t in (place.text, right_side(place.text))
         }
 
-    def _text(self, place: Place) -> bool:
+    def _text(self, place: AnswerPlace) -> bool:
         gold, text = folded(bare(self.gold)), folded(bare(place.text))
         if text == gold:
             return True
@@ -145,7 +145,7 @@ class Answer(AnswerCheck):
         sentence = re.split(r"[.!?。！？]\s*", text)[-1]
         return not re.search(r"\b(?:not|never|neither|nor|or|isn't|wasn't|cannot)\b|n't\b|不|没", sentence)
 
-    def _parts(self, place: Place) -> bool:
+    def _parts(self, place: AnswerPlace) -> bool:
         gold = parts(self.gold)
         assert gold is not None
         texts = [place.text, right_side(place.text)] if place.text.count("=") == 1 else [place.text]
@@ -172,14 +172,14 @@ class Answer(AnswerCheck):
                 return True
         return False
 
-    def _math(self, place: Place) -> bool:
+    def _math(self, place: AnswerPlace) -> bool:
         texts = [place.text, _ending(place.text)] if place.how in ("lead", "line") else [place.text]
         return any(mathematically_equal(self.gold, t) for t in dict.fromkeys(texts) if t)
 
 
 def _same(gold: str, mine: str) -> bool:
     return (
-        Answer(gold).agrees(Place(mine, "whole"))
+        Answer(gold).agrees(AnswerPlace(mine, "whole"))
         if gold.strip() and mine.strip()
         else gold.strip() == mine.strip()
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from etude.tasks.answer_places import Place, bare, folded
+from etude.tasks.answer_places import AnswerPlace, bare, folded
 from etude.tasks.quantity import quantity, tidy
 
 _CHOICE = re.compile(r"\(?([A-Ja-j])\)?")
@@ -16,7 +16,7 @@ _PICKED = re.compile(
 YES = {"yes": True, "true": True, "no": False, "false": False}
 
 
-def choice_in(place: Place) -> str | None:
+def choice_in(place: AnswerPlace) -> str | None:
     """The letter that is chosen."""
     text = bare(tidy(place.text)).strip()
     if found := _CHOICE.fullmatch(text):
@@ -33,7 +33,7 @@ def choice_in(place: Place) -> str | None:
     return picked[-1] if picked else None
 
 
-def truth_in(place: Place) -> bool | None:
+def truth_in(place: AnswerPlace) -> bool | None:
     """Yes or no, by the answer's first word, or by the only word of the kind in it."""
     words = re.findall(r"[a-z]+", folded(place.text))
     if words and words[0] in YES:

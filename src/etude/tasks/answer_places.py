@@ -76,7 +76,7 @@ def boxes(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Place:
+class AnswerPlace:
     """An answer as it stands in a reply. `whole`: all of it is meant; otherwise it begins with the answer ("lead") or holds
     it somewhere ("line"). "alone": the answer must be all of the text (the strict reading)."""
 
@@ -84,7 +84,7 @@ class Place:
     how: str  # "whole" | "lead" | "line" | "alone"
 
 
-def places(reply: str, strict: bool = False) -> Iterator[Place]:
+def places(reply: str, strict: bool = False) -> Iterator[AnswerPlace]:
     """Where the answer may stand, most telling first; the first that is there is the only one that counts, but for a lead
     ("the answer is"), after which the last line is looked at as well."""
     text = said(reply)
@@ -95,7 +95,7 @@ def places(reply: str, strict: bool = False) -> Iterator[Place]:
     ):
         if marks:
             if not strict or len({folded(bare(m)) for m in marks}) == 1:
-                yield Place(marks[-1], "alone" if strict else "whole")
+                yield AnswerPlace(marks[-1], "alone" if strict else "whole")
             return
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
@@ -104,14 +104,14 @@ def places(reply: str, strict: bool = False) -> Iterator[Place]:
         lead = re.match(
             r"\W*(?:so|thus|therefore|hence)?,?\s*(?:the\s+|my\s+)?" + LEAD.pattern, text, re.IGNORECASE
         )
-        yield Place((text[lead.end() :] if lead else text).strip(), "alone")
+        yield AnswerPlace((text[lead.end() :] if lead else text).strip(), "alone")
         return
     leads = list(LEAD.finditer(text))
     if leads:
         rest = text[leads[-1].end() :].strip()
         if rest:
-            yield Place(rest.splitlines()[0], "lead")
+            yield AnswerPlace(rest.splitlines()[0], "lead")
             return
     if len(lines) == 1:
-        yield Place(lines[0].strip(), "whole")
-    yield Place(lines[-1].strip(), "line")
+        yield AnswerPlace(lines[0].strip(), "whole")
+    yield AnswerPlace(lines[-1].strip(), "line")

@@ -21,7 +21,7 @@ def can_fork() -> bool:
     return sys.platform == "linux"  # elsewhere libraries that were loaded before may not survive it
 
 
-class Server:
+class ForkServer:
     """The forked server and the worker of the moment. Used by one thread at a time."""
 
     def __init__(self, known: list[Any]) -> None:
@@ -29,7 +29,7 @@ class Server:
             with contextlib.suppress(Exception):
                 stream.flush()  # what waits in a buffer would be written twice
         self._control, theirs = socket.socketpair()
-        self._worker: Worker | None = None
+        self._worker: ForkedWorker | None = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of threads: their locks are left alone
             self.pid = os.fork()
@@ -42,7 +42,7 @@ class Server:
         theirs.close()
 
     def ask(self, request: bytes, seconds: float) -> tuple[str, Any, str]:
-        """The worker's reply, and what was printed. Raises Lost where it gave none."""
+        """The worker's reply, and what was printed. Raises WorkerLost where it gave none."""
         if self._worker is None:
             self._worker = self._begin()
         try:
@@ -50,7 +50,7 @@ class Server:
         except BaseException as error:  # after an interrupt, what it says later would answer another request
             worker, self._worker = self._worker, None
             said, code = worker.printed(), self._end(worker)
-            if isinstance(error, Lost):
+            if isinstance(error, WorkerLost):
                 error.said, error.code = said, code
             raise
 
@@ -71,19 +71,19 @@ class Server:
         with contextlib.suppress(Exception):
             self.close()
 
-    def _begin(self) -> Worker:
+    def _begin(self) -> ForkedWorker:
         data, its = socket.socketpair()
         heard, output = os.pipe()
         try:
             socket.send_fds(self._control, [b"new"], [its.fileno(), output])
         except OSError:
-            raise Lost("could not be called: the process that forks others is gone") from None
+            raise WorkerLost("could not be called: the process that forks others is gone") from None
         finally:
             its.close()
             os.close(output)
-        return Worker(self._number("could not be called: no process could be forked"), data, heard)
+        return ForkedWorker(self._number("could not be called: no process could be forked"), data, heard)
 
-    def _end(self, worker: Worker) -> int:
+    def _end(self, worker: ForkedWorker) -> int:
         with contextlib.suppress(OSError):
             self._control.send(b"end" + worker.pid.to_bytes(_forked.NUMBER, "big"))
         code = self._number("ended its process, and more than that")
@@ -91,18 +91,18 @@ class Server:
         return code
 
     def _number(self, otherwise: str) -> int:
-        """What the server replies. Raises Lost."""
+        """What the server replies. Raises WorkerLost."""
         ready = select.select([self._control], [], [], START_SECONDS)[0]
         reply = self._control.recv(_forked.NUMBER) if ready else b""
         if not reply:
-            raise Lost(otherwise)
+            raise WorkerLost(otherwise)
         return int.from_bytes(reply, "big", signed=True)
 
 
 LATE, GONE, GARBLED = "", "ended its process (exit status {})", "wrote over its own result"
 
 
-class Lost(Exception):
+class WorkerLost(Exception):
     """A worker that gave no reply. `cause`: why, as a sentence goes on."""
 
     def __init__(self, cause: str) -> None:
@@ -111,7 +111,7 @@ class Lost(Exception):
         self.said, self.code = "", 0  # what it had printed, and how it ended
 
 
-class Worker:
+class ForkedWorker:
     """One worker and what comes from it."""
 
     def __init__(self, pid: int, data: socket.socket, heard: int) -> None:
@@ -121,7 +121,7 @@ class Worker:
         os.set_blocking(heard, False)
 
     def ask(self, request: bytes, seconds: float) -> tuple[str, Any, str]:
-        """Kind and value of the reply, and what was printed meanwhile. Raises Lost."""
+        """Kind and value of the reply, and what was printed meanwhile. Raises WorkerLost."""
         end = time.monotonic() + seconds
         self._send(request, seconds)
         while (message := _child.unframe(self._buffer)) is None:
@@ -132,14 +132,14 @@ class Worker:
             if self._data.fileno() in ready:
                 chunk = self._received()
                 if not chunk:
-                    raise Lost(GONE)
+                    raise WorkerLost(GONE)
                 self._buffer += chunk
             elif left <= 0:
-                raise Lost(LATE)
+                raise WorkerLost(LATE)
         payload, self._buffer = message
         kind, value = _child.decode(payload)
         if kind not in ("value", "error"):
-            raise Lost(GARBLED)
+            raise WorkerLost(GARBLED)
         return kind, value, self.printed()
 
     def printed(self) -> str:
@@ -158,7 +158,7 @@ class Worker:
         try:
             self._data.sendall(_child.frame(request))
         except OSError as error:
-            raise Lost(LATE if isinstance(error, TimeoutError) else GONE) from None
+            raise WorkerLost(LATE if isinstance(error, TimeoutError) else GONE) from None
 
     def _received(self) -> bytes:
         try:

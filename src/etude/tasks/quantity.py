@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
-from etude.tasks.answer_places import DASHES, Place, bare
+from etude.tasks.answer_places import DASHES, AnswerPlace, bare
 
 LONGEST = 400  # characters of one number: beyond this nobody meant a number
 EXPONENT = 4000  # the largest power of ten that is worked out
@@ -172,7 +172,7 @@ def numbers(text: str) -> list[Quantity]:
     return found
 
 
-def number_in(place: Place) -> Quantity | None:
+def number_in(place: AnswerPlace) -> Quantity | None:
     """The number that a reply gives at `place`."""
     text = place.text
     exact = quantity(right_side(text)) or quantity(text)

@@ -25,7 +25,7 @@ from typing import Any
 from etude.printable import say
 from etude.tasks import _forked
 from etude.tasks.check import CheckError, TooLate, verdict_of
-from etude.tasks.forks import LATE, Lost, Server, can_fork
+from etude.tasks.forks import LATE, ForkServer, WorkerLost, can_fork
 from etude.types import Check, Environment, Verdict
 
 PATIENCE = 3  # calls in a row that may run out of time before a function is not called any more
@@ -90,7 +90,7 @@ class UserCode:
         self._environments = 0
         self._dropped: deque[int] = deque()  # environments that nobody holds any more
         self._lock = threading.Lock()
-        self._server = Server(self._known) if can_fork() else None
+        self._server = ForkServer(self._known) if can_fork() else None
         self.generation = 0  # of the worker
 
     def call(self, where: str, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -138,7 +138,7 @@ class UserCode:
                 while self._dropped:
                     self._server.ask(self._pack("drop", self._dropped.pop()), self._seconds)
                 kind, value, said = self._server.ask(request, self._seconds)
-            except Lost as lost:
+            except WorkerLost as lost:
                 self.generation += 1
                 self._late[what] += lost.cause == LATE
                 if lost.cause == LATE:
