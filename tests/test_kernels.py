@@ -352,7 +352,7 @@ tiled = pytest.mark.skipif(
 
 
 @tiled
-@pytest.mark.parametrize(("outputs", "inputs"), [(960, 576), (50, 70), (31, 33), (576, 1536)])
+@pytest.mark.parametrize(("outputs", "inputs"), [(960, 576), (50, 70), (31, 33), (576, 1536), (3200, 64)])
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_row_of_a_product_depends_on_that_row_alone(outputs: int, inputs: int, biased: bool) -> None:
     """Whatever the number of rows and of threads; and it is the product."""

@@ -114,6 +114,8 @@ int tiles_allowed() {
 void product(const bf16* x, const bf16* w, const bf16* bias, bf16* y, long R, long O, long I, int threads) {
     static thread_local bf16* packed = nullptr;
     static thread_local long room = 0;
+    // A result beyond the caches is written past them, whole lines at a time.
+    const bool past = R * O * 2 > 4 << 20 && O % PAIR == 0 && uintptr_t(y) % 64 == 0;
     const long depth = (I + DEPTH - 1) / DEPTH, most = std::max(PAIR, PANEL / (depth * DEPTH * 2) / PAIR * PAIR);
     for (long top = 0; top < R; top += most) {
         const long rows = std::min(most, R - top), pairs = (rows + PAIR - 1) / PAIR;
@@ -161,11 +163,14 @@ void product(const bf16* x, const bf16* w, const bf16* bias, bf16* y, long R, lo
                         for (long i = 0; i < std::min(SIDE, rows - at); i++) {
                             const __m512 l = _mm512_add_ps(_mm512_castsi512_ps(a[i]), low);
                             const __m512 h = _mm512_add_ps(_mm512_castsi512_ps(b[i]), high);
-                            _mm512_mask_storeu_epi16(y + (top + at + i) * O + o, first(n), (__m512i)_mm512_cvtne2ps_pbh(h, l));
+                            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(h, l);
+                            bf16* const to = y + (top + at + i) * O + o;
+                            past ? _mm512_stream_si512((__m512i*)to, both) : _mm512_mask_storeu_epi16(to, first(n), both);
                         }
                     }
                 }
             }
+            _mm_sfence();
             settled(&before);
             before.palette ? _tile_loadconfig(&before) : _tile_release();
         }
