@@ -400,8 +400,8 @@ def test_a_check_that_raises_now_and_then_does_not_end_the_strict_pass(tmp_path:
 @linux
 def test_the_older_of_two_servers_can_be_closed_first() -> None:
     """The younger one holds a copy of its line to this process, which must not keep it alive."""
-    older = forks.Server([os.getpid])
-    younger = forks.Server([os.getpid])
+    older = forks.ForkServer([os.getpid])
+    younger = forks.ForkServer([os.getpid])
     pid = older.pid
     closing = threading.Thread(target=older.close, daemon=True)
     closing.start()
