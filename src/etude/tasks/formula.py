@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from typing import Any
 
@@ -12,6 +13,8 @@ from etude.tasks.quantity import LONGEST
 _SOON = re.compile(
     r"(?:[-+*/()=\d\s.,$|!{}\[\]]|\^|\\(?:[dt]?frac|sqrt|cdot|times|div|left|right|log|ln|text|pi|[,;! ]))*"
 )
+
+LARGEST = 1000.0  # an exponent that is worked out
 
 _TOWER = re.compile(r"\^\s*(?:\{[^{}]*\}|\d+|\S)\s*\^")  # 10^10^10 is read as 10^{10^{10}}
 
@@ -78,13 +81,23 @@ def mathematically_equal(gold: str, mine: str) -> bool:
 def _endless(text: str) -> bool:
     """Whether a formula holds a number that no library should be asked for: a tower of powers of numbers, a factorial of a
     factorial or of five digits, a binomial coefficient of such a size."""
-    number = r"[({\s]*\d[\d\s.]*[)}\s]*"
+    number = r"[({\s]*(\d[\d\s.]*)[)}\s]*"
     plain = text.replace("**", "^")
+    towers = re.finditer(rf"(?={number}\^{number}\^{number}(\^?))", plain)
     return bool(
-        re.search(rf"{number}\^{number}\^\s*[({{]*\s*\d|\^{number}!", plain)
+        any(t[4] or _power(t[2], t[3]) > LARGEST for t in towers)
+        or re.search(rf"\^{number}!", plain)
         or re.search(r"\d{5,}\s*!|!\s*[)}\]]*\s*!", plain)
         or re.search(r"binom[{\s]*(?:\d{5,}|\d+\s*\^)", plain)
     )
+
+
+def _power(base: str, exponent: str) -> float:
+    """base ^ exponent of two unsigned numbers as they are written, infinite where that is large."""
+    try:
+        return float(base.replace(" ", "")) ** float(exponent.replace(" ", ""))
+    except (OverflowError, ValueError):
+        return math.inf
 
 
 def _only_close(a: Any, b: Any) -> bool:
