@@ -16,7 +16,8 @@ from etude.printable import say
 Model = Annotated[
     str, typer.Option("--model", "-m", help="smollm2 (comes with etude), a directory, or a hub name")
 ]
-Tasks = Annotated[str, typer.Option("--tasks", "-t", help="NAME[:param=value,...][,NAME...] or FILE.jsonl")]
+TASKS = typer.Option("--tasks", "-t", help="NAME[:param=value,...][,NAME...] or FILE.jsonl")
+Tasks = Annotated[str, TASKS]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="stage.field=value, or run.field=value; repeatable")
 ]
@@ -77,7 +78,13 @@ def train(
         str, typer.Argument(help="a recipe, ./my_method.py or pkg.module:RECIPE, or several joined with +")
     ],
     model: Model = "smollm2",
-    tasks: Tasks = ...,  # type: ignore[assignment]
+    tasks: Annotated[str | None, TASKS] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="FILE of answers of which one is preferred (docs/preferences.md), instead of --tasks"
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="steps to train", min=1)] = None,
     budget: Annotated[
         str | None, typer.Option(help="10m, 500k-tokens or 2e14-flops, instead of --steps")
@@ -110,13 +117,17 @@ def train(
     from etude.report.terminal import Progress
     from etude.report.tracking import known
     from etude.scale.place import Place
+    from etude.tasks.spec import as_pairs
     from etude.train.config import Budget, Plan, parse_changes
     from etude.train.session import free, run_session
     from etude.train.setup import start
 
     if steps is not None and budget is not None:
         raise UserError("give either --steps or --budget, not both")
+    if (tasks is None) == (pairs is None):
+        raise UserError("give either --tasks, or --pairs for answers of which one is preferred")
     known(log)
+    tasks = tasks or as_pairs(str(pairs))
     amount = Budget.parse(budget) if budget is not None else Budget(float(steps or 100), "steps")
     short = {"run.keep": keep, "run.stop_when": stop_when}
     changes = parse_changes(set or []) | {name: value for name, value in short.items() if value}

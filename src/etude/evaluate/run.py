@@ -16,7 +16,7 @@ from etude.rollout.conversation import CheckRunner, Generator
 from etude.rollout.group_rollout import GroupRollout, checked, independent, verdict
 from etude.stages import Reward, Rollout
 from etude.tasks import TaskSet
-from etude.tasks.check import CheckError, strict
+from etude.tasks.check import CheckError, judged, strict
 from etude.tasks.extract import extract
 from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
@@ -29,12 +29,13 @@ TUNING_SEED = 1
 
 
 def hold_out(tasks: TaskSet, problems: int, tuning: bool = False) -> list[Task]:
-    """The evaluation tasks; of finite sources at most those that were set aside (every result says how many).
-    With `tuning`, as many other tasks, which are not trained on in that run; of finite sources at most a quarter of what
-    there is to train on."""
+    """The evaluation tasks; of finite sources at most those that were set aside (every result says how many), without
+    those that have nothing to check. With `tuning`, as many other tasks, which are not trained on in that run; of finite
+    sources at most a quarter of what there is to train on."""
     finite = [len(s.tasks("eval")) for s in tasks.sources if isinstance(s, Listed)]
     most = sum(finite) if len(finite) == len(tasks.sources) else problems
     held = tasks.holdout(min(problems, most), EVAL_SEED) if problems else []
+    held = [task for task in held if judged(task)]
     if not tuning:
         return held
     if len(finite) == len(tasks.sources):

@@ -191,6 +191,11 @@ class Policy:
         self.version = int(state["version"])
         self.meter.load_state_dict(state["meter"])
 
+    def become(self, other: Policy) -> None:
+        """Takes over the weights of a policy of the same shape, as a reference does that moves in rounds."""
+        self.backbone.load_state_dict(other.backbone.state_dict())
+        self.version += 1
+
     def clone(self, frozen: bool = True) -> Policy:
         """An independent policy of the same weights; frozen: without master and gradients, as a reference."""
         other = Policy(self.backbone.clone(frozen), self.tokenizer, self.config, self.name, self.renderer)

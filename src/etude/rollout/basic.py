@@ -8,20 +8,24 @@ from etude.rollout.attempts import AGAIN, attempt, joined
 from etude.rollout.conversation import Conversation
 from etude.settings import Setting
 from etude.stages import Rollout
+from etude.tasks.check import judged
 from etude.types import Episode, Task
 
 Attempts = Annotated[int, Setting("answers allowed", low=1, high=64)]
 
 
 def single() -> Rollout:
-    """One answer, one verdict. A task that is an environment is played to its end, turn by turn."""
+    """One answer, one verdict (none where the task has nothing to check). A task that is an environment is played to its
+    end, turn by turn."""
 
     async def rollout(task: Task, conversation: Conversation) -> Episode:
         if task.environment is not None:
             await attempt(conversation, task.prompt, 1, tag="move")
         else:
             conversation.user(task.prompt)
-            await conversation.check(await conversation.reply())
+            reply = await conversation.reply()
+            if judged(task):
+                await conversation.check(reply)
         return conversation.done()
 
     return rollout

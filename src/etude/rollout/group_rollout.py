@@ -18,7 +18,7 @@ from etude.rollout.conversation import CheckRunner, Conversation, Failed, Genera
 from etude.rollout.demonstrate import demonstrate
 from etude.sampling.protocol import Sampler
 from etude.stages import GroupRolloutStage, Reward, Rollout
-from etude.tasks.check import CheckError, TooLate
+from etude.tasks.check import CheckError, TooLate, judged
 from etude.tasks.isolate import Pool
 from etude.types import Check, Episode, Failure, Group, Request, Span, Task, Verdict
 
@@ -135,6 +135,10 @@ def verdict() -> Callable[[Episode], dict[str, float]]:
     """The reward of the last verdict. Raises ValueError where there is none."""
 
     def reward(episode: Episode) -> dict[str, float]:
+        if episode.verdict is None and not judged(episode.task):
+            raise ValueError(
+                "the task has no answer to check; give a reward (--reward), or pairs to a method that takes them"
+            )
         if episode.verdict is None:
             raise ValueError("the rollout ended without a verdict, so there is nothing to reward")
         return {"reward": episode.verdict.reward}

@@ -39,6 +39,22 @@ class TooLate(CheckError):
 
 
 @dataclass(frozen=True)
+class Unjudged:
+    """Stands where a task has nothing to check: a prompt alone, or answers of which one is preferred. What was sampled is
+    scored by a reward of the user's (`--reward`). `asked`: what the task is, for people."""
+
+    asked: str = "without a check"
+
+    def __call__(self, answer: str) -> Verdict:
+        raise CheckError("the task has no answer to compare with; give a reward (--reward)")
+
+
+def judged(task: Task) -> bool:
+    """Whether the task itself says what is right: by a check, or by playing a world."""
+    return task.environment is not None or not isinstance(task.check, Unjudged)
+
+
+@dataclass(frozen=True)
 class AnswerCheck:
     """What all exact-answer checkers share: extraction, strictness and feedback.
 

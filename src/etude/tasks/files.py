@@ -149,7 +149,8 @@ PARAMS = (
         str,
         "auto",
         "how answers are compared where a line does not say: auto (by the kind of the gold), exact, number, math, program, "
-        "tests, output, sql, json_schema, regex, choice, yes_or_no, date, time, digits, list, set, tuple, text",
+        "tests, output, sql, json_schema, regex, choice, yes_or_no, date, time, digits, list, set, tuple, text; none: not at "
+        "all, what is sampled has a reward of its own; pairs: not either, each line prefers one answer to another",
     ),
     Param(
         "extract",

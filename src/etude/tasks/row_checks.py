@@ -9,7 +9,7 @@ from typing import Any
 from etude.errors import UserError
 from etude.tasks.answer import Answer
 from etude.tasks.answer_kinds import KINDS, math_kind
-from etude.tasks.check import Exact, Number
+from etude.tasks.check import Exact, Number, Unjudged
 from etude.tasks.extract import value
 from etude.tasks.program import Program
 from etude.tasks.rows import kind_name
@@ -26,7 +26,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {  # the columns that a check reads besid
     "json_schema": ("schema",),
     "regex": ("pattern",),
 }
-CHECKS = ("exact", "number", "math", *NEEDS, *BY_KIND)
+CHECKS = ("exact", "number", "math", *NEEDS, *BY_KIND, "none", "pairs")
 WORDED = ("program", "tests", "output", "sql", "json_schema", "regex", "exact", "text")
 """Checks whose answer is taken as it is written, never cut down to a short gold."""
 
@@ -44,7 +44,7 @@ Row = Mapping[str, Any]
 
 def compared(check: Check) -> str:
     """How a check compares answers, for people."""
-    if isinstance(check, Answer):
+    if isinstance(check, Answer | Unjudged):
         return check.asked
     return NAMES.get(type(check).__name__) or f"{type(check).__name__.lower()} (as set)"
 

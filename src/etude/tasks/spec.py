@@ -74,6 +74,15 @@ def quoted(text: str) -> str:
     return f"'{text}'" if '"' in text else f'"{text}"'
 
 
+def as_pairs(spec: str) -> str:
+    """The spec in which every file is one of pairs: `FILE` becomes `FILE:check=pairs`."""
+    made = []
+    for part in parse(spec):
+        given = {"check": "pairs", **part.params}
+        made.append(f"{quoted(part.name)}:{','.join(f'{k}={quoted(v)}' for k, v in given.items())}")
+    return ",".join(made)
+
+
 def _after(rest: str, spec: str) -> str:
     """What follows the comma that ends a piece. UserError where there is nothing, or something else than a comma."""
     rest = rest.strip()

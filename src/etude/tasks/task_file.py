@@ -16,14 +16,17 @@ from typing import Any
 
 from etude.errors import UserError, nearest
 from etude.tasks.answer import Answer
+from etude.tasks.check import Unjudged
 from etude.tasks.choices import with_choices
 from etude.tasks.columns import gold_of, known, renamed, text_answer
 from etude.tasks.extract import RULES
 from etude.tasks.files import COLUMNS, PARAMS, Listed
 from etude.tasks.locate import find, stem
+from etude.tasks.pairs import CHOSEN, ITEM, REJECTED, holds_pair, pairs_of_row
 from etude.tasks.row_checks import CHECKS, NEEDS, WORDED, check_of, compared
 from etude.tasks.rows import kind_name, rows
 from etude.tasks.selftest import unmatched
+from etude.tasks.source import digest
 from etude.tasks.spec import typed
 from etude.tasks.unit_tests import with_tests
 from etude.types import Message, Task
@@ -67,13 +70,15 @@ def read(
     for where, row in with_choices(
         [(w, renamed(r, named, w)) for w, r in rows(path, settings["split"], settings["config"])]
     ):
-        task, columns = _task(with_tests(row, where) or row, where, settings, kind, fixed)
-        came[columns] += 1
-        if fault := _unreadable(task):
-            broken.append(f"{_line(where)} ({fault})")
-            continue
-        tasks.append(task)
-        places.append(_line(where))
+        for task, columns in _tasks(row, where, settings, kind, fixed):
+            came[columns] += 1
+            if fault := _unreadable(task):
+                broken.append(f"{_line(where)} ({fault})")
+                continue
+            tasks.append(task)
+            places.append(_line(where))
+    if not tasks and not broken:
+        raise UserError(f"{path}: no row prefers one answer to another")
     notes = []
     if broken:
         left = f"{path}: {_rows(len(broken))} left out, because no tokenizer reads half a character: {_some(broken)}"
@@ -148,15 +153,43 @@ def _encodes(text: str) -> bool:
     return True
 
 
+def _tasks(
+    row: dict[str, Any], where: str, settings: Mapping[str, Any], kind: str, fixed: bool
+) -> list[tuple[Task, tuple[str, str]]]:
+    """The task of a row; of a row with answers of which one is preferred, a task for each pair."""
+    wanted = settings["check"] == "pairs"
+    if wanted and not holds_pair(row, answered=True):
+        held = ", ".join(list(row)[:6]) or "nothing"
+        raise UserError(
+            f"{where} holds no pair: 'chosen' and 'rejected' (docs/preferences.md has further forms); it holds {held}"
+        )
+    if not wanted and not holds_pair(row):
+        return [_task(with_tests(row, where) or row, where, settings, kind, fixed)]
+    own = row.get("kind", row.get("subset", row.get("category")))
+    named = own if isinstance(own, str) and own and ("kind" in row or not fixed) else kind
+    found = []
+    for pair in pairs_of_row(row, where):
+        prompt = _prompt(pair.pop("prompt"), where)
+        key = digest([pair.get(CHOSEN), pair.get(REJECTED)])
+        what = "pairs of answers" if CHOSEN in pair and REJECTED in pair else "labelled answers"
+        meta = {"source": where.rsplit(",", 1)[0], **pair, ITEM: where, "environment_key": key}
+        task = Task(prompt, Unjudged(what), kind=named, reference=pair.get(CHOSEN), meta=meta)
+        found.append((task, ("prompt", "answer")))
+    return found
+
+
 def _task(
     row: dict[str, Any], where: str, settings: Mapping[str, Any], kind: str, fixed: bool
 ) -> tuple[Task, tuple[str, str]]:
-    fields, further, came = known(row, where)
-    name = fields.get("check", settings["check"])
+    name = row.get("check", settings["check"])
+    fields, further, came = known({"answer": "none", **row} if name == "none" else row, where)
     if name != "auto" and name not in CHECKS:
         raise UserError(f"{where}: no check '{name}'{nearest(str(name), CHECKS)}")
+    answer: str | None
     answer, reference = text_answer(fields["answer"], where), fields.get("reference")
-    if name not in WORDED:
+    if name == "none":
+        answer, came = None, ("prompt", "answer")
+    elif name not in WORDED:
         answer, worked = gold_of(answer)
         reference = worked if reference is None else reference
     hints = fields.get("hints", [])
@@ -169,7 +202,7 @@ def _task(
     further = {n: v for n, v in further.items() if n not in NEEDS.get(name, ())}
     task = Task(
         prompt=_prompt(fields["prompt"], where),
-        check=check_of(name, answer, where, settings, row),
+        check=Unjudged() if answer is None else check_of(name, answer, where, settings, row),
         kind=given or kind,
         difficulty=_difficulty(fields.get("difficulty", 0.0), where),
         answer=answer,

@@ -102,6 +102,9 @@ class TablePolicy:
     def publish(self) -> None:
         self.version += 1
 
+    def become(self, other: TablePolicy) -> None:
+        self.load_state_dict(other.state_dict())
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         return {n: p.detach().clone() for n, p in self.parameters()}
 

@@ -33,6 +33,8 @@ class Diagnosis:
             f"{self.truncated:.0%} were cut off by the length limit, {self.errors:.0%} failed with an error; "
             f"outcomes differed within {self.mixed:.0%} of the groups"
         )
+        if not self.episodes:
+            facts = f"{self.groups} tasks with given answers; nothing is sampled"
         if self.cause:
             return f"{facts}. Cause: {self.cause}: {self.advice}"
         return f"{facts}. Warning: {self.warning}" if self.warning else facts

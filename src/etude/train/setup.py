@@ -32,6 +32,7 @@ from etude.scale.place import Place
 from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.asked import asked
+from etude.tasks.check import judged
 from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
 from etude.tasks.sandbox import ready_to_run_programs
@@ -82,6 +83,7 @@ def start(
     models = load_models(config["places"], settings, recipe, stages)
     put(models, settings, examples)
     notes = [*idle(recipe, stages, plan.changes), *(undecided(recipe) if reward else ()), *tasks.notes]
+    notes += [] if holdout or not settings.eval_problems else unexamined(tasks)
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
     holdout, validation = apart(config["places"]["model"], tasks, holdout, settings, notes.append)
     made_with = {**card(), "device": named(models["policy"].device), "engine": models["policy"].engine}
@@ -227,6 +229,15 @@ def missing(recipe: Recipe, settings: RunSettings, tasks: TaskSet, seed: int) ->
     for need in recipe.all_needs:
         if not has[need]:
             raise Refused(f"recipe {recipe.name} needs {NEEDS[need]}, which is missing here")
+
+
+def unexamined(tasks: TaskSet) -> list[str]:
+    """What is said where no accuracy will be measured, because no task has anything to check."""
+    held = [t for s in tasks.sources if isinstance(s, Listed) for t in s.tasks("eval")]
+    if not held or any(judged(t) for t in held):
+        return []
+    aside = f"; {len(held)} set aside are not trained on: etude eval RUN --pairs FILE says how well they are told apart"
+    return ["no accuracy is measured, because the tasks have no answer to check" + aside]
 
 
 def prepare(stages: Mapping[str, Any], tasks: TaskSet) -> None:

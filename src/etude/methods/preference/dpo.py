@@ -1,7 +1,8 @@
-"""DPO on pairs made from the model's own groups, online.
+"""DPO, on pairs of a file or on pairs made from the model's own groups.
 
-Within each group the best and the worst answer form a pair (y+, y-), and the implicit reward beta log(pi / pi_ref) of
-the better one is raised above that of the worse. Direct Preference Optimization, arXiv 2305.18290."""
+Of a pair (y+, y-), the implicit reward beta log(pi / pi_ref) of the better answer is raised above that of the worse. A task
+may bring its pair (`--pairs FILE`); of any other task the best and the worst answer of a group are one. Direct Preference
+Optimization, arXiv 2305.18290."""
 
 import math
 
@@ -10,6 +11,7 @@ from etude.fixtures.attempts import advantages_of, credited_signals, example_att
 from etude.objective.preference import PAIR, dpo_loss
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
 from etude.rollout.attempts import attempt_tag
+from etude.rollout.pairs import pairs_or_attempts
 from etude.settings import stage
 from etude.types import Signal
 
@@ -31,13 +33,17 @@ RECIPE = Recipe(
         "Direct Preference Optimization: Your Language Model is Secretly a Reward Model", "2305.18290", 2023
     ),
     published_lr=1e-6,
-    idea="Within each group the best and the worst answer form a pair. "
+    idea="Two answers form a pair: those of a file, or the best and the worst of a group. "
     "The policy learns to prefer the better one, relative to where it started. No reward scale matters, only order.",
     equation="L = - mean log sigmoid(beta [log pi(y+)/ref(y+) - log pi(y-)/ref(y-)])",
     departures=(
-        "pairs are sampled anew from the current policy at every step, as in online DPO (arXiv 2402.04792)",
+        "where the tasks bring no pairs, they are sampled anew from the current policy at every step, as in online DPO (arXiv 2402.04792)",
     ),
-    stages={"credit": stage(preference_pairs), "objective": stage(dpo_loss)},
+    stages={
+        "group_rollout": stage(pairs_or_attempts),
+        "credit": stage(preference_pairs),
+        "objective": stage(dpo_loss),
+    },
     manipulation=(
         Manipulated(
             "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"

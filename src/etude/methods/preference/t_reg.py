@@ -17,14 +17,14 @@ import torch
 
 from etude.batch import Batch
 from etude.channels import writes
-from etude.credit.group import constant
-from etude.credit.pairs import Margin, Pairs, preference_pairs
+from etude.credit.pairs import Margin, Pairs, answer_of, preference_pairs, preferred
 from etude.fixtures.attempts import credited_signals, example_attempts
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
 from etude.objective.preference import PAIR, DpoBeta, dpo_loss, implicit_rewards, pairs_of
 from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
+from etude.rollout.pairs import SIDES
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
 from etude.types import Array, Group, Message, Signal, Span
@@ -48,13 +48,13 @@ def _revised(how: str, signals: Sequence[Signal], context: Context) -> list[Arra
     """f32[T] each: log pi_ref of the sampled tokens after a prompt that asks to revise the response."""
     renderer, asked, sizes = context.policy.renderer, [], []
     for episode in (s.episode for s in signals):
-        first = next(i for i, span in enumerate(episode.spans) if span.sampled)
-        response = renderer.decode(episode.tokens[episode.sampled])
+        first = next(i for i, span in enumerate(episode.spans) if span.sampled or span.tag in SIDES)
+        response = renderer.decode(episode.tokens[answer_of(episode)])
         text = REVISE.format(how=how, question=episode.task.prompt[-1].content, response=response)
         prompt = Span("user", renderer.prompt([Message("user", text)]))
         spans = (prompt, *episode.spans[first:])
         sizes.append((len(prompt), sum(len(s) for s in episode.spans[:first])))
-        asked.append(constant(replace(episode, spans=spans), 0.0))
+        asked.append(preferred(replace(episode, spans=spans), 0.0))
     model = context.auxiliary["reference"]
     rows = context.rows(asked, lambda out: out.logp, policy=model)
     return [np.append(np.zeros(old, np.float32), r[new:]) for r, (new, old) in zip(rows, sizes, strict=True)]
@@ -72,7 +72,9 @@ def contrasted_pairs(
     def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         signals = preference_pairs(pairs, margin)(groups, context)
         rows = [_revised(how, signals, context) for how in (better, worse)]
-        rewards = [token_reward(*both) * s.episode.sampled for s, *both in zip(signals, *rows, strict=True)]
+        rewards = [
+            token_reward(*both) * answer_of(s.episode) for s, *both in zip(signals, *rows, strict=True)
+        ]
         return [
             replace(s, extras={**s.extras, TOKEN_REWARD: r.astype(np.float32)})
             for s, r in zip(signals, rewards, strict=True)
