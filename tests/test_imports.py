@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "etude"
 ROOMS = """
-errors printable files parsing process registry machine cache
+errors printable files parsing process registry modules machine cache
 settings seeds types update
 batch text
 models

@@ -64,7 +64,8 @@ def test_forms_of_other_tools_are_read_as_they_are(form: str, tmp_path: Path) ->
     found = read(tmp_path, FORMS[form])
     assert [m.content for m in found[0].prompt] == ["Q"]
     assert given(found[0]) == SIDES
-    assert found[0].answer is None and found[0].reference == "good"
+    assert found[0].answer is None
+    assert found[0].reference == "good"
 
 
 def test_what_a_row_says_beside_its_pair_is_kept(tmp_path: Path) -> None:
@@ -73,12 +74,16 @@ def test_what_a_row_says_beside_its_pair_is_kept(tmp_path: Path) -> None:
     assert strong["strength"] == 2
     several = read(tmp_path, FORMS["RewardBench 2"])
     assert sorted(t.meta["rejected"] for t in several) == ["bad", "worse"]
-    assert {t.kind for t in several} == {"Focus"} and len({t.meta["item"] for t in several}) == 1
+    assert {t.kind for t in several} == {"Focus"}
+    assert len({t.meta["item"] for t in several}) == 1
 
 
 def test_unpaired_labels_have_one_side(tmp_path: Path) -> None:
     rows = [{"prompt": "Q", "completion": c, "label": c == "good"} for c in ("good", "bad")]
-    assert sorted(map(str, map(given, read(tmp_path, *rows)))) == ["{'chosen': 'good'}", "{'rejected': 'bad'}"]
+    assert sorted(map(str, map(given, read(tmp_path, *rows)))) == [
+        "{'chosen': 'good'}",
+        "{'rejected': 'bad'}",
+    ]
 
 
 def test_equally_good_answers_are_no_pair(tmp_path: Path) -> None:
@@ -91,7 +96,10 @@ def test_equally_good_answers_are_no_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"prompt": "Q", "chosen": "good", "rejected": "good"}, "line 1: 'chosen' and 'rejected' are the same"),
+        (
+            {"prompt": "Q", "chosen": "good", "rejected": "good"},
+            "line 1: 'chosen' and 'rejected' are the same",
+        ),
         ({"prompt": "Q", "chosen": "good", "rejected": [said("bad")]}, "must both be text"),
         ({"chosen": "good", "rejected": "bad"}, "do not begin alike"),
         ({"prompt": "Q", "chosen": "good", "rejected": " "}, "'rejected' must be text that is not empty"),
@@ -106,7 +114,8 @@ def test_what_is_no_pair_is_refused_by_its_line(row: dict, said: str, tmp_path: 
 
 def test_an_answer_that_can_be_checked_may_stand_beside_a_pair(tmp_path: Path) -> None:
     (task,) = read(tmp_path, {"prompt": "1+1", "answer": "2", "chosen": "It is 2.", "rejected": "It is 3."})
-    assert task.check("2").correct and given(task) == {"chosen": "It is 2.", "rejected": "It is 3."}
+    assert task.check("2").correct
+    assert given(task) == {"chosen": "It is 2.", "rejected": "It is 3."}
 
 
 def test_a_run_learns_to_prefer_what_the_file_prefers(tmp_path: Path) -> None:
@@ -119,10 +128,13 @@ def test_a_run_learns_to_prefer_what_the_file_prefers(tmp_path: Path) -> None:
     metrics = run.directory.metrics()
     row = run.directory.episodes(columns=["origin", "advantage", "sampled", "reward"]).to_pylist()[0]
     run.close()
-    assert metrics[0]["demonstrated"] == 1 and metrics[0]["tokens/generated"] == 0
+    assert metrics[0]["demonstrated"] == 1
+    assert metrics[0]["tokens/generated"] == 0
     assert metrics[-1]["loss/preference"] < 0.6 < metrics[0]["loss/preference"]
     assert metrics[-1]["preferred"] == 1
-    assert row["origin"] == "signal" and not any(row["sampled"]) and any(row["advantage"])
+    assert row["origin"] == "signal"
+    assert not any(row["sampled"])
+    assert any(row["advantage"])
 
 
 def test_pairs_of_different_tasks_are_never_mixed_up(tmp_path: Path) -> None:

@@ -51,8 +51,49 @@ CASES = {  # recipe, our settings, TRL's configuration, how far the policy has m
     ),
     "rloo": ("rloo", {}, {}, 0.0),
     "dpo": ("dpo", {"objective.dpo_beta": 0.4}, {"beta": 0.4}, 0.3),
+    "ipo": ("ipo", {"objective.ipo_tau": 0.4}, {"beta": 0.4, "loss_type": ["ipo"]}, 0.3),
+    "robust_dpo": (
+        "robust_dpo",
+        {"objective.dpo_beta": 0.4, "objective.flip_rate": 0.2},
+        {"beta": 0.4, "loss_type": ["robust"], "label_smoothing": 0.2},
+        0.3,
+    ),
+    "rpo": (
+        "rpo",
+        {"objective.dpo_beta": 0.4, "objective.pessimism": 0.5, "objective.mean": "token"},
+        {"beta": 0.4, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.2]},
+        0.3,
+    ),
+    "kto": (
+        "kto",
+        {"objective.dpo_beta": 0.4, "objective.disliked_weight": 1.5},
+        {"beta": 0.4, "undesirable_weight": 1.5},
+        0.3,
+    ),
+    "cdpo": (
+        "cdpo",
+        {"objective.dpo_beta": 0.4, "objective.flip_rate": 0.2},
+        {"beta": 0.4, "label_smoothing": 0.2},
+        0.3,
+    ),
+    "cpo": (
+        "cpo",
+        {"objective.dpo_beta": 0.4, "objective.chosen_weight": 0.7},
+        {"beta": 0.4, "chosen_weight": 0.7},
+        0.3,
+    ),
+    "simpo": (
+        "simpo",
+        {"objective.simpo_beta": 1.5, "objective.target_margin": 0.6},
+        {"beta": 1.5, "simpo_gamma": 0.6, "loss_type": "simpo"},
+        0.3,
+    ),
+    "orpo": ("orpo", {"objective.odds_weight": 0.4}, {"beta": 0.4}, 0.3),
 }
-TRAINERS = {"rloo": "rloo", "dpo": "dpo"}
+TRAINERS = {"rloo": "rloo", "kto": "kto", "cdpo": "cpo", "cpo": "cpo", "simpo": "cpo", "orpo": "orpo"}
+TRAINERS |= dict.fromkeys(("dpo", "ipo", "robust_dpo", "rpo"), "dpo")
+PREFERENCE = ("dpo", "kto", "cpo", "orpo")
+BASELINE = 0.3  # KTO's divergence from the reference
 
 
 def moved(signals: list[Signal], drift: float) -> list[Signal]:
@@ -97,8 +138,16 @@ def test_gradient_is_trls(case: str, tmp_path: Path) -> None:
     trainer = TRAINERS.get(recipe, "grpo")
     credit = build(find(recipe), settings)[1]["credit"] if trainer != "grpo" else run.credit
     signals = moved(credit(groups, run.context), drift)
-    if trainer == "dpo":  # what they were sampled with stands for the reference
+    if trainer in PREFERENCE:  # what they were sampled with stands for the reference
         signals = [replace(s, extras={**s.extras, "reference": s.episode.logp}) for s in signals]
+    if trainer == "kto":
+        z = {"baseline": BASELINE}
+        signals = [
+            replace(
+                s, extras={**s.extras, **{n: np.full(len(s.advantage), v, np.float32) for n, v in z.items()}}
+            )
+            for s in signals
+        ]
     rows = [
         {
             "prompt": s.episode.tokens[~s.episode.sampled].tolist(),
@@ -115,6 +164,8 @@ def test_gradient_is_trls(case: str, tmp_path: Path) -> None:
         "attempts": 6,
         "config": config,
         "trainer": trainer,
+        "baseline": BASELINE,
+        "against_reference": recipe == "cdpo",
     }
     job["out"] = str(tmp_path / "grad.safetensors")
     (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from etude.cli.train import Json, Prompt, Seed, Set, Stop, System, Tasks, Unsafe, asked
+from etude.errors import UserError
 from etude.printable import say
 
 Where = Annotated[str, typer.Argument(help="smollm2, a model directory, a hub name, or a run's directory")]
@@ -33,6 +34,10 @@ def evaluate(
     model: Where,
     tasks: Annotated[
         str | None, typer.Option("--tasks", "-t", help="NAME[:param=value,...] or FILE.jsonl")
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(help="FILE of pairs with known labels: how well a reward model tells them apart"),
     ] = None,
     suite: Annotated[
         str | None, typer.Option(help="fixed problems, such as arithmetic or logic/easy")
@@ -68,6 +73,14 @@ def evaluate(
     from etude.train.lineage import trained_tasks
     from etude.train.measure import Exam, evaluate_model, exam_tasks
 
+    if pairs is not None:
+        from etude.train.judged_pairs import examine
+
+        if tasks is not None or suite is not None:
+            raise UserError("give either --pairs, or --tasks or --suite")
+        found = examine(model, pairs)
+        say(_json(found.to_dict()) if json else found.screen)
+        return
     said = {**parse_changes(set or []), **asked(prompt, system, stop)}
     changes = {name.removeprefix("run."): value for name, value in said.items()}
     runs = [where for where in (model, versus, trained) if where is not None]

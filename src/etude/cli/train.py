@@ -44,6 +44,13 @@ Unsafe = Annotated[
 Log = Annotated[
     str, typer.Option(help="also write to: tensorboard, wandb, mlflow, trackio, csv (comma-separated)")
 ]
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reward",
+        help="SOURCE[,weight=...]: check, length, ./mine.py:fn, model:DIR, judge:...; repeatable (docs/rewards.md)",
+    ),
+]
 Prompt = Annotated[str, typer.Option(help="text around every question, which stands for {question} in it")]
 System = Annotated[str, typer.Option(help="system message")]
 Stop = Annotated[
@@ -85,6 +92,7 @@ def train(
             help="FILE of answers of which one is preferred (docs/preferences.md), instead of --tasks"
         ),
     ] = None,
+    reward: Rewards = None,
     steps: Annotated[int | None, typer.Option(help="steps to train", min=1)] = None,
     budget: Annotated[
         str | None, typer.Option(help="10m, 500k-tokens or 2e14-flops, instead of --steps")
@@ -132,7 +140,7 @@ def train(
     short = {"run.keep": keep, "run.stop_when": stop_when}
     changes = parse_changes(set or []) | {name: value for name, value in short.items() if value}
     changes |= asked(prompt, system, stop)
-    plan = Plan(recipe, model, tasks, amount, seed, changes)
+    plan = Plan(recipe, model, tasks, amount, seed, changes, tuple(reward or ()))
     place = Place.read(on) if on else None
     where = out or free(Path("runs") / f"{find(recipe).name}-{seed}")
     run = start(plan, where, overwrite=overwrite, wait=True, place=place)
@@ -178,7 +186,12 @@ def resume(
 
 
 def check(
-    tasks: Tasks,
+    tasks: Annotated[str | None, TASKS] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(help="FILE of pairs with known labels, on which --reward is examined instead"),
+    ] = None,
+    reward: Rewards = None,
     recipe: Annotated[str, typer.Option(help="the recipe that would train")] = "grpo",
     model: Model = "smollm2",
     seed: Seed = 0,
@@ -189,15 +202,21 @@ def check(
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
-    """The pre-flight alone: would this recipe find anything to learn from? Exit code 2 if not."""
+    """The pre-flight alone: would this recipe find anything to learn from? With --pairs: does this reward tell better answers
+    from worse ones? Exit code 2 if not."""
     import tempfile
 
     from etude.train.config import Budget, Plan, parse_changes
     from etude.train.preflight import preflight
     from etude.train.setup import start
 
+    if pairs is not None:
+        _calibrate(pairs, reward, json)
+        return
+    if tasks is None:
+        raise UserError("give --tasks, or --pairs with --reward")
     changes = {"run.eval_problems": "0", **parse_changes(set or []), **asked(prompt, system, stop)}
-    plan = Plan(recipe, model, tasks, Budget(1, "seconds"), seed, changes)
+    plan = Plan(recipe, model, tasks, Budget(1, "seconds"), seed, changes, tuple(reward or ()))
     with tempfile.TemporaryDirectory() as place:
         run = start(plan, Path(place) / "check")
         try:
@@ -206,6 +225,19 @@ def check(
             run.close()
     _print_json(found.to_dict()) if json else say(found.sentence)
     if found.cause:
+        raise typer.Exit(2)
+
+
+def _calibrate(pairs: str, reward: list[str] | None, as_json: bool) -> None:
+    """Exit code 2 where the reward is no better than chance on the pairs."""
+    from etude.reward.parts import read
+    from etude.train.judged_pairs import calibrate
+
+    if not reward:
+        raise UserError("--pairs examines a reward: name it with --reward, as in --reward model:DIRECTORY")
+    found = calibrate(read(reward), pairs)
+    _print_json(found.to_dict()) if as_json else say(found.screen)
+    if found.chance:
         raise typer.Exit(2)
 
 

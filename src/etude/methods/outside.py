@@ -6,21 +6,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
 import re
-import sys
-import traceback
 from collections.abc import Collection
 from dataclasses import replace
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from etude.errors import UserError, nearest
+from etude.modules import content, imported, load
 from etude.recipe import Recipe
 
 GROUP = "etude.recipes"
@@ -54,7 +49,7 @@ def absolute(expression: str) -> str:
 def hashes(expression: str) -> dict[str, str]:
     """{absolute path: hash of its bytes} of the files among the parts of `expression`."""
     files = [found["path"] for part in parts(absolute(expression)) if (found := _FILE.fullmatch(part))]
-    return {path: _hash(Path(path)) for path in files}
+    return {path: content(Path(path)) for path in files}
 
 
 def read(part: str, taken: Collection[str]) -> Recipe:
@@ -64,11 +59,11 @@ def read(part: str, taken: Collection[str]) -> Recipe:
         path = Path(found["path"]).expanduser().resolve()
         if not path.is_file():
             raise UserError(f"there is no file '{found['path']}' to read a recipe from")
-        return _chosen(_load(path, _hash(path)), found["path"], found["name"], taken)
+        return _chosen(load(path), found["path"], found["name"], taken)
     module, colon, name = part.partition(":")
     if not colon or "/" in module:
         raise UserError(f"there is no recipe '{part}'; a file of a method ends in .py")
-    return _chosen(_import(module), module, name, taken)
+    return _chosen(imported(module), module, name, taken)
 
 
 def registered() -> dict[str, EntryPoint]:
@@ -80,7 +75,7 @@ def load_registered(point: EntryPoint) -> Recipe:
     """UserError where the entry point does not lead to a recipe of its name."""
     module, _, name = point.value.partition(":")
     where = f"the entry point '{point.name}' ({point.value})"
-    recipe = getattr(_import(module), name or "RECIPE", None)
+    recipe = getattr(imported(module), name or "RECIPE", None)
     if not isinstance(recipe, Recipe) or recipe.name != point.name:
         raise UserError(f"{where} does not lead to a recipe called '{point.name}'")
     return replace(recipe, topic=TOPIC)
@@ -122,59 +117,3 @@ def _offered(module: ModuleType, where: str) -> list[Recipe]:
         if not isinstance(recipe, Recipe):
             raise UserError(f"RECIPE in '{where}' is of type {type(recipe).__name__}; it must be a Recipe")
     return found
-
-
-@cache
-def _load(path: Path, content: str) -> ModuleType:
-    """The module in the file, made once per content. Its name says where it lies, so that a resumed run finds its
-    stages under the names that they had."""
-    name = f"{path.stem}_{hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and type hints look themselves up there
-    _reach(path.parent)
-    try:
-        # Compiled from the text: bytecode in a cache is told apart by size and whole seconds only.
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise UserError(f"'{path}' cannot be imported: {_cause(error, str(path))}") from error
-    return module
-
-
-def _import(name: str) -> ModuleType:
-    _reach(Path.cwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise UserError(
-                f"there is no module '{name}'; it must be installed, or lie in the working directory or on PYTHONPATH"
-            ) from None
-        raise UserError(f"the module '{name}' cannot be imported: {_cause(error)}") from error
-    except (Exception, SystemExit) as error:
-        raise UserError(f"the module '{name}' cannot be imported: {_cause(error)}") from error
-
-
-def _reach(folder: Path) -> None:
-    """Modules that lie in `folder` can be imported, after those of the library and of installed packages."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-
-
-def _cause(error: BaseException, path: str = "") -> str:
-    """What went wrong, and in which line: the last one in the file, or of all."""
-    said = f"{type(error).__name__}: {error}"
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}, SyntaxError: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.filename == path] if path else frames[-1:]
-    if not own:
-        return said
-    return f"line {own[-1].lineno}, {said}" if path else f"{own[-1].filename}, line {own[-1].lineno}, {said}"
-
-
-def _hash(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from etude.report.signs import AT_ONCE, BROKEN, BY_UPDATE, CHECKS, FAR, NOTABLE, number
+from etude.report.signs import AT_ONCE, BROKEN, BY_UPDATE, CHECKS, FAR, NOTABLE, SECOND, number
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Health:
     _streak: dict[str, int] = field(default_factory=dict, repr=False)  # name -> step at which it began
     _count: dict[str, int] = field(default_factory=dict, repr=False)
     _start: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    windows: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict, repr=False)
+    """Of the reward and of every second opinion: the first and the last `2 x baseline` readings."""
     first: Finding | None = None
     """The first finding of the run: its cause, as far as metrics can tell."""
 
@@ -122,6 +124,14 @@ class Health:
         for name in ("correct", "truncated", "entropy"):
             if (value := number(metrics, name)) is not None:
                 self._first.setdefault(name, value)
+        self.__dict__.setdefault("windows", {})  # that of a run of an earlier version lacks them
+        for name in ("reward", *(n for n in metrics if n.startswith(SECOND))):
+            if (value := number(metrics, name)) is not None and math.isfinite(value):
+                begin, end = self.windows.setdefault(name, ([], []))
+                size = 2 * self.baseline
+                window = begin if len(begin) < size else end
+                window.append(value)
+                del window[:-size]
         if (right := number(metrics, "correct")) is not None:
             self._recent = [*self._recent, right][-self.baseline :]
             self.best = max(self.best, self.correct)

@@ -86,6 +86,34 @@ def _fell(health: Health, _: Mapping[str, Any]) -> Crossing | None:
     return health.correct, bound, f"{text}; {CURE}"
 
 
+def _parted(health: Health, _: Mapping[str, Any]) -> Crossing | None:
+    """The reward rose and a second opinion fell, each by `PARTED` standard errors of the two windows' means."""
+    found = []
+    for name in health.windows:
+        rose, fell = moved(health, "reward"), moved(health, name)
+        if name != "reward" and rose is not None and fell is not None and min(rose, -fell) > PARTED:
+            found.append((-fell, name))
+    if not found:
+        return None
+    value, name = max(found)
+    begin, end = ([sum(w) / len(w) for w in health.windows[n]] for n in ("reward", name))
+    text = f"the reward rose from {begin[0]:.3g} to {begin[1]:.3g} while the second opinion '{name.removeprefix(SECOND)}' fell"
+    text += f" from {end[0]:.3g} to {end[1]:.3g}: the policy earns reward without doing what it stands for"
+    return value, PARTED, text + "; read its answers, mend the reward, or go back to before they parted"
+
+
+def moved(health: Health, name: str) -> float | None:
+    """How far the mean of a metric's last readings lies above that of its first, in standard errors; None before there are
+    enough of both."""
+    begin, end = health.windows.get(name, ([], []))
+    size = 2 * health.baseline
+    if len(end) < size:
+        return None
+    means = [sum(w) / size for w in (begin, end)]
+    spread = sum(sum((x - m) ** 2 for x in w) / (size - 1) for w, m in zip((begin, end), means, strict=True))
+    return (means[1] - means[0]) / max(math.sqrt(spread / size), 1e-9)
+
+
 def _no_signal(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
     value = number(metrics, "signal_tokens")
     value = number(metrics, "signal") if value is None else value
@@ -173,6 +201,7 @@ CHECKS: tuple[
         ("truncated",),
         _above("truncated", "truncated_high", "{percent:.0f}% of the answers were cut at the length limit"),
     ),
+    ("reward hacking", ("reward",), _parted),
     ("no signal", ("signal_tokens", "signal"), _no_signal),
 )
 AT_ONCE = frozenset(
@@ -180,6 +209,8 @@ AT_ONCE = frozenset(
 )  # the last three are measured now and then
 BROKEN = frozenset({"not finite", "update", "entropy rise", "length explosion", "collapse"})
 BY_UPDATE = frozenset({"not finite", "update"})
+SECOND = "score/watched/"  # metrics of second opinions: scores that take no part in the reward
+PARTED = 4.0  # standard errors
 NOTABLE = 0.05  # a share of right answers that is no chance
 FAR = 2.0  # nats per token from the start, beyond which a policy that learned nothing is broken
 CURE = "lower the learning rate and go back to a checkpoint from before (`etude resume RUN --from STEP`)"

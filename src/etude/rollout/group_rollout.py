@@ -82,9 +82,25 @@ class GroupRollout:
             scores: Any = self.reward(episode)
             if isinstance(scores, Awaitable):
                 scores = await scores
-            return episode.with_scores({k: _number(k, v) for k, v in scores.items()})
+            scored = episode.with_scores({k: _number(k, v) for k, v in scores.items()})
+            said = getattr(scores, "notes", None)  # what a judge said is kept with the episode
+            return replace(scored, notes={**scored.notes, **said}) if said else scored
         except (Exception, SystemExit) as error:
             return replace(episode, failure=_failure("reward", error), stop="error")
+
+    async def against_each_other(
+        self, episodes: tuple[Episode, ...]
+    ) -> tuple[tuple[Episode, ...], tuple[Episode, ...]]:
+        """Scored and failed episodes, after a reward that compares the answers of a group has seen them."""
+        try:
+            added = await self.reward.score_group(episodes)  # type: ignore[attr-defined]
+        except (Exception, SystemExit) as error:
+            failure = _failure("reward", error)
+            return (), tuple(replace(e, failure=failure, stop="error") for e in episodes)
+        return tuple(
+            replace(e, notes={**e.notes, **s.notes}).with_scores({k: _number(k, v) for k, v in s.items()})
+            for e, s in zip(episodes, added, strict=True)
+        ), ()
 
     def demonstrate(self) -> Episode:
         """The task's own solution as an episode (Group.demonstrations), with reward 1."""
@@ -119,6 +135,9 @@ class GroupRollout:
         shown = tuple(e for e in episodes if e.demonstration)
         good = tuple(e for e in episodes if e.failure is None and not e.demonstration)
         bad = tuple(e for e in episodes if e.failure is not None)
+        if good and hasattr(self.reward, "score_group"):
+            good, lost = await self.against_each_other(good)
+            bad += lost
         return Group(self.task, good, self.request, bad, shown)
 
 

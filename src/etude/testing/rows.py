@@ -77,7 +77,9 @@ def off_policy(recipe: Recipe, row: OffPolicy) -> tuple[float, list[float]]:
     for term in objective.terms:
         if count := term.count(batch):
             total = total + term.coefficient * term.total(out, batch)[0] / count
-    (gradient,) = torch.autograd.grad(total, logp, allow_unused=True)
+    gradient = None
+    if total.requires_grad:  # a loss of heads alone says nothing about log-probabilities
+        (gradient,) = torch.autograd.grad(total, logp, allow_unused=True)
     zero = torch.zeros_like(logp) if gradient is None else gradient
     return float(total.detach()), zero[own].tolist()
 

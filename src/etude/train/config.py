@@ -240,6 +240,7 @@ class Plan:
     budget: Budget
     seed: int = 0
     changes: Mapping[str, str] = field(default_factory=dict)  # --set stage.field=value
+    rewards: tuple[str, ...] = ()  # --reward SOURCE,option=value (`reward.parts`); empty: the recipe's own
 
     def __post_init__(self) -> None:
         for name, kinds, wanted in (
@@ -253,6 +254,7 @@ class Plan:
             ("budget", (Budget, str), "a Budget such as Budget(100, 'steps'), or text such as '5m'"),
             ("seed", (int,), "an integer"),
             ("changes", (Mapping,), "a mapping such as {'update.lr': 1e-5}"),
+            ("rewards", (tuple,), "a tuple of texts such as 'model:DIRECTORY,weight=1'"),
         ):
             value = getattr(self, name)
             if not isinstance(value, kinds) or isinstance(value, bool):
@@ -265,13 +267,17 @@ class Plan:
         recipe = self.recipe if isinstance(self.recipe, str) else origin(self.recipe)
         budget = {"amount": self.budget.amount, "unit": self.budget.unit}
         own = {"model": self.model, "tasks": self.tasks, "budget": budget, "seed": self.seed}
-        return {"recipe": recipe, **own, "changes": dict(self.changes)}
+        rewards = {"rewards": list(self.rewards)} if self.rewards else {}
+        return {"recipe": recipe, **own, "changes": dict(self.changes), **rewards}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         names = ("recipe", "model", "tasks", "budget", "seed", "changes")
         try:
-            return cls(**{**{n: data[n] for n in names}, "budget": Budget(**data["budget"])})
+            rewards = tuple(data.get("rewards", ()))
+            return cls(
+                **{n: data[n] for n in names} | {"budget": Budget(**data["budget"]), "rewards": rewards}
+            )
         except (KeyError, TypeError) as error:
             raise UserError(f"this is no plan of a run ({type(error).__name__}: {error})") from None
 

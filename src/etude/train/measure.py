@@ -74,7 +74,7 @@ def exam_tasks(
     everything = given.examined()
     if everything is None:
         return tasks, hold_out(given, HELD if problems is None else problems)
-    known = set().union(*(_trains_on(model) for model in models if is_run(model)))
+    known = set().union(*(trains_on(model) for model in models if is_run(model)))
     fresh = [task for task in everything if asked(task) not in known]
     if not fresh:
         raise UserError(f"the run was trained on all tasks of '{tasks}'; examine it on other tasks")
@@ -87,7 +87,7 @@ def exam_tasks(
     return tasks, fresh[:problems]
 
 
-def _trains_on(where: str) -> set[str]:
+def trains_on(where: str) -> set[str]:
     """What the tasks ask that a run draws from its files, or, where those cannot be read, that it was trained on."""
     run = RunDirectory.open(where)
     try:

@@ -18,7 +18,6 @@ from etude.recipe import Recipe
 from etude.report.json_files import plain
 from etude.report.run import RunDirectory
 from etude.report.terminal import told
-from etude.reward.function import from_function
 from etude.scale.place import Place
 from etude.tasks import TaskSet
 from etude.tasks.content import contents
@@ -31,14 +30,17 @@ from etude.train.put import put, recorded
 from etude.train.run import RewardFunction, Run
 from etude.train.setup import (
     apart,
+    asked_for,
     assemble,
     describe,
     fit,
     load_models,
     prepare,
     resolve,
+    rewarded,
     task_set,
     users_code,
+    with_rewards,
 )
 from etude.train.validation import BEST_KIND
 from etude.types import Task
@@ -132,9 +134,9 @@ class _Reopening:
         given = found_tasks(path, self.config) if tasks is None else task_set(tasks)
         holdout = hold_out(given, settings.eval_problems, settings.tuning)
         prepare(stages, given)
-        self.pool = Pool(seconds=settings.check_seconds, known=users_code(given, holdout, reward))
-        if reward is not None:
-            stages["reward"] = from_function(reward, reward_weights, self.pool)
+        _, parts = with_rewards(plan, reward)
+        self.pool = Pool(seconds=settings.check_seconds, known=users_code(given, holdout, parts))
+        rewarded(stages, parts, self.pool, settings, reward_weights)
         if self.change.model:
             self._note("model", where["model"], model_place(self.change.model))
             plan = plan.but(model=self.change.model)
@@ -148,7 +150,7 @@ class _Reopening:
         given, holdout = fit(given, holdout, models["policy"], settings, self.warnings.extend)
         run = assemble(plan, settings, found, stages, given, self.directory, models, self.pool, self.place)
         run.holdout, run.validation = apart(where["model"], given, holdout, settings, lambda said: None)
-        run.own_reward, run.origin = reward, where["model"]
+        run.own_reward, run.origin = asked_for(parts), where["model"]
         self._same_model(run, state)
         self._same_tasks(run, state)
         self._same_arithmetic(run, state, step)

@@ -50,7 +50,8 @@ GUARDED, FEW = 100, 20  # attempts of earlier steps that the guard looks at, and
 Progress = Callable[[int, dict[str, Any]], None]
 Beside = Callable[[Policy, Generator, Sequence[Group]], Mapping[str, Any]]
 """Measures more at an evaluation: (policy, generator, attempts) -> what is written beside the accuracy."""
-RewardFunction = Callable[[Episode], Any]  # see `reward.function.from_function`
+RewardFunction = Callable[[Episode], Any] | str | Sequence[Any]
+"""A function of an episode (`reward.function.from_function`), or parts (`reward.parts.read`)."""
 
 
 @dataclass
@@ -92,7 +93,7 @@ class Run:
     drift: Drift = field(default_factory=Drift)
     spent: dict[str, float] = field(default_factory=lambda: {"seconds": 0.0, "barren": 0.0, "generated": 0.0})
     ended: str = ""  # why the run ended before its budget did
-    own_reward: RewardFunction | None = None  # the user's function, where the reward stage is one
+    own_reward: Any = None  # the user's function or parts, where the reward stage is made of them
     best: dict[str, Any] | None = (
         None  # the step with the best accuracy on `validation`, and what it had cost
     )
@@ -109,8 +110,9 @@ class Run:
 
     @property
     def policies(self) -> list[Any]:
-        """The policy and the auxiliary models."""
-        return [getattr(c, "policy", c) for c in (self.learner, *self.context.auxiliary.values())]
+        """The policy, the auxiliary models, and the models of the reward."""
+        held = [getattr(c, "policy", c) for c in (self.learner, *self.context.auxiliary.values())]
+        return [*held, *getattr(self.reward, "policies", ())]
 
     @cached_property
     def contents(self) -> dict[str, str]:

@@ -128,7 +128,8 @@ def train(
 
     `recipe`: its name, a Recipe, or a plan file, "plan.toml", beside which what is given here counts more. `tasks`: text such as "chain_sum:max_terms=2" or "mine.jsonl", a TaskSet, or a list of Tasks. `budget`: "5m",
     "500k-tokens", "2e14-flops", a Budget, or a number of steps. `settings`: {"update.lr": 1e-5, "run.group_size": 4}.
-    `reward(episode)`: a bool, a number or named parts (`reward.function.from_function`). `out`: the run's directory
+    `reward`: a function of an episode that gives a bool, a number or named parts (`reward.function.from_function`), or parts such
+    as ["check", "model:DIRECTORY,weight=0.5", function] (`reward.parts`). `out`: the run's directory
     (default: runs/RECIPE-SEED). `force` trains even if the pre-flight sees nothing to learn. `log`: "tensorboard",
     "wandb", "mlflow", "trackio", "csv" (`report.trackers`). `on`: a file that says where engines sample (docs/scale.md). Raises
     UserError in one sentence for what cannot be used, Refused where nothing can be learned.

@@ -23,7 +23,8 @@ from etude.printable import say
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.json_files import plain
 from etude.report.run import RunDirectory, check_free, is_run
-from etude.reward.function import from_function
+from etude.reward.combined import reward_of
+from etude.reward.parts import Part, absolute, read
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
@@ -67,6 +68,7 @@ def start(
     sampled."""
     if isinstance(plan.recipe, str):
         plan = plan.but(recipe=outside.absolute(plan.recipe))
+    plan, parts = with_rewards(plan, reward)
     recipe, settings, stages = resolve(plan)
     about = {**describe(plan, recipe, settings), "places": places(plan, settings, tasks is None)}
     config = sealed(about if place is None else {**about, "placement": place.to_dict()})
@@ -77,12 +79,11 @@ def start(
     examples = worked_examples(settings, tasks)
     config = sealed({**config, "examples": examples}) if examples else config
     check_free(Path(out), plain(config), overwrite)  # before the model is loaded
-    pool = Pool(seconds=settings.check_seconds, known=users_code(tasks, holdout, reward))
-    if reward is not None:
-        stages["reward"] = from_function(reward, reward_weights, pool)
+    pool = Pool(seconds=settings.check_seconds, known=users_code(tasks, holdout, parts))
+    rewarded(stages, parts, pool, settings, reward_weights)
     models = load_models(config["places"], settings, recipe, stages)
     put(models, settings, examples)
-    notes = [*idle(recipe, stages, plan.changes), *(undecided(recipe) if reward else ()), *tasks.notes]
+    notes = [*idle(recipe, stages, plan.changes), *(undecided(recipe) if parts else ()), *tasks.notes]
     notes += [] if holdout or not settings.eval_problems else unexamined(tasks)
     tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
     holdout, validation = apart(config["places"]["model"], tasks, holdout, settings, notes.append)
@@ -91,7 +92,7 @@ def start(
     tell(notes)
     try:
         run = assemble(plan, settings, recipe, stages, tasks, directory, models, pool, place)
-        run.holdout, run.validation, run.own_reward = holdout, validation, reward
+        run.holdout, run.validation, run.own_reward = holdout, validation, asked_for(parts)
         run.origin = config["places"]["model"]
         return run
     except BaseException:
@@ -181,12 +182,43 @@ def task_set(given: str | TaskSet | Sequence[Task]) -> TaskSet:
     raise UserError(f"tasks is {given!r:.60}; it must be text, a TaskSet, or a list of Tasks")
 
 
-def users_code(tasks: TaskSet, holdout: Sequence[Task], reward: RewardFunction | None = None) -> list[Any]:
+def with_rewards(plan: Plan, reward: RewardFunction | None) -> tuple[Plan, list[Part]]:
+    """The plan, with those rewards that are text, and the parts of the reward; none where the recipe's own is asked for."""
+    if reward is not None and plan.rewards:
+        raise UserError("the reward is named twice, by the plan and beside it")
+    texts = [reward] if isinstance(reward, str) else reward
+    if isinstance(texts, list | tuple) and texts and all(isinstance(t, str) for t in texts):
+        plan, reward = plan.but(rewards=tuple(texts)), None
+    plan = plan.but(rewards=tuple(absolute(text) for text in plan.rewards))
+    return plan, read(list(plan.rewards)) if plan.rewards else [] if reward is None else read(reward)
+
+
+def rewarded(
+    stages: dict[str, Any],
+    parts: Sequence[Part],
+    pool: Pool,
+    settings: RunSettings,
+    weights: Mapping[str, float] | None = None,
+) -> None:
+    """Puts the parts in the place of the recipe's reward, their models loaded."""
+    if parts:
+        stages["reward"] = reward_of(parts, pool, weights)
+        if hasattr(stages["reward"], "load"):
+            stages["reward"].load(precision=settings.precision, device=settings.device)
+
+
+def asked_for(parts: Sequence[Part]) -> Any:
+    """What a run remembers of its reward, to tell whether it is still the same: functions, and the texts of all else."""
+    held = [part.score if part.user else part.text for part in parts]
+    return held[0] if len(held) == 1 else held or None
+
+
+def users_code(tasks: TaskSet, holdout: Sequence[Task], rewards: Sequence[Part] = ()) -> list[Any]:
     """The functions of the user's that there are before the first model is loaded: a reward, checks, environments."""
     listed = [t for s in tasks.sources if isinstance(s, Listed) for t in s.tasks("train")]
     seen = [tasks.draw(Request(), 0, 0), *listed, *holdout]
     of_tasks = [part for task in seen for part in (task.check, task.environment) if part is not None]
-    return [*([reward] if reward is not None else []), *of_tasks]
+    return [*(part.score for part in rewards if part.user), *of_tasks]
 
 
 def tell(notes: Sequence[str]) -> None:
@@ -345,6 +377,8 @@ def assemble(
         for name, model in auxiliary.items()
         if not isinstance(model, Learner)
     }
+    if hasattr(stages["reward"], "bind"):
+        stages["reward"].bind({"policy": generator, **generators})
     times: dict[str, float] = {}
     return Run(
         plan=plan,

@@ -1,0 +1,1 @@
+"""Reward models: learning from pairs what a good answer is worth."""
