@@ -67,6 +67,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no line per step")]
 def add_to(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(resume)
+    app.command()(pipeline)
     app.command()(check)
     app.command()(demo)
 
@@ -183,6 +184,33 @@ def resume(
         say(f"warning: {warning}", err=True)
     watcher = Progress(again.plan.budget, quiet or json)
     _finish(run_session(again, watcher=watcher, fresh=False, log=log), json)
+
+
+def pipeline(
+    file: Annotated[Path, typer.Argument(help="stages of training, as TOML (docs/preferences.md)")],
+    out: Annotated[Path, typer.Option(help="where the stages' runs lie; started again it goes on")] = Path(
+        "runs/pipeline"
+    ),
+    force: Annotated[bool, typer.Option(help="train even where a pre-flight sees nothing to learn")] = False,
+    quiet: Quiet = False,
+    unsafe_execution: Unsafe = False,
+    json: Json = False,
+) -> None:
+    """Train in stages declared in a file: imitation, then preferences or a reward model, then rewards. Goes on where it stopped."""
+    from etude.report.terminal import Progress, final_screen
+    from etude.train.pipeline import PipelineStage, read, run_pipeline
+
+    def watch(stage: PipelineStage) -> Progress:
+        if not (quiet or json):
+            say(f"stage {stage.name}: {stage.plan.recipe}")
+        return Progress(stage.plan.budget, quiet or json)
+
+    found = run_pipeline(read(file), out, watch, force)
+    if json:
+        _print_json(found)
+        return
+    for summary in found:
+        say(final_screen(summary) if "steps" in summary else f"{summary['run']}: {summary['ended']}")
 
 
 def check(

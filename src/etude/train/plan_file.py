@@ -71,7 +71,8 @@ class PlanFile:
             if option not in options:
                 raise UserError(f"the plan's '{name}' is no option of this command{nearest(option, options)}")
             if not options[option]:
-                words += [f"--{option}", as_text(value)]
+                many = value if isinstance(value, list) else [value]
+                words += [word for one in many for word in (f"--{option}", as_text(one))]
             elif value is True:
                 words.append(f"--{option}")
         changes = {**self.changes, **({"run.tuning": "true"} if self.sweep else {})}
@@ -121,7 +122,8 @@ def read(path: str | Path) -> PlanFile:
 def _options(plan: Plan) -> dict[str, Any]:
     budget = plan.budget
     amount = f"{budget.amount:g}s" if budget.unit == "seconds" else f"{budget.amount:g}-{budget.unit}"
-    return {"model": plan.model, "tasks": plan.tasks, "budget": amount, "seed": plan.seed}
+    rewards = {"reward": list(plan.rewards)} if plan.rewards else {}
+    return {"model": plan.model, "tasks": plan.tasks, "budget": amount, "seed": plan.seed, **rewards}
 
 
 def _parsed(file: Path, text: str) -> Any:
@@ -153,7 +155,7 @@ def _read(data: Mapping[str, Any], where: str) -> PlanFile:
             changes[name] = _value(name, value, where)
         elif name == "tasks" and isinstance(value, list):
             options[name] = ",".join(map(str, value))
-        elif isinstance(value, str | int | float | bool):
+        elif isinstance(value, str | int | float | bool) or (name == "reward" and _texts(value)):
             options[name] = value
         else:
             raise UserError(
@@ -166,6 +168,10 @@ def _read(data: Mapping[str, Any], where: str) -> PlanFile:
             f"the plan '{where}' must name a recipe, as in recipe = \"grpo\", or several: recipes = [...]"
         )
     return PlanFile(tuple(recipes), options, changes, _sweep(data.get(SWEEP, {}), where))
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
 def _sweep(table: Any, where: str) -> dict[str, tuple[str, ...]]:
@@ -275,6 +281,11 @@ def schema() -> dict[str, Any]:
             "model": {**text, "description": "smollm2, a directory, a hub name, or a run"},
             "tasks": {"type": ["string", "array"], "description": "NAME[:param=value,...] or a file"},
             "budget": {**text, "description": "10m, 500k-tokens, 2e14-flops or 100-steps"},
+            "pairs": {**text, "description": "a file of pairs of answers, instead of tasks"},
+            "reward": {
+                "type": ["string", "array"],
+                "description": "SOURCE[,option=value...], or a list of these",
+            },
             "steps": {"type": "integer", "minimum": 1},
             "seed": {"type": "integer"},
             "out": text,
