@@ -72,15 +72,19 @@ def the_gradient_is_that_of_the_terms(recipe: Recipe) -> None:
 
 
 def no_gradient_off_the_mask(recipe: Recipe) -> None:
-    """d loss / d log pi is 0 on every token whose weights are all 0, and is not 0 everywhere else."""
+    """d loss / d log pi is 0 on every token whose weights are all 0, and is not 0 everywhere else. Of a loss of heads alone the
+    same holds for their outputs."""
     made = toys.toy_batch(recipe, drift=0.1)
     batch = pack(made.signals)
     out = made.policy.outputs(batch, made.objective.needs)
     logp = out.logp.detach().requires_grad_()
-    total = sum(t.total(replace(out, logp=logp), batch)[0] for t in made.objective.terms)
+    heads = {name: head.detach().requires_grad_() for name, head in out.heads.items()}
+    total = sum(t.total(replace(out, logp=logp, heads=heads), batch)[0] for t in made.objective.terms)
     if not isinstance(total, torch.Tensor) or not total.requires_grad:
-        return  # acts through other outputs than the log-probability
-    (gradient,) = torch.autograd.grad(total, logp)
+        return  # acts through other outputs than these
+    gradient, *others = torch.autograd.grad(total, [logp, *heads.values()], allow_unused=True)
+    if gradient is None:
+        gradient = sum(g.abs().sum(1) for g in others if g is not None)
     weighted = torch.zeros(len(batch), dtype=torch.bool)
     for name in batch.weights:
         weighted |= batch.weight(name) != 0
