@@ -229,6 +229,8 @@ def test_a_run_keeps_what_its_judge_said_and_the_judge_is_examined_first(tmp_pat
         row = run.directory.episodes(columns=["notes", "scores"]).to_pylist()[0]
         said = json.loads(row["notes"])["judge"]["judgement"]
         assert said.endswith(f"Score: {round(10 * json.loads(row['scores'])['judge'])}")
+        shown = CliRunner().invoke(app, ["show", str(tmp_path / "run")])
+        assert "[said of it: judge]" in shown.output, shown.output
         good = CliRunner().invoke(app, ["check", "--pairs", str(pairs), "--reward", f"judge:{address}"])
         assert good.exit_code == 0, good.output
     with server(lambda prompt: "Score: 5") as (address, _):

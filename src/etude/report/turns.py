@@ -92,6 +92,9 @@ def screen(rows: Sequence[Row], history: Sequence[Mapping[str, Any]] = ()) -> st
             lines.append(
                 f"    verdict: {'right' if verdict['correct'] else 'wrong'}. {clean(verdict['feedback'])}".rstrip()
             )
+    for name, note in json.loads(one.get("notes") or "{}").items():
+        if isinstance(note, dict) and note.get("judgement"):
+            lines += ["", f"[said of it: {name}]", *(f"    {line}" for line in note["judgement"].split("\n"))]
     for number, row in enumerate(made, 1):
         lines += ["", f"made of it by credit, {number} of {len(made)}: a sequence of its own"]
         for turn in turns(row):
