@@ -159,6 +159,11 @@ def test_a_methods_own_manipulation_check():
     assert not shut.passed
 
 
+def test_every_method_says_what_must_happen_or_why_nothing_need():
+    for name, recipe in catalogue().items():
+        assert bool(recipe.manipulation) != bool(recipe.unchecked), name
+
+
 def test_readings_of_a_check():
     run = {
         "columns": {

@@ -161,6 +161,7 @@ class Recipe:
     )  # settings of its stages with which its rollout is examined
     claim: str = ""  # what should be seen at small scale, in one sentence
     manipulation: tuple[Manipulated, ...] = ()  # without these a claim about the method is not tested
+    unchecked: str = ""  # where there are none: what makes sure, without them, that the method acts
     examples: tuple[Row, ...] = ()  # rows for the shared tests
 
     def __post_init__(self) -> None:
@@ -233,6 +234,7 @@ def compose(recipes: Sequence[Recipe]) -> Recipe:
             defaults={**joined.all_defaults, **recipe.all_defaults},
             exam={**joined.all_exam, **recipe.all_exam},
             manipulation=(*joined.manipulation, *recipe.manipulation),
+            unchecked="; ".join(dict.fromkeys(r.unchecked for r in (joined, recipe) if r.unchecked)),
         )
     return replace(joined, default_base=beside)
 

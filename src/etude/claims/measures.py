@@ -44,7 +44,7 @@ class Asked:
 
 @dataclass(eq=False)
 class Measures:
-    """Called by `Run` at every evaluation. `samples`: attempts per problem of the further examinations."""
+    """Called by `Run` at every evaluation, whose attempts per problem are those of the further examinations too."""
 
     run: Run
     asked: Asked
@@ -61,20 +61,20 @@ class Measures:
         return {
             "entropy": -float(logp.mean()),  # nats a sampled token: an unbiased reading
             "steps_right": float(np.mean(steps)) if steps else None,
-            **self._twice(generator),
-            **self._elsewhere(generator),
+            **self._twice(generator, len(groups[0].episodes)),
+            **self._elsewhere(generator, len(groups[0].episodes)),
             **(running_text.measured(policy, self.run.settings, self.run.holdout) if self.asked.text else {}),
         }
 
     def _said(self, tokens: Any, generator: Generator) -> str:
         return generator.renderer.decode(tokens)
 
-    def _twice(self, generator: Generator) -> dict[str, Any]:
+    def _twice(self, generator: Generator, samples: int) -> dict[str, Any]:
         """[problem, right at the first attempt, right at the last, attempts], as the method of the claim is examined
         (`Recipe.exam`), in both arms alike."""
         if not self.asked.exam:
             return {}
-        groups = self._attempts(generator, self.run.holdout, self._rollout)
+        groups = self._attempts(generator, self.run.holdout, samples, self._rollout)
         rows = []
         for g in groups:
             played = [e for e in g.episodes if e.verdicts and e.failure is None]
@@ -84,17 +84,18 @@ class Measures:
                 )
         return {"twice": rows}
 
-    def _elsewhere(self, generator: Generator) -> dict[str, Any]:
+    def _elsewhere(self, generator: Generator, samples: int) -> dict[str, Any]:
         if not self.asked.elsewhere:
             return {}
-        groups = self._attempts(generator, self._other)
+        groups = self._attempts(generator, self._other, samples)
         rows = [
             [g.task.key, sum(e.correct for e in g.episodes), len(g.episodes)] for g in groups if g.episodes
         ]
         return {"elsewhere": rows}
 
-    def _attempts(self, generator: Generator, tasks: Sequence[Task], rollout: Any = None) -> Sequence[Group]:
-        samples = self.run.settings.eval_samples
+    def _attempts(
+        self, generator: Generator, tasks: Sequence[Task], samples: int, rollout: Any = None
+    ) -> Sequence[Group]:
         return self.run.loop.run(
             attempt(generator, self.run.check_runner, tasks, samples, EVAL_SAMPLING, rollout)
         )

@@ -22,6 +22,7 @@ from etude.report.lock import Lock
 from etude.train.setup import resolve
 
 UNTESTED, FAILED = "untested", "failed"
+MORE = "more"  # of a result that is not the last: how many seeds it will be judged by in the end
 Say = Callable[[str], None]
 Results = dict[str, dict[str, dict[str, Any]]]  # {recipe: {bed: result}}
 
@@ -114,8 +115,8 @@ def _round(
             open_claims.remove(claim)
             result = judged(claim, *runs, able=abilities(claim, session.out))
             if not last and claim.more_seeds > claim.seeds and unresolved(result):
-                again.append(claim)
-                continue
+                again.append(claim)  # recorded all the same: who stops here has an honest "not resolved"
+                result[MORE] = claim.more_seeds
             _write(session, claim, {"state": "run", **result})
             say(f"{claim.recipe} on {claim.on}: {summary(result)}")
 
@@ -163,9 +164,9 @@ def read_results(file: Path) -> Results:
 
 
 def _known(session: Session, claim: Claim) -> bool:
-    """Whether the claim has a result with the settings as they stand."""
+    """Whether the claim has its last result with the settings as they stand."""
     found = read_results(session.results).get(claim.recipe, {}).get(claim.on, {})
-    return found.get("settings") == claim.digest and found["state"] == "run"
+    return found.get("settings") == claim.digest and found["state"] == "run" and MORE not in found
 
 
 def _write(session: Session, claim: Claim, result: Mapping[str, Any]) -> None:

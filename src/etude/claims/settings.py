@@ -58,6 +58,7 @@ class Claim:
     tasks: str = ""
     updates: int = 0  # N
     base_updates: int = 3  # times N that the base is trained for, so that it meets the FLOPs of dearer arms
+    base_samples: int = 8  # attempts per problem where a base that goes on is examined on the way
     seeds: int = 5
     more_seeds: int = 8  # where five do not resolve it
     changes: Mapping[str, str] = field(default_factory=dict)  # of all runs of the group
@@ -108,13 +109,15 @@ class Claim:
         return known.topic if known else ""
 
     def plan(self, arm: str, seed: int) -> Plan:
-        """The run of one of the two arms. The base goes on to `base_updates` times N, and is examined in full on the way
-        as well, since every arm is compared with it at N."""
+        """The run of one of the two arms. The base goes on to `base_updates` times N, and is examined more closely on the
+        way, by `base_samples` attempts, since every arm is compared with it at N and at its own FLOPs."""
         (one,) = parse_arms([arm])
         longer = self.base_updates if arm == self.base else 1
         shared = {"run.evals": "5", **self.changes}
-        if longer > 1 or "pass@8" in (self.metric, self.guard):
+        if "pass@8" in (self.metric, self.guard):
             shared.pop("run.curve_samples", None)
+        elif longer > 1:
+            shared["run.curve_samples"] = str(self.base_samples)
         changes = {**shared, **one.changes}
         return Plan(
             one.recipe, self.model, source(self.tasks), Budget(longer * self.updates, "steps"), seed, changes

@@ -109,7 +109,7 @@ def _row(name: str, r: Mapping[str, Any]) -> tuple[str, ...]:
         f"{r['least']:g}",
         visible(r),
         f"`{r['base']}`",
-        str(r["seeds"]),
+        f"{r['seeds']} of {r['more']}" if "more" in r else str(r["seeds"]),
         _command(r),
     )
 

@@ -41,6 +41,7 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
         "tests": len(recipe.examples),
         "claimed": recipe.claim,
         "manipulation": [m.says for m in recipe.manipulation],
+        "unchecked": recipe.unchecked,
         "claim": result(recipe.name),
         "claims": read().get(recipe.name, {}),
         "settings": _settings(recipe),
@@ -128,6 +129,8 @@ def _claimed(recipe: dict[str, Any]) -> list[str]:
     """The claim, what must be seen before it is tested, and each result with the command that made it."""
     lines = [f"Claim: {recipe['claimed']}"] if recipe["claimed"] else []
     lines += [f"Not tested unless: {says}" for says in recipe["manipulation"]]
+    if recipe["unchecked"]:
+        lines += [f"Tested without a check of its own: {recipe['unchecked']}"]
     for on, found in recipe["claims"].items():
         lines += [f"Tested on {on}: {found['says']}"]
         if found["state"] == "run":

@@ -69,7 +69,8 @@ def _method(one: dict[str, Any]) -> str:
             one["claimed"],
             "",
             *(f"- not tested unless {says}" for says in one["manipulation"]),
-            *([""] if one["manipulation"] else []),
+            *([f"- tested without a check of its own: {one['unchecked']}"] if one["unchecked"] else []),
+            *([""] if one["manipulation"] or one["unchecked"] else []),
             f"On the laboratory, does it reproduce / does it pay for itself: {labels(one['claim'])}; see [claims](../claims.md).",
             "",
         ]

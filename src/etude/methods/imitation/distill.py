@@ -62,6 +62,7 @@ RECIPE = Recipe(
     },
     needs=("teacher",),
     defaults={"group_size": 1},
+    unchecked="every token is pulled towards the teacher's distribution, whatever the policy does",
     examples=(
         Credited("no verdict counts", [[1.0, 0.0]], [[0.0, 0.0]]),
         # log pi = -1, -1, -1 and -15; gaps 2, -1/2, 19 and -14, the last two bounded at 10.

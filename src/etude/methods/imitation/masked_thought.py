@@ -100,6 +100,7 @@ RECIPE = Recipe(
     ),
     stages={"credit": stage(with_holes), "objective": stage(cross_entropy_with_holes)},
     claim="On chains of arithmetic with few solutions, test accuracy is higher than SFT's at equal epochs and the training likelihood lower.",
+    unchecked="a fixed share of the tokens is hidden at every step, whatever the policy does",
     examples=(
         ByHand("a third of the way up", lambda: masked_now(0.22, 0.4, 0.66), 0.4 / 3),
         ByHand("after the ramp", lambda: masked_now(0.9, 0.4, 0.66), 0.4),

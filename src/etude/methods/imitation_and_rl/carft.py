@@ -31,7 +31,7 @@ from etude.models.outputs import Outputs
 from etude.objective.hybrid import actor_critic_and_imitation
 from etude.objective.policy import High, Low, MeanOver, ValueClip, ValueWeight
 from etude.objective.terms import Objective, Term, TokenLoss, objective, segment_sum, spread, sum_per_episode
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.demonstrate import DEMONSTRATED
 from etude.rollout.demonstrations import demonstration_and_attempts
 from etude.settings import Setting, stage
@@ -163,6 +163,7 @@ RECIPE = Recipe(
         "objective": stage(actor_critic_and_contrast),
     },
     claim="Fewer seeds collapse than under ReFT.",
+    manipulation=(Manipulated("the contrast moves by a tenth of a nat", "loss/contrast", 0.1, read="range"),),
     examples=(
         ByHand(
             "one attempt: 0 below the bound, (1 - 0.9) / 0.2 at cosine 1",

@@ -25,7 +25,7 @@ from etude.fixtures.examples import example_group
 from etude.models.outputs import Outputs
 from etude.objective.policy import KLWeight
 from etude.objective.terms import Objective, Term, TokenLoss, objective, per_answer, sum_per_episode
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe
+from etude.recipe import AuxiliaryModel, ByHand, Manipulated, OffPolicy, Paper, Recipe
 from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import demonstrate
 from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
@@ -157,6 +157,7 @@ RECIPE = Recipe(
     stages={"group_rollout": stage(by_the_start), "credit": stage(above_value), "objective": stage(offline)},
     auxiliary={"critic": AuxiliaryModel("copy", lr=0.0, heads={"value": 1})},
     claim="On a noisy set of solutions, keeping A > 0 beats imitating all of them, in fewer steps.",
+    manipulation=(Manipulated("weights of answers move by 0.05", "importance", 0.05, read="range"),),
     examples=(
         ByHand("rewards 1, 0, 0.5 at V(x) = 0.4: 0.6 and 0.1 are kept", credited, [[0.6, 0.6], [0.1, 0.1]]),
         OffPolicy(

@@ -80,6 +80,7 @@ RECIPE = Recipe(
         "objective": stage(clipped, clip_high=0.28, mean="sum", dual_clip=10.0),
     },
     claim="The gradient norm varies less over training than GRPO's on tasks of mixed difficulty.",
+    unchecked="its scale acts on every mixed group, and the gate 'mixed' counts those",
     examples=(
         Credited(
             "two tasks, 1 of 4 and 1 of 2 right",

@@ -29,6 +29,7 @@ RECIPE = Recipe(
     "Dividing by the answer's own length favours long wrong answers. Both divisions are dropped; a constant replaces the length.",
     equation="A_i = r_i - mean r;  L = - 1/(G L) sum_i sum_t min(rho A, clip(rho, 1-e, 1+e) A)",
     stages={"credit": stage(advantage), "objective": stage(clipped_constant)},
+    unchecked="two divisions are left out, in every mixed group; the gate 'mixed' counts those",
     examples=(
         Credited("1 of 4 right", [[1.0, 0, 0, 0]], [[0.75, -0.25, -0.25, -0.25]]),
         OffPolicy(

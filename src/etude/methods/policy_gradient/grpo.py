@@ -29,6 +29,7 @@ RECIPE = Recipe(
     equation="A_i = (r_i - mean r) / (std r + 1e-4);  L = - mean_i mean_t min(rho A, clip(rho, 1-e, 1+e) A) + beta KL",
     departures=("beta (kl_weight) = 0 by default: a run keeps no reference model unless asked to",),
     stages={"credit": stage(advantage, scale="group std"), "objective": stage(clipped)},
+    unchecked="its advantage acts on every mixed group, and the gate 'mixed' counts those",
     examples=(
         Credited("1 of 2 right: std 1/2", [[1.0, 0.0]], [[0.5 / 0.5001, -0.5 / 0.5001]]),
         Credited(

@@ -27,7 +27,7 @@ from etude.models.outputs import Outputs
 from etude.objective.entropy import entropy_bonus
 from etude.objective.policy import Dual, High, KLWeight, Low, clipped
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.types import Array, Group, Signal
@@ -109,6 +109,7 @@ TEA_RL = Recipe(
     ),
     stages={"credit": stage(with_bonus), "objective": stage(clipped_with_entropy)},
     claim="Entropy stays higher than with GRPO at equal accuracy.",
+    manipulation=(Manipulated("there is entropy to keep, 0.02 nats a token", "exact_entropy", 0.02),),
     examples=(
         Credited("GRPO's advantage", [[1.0, 0.0]], [[A, -A]]),
         ByHand(
@@ -213,6 +214,7 @@ ENTROPY_SFT = Recipe(
     departures=("tokens are chosen over the whole step, once, before its first update",),
     stages={"credit": stage(surprising)},
     claim="The policy's entropy stays higher than after SFT at equal training accuracy.",
+    manipulation=(Manipulated("a twentieth of the tokens is left out", "signal_tokens", at_most=0.95),),
     examples=(
         ByHand("CE - 0.8 H = 0.6, 2, 0.2, 1: the second and the fourth", example_kept, [0, 1, 0, 1]),
         ByHand(

@@ -21,6 +21,7 @@ RECIPE = Recipe(
         "objective.clip_high",
     ),
     stages={"credit": stage(advantage, scale="batch std"), "objective": stage(clipped, mean="token")},
+    unchecked="its scale acts on every mixed group, and the gate 'mixed' counts those",
     examples=(
         Credited(
             "groups 1,0 and 1,1: std of 1,0,1,1",

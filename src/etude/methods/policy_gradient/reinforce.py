@@ -21,6 +21,7 @@ RECIPE = Recipe(
     "The baseline is the mean reward of all answers to the same task. Nothing is clipped.",
     equation="L = - mean_i sum_t (r_i - mean_j r_j) log pi(y_it)",
     stages={"credit": stage(advantage), "objective": stage(plain)},
+    unchecked="its advantage acts on every batch whose rewards differ; nothing is claimed for it",
     examples=(
         Credited(
             "1 of 4 right; equal rewards teach nothing",

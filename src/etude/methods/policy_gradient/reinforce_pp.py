@@ -27,6 +27,7 @@ RECIPE = Recipe(
         "credit": stage(advantage, baseline="off", scale="whitened"),
         "objective": stage(clipped, mean="token"),
     },
+    unchecked="its baseline and scale act on every batch whose rewards differ",
     examples=(
         Credited("two tokens of reward 1 and two of 0", [[1.0, 0.0], [1.0, 0.0]], [[1, -1], [1, -1]]),
         Credited(

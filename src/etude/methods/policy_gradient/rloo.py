@@ -62,6 +62,7 @@ RECIPE = Recipe(
         "beta (credit.kl_weight) = 0 by default, where the paper has 0.03: a run keeps no reference model unless asked to",
     ),
     stages={"credit": stage(LeaveOneOut), "objective": stage(plain)},
+    unchecked="its advantage acts on every mixed group, and the gate 'mixed' counts those",
     examples=(
         Credited(
             "1 of 3 right: 1 - 0, 0 - 1/2; a lone answer has no baseline",

@@ -145,6 +145,7 @@ RECIPE = Recipe(
     defaults={"temperature": 1.2},
     confidence="guess",
     claim="More attempts per task at an equal number of updates raise accuracy, and keep the KL lower at equal reward.",
+    unchecked="the number of attempts at a task is a setting of the run",
     examples=(
         ByHand(
             "1 2 1 2 1 is fine, 1 2 1 2 1 2 repeats itself, 1 2 3 was cut off",

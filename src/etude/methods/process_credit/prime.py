@@ -162,6 +162,7 @@ RECIPE = Recipe(
     },
     auxiliary={REWARD_MODEL: AuxiliaryModel("copy", lr=2.0), "reference": AuxiliaryModel("start")},
     claim="Reaches a target accuracy with fewer attempts than RLOO, and a frozen reward model does worse than the online one.",
+    unchecked="the reward model learns from every step, and what it says is scaled to the largest of the batch",
     examples=(
         ByHand("kept: 1 to 4 of 5 right, not 0 and not 5", _kept, [1, 2, 3, 4]),
         ByHand(

@@ -23,7 +23,7 @@ from etude.fixtures.given import (
 from etude.objective.outcome import to_outcome
 from etude.objective.policy import clipped_with_value
 from etude.objective.terms import Objective
-from etude.recipe import AuxiliaryModel, ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import AuxiliaryModel, ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
 from etude.types import Array, Episode, Group, Signal, Span
@@ -163,6 +163,7 @@ RECIPE = Recipe(
         "reference": AuxiliaryModel("start"),
     },
     claim="On puzzles of several turns it learns faster than with the outcome at the end, the more so the longer they are.",
+    manipulation=(Manipulated("episodes have two turns or more", "turns", 2.0),),
     examples=(
         ByHand(
             "turns end at tokens 2 and 5", lambda: turn_ends(_two_turns().episodes[0]), [0, 0, 1, 0, 0, 1]

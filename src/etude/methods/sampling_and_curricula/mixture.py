@@ -75,6 +75,7 @@ RECIPE = Recipe(
     equation="p(kind/level) = w(kind) / (number of its levels) + w(kind/level), normalised",
     departures=("without weights all kinds are equal",),
     stages={"curriculum": stage(Mixture)},
+    unchecked="its weights are the user's; nothing is claimed for it",
     examples=(
         ByHand(
             "a kind and one of its levels", lambda: _mixed("a = 3, a/1=1, b=4"), [1 / 8, 2 / 8, 1 / 8, 4 / 8]

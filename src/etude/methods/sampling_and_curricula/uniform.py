@@ -60,6 +60,7 @@ RECIPE = Recipe(
         "the plain default draws from the mixture of the task source instead, which may weigh kinds differently",
     ),
     stages={"curriculum": stage(Stratified)},
+    unchecked="what other curricula are compared with; nothing is claimed for it",
     examples=(
         ByHand("two rounds of three arms, in steps of 2, 2 and 2", lambda: _counts(2, 2, 2), [2, 2, 2]),
         ByHand("one round in steps of 1 and 2", lambda: _counts(1, 2), [1, 1, 1]),

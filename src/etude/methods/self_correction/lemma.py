@@ -20,7 +20,7 @@ from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate, shown, tagged
 from etude.fixtures.examples import EXAMPLE_TASK
 from etude.objective.imitation import cross_entropy
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import DEMONSTRATED, answer_tokens
 from etude.rollout.edits import subtle_error
@@ -200,6 +200,9 @@ RECIPE = Recipe(
     },
     needs=("answer", "text"),
     claim="With both ways of correcting mixed, accuracy exceeds that of right solutions alone at equal rows.",
+    manipulation=(
+        Manipulated("a tenth of the attempts are wrong: errors to turn back from", "correct", at_most=0.9),
+    ),
     examples=(
         ByHand(
             "three steps of which the second went wrong: how many right ones follow, mending and starting again",
