@@ -598,8 +598,8 @@ void attention_backward(const bf16* z, const bf16* out, const bf16* grad, const 
         Backward work;
 #pragma omp for schedule(dynamic)
         for (long task = 0; task < C * kv; ++task) {
-            const int head = task / C;
-            const long begin = clusters[task % C], end = clusters[task % C + 1];
+            const int head = task % kv;  // heads of a cluster one after the other: its rows stay in the cache
+            const long begin = clusters[task / kv], end = clusters[task / kv + 1];
             int longest = 0;
             for (long i = begin; i < end; ++i) longest = std::max(longest, members[i].shared + members[i].own);
             work.grow(longest, hd);
