@@ -18,7 +18,9 @@ from etude.models.policy import Policy
 from etude.rollout.conversation import Conversation
 from etude.text.tokenizer import read as read_tokenizer
 
-SMALL = Teaching((("basics", 1), ("protocols", 1)), layers=1, width=32, heads=2, batch=4)
+SMALL = Teaching(
+    ((1e-3, (("basics", 1),)), (1e-3, (("protocols", 1),))), layers=1, width=32, heads=2, batch=4
+)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +189,7 @@ def test_made_once_whole_and_again_when_damaged(tmp_path, capsys):
 
 
 def test_the_key_knows_what_decides(monkeypatch):
-    more = replace(SMALL, lessons=(("basics", 2), ("protocols", 1)))
+    more = replace(SMALL, courses=((1e-3, (("basics", 2),)), SMALL.courses[1]))
     keys = {how.key for how in (SMALL, replace(SMALL, seed=1), replace(SMALL, width=64), more)}
     assert len(keys) == 4
     monkeypatch.setitem(SLIPS, "plain", 0.5)

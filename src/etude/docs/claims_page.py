@@ -24,8 +24,8 @@ fixed before anything is run. Every claim is a method against the baseline of it
 of trained episodes. Two questions are answered from the same runs:
 
 - **reproduces?** compares both after the same number of updates, as papers do;
-- **pays for itself?** compares both after the same FLOPs, read from the curves of the same runs (the baseline is trained three
-  times as long, so that it meets the FLOPs of a dear method).
+- **pays for itself?** compares both after the same FLOPs, read from the curves of the same runs (the baseline is trained on, for
+  twice as many updates or more, so that it meets the FLOPs of a dear method; one that is dearer still is read where the baseline ends).
 
 The figures are the last evaluation's, never the best one's, on held-out problems, paired by problem and by seed. Where the
 first seeds do not resolve one of the questions, more are run, as many as were fixed beforehand. One claim in twenty-five holds by chance alone

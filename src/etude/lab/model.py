@@ -36,18 +36,21 @@ SHIPPED = Path(__file__).parent / "taught"
 MADE = "made.json"  # written last: how the model was made, and the hash of its weights
 
 
+Course = tuple[float, tuple[tuple[str, int], ...]]  # the highest rate; lessons with their steps
+
+
 @dataclass(frozen=True)
 class Teaching:
-    """The imitation of examples before any method, lesson by lesson, AdamW with a cosine rate; and the sizes of a model
-    that is new."""
+    """The imitation of examples before any method, course by course and lesson by lesson, AdamW with a rate that falls as a
+    cosine over a course; and the sizes of a model that is new. A course begins with the weights that are stored of the
+    one before."""
 
-    lessons: tuple[tuple[str, int], ...] = (  # with their steps
-        ("copies", 400),
-        ("lookups", 400),
-        ("basics", 800),
-        ("protocols", 3200),
+    courses: tuple[Course, ...] = (
+        (3e-3, (("copies", 400), ("lookups", 400), ("basics", 800), ("protocols", 3200))),
+        (2e-3, (("drills", 500),)),
+        (2e-3, (("practice", 1800),)),
+        (2e-3, (("helped", 1700),)),
     )
-    lr: float = 3e-3
     batch: int = 24  # examples a step
     seed: int = 0
     precision: str = "bf16"
@@ -64,7 +67,7 @@ class Teaching:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-SECOND = Teaching((("protocols", 200),), lr=2e-4, batch=16, micro_tokens=2048)
+SECOND = Teaching(((2e-4, (("protocols", 200),)),), batch=16, micro_tokens=2048)
 
 
 def directory(how: Teaching | None = None, cache: Path | None = None) -> Path:
@@ -106,13 +109,11 @@ def make(how: Teaching, place: Path, start: Path | None = None) -> None:
             if start is None:
                 words = vocabulary.tokenizer(teaching.words())
                 tiny_directory(blank, words, how.layers, how.width, how.heads, how.heads, seed=how.seed)
-            policy = Policy.load(str(start or blank), precision=how.precision)
-        _teach(policy, how)
-        policy.save(place)
+            for number in range(len(how.courses)):
+                policy = Policy.load(str(place if number else start or blank), precision=how.precision)
+                teach(policy, how, number, place)
     finally:
         torch.set_num_threads(threads)
-    if how.precision == "bf16":
-        _halve(place)
     about = {
         "key": how.key,
         "making": asdict(how),
@@ -122,17 +123,23 @@ def make(how: Teaching, place: Path, start: Path | None = None) -> None:
     write_json(place / MADE, about)
 
 
-def _teach(policy: Policy, how: Teaching) -> None:
-    update = Update(lr=how.lr, warmup=30, decay="cosine", beta2=0.95)
+def teach(policy: Policy, how: Teaching, number: int, place: Path) -> None:
+    """One course, after which the policy is stored in `place`."""
+    rate, lessons = how.courses[number]
+    before = sum(n for _, earlier in how.courses[:number] for _, n in earlier)
+    update = Update(lr=rate, warmup=30, decay="cosine", beta2=0.95)
     learner = Learner(policy, update, "teaching", how.seed, micro_tokens=how.micro_tokens)
     objective = cross_entropy()
-    steps = [lesson for lesson, number in how.lessons for _ in range(number)]
+    steps = [lesson for lesson, n in lessons for _ in range(n)]
     for step, lesson in enumerate(steps):
-        signals = teaching.signals(policy.renderer, lesson, how.batch, step, how.seed)
+        signals = teaching.signals(policy.renderer, lesson, how.batch, before + step, how.seed)
         found = learner.learn(objective, signals, step, step / len(steps))
         if step % 100 == 99:
             loss = found["loss/imitation"]
             print(f"etude: step {step + 1} of {len(steps)}, {lesson}: loss {loss:.3f}", file=sys.stderr)
+    policy.save(place)
+    if how.precision == "bf16":
+        _halve(place)
 
 
 def _halve(place: Path) -> None:

@@ -31,16 +31,20 @@ class Said:
 
 Example = list[Said]
 
-SLIPS = {"plain": 0.1, "again": 0.1, "helped": 0.04, "shown": 0.15, "judged": 0.08}
+SLIPS = {"plain": 0.1, "again": 0.1, "helped": 0.04, "shown": 0.15, "judged": 0.08, "repeated": 0.35}
 """Share of wrong lines: of a solution, of another try without help, of one with help, of attempts that are shown to be
-judged; and of wrong judgements."""
+judged; of wrong judgements; and of tries without help that are the attempt before once more."""
+FEWER_SLIPS = {**SLIPS, "helped": 0.01, "judged": 0.02, "repeated": 0.6}
+"""For the last lesson: what sets help apart from another try is learnt from few examples where it is plain to see."""
 
 
 class Teacher:
     """One task of the taught quarter, and what is said about it, drawn by `rng`."""
 
-    def __init__(self, kind: str, level: int, rng: np.random.Generator) -> None:
-        self.rng = rng
+    def __init__(
+        self, kind: str, level: int, rng: np.random.Generator, slips: Mapping[str, float] = SLIPS
+    ) -> None:
+        self.rng, self.slips = rng, slips
         self.task: Task = lab_task(kind, level, int(rng.integers(1 << 40)), "hint", teaching=True)
         self.question = self.task.prompt[0].content
         self.lines: list[str] = list(self.task.meta.get("steps", ()))
@@ -54,14 +58,14 @@ class Teacher:
 
     def worked(self, slips: str, steady: int = 0) -> Worked:
         """Lines and result, the first `steady` lines right."""
-        return solve(self.question, ShakyHand(self.rng, SLIPS[slips], steady))
+        return solve(self.question, ShakyHand(self.rng, self.slips[slips], steady))
 
     def answer(self, slips: str, steady: int = 0) -> str:
         return marked(*self.worked(slips, steady))
 
     def wrong(self) -> Worked:
         """Working that ends in a wrong result."""
-        share = SLIPS["shown"]
+        share = self.slips["shown"]
         while True:
             lines, result = solve(self.question, ShakyHand(self.rng, share))
             if result != self.task.answer:
@@ -80,7 +84,7 @@ class Teacher:
     def judged(self, attempt: str) -> int:
         """The first wrong line, from 1 (0: none); now and then misjudged."""
         right = first_wrong(self.lines, attempt)
-        return int(self.rng.integers(len(self.lines) + 1)) if self.chance(SLIPS["judged"]) else right
+        return int(self.rng.integers(len(self.lines) + 1)) if self.chance(self.slips["judged"]) else right
 
 
 def asked(text: str) -> Said:
@@ -112,6 +116,11 @@ def plain(t: Teacher) -> Example:
     return [asked(t.question), learnt(marked(lines, result))]
 
 
+def straight(t: Teacher) -> Example:
+    """A solution that is worked once."""
+    return [asked(t.question), learnt(t.answer("plain"))]
+
+
 def _up_to_the_slip(t: Teacher) -> tuple[list[str], int]:
     """The lines of an attempt up to its first wrong one, and that one's number."""
     wrong, result = t.wrong()
@@ -126,7 +135,7 @@ def world(t: Teacher) -> Example:
     said, example = t.question, []
     if opening := environment.observe():
         said = f"{said}\n\n{opening}"
-    hand = ShakyHand(t.rng, SLIPS["plain"] / 3)
+    hand = ShakyHand(t.rng, t.slips["plain"] / 3)
     replies = environment.solve(hand) if isinstance(make, Lock) else None
     for turn in range(20):
         reply = replies[turn] if replies else environment.reply(environment.room, hand)
@@ -166,7 +175,7 @@ def hint(t: Teacher) -> Example:
 def plan(t: Teacher) -> Example:
     """How many lines it will take, then the lines."""
     ask = t.one_of(PLAN, "Plan first, then answer.")
-    number = len(t.lines) + (int(t.rng.integers(-1, 2)) if t.chance(SLIPS["judged"]) else 0)
+    number = len(t.lines) + (int(t.rng.integers(-1, 2)) if t.chance(t.slips["judged"]) else 0)
     return [asked(f"{t.question}\n\n{ask}"), learnt(f"Plan: {number} lines\n{t.answer('plain')}")]
 
 
@@ -176,7 +185,7 @@ TOOL = "You may use a tool: write <tool>problem</tool> and read its result."
 
 def tool(t: Teacher) -> Example:
     """The problem given to a tool, and its result read."""
-    copied = t.question if not t.chance(SLIPS["helped"]) else Teacher(t.task.kind, 0, t.rng).question
+    copied = t.question if not t.chance(t.slips["helped"]) else Teacher(t.task.kind, 0, t.rng).question
     result = solve(copied)[1]
     return [
         asked(f"{t.question}\n\n{TOOL}"),
@@ -205,7 +214,7 @@ def retry_plain(t: Teacher) -> Example:
         "Try again.",
     )
     first = t.wrong()
-    reply = marked(*first) if t.chance(0.35) else t.answer("again")
+    reply = marked(*first) if t.chance(t.slips["repeated"]) else t.answer("again")
     return _in_chat(t, first, t.one_of(*said), 0.4, reply)
 
 
@@ -388,7 +397,38 @@ PROTOCOLS: Mapping[str, tuple[float, Callable[[Teacher], Example]]] = {
 }
 """{name: (its share of the examples, up to a factor; how one is laid out)}."""
 
+PRACTISED: Mapping[str, tuple[float, Callable[[Teacher], Example]]] = {
+    **PROTOCOLS,
+    "plain": (0.08, plain),
+    "straight": (0.22, straight),
+    "hint": (0.08, hint),
+    "feedback_chat": (0.08, feedback_chat),
+    "feedback_prompt": (0.08, feedback_prompt),
+    "critique": (0.08, critique),
+    "reflect": (0.07, reflect),
+    "revise": (0.06, revise),
+}
+"""The same for a later lesson: more of what the claims live on, and fewer solutions that are worked twice."""
+
+HELPED: Mapping[str, tuple[float, Callable[[Teacher], Example]]] = {
+    **PROTOCOLS,
+    "plain": (0.04, plain),
+    "straight": (0.14, straight),
+    "world": (0.02, world),
+    "hint": (0.1, hint),
+    "retry_plain": (0.07, retry_plain),
+    "feedback_chat": (0.13, feedback_chat),
+    "feedback_prompt": (0.13, feedback_prompt),
+    "critique": (0.12, critique),
+    "reflect": (0.08, reflect),
+    "advised": (0.05, advised),
+    "revise": (0.08, revise),
+}
+"""The same for the last lesson: help of every kind, and tries without any."""
+
 LEVEL_SHARES = (0.35, 0.3, 0.2, 0.1, 0.05)
+PRACTISED_LEVELS = (0.38, 0.32, 0.2, 0.07, 0.03)
+HELPED_LEVELS = (0.42, 0.34, 0.18, 0.06, 0.0)
 WORLD_SHARES = (0.4, 0.3, 0.2, 0.1)
 BASIC_SHARES = (0.6, 0.4)
 
@@ -432,17 +472,52 @@ def lookups(rng: np.random.Generator) -> tuple[Task, Example]:
     return task, example
 
 
-def protocols(rng: np.random.Generator) -> tuple[Task, Example]:
+def drills(rng: np.random.Generator) -> tuple[Task, Example]:
+    """Half of them single lines of sums and programs, the facts that these are made of; the others whole problems of the
+    kinds that take longest to learn, without a slip."""
+    task, example = basics(rng, ("sum", "run", "sort", "sort"))
+    if rng.random() < 0.5:
+        return task, example
+    asks, lines = [], []
+    modulo = bool(rng.integers(2))
+    for _ in range(int(rng.integers(4, 11))):
+        a, b, carried = (int(n) for n in rng.integers((10, 10, 2)))
+        if modulo:
+            sign = "+-"[carried]
+            asks.append(f"{a}{sign}{b}")
+            lines.append(f"{a}{sign}{b}={(a + (b if sign == '+' else -b)) % 10}")
+        else:
+            asks.append(f"{a}+{b}+1" if carried else f"{a}+{b}")
+            lines.append(f"{asks[-1]}={a + b + carried}")
+    return task, [asked(f"{'run' if modulo else 'sum'} {' '.join(asks)}"), learnt("\n".join(lines))]
+
+
+def protocols(
+    rng: np.random.Generator,
+    among: Mapping[str, tuple[float, Callable[[Teacher], Example]]] = PROTOCOLS,
+    level_shares: Sequence[float] = LEVEL_SHARES,
+    slips: Mapping[str, float] = SLIPS,
+) -> tuple[Task, Example]:
     """An example of one of the protocols, with the task that it is about."""
-    names = list(PROTOCOLS)
-    shares = np.array([share for share, _ in PROTOCOLS.values()])
+    names = list(among)
+    shares = np.array([share for share, _ in among.values()])
     name = names[rng.choice(len(names), p=shares / shares.sum())]
     worlds = name == "world"
     kinds = [k for k in LEVELS if (k not in KINDS) == worlds]
     kind = kinds[int(rng.integers(len(kinds)))]
-    level = int(rng.choice(len(LEVELS[kind]), p=WORLD_SHARES if worlds else LEVEL_SHARES))
-    teacher = Teacher(kind, level, rng)
-    return teacher.task, PROTOCOLS[name][1](teacher)
+    level = int(rng.choice(len(LEVELS[kind]), p=WORLD_SHARES if worlds else level_shares))
+    teacher = Teacher(kind, level, rng, slips)
+    return teacher.task, among[name][1](teacher)
+
+
+def practice(rng: np.random.Generator) -> tuple[Task, Example]:
+    """An example of what is practised; one in six is still a drill."""
+    return drills(rng) if rng.random() < 1 / 6 else protocols(rng, PRACTISED, PRACTISED_LEVELS)
+
+
+def helped(rng: np.random.Generator) -> tuple[Task, Example]:
+    """An example of help, with hardly a slip behind it."""
+    return protocols(rng, HELPED, HELPED_LEVELS, FEWER_SLIPS)
 
 
 LESSONS: Mapping[str, Callable[[np.random.Generator], tuple[Task, Example]]] = {
@@ -450,5 +525,8 @@ LESSONS: Mapping[str, Callable[[np.random.Generator], tuple[Task, Example]]] = {
     "basics": basics,
     "lookups": lookups,
     "protocols": protocols,
+    "drills": drills,
+    "practice": practice,
+    "helped": helped,
 }
 """What can be taught for a while: {name: how an example is drawn}."""
