@@ -171,6 +171,9 @@ def test_from_nothing_to_a_served_model(
     )
     served.end()
     assert reply.usage.completion_tokens > 0
+    if who == "TRL":
+        run_line("etude ask my-model 'What is 1?' --json", model, tmp_path, capsys)
+        assert '"system": "Reason step by step' in (tmp_path / "my-model" / "README.md").read_text()
     if who == "a reasoning model":
         asked = Policy.load("my-model").renderer
         assert "<think>" not in asked.tokenizer.decode(

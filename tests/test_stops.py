@@ -233,6 +233,28 @@ def test_a_models_user_asks_as_its_run_did(
     assert with_run[0][1] == ("\n", "7")
 
 
+def test_the_system_message_of_all_tasks_is_asked_with(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TRL's conversational prompts bring their own; a model that never heard a question without it is not asked so."""
+    rows = [
+        {"prompt": [{"role": "system", "content": "QA"}, {"role": "user", "content": f"{i}+1="}], "answer": i}
+        for i in range(9)
+    ]
+    (place / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = {**QUICK, "run.system": "", "run.prompt": ""}
+    given: dict[str, Any] = {"settings": settings, "force": True, "progress": False}
+    run = etude.train("grpo", str(place / "m"), str(place / "own.jsonl"), 1, out=place / "own", **given)
+    run.save(place / "own-model")
+    for where in (str(run.path), str(place / "own-model")):
+        ((prompt, _),) = heard(place, monkeypatch, "ask", where, "3+4=", "--max-tokens", "4")
+        assert prompt == "QA\n3+4="
+        ((prompt, _),) = heard(place, monkeypatch, "ask", where, "3+4=", "--max-tokens", "4", "--plain")
+        assert prompt == "3+4="
+        told = heard(place, monkeypatch, "eval", where, "-t", "t.jsonl", "--problems", "1", "-k", "1")
+        assert not told[0][0].startswith("QA"), "an examination leaves it to the tasks"
+
+
 def test_what_lies_in_a_models_directory_is_checked(
     place: Path, run: etude.TrainedRun, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,7 +71,13 @@ def compare(
     is given here counts more. Each arm is trained with `seeds` seeds (default: 3), in processes of their own;
     called again with the same arguments it goes on where it stopped. `tune`: learning rates to try per arm, from half of its
     budget (default: none). `parallel`: runs at once (default: one). Raises UserError for what cannot be used."""
-    given: dict[str, Any] = {"model": model, "tasks": tasks or None, "budget": budget, "seeds": seeds, "out": out}
+    given: dict[str, Any] = {
+        "model": model,
+        "tasks": tasks or None,
+        "budget": budget,
+        "seeds": seeds,
+        "out": out,
+    }
     given |= {"tune": tune, "parallel": parallel}
     own = {name: value for name, value in given.items() if value is not None}
     if isinstance(arms, str) and plan_file.is_plan(arms):

@@ -15,7 +15,7 @@ from etude.methods import find
 from etude.recipe import Recipe
 from etude.report.run import RunDirectory, is_run
 from etude.report.terminal import amount, how, share
-from etude.train.put import recorded
+from etude.train.put import SYSTEM, recorded
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -224,6 +224,8 @@ def _asked(config: Mapping[str, Any]) -> list[str]:
     settings = config["settings"]
     kept = {name: settings.get(name) for name in ("system", "prompt", "thinking", "stop")}
     kept = {name: value for name, value in kept.items() if value not in (None, "", [])}
+    if own := not settings.get("system") and config.get(SYSTEM):
+        kept["system"] = own
     if examples := recorded(config):
         kept["examples"] = [list(pair) for pair in examples]
     if not kept:

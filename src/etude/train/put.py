@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from etude.errors import UserError
 from etude.files import read_json, write_atomically
@@ -20,6 +20,7 @@ from etude.train.config import RunSettings, run_settings
 from etude.types import SamplingParams
 
 Pairs = Sequence[Sequence[str]]
+SYSTEM = "tasks_system"  # in a run's config.json
 FILE = "etude.json"
 """Lies in the directory of a trained model: `KEPT` of the run's settings, and the examples that it showed."""
 KEPT = ("prompt", "system", "thinking", "stop", "temperature", "top_p", "top_k", "max_tokens")
@@ -58,21 +59,35 @@ def recorded(config: Mapping[str, Any]) -> Pairs:
 def write_asking(directory: Path, config: Mapping[str, Any]) -> None:
     """Says in a model's directory how the run of `config` asked it."""
     settings = {name: config["settings"][name] for name in KEPT if name in config["settings"]}
-    kept = {**settings, "examples": list(recorded(config))}
+    kept = {**settings, "examples": list(recorded(config)), SYSTEM: config.get(SYSTEM, "")}
     write_atomically(directory / FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
-def asked_as(where: str) -> tuple[dict[str, Any], Pairs]:
-    """Settings and examples with which a run asks, or the run whose trained model lies in a directory or on the hub; none
-    for any other model."""
+class Asked(NamedTuple):
+    """How a run asked: its settings, the examples that it showed, and the system message that all of its tasks brought along."""
+
+    settings: dict[str, Any]
+    examples: Pairs = ()
+    tasks_system: str = ""
+
+
+def system_of(tasks: TaskSet) -> str:
+    """The system message of all tasks of files and lists, where they have one and the same."""
+    listed = [t for s in tasks.sources if isinstance(s, Listed) for t in s.tasks("train")]
+    found = {t.prompt[0].content if t.prompt[0].role == "system" else "" for t in listed}
+    return found.pop() if len(found) == 1 else ""
+
+
+def asked_as(where: str) -> Asked:
+    """How a run asks, or the run whose trained model lies in a directory or on the hub; of any other model nothing is known."""
     if is_run(where):
         config = RunDirectory.open(where).config
-        return dict(config["settings"]), recorded(config)
+        return Asked(dict(config["settings"]), recorded(config), config.get(SYSTEM, ""))
     if where in MODELS:
-        return {}, []
+        return Asked({})
     file = locate(where) / FILE
     if not file.is_file():
-        return {}, []
+        return Asked({})
     found = read_json(file)
     examples: Any = found.get("examples", []) if isinstance(found, dict) else None
     pairs = isinstance(examples, list) and all(
@@ -80,17 +95,18 @@ def asked_as(where: str) -> tuple[dict[str, Any], Pairs]:
     )
     if not pairs:
         raise UserError(f"'{file}' does not say how the model was asked; delete it to ask in plain words")
-    return {name: value for name, value in found.items() if name in KEPT}, examples
+    return Asked({n: v for n, v in found.items() if n in KEPT}, examples, str(found.get(SYSTEM, "")))
 
 
 def asking(policy: Policy, where: str, plain: bool = False, system: str = "") -> SamplingParams:
     """From here on the policy, which is the model `where`, is asked as its run asked; returns how it is sampled. `plain`:
     questions go to it as they are, and nothing ends a reply but its stop tokens. `system`: a message in the place of the
     run's own."""
-    found, examples = asked_as(where)
+    found, examples, own = asked_as(where)
     if plain:
         how = ("temperature", "top_p", "top_k", "max_tokens")
-        found, examples = {name: found[name] for name in how if name in found}, []
+        found, examples, own = {name: found[name] for name in how if name in found}, [], ""
+    system = system or ("" if found.get("system") else own)
     settings = run_settings(found, {"system": system} if system else {})
     put([policy], settings, examples)
     return settings.sampling

@@ -42,7 +42,7 @@ from etude.train.context import RunContext
 from etude.train.identity import model_identity
 from etude.train.lineage import places, trained_tasks
 from etude.train.notes import idle, undecided
-from etude.train.put import put, worked_examples
+from etude.train.put import SYSTEM, put, system_of, worked_examples
 from etude.train.run import RewardFunction, Run
 from etude.train.step import Learner
 from etude.train.validation import set_aside
@@ -77,7 +77,8 @@ def start(
     missing(recipe, settings, tasks, plan.seed)
     prepare(stages, tasks)
     examples = worked_examples(settings, tasks)
-    config = sealed({**config, "examples": examples}) if examples else config
+    more = {"examples": examples, SYSTEM: system_of(tasks)}
+    config = sealed({**config, **{name: value for name, value in more.items() if value}})
     check_free(Path(out), plain(config), overwrite)  # before the model is loaded
     pool = Pool(seconds=settings.check_seconds, known=users_code(tasks, holdout, parts))
     rewarded(stages, parts, pool, settings, reward_weights)
