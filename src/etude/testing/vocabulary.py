@@ -130,7 +130,7 @@ def _names(statement: ast.stmt) -> list[str]:
 
 
 def _named(module: Module, tree: ast.AST, rooms: dict[str, Module]) -> set[Definition]:
-    """The rooms' definitions that stand in `tree`, as `name` or as `module.name`."""
+    """The rooms' definitions that stand in `tree`, as `name`, as `module.name`, or as the text "module:name" of a registry."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
@@ -138,6 +138,9 @@ def _named(module: Module, tree: ast.AST, rooms: dict[str, Module]) -> set[Defin
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             folder, name = module.imported.get(node.value.id, ("", ""))
             found.add((f"{folder}.{name}", node.attr))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.count(":") == 1:
+            path, name = node.value.split(":")  # an entry of a registry
+            found.add((path, name))
     return {(m, name) for m, name in found if m in rooms and name in rooms[m].definitions}
 
 
