@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ class Engine:
     failing: int = 0  # requests that will be answered with 500
     dropping: int = 0  # requests whose connection will be cut
     slow: float = 0.0  # seconds before an answer
+    jitter: float = 0.0  # at most so many seconds before a sample, other ones every time
     calls: list[str] = field(default_factory=list)
     sampled: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # label and request
     label: str = "default"
@@ -110,6 +112,7 @@ class Engine:
 
     def generate(self, body: Any) -> Any:
         wanted, prompt = body["sampling_params"], np.array(body["token_ids"], np.int32)
+        time.sleep(random.random() * self.jitter)
         if prompt.max() >= self.policy.config["vocab_size"]:
             raise Refusal(400, f"Token id {prompt.max()} is out of vocabulary")
         if self.failing > 0:

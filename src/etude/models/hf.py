@@ -54,6 +54,7 @@ class TransformersBackbone:
             self.leaves |= {f"heads.{n}": t for n, t in self.heads.items()}
             # where a leaf is float32 already, float() is the same memory: master and working copy are one
             self.masters = {n: nn.Parameter(t.detach().float()) for n, t in self.leaves.items()}
+        self._given = not frozen  # whether its weights are other than those that it was loaded with
         self._native: Weights | None = None
         self._stale = True
 
@@ -115,27 +116,38 @@ class TransformersBackbone:
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]:
         tokens = batch.tokens if inputs is None else inputs
         wanted = batch.needed.nonzero()[:, 0]
-        source, entropy = predicting(wanted), "entropy" in needs
         with self.active():
-            if self.obstacle:
-                keep = "hidden" in needs or bool(self.heads)
-                state, logits = padded.forwarded(self.module, batch, tokens, source, keep)
-                logp, spread = chosen_log_probabilities(logits, batch.tokens[wanted], batch.sampling, entropy)
-            else:
-                lengths = torch.bincount(batch.sequence).tolist() if len(batch) else []
-                where = packed.packing(lengths, tokens.device, self.flash)
-                states = (
-                    packed.trunk(self.module, tokens, batch.position, where)
-                    if len(batch)
-                    else padded.nothing(self.module, tokens.device)
-                )
-                state = states.index_select(0, source).float()
-                logp, spread = self.projection.read(state, batch.tokens[wanted], batch.sampling, entropy)
-        names = {n.rsplit(".", 1)[0] for n in self.heads}
-        heads = {
-            n: F.linear(state, self.heads[f"{n}.weight"], self.heads[f"{n}.bias"]) for n in sorted(names)
-        }
+            logp, spread, heads, state = self.forward(batch, tokens, wanted, needs)
         return assemble(batch, wanted, logp, spread, heads, state, self.project, needs), len(batch)
+
+    def forward(
+        self, batch: Batch, tokens: Tensor, wanted: Tensor, needs: frozenset[str]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor]:
+        """f32[M] log-probabilities of the int64[M] `wanted` tokens, entropies, outputs of the heads, and hidden states."""
+        source, entropy = predicting(wanted), "entropy" in needs
+        if self.obstacle:
+            keep = "hidden" in needs or bool(self.heads)
+            state, logits = padded.forwarded(self.module, batch, tokens, source, keep)
+            logp, spread = chosen_log_probabilities(logits, batch.tokens[wanted], batch.sampling, entropy)
+        else:
+            lengths = torch.bincount(batch.sequence).tolist() if len(batch) else []
+            where = packed.packing(lengths, tokens.device, self.flash)
+            states = (
+                packed.trunk(self.module, tokens, batch.position, where)
+                if len(batch)
+                else padded.nothing(self.module, tokens.device)
+            )
+            state = self.tied(states.index_select(0, source).float())
+            logp, spread = self.projection.read(state, batch.tokens[wanted], batch.sampling, entropy)
+        return logp, spread, self.read_heads(state), state
+
+    def tied(self, state: Tensor) -> Tensor:
+        """The hidden states. Ranks that share the weights make all of these part of the gradient here."""
+        return state
+
+    def read_heads(self, state: Tensor) -> dict[str, Tensor]:
+        names = sorted({n.rsplit(".", 1)[0] for n in self.heads})
+        return {n: F.linear(state, self.heads[f"{n}.weight"], self.heads[f"{n}.bias"]) for n in names}
 
     def project(self, hidden: Tensor) -> Tensor:
         """Logits by the output projection alone (without what some architectures do to them after it)."""
@@ -184,21 +196,33 @@ class TransformersBackbone:
             self.native()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is trained, by its module's names: with LoRA the adapters, else everything."""
-        return {name: master.detach() for name, master in self.masters.items()}
+        """What is trained, by its module's names: with LoRA the adapters, else everything. Of a frozen model what it was
+        given, if anything."""
+        return {name: tensor.detach() for name, tensor in self._stated().items()} if self._given else {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         if missing := set(self.masters) - set(state):
             raise UserError(
                 f"the checkpoint lacks {len(missing)} tensors of the model, among them {min(missing)}"
             )
+        self._given = self._given or bool(state)
         self._copy(state)
+
+    def _stated(self) -> Mapping[str, Tensor]:
+        """What a state is made of: the masters, or the tensors of a frozen model."""
+        if self.masters:
+            return self.masters
+        return {**dict(self.module.named_parameters()), **{f"heads.{n}": t for n, t in self.heads.items()}}
 
     @torch.no_grad()
     def _copy(self, state: Mapping[str, Tensor]) -> None:
-        for name in self.masters.keys() & state.keys():
-            self.masters[name].copy_(state[name])
+        own = self._stated()
+        for name in own.keys() & state.keys():
+            self._write(own[name], state[name])
         self.publish()
+
+    def _write(self, tensor: Tensor, value: Tensor) -> None:
+        tensor.copy_(value)
 
     def clone(self, frozen: bool) -> TransformersBackbone:
         heads = {n: t.detach().clone() for n, t in self.heads.items()}
@@ -271,6 +295,9 @@ class SharedBackbone(TransformersBackbone):
         )
         self._used = False
         self._mine = {n: p.detach().clone() for n, p in owner.module.named_parameters() if "lora_" in n}
+
+    def _stated(self) -> Mapping[str, Tensor]:
+        return {**self._mine, **{f"heads.{n}": t for n, t in self.heads.items()}}
 
     @contextmanager
     def active(self) -> Iterator[None]:

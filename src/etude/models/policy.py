@@ -178,6 +178,13 @@ class Policy:
         self.version += 1
         return self.version
 
+    @torch.no_grad()
+    def follow(self, other: Policy, momentum: float) -> None:
+        """theta <- momentum theta + (1 - momentum) theta_other, for another trainable policy of the same architecture."""
+        for (_, mine), (_, theirs) in zip(self.parameters(), other.parameters(), strict=True):
+            mine.lerp_(theirs, 1 - momentum)
+        self.publish()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything a checkpoint needs, exact. Tensors share memory with the policy: save before the next step."""
         return {

@@ -23,6 +23,7 @@ from etude.methods import find
 from etude.models import kernels
 from etude.models import tiny as tiny_models
 from etude.models.outputs import Outputs
+from etude.models.policy import Policy
 from etude.objective.terms import Objective
 from etude.recipe import AuxiliaryModel, Recipe
 from etude.rollout.conversation import Generator
@@ -104,6 +105,8 @@ class TablePolicy:
 
     def become(self, other: TablePolicy) -> None:
         self.load_state_dict(other.state_dict())
+
+    follow: Any = Policy.follow
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return {n: p.detach().clone() for n, p in self.parameters()}

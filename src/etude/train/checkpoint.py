@@ -1,4 +1,4 @@
-"""All state of a run in one file, written beside and renamed. A half-written one is never picked up.
+"""All state of a run in one folder, written beside and renamed. A half-written one is never picked up.
 
 There is no random state to save: streams are keyed by what they are for (see `seeds`).
 """
@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ def save(
     keep: int | None = 2,
     sound: int | None = None,
     kind: str = "step",
+    more: Callable[[Path], None] | None = None,
 ) -> Path:
     """Writes `directory/KIND-N` and removes all but the newest `keep` of its kind (None: no other), and the newest up to step
-    `sound`. UserError when the disk is full."""
+    `sound`. `more` writes further files into the folder that it is given. UserError when the disk is full."""
     final = directory / f"{kind}-{step:06d}"
     beside = directory / f".{kind}-{step:06d}.tmp"
     shutil.rmtree(beside, ignore_errors=True)
@@ -39,10 +40,13 @@ def save(
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
+        if more is not None:
+            more(beside)
         manifest = {
             "step": step,
             "bytes": (beside / "state.pt").stat().st_size,
             "crc": _crc(beside / "state.pt"),
+            "more": {n: [p.stat().st_size, _crc(p)] for n, p in _others(beside)},
         }
         (beside / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     except (OSError, RuntimeError) as error:
@@ -79,7 +83,7 @@ def steps(directory: Path, kind: str = "step") -> list[int]:
 
 def load(directory: Path, at: int | None = None, kind: str = "step") -> tuple[int, dict[str, Any], list[str]]:
     """The newest checkpoint (or that of step `at`) whose bytes are as they were written: (step, state, warnings about skipped
-    ones). UserError when there is none."""
+    ones). `state["folder"]` is where it lies. UserError when there is none."""
     warnings: list[str] = []
     known = steps(directory, kind)
     if at is not None and known and at not in known:
@@ -92,15 +96,30 @@ def load(directory: Path, at: int | None = None, kind: str = "step") -> tuple[in
         try:
             manifest = read_json(path / "manifest.json", "bytes", "crc")
             whole = manifest["bytes"] == (path / "state.pt").stat().st_size
-            if whole and manifest["crc"] == _crc(path / "state.pt"):
+            if whole and manifest["crc"] == _crc(path / "state.pt") and _as_written(path, manifest):
                 state = torch.load(path / "state.pt", map_location="cpu", weights_only=False)
-                return step, state, warnings
+                return step, {**state, "folder": path}, warnings
         except (OSError, ValueError, KeyError, UserError):
             pass
         warnings.append(f"checkpoint '{path}' is damaged and was passed over")
     if warnings:
         raise UserError(f"no checkpoint in '{directory}' is whole: {warnings[0]}")
     raise UserError(f"there is no checkpoint in '{directory}' to resume from; start the run again")
+
+
+def _others(folder: Path) -> list[tuple[str, Path]]:
+    """The files beside the run's own state, by their names within the folder."""
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    found = [(p.relative_to(folder).as_posix(), p) for p in files]
+    return [(name, path) for name, path in found if name not in ("state.pt", "manifest.json")]
+
+
+def _as_written(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    more = manifest.get("more", {})
+    return all(
+        (folder / name).stat().st_size == size and _crc(folder / name) == crc
+        for name, (size, crc) in more.items()
+    )
 
 
 def _crc(path: Path) -> int:

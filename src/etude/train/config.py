@@ -18,6 +18,7 @@ from etude.parsing import escaped
 from etude.recipe import Recipe
 from etude.report.json_files import plain
 from etude.settings import Setting, Stage, parameters
+from etude.train.correction import KINDS
 from etude.types import SamplingParams
 
 EXAM = ("temperature", "top_p", "top_k", "max_tokens")  # settings that an evaluation may have of its own
@@ -57,6 +58,22 @@ class RunSettings:
     ] = False
     lora: Annotated[int, Setting("rank of LoRA adapters; 0 trains all weights", low=0)] = 0
     teacher: Annotated[str | None, Setting("second model, for recipes that need one")] = None
+    lag: Annotated[
+        int,
+        Setting(
+            "steps that sampling is ahead of training; 1: both at once, by weights one step old",
+            low=0,
+            high=1,
+        ),
+    ] = 0
+    correction: Annotated[
+        str,
+        Setting(
+            "importance weights for what the sampler's numbers or older weights change; auto: truncated where run.lag is 1",
+            choices=KINDS,
+        ),
+    ] = "auto"
+    correction_bound: Annotated[float, Setting("largest importance weight", low=1, high=1e3)] = 2.0
     oversample: Annotated[float, Setting("tasks that may be drawn per task trained on", low=1, high=1e3)] = (
         4.0
     )
@@ -116,6 +133,12 @@ class RunSettings:
     validate_every: Annotated[
         int, Setting("steps between looks at the validation problems", "steps", low=1)
     ] = 20
+
+    @property
+    def corrects(self) -> str:
+        """The kind of `train.correction`; "" for none."""
+        kind = {"auto": "truncated" if self.lag else "none"}.get(self.correction, self.correction)
+        return "" if kind == "none" else kind
 
     @property
     def validates(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from etude import seeds
 from etude.batch import pack, unpack
+from etude.errors import UserError
 from etude.models.outputs import Outputs
 from etude.models.policy import Policy
 from etude.train.step import Learner
@@ -64,3 +65,28 @@ class RunContext:
         for name in sorted(reads):
             done = self.with_logp(done, name)
         return done
+
+
+class Ahead(RunContext):
+    """The context of the step after the one that is trained, while both are under way."""
+
+    def rows(
+        self,
+        signals: Sequence[Signal],
+        read: Callable[[Outputs], Tensor],
+        needs: Iterable[str] = (),
+        policy: Any = None,
+    ) -> list[Array]:
+        trained = [self.policy, *(m.policy for m in self.auxiliary.values() if isinstance(m, Learner))]
+        if policy is not None and not any(policy is model for model in trained):
+            return super().rows(signals, read, needs, policy)
+        raise UserError(
+            "this recipe computes with the policy while it collects attempts, so that what it gets would depend on when it asks: "
+            "with run.lag=1 the policy is trained meanwhile; use run.lag=0"
+        )
+
+
+def one_ahead(context: RunContext) -> RunContext:
+    """The context as the next step will have it, but for what this step has yet to bring."""
+    held = {f.name: getattr(context, f.name) for f in fields(context)}
+    return Ahead(**{**held, "step": context.step + 1})

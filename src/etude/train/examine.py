@@ -42,7 +42,7 @@ def examined_start(run: Run) -> EvalResult:
     own = run.settings
     policy = Policy.load(run.origin, precision=own.precision, backbone=own.backbone, device=own.device)
     sampler: Sampler = sampler_for(policy, own.rows)
-    if run.place is not None:
+    if run.place is not None and run.place.samples:
         sampler = run.loop.run(run.place.sampler(policy, own.rows, own.context))
     generator = replace(run.generator, sampler=sampler, renderer=run.generator.renderer)
     return examined(run, policy, generator, "before", {"step": 0})

@@ -23,7 +23,7 @@ from etude.sampling.engine import sampler_for
 from etude.tasks.asked import asked
 from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
-from etude.train import checkpoint
+from etude.train import checkpoint, shards
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.train.lineage import found_model, found_tasks, trained_tasks
 from etude.train.put import asked_as, put, worked_examples
@@ -168,7 +168,7 @@ def checkpoint_policy(run: Path, precision: str | None = None, device: str = "cp
         backbone=settings.backbone,
         device=device,
     )
-    policy.load_state_dict(state["learner"]["policy"])
+    shards.weights(policy, state["learner"], state["folder"])
     return step, policy
 
 

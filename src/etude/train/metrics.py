@@ -9,7 +9,7 @@ import numpy as np
 
 from etude.evaluate.transitions import transitions
 from etude.rollout.conversation import FULL
-from etude.types import Episode, Group
+from etude.types import Episode, Group, Signal
 
 
 def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, Any]:
@@ -46,6 +46,25 @@ def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, 
         metrics[f"kind/{kind}/reward"] = mean([e.reward for e in mine])
         metrics[f"kind/{kind}/share"] = mean([float(g.task.kind == kind) for g in drawn])
     return metrics | learnt
+
+
+def lengths(drawn: Sequence[Group], signals: Sequence[Signal]) -> dict[str, float]:
+    """How long the episodes are that were sampled, and those of them that are trained on, in sampled tokens: that a filter, or
+    waiting for the slow, trains the short ones alone is seen here."""
+    of = {
+        "sampled": [int(e.sampled.sum()) for g in drawn for e in g.episodes],
+        "trained": [
+            int(s.episode.sampled.sum())
+            for s in signals
+            if s.episode.sampled.any() and any(np.any(row) for row in s.weights.values())
+        ],
+    }
+    return {
+        f"length/{name}/p{q}": float(np.percentile(found, q))
+        for name, found in of.items()
+        if found
+        for q in (10, 50, 90)
+    }
 
 
 def _noted(episodes: Sequence[Episode]) -> dict[str, float]:

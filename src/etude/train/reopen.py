@@ -24,7 +24,7 @@ from etude.tasks.content import contents
 from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, sealed
-from etude.train.identity import arithmetic, unlike
+from etude.train.identity import unlike
 from etude.train.lineage import found_model, found_tasks, known_places, model_place
 from etude.train.put import put, recorded
 from etude.train.run import RewardFunction, Run
@@ -145,7 +145,7 @@ class _Reopening:
         )
         if settings.teacher:
             where["teacher"] = found_model(path, self.config, "teacher")
-        models = load_models(where, _as_before(settings, state), found, stages)
+        models = load_models(where, _as_before(settings, state), found, stages, self.place)
         put(models, settings, recorded(self.config))
         given, holdout = fit(given, holdout, models["policy"], settings, self.warnings.extend)
         run = assemble(plan, settings, found, stages, given, self.directory, models, self.pool, self.place)
@@ -275,11 +275,12 @@ class _Reopening:
         self._note("tasks' content", "as at the start", what)
 
     def _same_arithmetic(self, run: Run, state: Mapping[str, Any], step: int) -> None:
-        now, then = arithmetic(run.learner.policy.device), state["arithmetic"]
+        now, then = run.arithmetic, state["arithmetic"]
         if unequal := unlike(now, then):
+            was, now = ({n: d.get(n, "1" if n == "ranks" else None) for n in unequal} for d in (then, now))
             for name in unequal:
-                self._note(name, then.get(name), now.get(name))
-            said = "; ".join(f"{name} was {then.get(name)!r}, is {now.get(name)!r}" for name in unequal)
+                self._note(name, was[name], now[name])
+            said = "; ".join(f"{name} was {was[name]!r}, is {now[name]!r}" for name in unequal)
             self.warnings.append(
                 f"this machine computes otherwise than the one that wrote the checkpoint ({said}): from step {step} on the run "
                 "is not bit for bit what it would have been there"

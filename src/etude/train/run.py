@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,14 +29,14 @@ from etude.tasks import TaskSet
 from etude.tasks.content import contents, plain
 from etude.tasks.isolate import Pool
 from etude.tasks.source import digest
-from etude.train import checkpoint
+from etude.train import checkpoint, shards
 from etude.train.config import Plan, RunSettings
 from etude.train.context import RunContext
 from etude.train.diagnosis import Diagnosis, Known, diagnose
 from etude.train.drift import Drift
 from etude.train.examine import examined, examined_start
 from etude.train.identity import arithmetic
-from etude.train.metrics import step_metrics
+from etude.train.metrics import lengths, step_metrics
 from etude.train.put import write_asking
 from etude.train.rescore import rescored
 from etude.train.step import Learner
@@ -52,6 +52,16 @@ Beside = Callable[[Policy, Generator, Sequence[Group]], Mapping[str, Any]]
 """Measures more at an evaluation: (policy, generator, attempts) -> what is written beside the accuracy."""
 RewardFunction = Callable[[Episode], Any] | str | Sequence[Any]
 """A function of an episode (`reward.function.from_function`), or parts (`reward.parts.read`)."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a step is trained on, and when it was sampled: in which step, by which version of the policy."""
+
+    groups: list[Group]
+    drawn: list[Group]
+    step: int
+    version: int
 
 
 @dataclass
@@ -83,7 +93,7 @@ class Run:
     origin: str  # where the model lies that the run began with
     identity: dict[str, str]  # of that model (`train.identity`)
     times: dict[str, float]  # seconds by use, of the step in progress; "begin": when it began
-    place: Place | None = None  # where engines sample; None: this process does
+    place: Place | None = None  # where engines sample and ranks train; None: this process does both
     on_step: Progress | None = None
     on_examined: Callable[[int, int], None] | None = (
         None  # hears how many problems of an evaluation are done, of how many
@@ -97,6 +107,7 @@ class Run:
     best: dict[str, Any] | None = (
         None  # the step with the best accuracy on `validation`, and what it had cost
     )
+    ahead: Collected | None = None  # of the next step, where run.lag is 1
     recent: list[tuple[int, int]] = field(default_factory=list)  # of the last steps: (failed, all) attempts
 
     @property
@@ -166,7 +177,7 @@ class Run:
         costs the same."""
         for policy in self.policies[1:]:
             policy.forget()
-        ours = self.place is None and self.context.step % AUDIT != 0
+        ours = self.place is None and not self.settings.lag and self.context.step % AUDIT != 0
         kept: AbstractContextManager[None] = self.learner.policy.recording(ours)
         return kept
 
@@ -191,7 +202,7 @@ class Run:
         learnt: dict[str, float],
     ) -> None:
         """Writes the step down, advances the budget and watches the run's health."""
-        metrics = step_metrics(drawn, learnt)
+        metrics = step_metrics(drawn, learnt) | lengths(drawn, signals)
         self._remember(drawn)
         self._spend(metrics)
         for name, part in self.stages.items():
@@ -277,7 +288,10 @@ class Run:
     def checkpoint(self) -> None:
         """Saves all state. The newest checkpoint of a sound policy stays, however long ago that was."""
         place = self.directory.path / "checkpoints"
-        checkpoint.save(place, self.context.step, self.state_dict(), sound=self.health.last_good - 1)
+        ranks = self.place.ranks if self.place is not None else None
+        more = None if ranks is None else partial(shards.write, ranks)
+        state = self.state_dict()
+        checkpoint.save(place, self.context.step, state, sound=self.health.last_good - 1, more=more)
         checkpoint.remain(place, {self.best["step"]} if self.best else set(), BEST_KIND)
 
     def _sound_step(self) -> int:
@@ -362,10 +376,16 @@ class Run:
         """The evaluation "before", of the weights that the run began with, however far it is now."""
         return self.evaluate("before") if self.context.step == 0 else examined_start(self)
 
+    @property
+    def arithmetic(self) -> dict[str, str]:
+        """What decides the bits of this run's computations."""
+        count = self.place.count if self.place is not None else 1
+        return {**arithmetic(self.learner.policy.device), **({"ranks": str(count)} if count > 1 else {})}
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "config": self.directory.config,
-            "arithmetic": arithmetic(self.learner.policy.device),
+            "arithmetic": self.arithmetic,
             "model": self.identity,
             "holdout": {"keys": [task.key for task in self.holdout], **contents(self.holdout)},
             "best": self.best,
@@ -374,22 +394,25 @@ class Run:
             "progress": self.context.progress,
             "spent": dict(self.spent),
             "ended": self.ended,
-            "learner": self.learner.state_dict(),
-            "stages": {k: v.state_dict() for k, v in self.learning.items()},
+            "learner": shards.brief(self.learner),
+            "stages": {k: shards.brief(v) for k, v in self.learning.items()},
             "meters": [policy.meter for policy in self.policies],
             "health": self.health,
             "drift": self.drift,
             "tasks": self.contents,
+            "ahead": self.ahead,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.context.step, self.context.drawn = state["step"], state["drawn"]
         self.context.progress, self.ended = state["progress"], state["ended"]
         self.spent, self.health = dict(state["spent"]), state["health"]
-        self.learner.load_state_dict(state["learner"])
+        folder = state.get("folder", Path())
+        shards.put_back(self.learner, state["learner"], folder)
         for name, value in state["stages"].items():
-            self.learning[name].load_state_dict(value)
+            shards.put_back(self.learning[name], value, folder)
         self.drift, self.best = state["drift"], state["best"]
+        self.ahead = state.get("ahead")
         for policy, meter in zip(self.policies, state["meters"], strict=True):
             policy.meter = meter
 

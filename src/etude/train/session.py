@@ -24,7 +24,7 @@ from etude.report.terminal import left
 from etude.report.tracking import Trackers, known
 from etude.scale.place import Place
 from etude.tasks import TaskSet
-from etude.train import loop, plan_file, reopen, setup
+from etude.train import forecast, loop, plan_file, reopen, setup
 from etude.train.config import Budget, Plan, as_text
 from etude.train.measure import Exam, evaluate_model, exam_tasks
 from etude.train.preflight import preflight
@@ -254,9 +254,15 @@ def run_session(
     happens. Raises Refused where the pre-flight sees nothing to learn, unless `force`."""
     trackers: Trackers | None = None
 
+    first, before = run.context.step, 0.0
+
     def on_step(step: int, metrics: dict[str, Any]) -> None:
+        nonlocal before
         if watcher:
             watcher(step, metrics, run.context.progress)
+            if step == first + 2:  # the first one also warms up
+                watcher.say(forecast.measured(metrics, metrics["seconds"] - before, run))
+        before = metrics["seconds"]
         if trackers:
             trackers.step(step, metrics)
 
@@ -264,6 +270,8 @@ def run_session(
     if watcher:
         run.on_examined = Examined(watcher)
         watcher.say(f"model: {run.learner.policy.described}")
+        for sentence in forecast.sentences(run):
+            watcher.say(sentence)
     try:
         if fresh:
             known(log)

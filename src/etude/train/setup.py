@@ -17,7 +17,7 @@ from etude.event_loop import run as run_coroutine
 from etude.machine import card
 from etude.methods import find, outside
 from etude.methods.renamed import RENAMED_SETTINGS
-from etude.models.device import named
+from etude.models.device import chosen, named
 from etude.models.policy import Policy
 from etude.printable import say
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
@@ -29,6 +29,7 @@ from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
 from etude.sampling.protocol import Sampler
+from etude.scale import mirrored
 from etude.scale.place import Place
 from etude.settings import parameters
 from etude.tasks import TaskSet
@@ -44,6 +45,7 @@ from etude.train.lineage import places, trained_tasks
 from etude.train.notes import idle, undecided
 from etude.train.put import SYSTEM, put, system_of, worked_examples
 from etude.train.run import RewardFunction, Run
+from etude.train.sharded import ShardedLearner
 from etude.train.step import Learner
 from etude.train.validation import set_aside
 from etude.types import Request, Task
@@ -81,23 +83,25 @@ def start(
     config = sealed({**config, **{name: value for name, value in more.items() if value}})
     check_free(Path(out), plain(config), overwrite)  # before the model is loaded
     pool = Pool(seconds=settings.check_seconds, known=users_code(tasks, holdout, parts))
-    rewarded(stages, parts, pool, settings, reward_weights)
-    models = load_models(config["places"], settings, recipe, stages)
-    put(models, settings, examples)
-    notes = [*idle(recipe, stages, plan.changes), *(undecided(recipe) if parts else ()), *tasks.notes]
-    notes += [] if holdout or not settings.eval_problems else unexamined(tasks)
-    tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
-    holdout, validation = apart(config["places"]["model"], tasks, holdout, settings, notes.append)
-    made_with = {**card(), "device": named(models["policy"].device), "engine": models["policy"].engine}
-    directory = RunDirectory.create(out, config, made_with, overwrite=overwrite, wait=wait)
-    tell(notes)
+    directory: RunDirectory | None = None
     try:
+        rewarded(stages, parts, pool, settings, reward_weights)
+        models = load_models(config["places"], settings, recipe, stages, place)
+        put(models, settings, examples)
+        notes = [*idle(recipe, stages, plan.changes), *(undecided(recipe) if parts else ()), *tasks.notes]
+        notes += [] if holdout or not settings.eval_problems else unexamined(tasks)
+        tasks, holdout = fit(tasks, holdout, models["policy"], settings, notes.extend)
+        holdout, validation = apart(config["places"]["model"], tasks, holdout, settings, notes.append)
+        made_with = {**card(), "device": named(models["policy"].device), "engine": models["policy"].engine}
+        directory = RunDirectory.create(out, config, made_with, overwrite=overwrite, wait=wait)
+        tell(notes)
         run = assemble(plan, settings, recipe, stages, tasks, directory, models, pool, place)
         run.holdout, run.validation, run.own_reward = holdout, validation, asked_for(parts)
         run.origin = config["places"]["model"]
         return run
     except BaseException:
-        directory.release()
+        if directory is not None:
+            directory.release()
         pool.close()
         if place is not None:
             run_coroutine(place.close())
@@ -299,33 +303,38 @@ def describe(plan: Plan, recipe: Recipe, settings: RunSettings) -> dict[str, Any
 
 
 def load_models(
-    where: Mapping[str, str], settings: RunSettings, recipe: Recipe, stages: Mapping[str, Any]
+    where: Mapping[str, str],
+    settings: RunSettings,
+    recipe: Recipe,
+    stages: Mapping[str, Any],
+    place: Place | None = None,
 ) -> dict[str, Policy]:
-    """The policy and the auxiliary models, from `places`."""
+    """The policy and the auxiliary models, from `places`; shared by the ranks of `place`, where it has several."""
     common: dict[str, Any] = {
         name: getattr(settings, name) for name in ("precision", "backbone", "device", "recompute")
     }
-    models = {
-        "policy": Policy.load(
-            where["model"],
-            lora_rank=settings.lora,
-            heads=dict(stages["objective"].heads),
-            **common,
-        )
-    }
+    ranks = place.meet(chosen(settings.device)) if place is not None else None
+    if ranks is not None and settings.backbone == "native":
+        raise UserError("ranks share modules of transformers; leave run.backbone=native or [trainer] out")
+
+    def read(name: str, model: str, **how: Any) -> Policy:
+        if ranks is None:
+            return Policy.load(model, **common, **how)
+        return mirrored.load(ranks, name, model, **common, **how)
+
+    heads = dict(stages["objective"].heads)
+    models = {"policy": read("policy", where["model"], lora_rank=settings.lora, heads=heads)}
     for name, own in _auxiliary(recipe, stages).items():
         if own.source == "teacher":
             if settings.teacher is None:
                 raise Refused(f"recipe {recipe.name} needs {NEEDS['teacher']}, which is missing here")
-            models[name] = Policy.load(where["teacher"], **common).clone(frozen=True)
+            models[name] = read(name, where["teacher"]).clone(frozen=True)
             if models[name].tokenizer.backend.get_vocab() != models["policy"].tokenizer.backend.get_vocab():
                 raise Refused(
                     f"the teacher '{settings.teacher}' has another vocabulary than '{where['model']}'"
                 )
         elif own.source == "copy":
-            models[name] = Policy.load(
-                where["model"], lora_rank=settings.lora, heads=dict(own.heads), **common
-            )
+            models[name] = read(name, where["model"], lora_rank=settings.lora, heads=dict(own.heads))
         else:
             models[name] = models["policy"].clone(frozen=True)
     return models
@@ -350,22 +359,25 @@ def assemble(
 ) -> Run:
     """The run of these parts, as it is before its first step, with nothing held out yet. `place`: where engines sample."""
     policy = models.pop("policy")
-    learner = Learner(policy, stages["update"], "policy", plan.seed, settings.micro_tokens, settings.sampling)
+    shared = place is not None and place.ranks is not None
+    learns = ShardedLearner if shared else Learner
+    learner = learns(policy, stages["update"], "policy", plan.seed, settings.micro_tokens, settings.sampling)
     auxiliary: dict[str, Policy | Learner] = {}
     for name, model in models.items():
         own = _auxiliary(recipe, stages)[name]
         trained = own.source == "copy"
         update = type(stages["update"])(lr=own.lr * stages["update"].lr)
         auxiliary[name] = (
-            Learner(model, update, name, plan.seed, settings.micro_tokens, settings.sampling)
+            learns(model, update, name, plan.seed, settings.micro_tokens, settings.sampling)
             if trained
             else model
         )
     loop = EventLoop()
+    sampled_here = mirrored.WholeSampler if shared else sampler_for
     sampler: Sampler = (
-        sampler_for(policy, settings.rows)
-        if place is None
-        else loop.run(place.sampler(policy, settings.rows, settings.context))
+        loop.run(place.sampler(policy, settings.rows, settings.context))
+        if place is not None and place.samples
+        else sampled_here(policy, settings.rows)
     )
 
     def generating(name: str, model: Policy, sampler: Sampler) -> Generator:
@@ -374,7 +386,7 @@ def assemble(
 
     generator = generating("policy", policy, sampler)
     generators = {
-        name: generating(name, model, sampler_for(model, settings.rows))
+        name: generating(name, model, sampled_here(model, settings.rows))
         for name, model in auxiliary.items()
         if not isinstance(model, Learner)
     }

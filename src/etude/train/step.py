@@ -98,19 +98,44 @@ class Learner:
     ) -> dict[str, list[float]]:
         """Adds the gradient of the whole batch to the parameters, micro-batch by micro-batch. Returns metrics as
         [sum, count]; empty where no token carries signal."""
-        for parameter in self._parameters:
-            # None and zero differ to AdamW, and which of the two it is would depend on what was run before.
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
         counts = {term.name: term.count(batch) for term in objective.terms}
-        found: dict[str, list[float]] = {}
-        work = without_dead_weight(batch, objective)
-        for piece in work.split(self.micro_tokens, objective.unit) if len(work) else ():
-            self._backward(objective, piece, counts, step, found, first)
+        found = self.backward(objective, batch, counts, step, first)
         for name, count in counts.items():
             if f"loss/{name}" in found:  # over all that was counted, as it is in the gradient
                 found[f"loss/{name}"][1] = count
         return found
+
+    def backward(
+        self, objective: Objective, batch: Batch, counts: dict[str, float], step: int, first: bool
+    ) -> dict[str, list[float]]:
+        """The part of `accumulate` that is done piece by piece. `counts`: the terms' denominators over the whole batch."""
+        self._ready()
+        found: dict[str, list[float]] = {}
+        for piece in self._pieces(objective, batch):
+            self._backward(objective, piece, counts, step, found, first)
+        return found
+
+    def _ready(self) -> None:
+        for parameter in self._parameters:
+            # None and zero differ to AdamW, and which of the two it is would depend on what was run before.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+    def _pieces(self, objective: Objective, batch: Batch) -> Iterator[Batch]:
+        work = without_dead_weight(batch, objective)
+        if len(work):
+            yield from work.split(self.micro_tokens, objective.unit)
+
+    def gradient(self, objective: Objective, batch: Batch) -> torch.Tensor:
+        """f[P]: the gradient of a loss at the policy's weights, which are left without gradients."""
+        self.forget()
+        self.accumulate(objective, batch)
+        found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self._in_order()]
+        self.forget()
+        return torch.cat([g.flatten() for g in found])
+
+    def _in_order(self) -> list[torch.nn.Parameter]:
+        return [p for _, p in self.policy.parameters()]
 
     def _step(
         self, objective: Objective, batch: Batch, step: int, progress: float, first: bool
@@ -118,18 +143,27 @@ class Learner:
         found = self.accumulate(objective, batch, step, first)
         if not found:
             return {}
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.update.max_norm or math.inf)
-        if not torch.isfinite(norm):
-            self.forget()
-            return {"skipped_updates": [1.0, 1.0]}
         rows = {term.weight for term in objective.terms if term.active(batch).any()}
-        optimiser = self.optimiser(self.update.moments(rows))
-        for group in optimiser.param_groups:
-            group["lr"] = group["base_lr"] * self.update.rate(step, progress)
-        optimiser.step()
-        self.forget()
+        norm = self.apply(self.update.moments(rows), self.update.rate(step, progress))
+        if not math.isfinite(norm):
+            return {"skipped_updates": [1.0, 1.0]}
         self.policy.publish()
-        return {**found, "grad_norm": [float(norm), 1.0]}
+        return {**found, "grad_norm": [norm, 1.0]}
+
+    def apply(self, moments: str, rate: float) -> float:
+        """One step of AdamW with the gradients that were added up, clipped, at `rate` times the learning rates. Returns their
+        norm before it was clipped; where that is not finite, nothing is changed. The gradients are cleared."""
+        norm = self._clipped()
+        if math.isfinite(norm):
+            optimiser = self.optimiser(moments)
+            for group in optimiser.param_groups:
+                group["lr"] = group["base_lr"] * rate
+            optimiser.step()
+        self.forget()
+        return norm
+
+    def _clipped(self) -> float:
+        return float(torch.nn.utils.clip_grad_norm_(self._parameters, self.update.max_norm or math.inf))
 
     def _backward(
         self,
@@ -188,8 +222,7 @@ class Learner:
         update = self.update
         if update.lr <= 0:
             return "update.lr is 0, so no weight ever changes; raise it"
-        count = max(1, sum(p.numel() for p in self._parameters))
-        size = math.sqrt(sum(float(p.detach().square().sum()) for p in self._parameters) / count)
+        size = self._size()
         if update.lr < size * UNIT:
             return f"update.lr={update.lr:g} is less than float32 can add to weights of about {size:.1g}; raise it"
         if steps is not None and update.warmup >= steps:
@@ -198,6 +231,11 @@ class Learner:
                 "arrives; lower it, or train longer"
             )
         return ""
+
+    def _size(self) -> float:
+        """The root mean square of the weights."""
+        count = max(1, sum(p.numel() for p in self._parameters))
+        return math.sqrt(sum(float(p.detach().square().sum()) for p in self._parameters) / count)
 
     def forget(self) -> None:
         """Clears the gradients."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import log
 from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ import torch
 from etude.credit.group import Credit, advantage, whitened
 from etude.credit.kl_penalty import drift
 from etude.fixtures.examples import example_episode, example_group
+from etude.models.policy import Policy
 from etude.objective.entropy import entropy_bonus
 from etude.objective.policy import MeanOver, plain
 from etude.objective.terms import Objective
@@ -55,14 +57,6 @@ def tidy(
     return reward
 
 
-@torch.no_grad()
-def follow(anchor: Any, policy: Any, momentum: float) -> None:
-    """theta_anchor <- momentum theta_anchor + (1 - momentum) theta."""
-    for (_, mine), (_, theirs) in zip(anchor.parameters(), policy.parameters(), strict=True):
-        mine.lerp_(theirs, 1 - momentum)
-    anchor.publish()
-
-
 def anchored(
     anchor_weight: Annotated[
         float, Setting("weight of log pi - log anchor in the reward", "nats", low=0)
@@ -76,7 +70,7 @@ def anchored(
 
     def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
         anchor = context.auxiliary["reference"]
-        follow(getattr(anchor, "policy", anchor), context.policy, momentum)
+        getattr(anchor, "policy", anchor).follow(context.policy, momentum)
         signals = compared(groups, context)
         gaps = drift([s.episode for s in signals], context)
         signals = [
@@ -110,6 +104,7 @@ def credited() -> list[float]:
         SimpleNamespace(parameters=lambda weight=weight: [("weight", weight)], publish=lambda: None)
         for weight in (torch.tensor(-1.0), torch.tensor(-5.0))
     )
+    anchor.follow = partial(Policy.follow, anchor)
 
     def with_logp(signals: Sequence[Signal], name: str) -> list[Signal]:
         return [

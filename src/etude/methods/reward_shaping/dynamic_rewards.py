@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from scipy.special import logsumexp
+from torch import Tensor
 
 from etude.batch import Batch
 from etude.credit.group import assigned, centred, standardised
@@ -144,16 +145,12 @@ def weights() -> Array:
     advantages themselves and the policy's rate is 1."""
     group = example_group([1.0, 0.0])
     group = replace(group, episodes=tuple(e.with_scores({"style": 0.5}) for e in group.episodes))
-    parameter = SimpleNamespace(grad=None)
 
-    def accumulate(objective: Objective, batch: Batch) -> None:
-        parameter.grad = batch.advantage
+    def advantages(objective: Objective, batch: Batch) -> Tensor:
+        return batch.advantage
 
-    learner = SimpleNamespace(
-        forget=lambda: None, accumulate=accumulate, update=SimpleNamespace(rate=lambda step, progress: 1.0)
-    )
-    policy = SimpleNamespace(parameters=lambda: [("theta", parameter)])
-    context = SimpleNamespace(learner=learner, policy=policy, sampling=None, step=0, progress=0.0)
+    learner = SimpleNamespace(gradient=advantages, update=SimpleNamespace(rate=lambda step, progress: 1.0))
+    context = SimpleNamespace(learner=learner, sampling=None, step=0, progress=0.0)
     credit = DYNAMIC.stages["credit"].but(names="reward+style", weight_rate=0.5).build("credit")
     credit([group], context)
     found: Array = np.exp(credit.log_w)
