@@ -157,7 +157,7 @@ WRONG = {
     "nan": (lambda: Budget(NAN, "seconds"), r"Budget\.amount is nan"),
     "infinite": (lambda: Budget(INF, "tokens"), r"Budget\.amount is inf"),
     "text": (lambda: Budget("5", "steps"), r"Budget\.amount is '5'; it must be a number"),
-    "budget": (lambda: etude.train("grpo", "m", "chain_sum", None), r"Budget\.amount is None"),
+    "budget": (lambda: etude.train("grpo", "m", "chain_sum", [1]), r"Budget\.amount is \[1\]"),
     "recipe": (lambda: Plan(3, "m", "t", Budget(1, "steps")), r"Plan\.recipe is 3; it must be the name"),
     "model": (lambda: Plan("grpo", None, "t", "1m"), r"Plan\.model is None"),
     "plan's tasks": (lambda: Plan("grpo", "m", [], "1m"), r"Plan\.tasks is \[\]"),
@@ -169,7 +169,7 @@ WRONG = {
     "no tasks": (lambda: etude.train("grpo"), r"tasks is missing"),
     "reward": (
         lambda: etude.train("grpo", "m", own_tasks(), 1, reward=3, out="/nowhere"),
-        r"the reward is 3; it must be a function",
+        r"a reward is 3; it must be a function",
     ),
     "arms": (lambda: etude.compare("grpo", tasks="t"), r"arms is 'grpo'; it must be a list"),
 }

@@ -254,15 +254,15 @@ def run_session(
     happens. Raises Refused where the pre-flight sees nothing to learn, unless `force`."""
     trackers: Trackers | None = None
 
-    first, before = run.context.step, 0.0
+    first, elapsed = run.context.step, 0.0
 
     def on_step(step: int, metrics: dict[str, Any]) -> None:
-        nonlocal before
+        nonlocal elapsed
         if watcher:
             watcher(step, metrics, run.context.progress)
             if step == first + 2:  # the first one also warms up
-                watcher.say(forecast.measured(metrics, metrics["seconds"] - before, run))
-        before = metrics["seconds"]
+                watcher.say(forecast.measured(metrics, metrics["seconds"] - elapsed, run))
+        elapsed = metrics["seconds"]
         if trackers:
             trackers.step(step, metrics)
 
