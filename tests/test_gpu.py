@@ -60,3 +60,32 @@ def test_a_run(recipe: str, tmp_path: Path) -> None:
     run.close()
     gaps = [m["gap"] for m in RunDirectory.open(tmp_path / "run").metrics() if "gap" in m]
     assert all(gap < 1e-3 for gap in gaps)  # fp32: sampler and trainer differ by rounding alone
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("recipe", ["grpo", "ppo", "dpo", "spa_rl"])
+def test_two_gpus_train_as_one_process(recipe: str, tmp_path: Path) -> None:
+    """By NCCL, in float32."""
+    from etude.models.tiny import tiny_directory
+    from etude.scale.ranks import Ranks
+    from two_ranks import same_as_alone
+
+    first, second = (str(tiny_directory(tmp_path / f"m{s}", width=32, seed=s)) for s in (1, 2))
+    ranks = Ranks(2, backend="nccl", deadline=120.0)
+    ranks.open()
+    try:
+        same_as_alone(recipe, first, second, ranks, device="cuda")
+    finally:
+        ranks.close()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_lost_gpu_ends_the_group_in_a_sentence() -> None:
+    from etude.scale.ranks import RankLost, Ranks
+    from two_ranks import forget
+
+    ranks = Ranks(2, backend="nccl", deadline=60.0)
+    ranks.open()
+    ranks._processes[0].kill()
+    with pytest.raises(RankLost, match="trainer rank 1 was ended by SIGKILL"):
+        ranks.everywhere(forget)

@@ -13,12 +13,15 @@ import pytest
 import torch
 
 import worlds_of_letters as letters
+from etude.assembly import build
 from etude.batch import Batch
+from etude.methods import find
 from etude.models.policy import Policy
 from etude.models.tiny import tiny_directory
+from etude.objective.terms import Objective
 from etude.scale import mirrored
 from etude.scale.place import Place
-from etude.scale.ranks import RankLost, Ranks
+from etude.scale.ranks import Held, RankLost, Ranks
 from etude.train.loop import train
 from etude.train.measure import checkpoint_policy
 from etude.train.reopen import resume
@@ -186,6 +189,30 @@ def test_shards_that_were_cut_off_are_passed_over(trained: Any, ranks: Ranks) ->
         assert any("is damaged and was passed over" in sentence for sentence in said)
         assert run.context.step == 2
         run.close()
+
+
+METHOD = """
+from etude import Recipe, stage
+from etude.objective.terms import Term, objective, per_token
+
+def loss(out, batch):
+    return -batch.advantage * out.logp
+
+def own_loss():
+    return objective(Term("mine", loss, per_token))
+
+RECIPE = Recipe(name="mine", stages={"objective": stage(own_loss)}, idea="One. Two.", equation="x")
+"""
+
+
+def losses(held: Held, whole: Objective) -> list[str]:
+    return [term.loss.__name__ for term in whole.terms]
+
+
+def test_a_method_in_a_file_reaches_the_ranks(ranks: Ranks, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(METHOD, encoding="utf-8")
+    _, stages = build(find(str(tmp_path / "mine.py")))
+    assert ranks.everywhere(losses, stages["objective"]) == [["loss"], ["loss"]]
 
 
 def test_pieces_are_dealt_by_their_size() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +27,6 @@ from etude.types import Group, SamplingParams, Signal, Span
 
 MICRO = 40  # tokens a piece: several pieces for each rank, and not the same number
 STEPS = 3
-_number = itertools.count()
 
 
 @contextmanager
@@ -61,22 +59,19 @@ class Side:
         return found
 
 
-def side(recipe: str, model: str, teacher: str, ranks: Ranks | None, micro: int = MICRO) -> Side:
+def side(recipe: str, model: str, teacher: str, ranks: Ranks | None, device: str = "cpu") -> Side:
     """The recipe's models and stages: of this process, or shared by ranks."""
     found, stages = build(find(recipe), {"update.lr": "1e-3"})
     learns = Learner if ranks is None else ShardedLearner
-    prefix = f"{recipe}{next(_number)}."
 
     def read(name: str, where: str, **how: Any) -> Policy:
-        common = {"precision": "fp32", "backbone": "transformers", **how}
+        common = {"precision": "fp32", "backbone": "transformers", "device": device, **how}
         if ranks is None:
             return Policy.load(where, **common)
-        return mirrored.load(ranks, prefix + name, where, **common)
+        return mirrored.load(ranks, name, where, **common)
 
     def learner(policy: Policy, update: Any, name: str) -> Learner:
-        return learns(
-            policy, update, prefix + name if ranks else name, 0, micro, SamplingParams(max_tokens=6)
-        )
+        return learns(policy, update, name, 0, MICRO, SamplingParams(max_tokens=6))
 
     policy = read("policy", model, heads=dict(stages["objective"].heads))
     others: dict[str, Any] = {"reference": policy.clone(frozen=True), "teacher": read("teacher", teacher)}
@@ -123,9 +118,9 @@ def shifted(span: Span, logp: np.ndarray, number: int) -> Span:
     return replace(span, logp=np.minimum(logp + noise, -1e-3).astype(np.float32))
 
 
-def same_as_alone(recipe: str, model: str, teacher: str, ranks: Ranks) -> None:
+def same_as_alone(recipe: str, model: str, teacher: str, ranks: Ranks, device: str = "cpu") -> None:
     """Credit, gradient and three steps of AdamW by two ranks are those of a process alone."""
-    one, two = (side(recipe, model, teacher, r) for r in (None, ranks))
+    one, two = (side(recipe, model, teacher, r, device) for r in (None, ranks))
     groups = near(attempts(recipe), one)
     one.learner.policy.meter.scored = 0
     signals = []
@@ -138,7 +133,7 @@ def same_as_alone(recipe: str, model: str, teacher: str, ranks: Ranks) -> None:
             other = {"advantage": b.advantage, **b.weights, **b.extras}[name]
             assert np.allclose(row, other, atol=1e-4, rtol=1e-4), f"credit writes another row '{name}'"
     objective, batch = one.stages["objective"], pack(signals[0], one.context.sampling)
-    whole, added = (of.learner.gradient(objective, batch) for of in (one, two))
+    whole, added = (of.learner.gradient(objective, batch).cpu() for of in (one, two))
     assert close(added, whole, 1e-6), f"{float((added - whole).norm() / whole.norm()):.1e}"
     for wrong in (-whole, whole / 2):  # as a sign turned, or as ranks that average
         assert not close(added, wrong, 1e-3)
@@ -150,7 +145,7 @@ def same_as_alone(recipe: str, model: str, teacher: str, ranks: Ranks) -> None:
         assert told[0]["grad_norm"] == pytest.approx(told[1]["grad_norm"], rel=1e-5)
     ours, theirs = one.weights(), two.weights()
     assert ours.keys() == theirs.keys()
-    assert max(float((ours[n] - theirs[n]).abs().max()) for n in ours) < 1e-5
+    assert max(float((ours[n].cpu() - theirs[n]).abs().max()) for n in ours) < 1e-5
     meters = [of.learner.policy.meter.state_dict() for of in (one, two)]
     assert meters[0] == meters[1]
     ranks.everywhere(forget)
