@@ -14,9 +14,10 @@ from etude.cli import app
 from etude.errors import UserError
 from etude.evaluate.preferences import measured
 from etude.fixtures.examples import example_episode, example_group
-from etude.reward.combined import Combined, Scores
+from etude.reward.combined import Combined
 from etude.reward.model import RewardModel
 from etude.reward.parts import Options, Part, absolute, parse, read
+from etude.reward.scores import Scores
 from etude.tasks.check import Unjudged
 from etude.tasks.spec import as_pairs
 from etude.train.judged_pairs import examine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -88,9 +88,8 @@ def _ends(batch: Batch) -> Tensor:
     return end.index_copy(0, batch.episode[on], on)
 
 
-def over_comparisons(loss: CompareLoss, members: int = 1, **heads: int) -> Objective:
+def over_comparisons(loss: CompareLoss, members: int = 1) -> Objective:
     """`comparing(loss)` over `members` heads. Micro-batches hold whole groups, so that a pair is never cut."""
     term = comparing(loss, members)
-    return objective(
-        term, unit="group", extras={PAIR, STRENGTH, RATING, MEMBERS}, **{REWARD: members, **heads}
-    )
+    made = objective(term, unit="group", extras={PAIR, STRENGTH, RATING, MEMBERS})
+    return replace(made, heads={REWARD: members})

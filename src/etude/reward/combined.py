@@ -12,18 +12,10 @@ import numpy as np
 from etude.errors import UserError
 from etude.reward.function import from_function
 from etude.reward.parts import Part
+from etude.reward.scores import Scores
 from etude.stages import Context
 from etude.tasks.isolate import Pool
 from etude.types import Episode, Group, Signal
-
-
-class Scores(dict[str, float]):
-    """Named numbers, and `notes` that are kept with the episode (what a judge said)."""
-
-    def __init__(self, numbers: Mapping[str, float], notes: Mapping[str, Any] | None = None) -> None:
-        super().__init__(numbers)
-        self.notes = dict(notes or {})
-
 
 WATCHED = "watched/"
 """Before the name of a score that takes no part in the reward."""

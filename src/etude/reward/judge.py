@@ -27,7 +27,7 @@ from typing import Any
 from etude.errors import UserError, nearest
 from etude.files import writing
 from etude.reward.asking import Asked, JudgeError, asked
-from etude.reward.combined import Scores
+from etude.reward.scores import Scores
 from etude.types import Episode, Message, Task
 
 HOW = ("score", "rubric", "reference", "pairwise", "listwise")

@@ -27,7 +27,8 @@ Aggregate = Callable[[Array, Array], Array]
 
 def nominal(values: Array, spread: Array) -> Array:
     """The number of the member that is most certain."""
-    return values[np.arange(len(values)), spread.argmin(axis=1)]
+    found: Array = values[np.arange(len(values)), spread.argmin(axis=1)]
+    return found
 
 
 AGGREGATES: Mapping[str, Aggregate] = {
@@ -70,14 +71,15 @@ class RewardModel:
 
     def score(self, prompt: str | Sequence[Message], texts: Sequence[str]) -> list[float]:
         """A number for each of `texts`, replies to `prompt`: larger is better, comparable within a prompt."""
-        return self.scored([(prompt, text) for text in texts]).tolist()
+        return [float(v) for v in self.scored([(prompt, text) for text in texts])]
 
     def scored(self, asked: Sequence[tuple[str | Sequence[Message], str]]) -> Array:
         """f64[n]: a number for each (prompt, reply)."""
         values, spread = self.members(asked)
         if self.aggregate == "robust":
             a = self.nominal_weight
-            return a * nominal(values, spread) + (1 - a) * values.min(axis=1)
+            mixed: Array = a * nominal(values, spread) + (1 - a) * values.min(axis=1)
+            return mixed
         return AGGREGATES[self.aggregate](values, spread)
 
     def members(self, asked: Sequence[tuple[str | Sequence[Message], str]]) -> tuple[Array, Array]:

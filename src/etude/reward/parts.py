@@ -20,7 +20,6 @@ from typing import Any
 
 from etude import modules
 from etude.errors import UserError, nearest
-from etude.registry import Registry
 from etude.types import Episode
 
 TRANSFORMS = ("none", "log_sigmoid", "normalise")
@@ -85,7 +84,21 @@ def checked(episode: Episode) -> float:
 
 
 BUILT_IN: Mapping[str, Callable[[Episode], float]] = {"check": checked, "length": length}
-MADE = Registry("etude.rewards", {"model": "etude.reward.model:made", "judge": "etude.reward.judge:made"})
+
+
+def _model(place: str, options: Mapping[str, str]) -> Any:
+    from etude.reward.model import made  # not loaded for rewards that have none
+
+    return made(place, options)
+
+
+def _judge(place: str, options: Mapping[str, str]) -> Any:
+    from etude.reward.judge import made
+
+    return made(place, options)
+
+
+MADE: Mapping[str, Callable[[str, Mapping[str, str]], Any]] = {"model": _model, "judge": _judge}
 """Sources by the word before their colon: (what follows, options of its own) -> a scorer."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -81,8 +81,8 @@ def hindsight(
 
 def laid(order: str) -> list[float]:
     """The imitation weights of a pair of one and two tokens in this order, behind prompts of one token each."""
-    context = GivenContext()
-    context.policy.renderer.extend = lambda before, said, ended, asks: (np.ones(1, np.int32), False)  # type: ignore[attr-defined]
+    context: Any = GivenContext()
+    context.policy.renderer.extend = lambda before, said, ended, asks: (np.ones(1, np.int32), False)
     group = example_attempts((1.0, (5,)), (0.0, (6, 7)))
     pair = sampled_pairs(group, context, 1, 1e-6)
     signal = chained(pair, order, {"good": GOOD, "bad": BAD}, context)
@@ -92,8 +92,8 @@ def laid(order: str) -> list[float]:
 
 def made() -> float:
     """How many texts the assembled credit makes of one pair."""
-    context = GivenContext()
-    context.policy.renderer.extend = lambda before, said, ended, asks: (np.ones(1, np.int32), False)  # type: ignore[attr-defined]
+    context: Any = GivenContext()
+    context.policy.renderer.extend = lambda before, said, ended, asks: (np.ones(1, np.int32), False)
     return float(len(given_stage(RECIPE, "credit")([example_attempts((1.0, (5,)), (0.0, (6, 7)))], context)))
 
 

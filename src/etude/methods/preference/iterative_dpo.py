@@ -30,7 +30,7 @@ class PairsInRounds:
     def __init__(
         self,
         rounds: Annotated[
-            int, Setting("rounds; after each the reference becomes the policy", low=1, high=1000)
+            int, Setting("rounds; after each the reference becomes the policy", "rounds", low=1, high=1000)
         ] = 3,
         pairs: Pairs = 1,
         margin: Margin = 1e-6,

@@ -45,7 +45,7 @@ class SelfPlay:
     def __init__(
         self,
         rounds: Annotated[
-            int, Setting("rounds; after each the opponent becomes the policy", low=1, high=1000)
+            int, Setting("rounds; after each the opponent becomes the policy", "rounds", low=1, high=1000)
         ] = 3,
     ) -> None:
         self.rounds, self.round = rounds, 0

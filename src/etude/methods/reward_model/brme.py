@@ -64,7 +64,8 @@ def gaussian_heads(members: Members = 5) -> Objective:
         return (each * seen).sum(1) / seen.sum(1), {"spread": out.heads["spread"].exp().mean(1)}
 
     term = Term("gaussian", loss, sum_per_episode, weight=REWARD)
-    return objective(term, unit="group", extras={TARGET, MEMBERS}, **{REWARD: members, "spread": members})
+    made = objective(term, unit="group", extras={TARGET, MEMBERS})
+    return replace(made, heads={REWARD: members, "spread": members})
 
 
 def credited() -> list[float]:
