@@ -14,6 +14,7 @@ scale
 objective
 stages recipe channels
 rollout
+search
 reward credit curriculum
 assembly fixtures
 methods evaluate

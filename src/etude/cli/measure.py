@@ -13,6 +13,9 @@ from etude.cli.train import Json, Prompt, Seed, Set, Stop, System, Tasks, Unsafe
 from etude.errors import UserError
 from etude.printable import say
 
+With = Annotated[
+    str, typer.Option("--with", help="a method that answers: NAME[:setting=value,...], such as majority:n=16")
+]
 Where = Annotated[str, typer.Argument(help="smollm2, a model directory, a hub name, or a run's directory")]
 
 
@@ -48,8 +51,17 @@ def evaluate(
             help="at most so many; default: all of a file, 200 of a generator", min=1, max=10_000_000
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="attempts per problem", min=1, max=100_000)] = 8,
-    versus: Annotated[str | None, typer.Option(help="another model, compared on the same problems")] = None,
+    k: Annotated[
+        int | None,
+        typer.Option("-k", help="attempts per problem; default: 8, with a method 1", min=1, max=100_000),
+    ] = None,
+    by: With = "",
+    versus: Annotated[
+        str | None, typer.Option(help="another model, or with --with another method, on the same problems")
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="of a method: 2e10-flops-a-problem or 500-tokens-a-problem")
+    ] = "",
     trained: Annotated[
         str | None, typer.Option(help="a run: refuse if its prompts occur among the problems")
     ] = None,
@@ -68,6 +80,7 @@ def evaluate(
     """Accuracy on a file's tasks or on held-out problems, with intervals: pass@k, majority@k, by kind and difficulty."""
     from etude.compare.paired import checkpoints
     from etude.evaluate import contamination
+    from etude.evaluate.inference import opponent, played
     from etude.report.terminal import eval_screen
     from etude.train.config import parse_changes
     from etude.train.lineage import trained_tasks
@@ -83,15 +96,25 @@ def evaluate(
         return
     said = {**parse_changes(set or []), **asked(prompt, system, stop)}
     changes = {name.removeprefix("run."): value for name, value in said.items()}
-    runs = [where for where in (model, versus, trained) if where is not None]
+    limit = limit_of(budget, by)
+    method = played(by, limit) if by else None
+    second = opponent(versus, limit) if by and versus else None
+    other_model = model if second else versus
+    runs = [where for where in (model, other_model, trained) if where is not None]
     notes: list[str] = []
     name, held = exam_tasks(tasks, suite, problems, runs, notes.extend)
     if trained is not None:
         contamination.refuse(trained_tasks(trained), held, name)
-    exam = Exam(name, held, k, seed, greedy, changes, again, notes)
+    attempts = k or (1 if method else 8)
+    exam = Exam(name, held, attempts, seed, greedy, changes, again, notes, method)
     result = evaluate_model(model, exam)
-    other = evaluate_model(versus, replace(exam, notes=())) if versus else None
-    difference = checkpoints(result, other) if other else None
+    other = (
+        evaluate_model(other_model, replace(exam, notes=(), method=second or method))
+        if other_model and versus
+        else None
+    )
+    names = (method.label, second.label) if method and second else None
+    difference = checkpoints(result, other, names=names) if other else None
     if json:
         facts = result.to_dict()
         if other and difference:
@@ -103,12 +126,40 @@ def evaluate(
         say(f"\n{versus}\n{eval_screen(other.to_dict())}\n\n{difference.verdict}")
 
 
+def limit_of(budget: str, method: str) -> Any:
+    """What one problem may cost. UserError for a budget without a method."""
+    from etude.errors import UserError
+    from etude.search.ledger import Limit
+
+    if budget and not method:
+        raise UserError("--budget is what a method may spend on a problem; name one by --with")
+    return Limit.parse(budget) if budget else Limit()
+
+
 def compare(
-    recipes: Annotated[list[str], typer.Argument(help="arms: RECIPE, or NAME=RECIPE:stage.field=value,...")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            help="arms: RECIPE, or NAME=RECIPE:stage.field=value,...; with --only-inference METHOD:setting=value,value,..."
+        ),
+    ],
     tasks: Tasks,
-    budget: Annotated[str, typer.Option(help="for each run: 5m, 300k-tokens, 2e14-flops or 100-steps")],
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="for each run: 5m, 300k-tokens, 2e14-flops or 100-steps; of inference: 2e10-flops-a-problem"
+        ),
+    ] = "",
     model: Annotated[str, typer.Option("--model", "-m")] = "smollm2",
-    seeds: Annotated[int, typer.Option(help="runs per arm", min=2, max=10_000)] = 3,
+    only_inference: Annotated[
+        bool, typer.Option("--only-inference", help="compare ways of answering; no weight is changed")
+    ] = False,
+    problems: Annotated[
+        int | None, typer.Option(help="of --only-inference: at most so many", min=1, max=10_000_000)
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="runs per arm; default: 3, of --only-inference 1", min=1, max=10_000)
+    ] = None,
     out: Annotated[Path, typer.Option(help="where the comparison lives; started again it goes on")] = Path(
         "runs/comparison"
     ),
@@ -129,15 +180,25 @@ def compare(
     from etude.compare.arms import parse_arms
     from etude.compare.comparison import Comparison, run_comparison
     from etude.compare.table import screen
+    from etude.errors import UserError
     from etude.report.page import write_report
     from etude.train.config import Budget, parse_changes
 
+    if only_inference:
+        _compare_inference(
+            recipes, tasks, budget, model, seeds or 1, out, problems, parse_changes(set or []), json
+        )
+        return
+    if not budget:
+        raise UserError("--budget is missing: what each run may spend, as in --budget 5m")
+    if problems is not None:
+        raise UserError("--problems is of --only-inference; a run examines run.eval_problems, given by --set")
     comparison = Comparison(
         parse_arms(recipes),
         model,
         tasks,
         Budget.parse(budget),
-        range(seeds),
+        range(3 if seeds is None else seeds),
         out,
         {**parse_changes(set or []), **asked(prompt, system, stop)},
         parallel,
@@ -146,6 +207,28 @@ def compare(
     results = run_comparison(comparison, lambda text: None if json else say(text, err=True))
     page = write_report(out)
     say(_json(results) if json else f"{screen(results)}\n\npage: {page}")
+
+
+def _compare_inference(
+    methods: list[str],
+    tasks: str,
+    budget: str,
+    model: str,
+    seeds: int,
+    out: Path,
+    problems: int | None,
+    changes: dict[str, str],
+    as_json: bool,
+) -> None:
+    from etude.compare.inference import InferenceComparison, compare_inference, screen
+    from etude.report.page import write_report
+    from etude.search.ledger import Limit
+
+    limit = Limit.parse(budget) if budget else Limit()
+    comparison = InferenceComparison(methods, model, tasks, out, limit, range(seeds), problems, changes)
+    results = compare_inference(comparison, lambda text: None if as_json else say(text, err=True))
+    page = write_report(out)
+    say(_json(results) if as_json else f"{screen(results)}\n\npage: {page}")
 
 
 def sample(

@@ -82,7 +82,7 @@ def run_comparison(comparison: Comparison, say: Say = print) -> dict[str, Any]:
     _same_exam(comparison)
     sources.load(comparison.tasks)  # refused now, while nothing is written yet
     locate(comparison.model)
-    lock = _claim(comparison)
+    lock = claim(comparison.out, comparison.to_dict())
     try:
         return _held(comparison, say)
     finally:
@@ -131,35 +131,32 @@ def _plan(
     return Plan(arm.recipe, comparison.model, comparison.tasks, budget or comparison.budget, seed, known)
 
 
-def _claim(comparison: Comparison) -> Lock:
+def claim(out: Path, contest: Mapping[str, Any]) -> Lock:
     """Notes what runs in `out`, so that starting again goes on and another contest is refused. Nobody else works there
     until the lock is released."""
-    if comparison.out.exists() and not comparison.out.is_dir():
-        raise UserError(f"'{comparison.out}' is a file; a comparison needs a directory of its own")
-    lock = Lock(comparison.out, "comparison")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"'{out}' is a file; a comparison needs a directory of its own")
+    lock = Lock(out, "comparison")
     try:
-        _note(comparison)
+        _note(out, contest)
     except BaseException:
         lock.release(discard=True)
         raise
     return lock
 
 
-def _note(comparison: Comparison) -> None:
-    file = comparison.out / "contest.json"
-    mine = comparison.to_dict()
+def _note(out: Path, mine: Mapping[str, Any]) -> None:
+    file = out / "contest.json"
     if file.exists():
         there = read_json(file)
         if not isinstance(there, dict):
             raise UserError(f"'{file}' is damaged; delete the comparison, or choose another --out")
         if there != mine:
-            unlike = ", ".join(sorted(k for k in mine if there.get(k) != mine[k]))
-            raise UserError(
-                f"'{comparison.out}' holds another comparison (its {unlike} differ); choose another --out"
-            )
+            unlike = ", ".join(sorted(k for k in {*mine, *there} if there.get(k) != mine.get(k)))
+            raise UserError(f"'{out}' holds another comparison (its {unlike} differ); choose another --out")
         return
-    if {entry.name for entry in comparison.out.iterdir() if not entry.name.endswith(".tmp")} - {NAME}:
-        raise UserError(f"'{comparison.out}' is not empty and not a comparison; choose another --out")
+    if {entry.name for entry in out.iterdir() if not entry.name.endswith(".tmp")} - {NAME}:
+        raise UserError(f"'{out}' is not empty and not a comparison; choose another --out")
     write_atomically(file, json.dumps(mine))
 
 

@@ -222,9 +222,15 @@ def _p(p: float) -> str:
 
 
 def checkpoints(
-    a: EvalResult, b: EvalResult, *, level: float = 0.95, target: float = 3.0
+    a: EvalResult,
+    b: EvalResult,
+    *,
+    names: tuple[str, str] | None = None,
+    level: float = 0.95,
+    target: float = 3.0,
 ) -> PairedDifference:
-    """Two checkpoints on the same problems, a - b, paired by problem. Says nothing about other runs of the
+    """Two checkpoints, or two methods of inference, on the same problems, a - b, paired by problem; `names` default to the
+    models. Says nothing about other runs of the
     methods that made them. Raises Refused where the problems differ."""
     first = {key: correct / samples for key, correct, samples in a.per_problem}
     second = {key: correct / samples for key, correct, samples in b.per_problem}
@@ -234,6 +240,6 @@ def checkpoints(
             " one of them; evaluate both models on the same problems"
         )
     keys = sorted(first)
-    names = (a.card.model, b.card.model)
+    names = names or (a.card.model, b.card.model)
     x, y = [first[k] for k in keys], [second[k] for k in keys]
     return differ(x, y, names=names, level=level, target=target)

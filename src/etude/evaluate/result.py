@@ -88,6 +88,7 @@ class EvalResult:
     errors: int = 0  # samples without a verdict, which count nowhere else
     lost: int = 0  # problems of which no sample got a verdict
     attempts: Mapping[str, float] = field(default_factory=dict)  # evaluate.transitions, of second attempts
+    inference: Mapping[str, Any] = field(default_factory=dict)  # evaluate.inference.cost, of a method
 
     def __post_init__(self) -> None:
         if not isinstance(self.card, Card):
@@ -131,6 +132,7 @@ class EvalResult:
             "errors": self.errors,
             "lost": self.lost,
             **({"attempts": dict(self.attempts)} if self.attempts else {}),
+            **({"inference": dict(self.inference)} if self.inference else {}),
             "per_problem": [list(row) for row in self.per_problem],
         }
 
@@ -161,6 +163,7 @@ class EvalResult:
             {name: interval(i) for name, i in line["levels"].items()},
             **{name: line[name] for name in ("truncated", "length", "errors", "lost")},
             attempts=line.get("attempts", {}),
+            inference=line.get("inference", {}),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from etude import __version__, seeds
@@ -53,9 +53,11 @@ async def attempt(
     rollout: Rollout | None = None,
     reward: Reward | None = None,
     told: Callable[[int, int], None] | None = None,
+    generators: Mapping[str, Generator] | None = None,
 ) -> list[Group]:
     """Every task `samples` times. Keys depend on the seed and the task alone, so that the same problems are
-    met with the same random numbers by every policy. `told`: hears after each task how many are done, of how many."""
+    met with the same random numbers by every policy. `told`: hears after each task how many are done, of how many.
+    `generators`: auxiliary models that the rollout may ask."""
     group_rollouts = [
         GroupRollout(
             task=task,
@@ -66,6 +68,7 @@ async def attempt(
             rollout=rollout or single(),
             reward=reward or verdict(),
             key=seeds.key(seed, "eval", task.key),
+            generators=dict(generators or {}),
         )
         for task in tasks
     ]
@@ -97,7 +100,7 @@ def answers(renderer: Renderer) -> Callable[[Episode], str | None]:
         sampled = [s.tokens for s in episode.spans if s.sampled]
         if not sampled or episode.task.environment is not None:
             return None
-        text = last_reply(episode, renderer)
+        text = episode.text or last_reply(episode, renderer)
         if read := getattr(episode.task.check, "read", None):
             return cast(str | None, read(text))
         rule = getattr(episode.task.check, "extract", None)

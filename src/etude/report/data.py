@@ -228,11 +228,12 @@ def _fill(run: RunDirectory, order: Sequence[tuple[int, Rows]], budget: int) -> 
     chosen: dict[int, Rows] = {}
     for step, group in order:
         if step not in lengths:
-            table = run.episodes([step], ["id", "tokens"])
+            table = run.episodes([step], ["id", "tokens", "notes"])
             sizes = pc.list_value_length(table["tokens"]).to_pylist()
-            lengths[step] = dict(zip(table["id"].to_pylist(), sizes, strict=True))
-        tokens = sum(min(lengths[step][row["id"]], MOST_TOKENS) for row in group)
-        budget -= PER_EPISODE * len(group) + PER_TOKEN * tokens
+            noted = pc.fill_null(pc.binary_length(table["notes"]), 0).to_pylist()
+            costs = [PER_TOKEN * min(n, MOST_TOKENS) + more for n, more in zip(sizes, noted, strict=True)]
+            lengths[step] = dict(zip(table["id"].to_pylist(), costs, strict=True))
+        budget -= sum(PER_EPISODE + lengths[step][row["id"]] for row in group)
         if budget < 0:
             break
         chosen.setdefault(step, []).extend(group)

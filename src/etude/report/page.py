@@ -29,6 +29,7 @@ SCRIPTS = (
     "intervals.js",
     "curves.js",
     "run.js",
+    "tree.js",
     "episode.js",
     "episodes.js",
     "compare.js",

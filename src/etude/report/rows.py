@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from etude.report.json_files import to_json
+from etude.search.session import SEARCH
 from etude.types import Array, Episode, Group, Signal
 
 Decode = Callable[[Array], str]
 BROKEN = "\ufffd"  # what decoders put for bytes that are not yet a character
 LONGEST_CHARACTER = 8  # tokens that one character may be cut into before it is given up
 NOTES_LIMIT = 4000  # characters of JSON kept of an episode's notes
+TREE_LIMIT = 80_000  # and of a search's tree, which is cut where it is made (`search.session.NODES`)
 
 SPAN = pa.struct(
     [
@@ -147,6 +149,9 @@ def _notes(notes: Mapping[str, Any]) -> str | None:
     room = NOTES_LIMIT
     for name, value in notes.items():
         text = to_json(value)
+        if name == SEARCH and len(text) <= TREE_LIMIT:
+            kept[name] = value
+            continue
         kept[name] = value if len(text) <= room else f"({len(text)} characters left out)"
         room -= min(len(text), room)
     return to_json(kept) if kept else None

@@ -184,11 +184,33 @@ def eval_screen(result: Mapping[str, Any]) -> str:
     rows += [(f"majority@{k}", share(value)) for k, value in (result.get("majority") or {}).items()]
     rows += [(f"  {name}", share(value)) for name, value in (result.get("kinds") or {}).items()]
     rows += [(f"  difficulty {name}", share(value)) for name, value in (result.get("levels") or {}).items()]
+    rows += inference_rows(result.get("inference") or {})
     rows.append(("length", amount(float(result.get("length") or 0), "tokens")))
     rows.append(("truncated", amount(float(result.get("truncated") or 0), "%")))
     if result.get("errors"):
         rows.append(("errors", f"{result['errors']} answers could not be judged and count nowhere"))
     return _columns(rows) + "\n" + how(result)
+
+
+def inference_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a method spent on a problem."""
+    if not found:
+        return []
+    name = f"{found['method']}{' (oracle: it asks the checker)' if found['oracle'] else ''}"
+    rows = [
+        ("method", clean(name)),
+        ("  FLOPs a problem", f"{found['flops']:.3g} charged, {found['measured_flops']:.3g} measured"),
+        ("  tokens a problem", f"{found['tokens']:.4g} in {found['calls']:.3g} calls"),
+        ("  prompts shared", amount(float(found["shared"]), "%")),
+    ]
+    if found["exhausted"]:
+        rows.append(
+            (
+                "  budget ended first",
+                f"{amount(float(found['exhausted']), '%')} of the problems ({found['limit']})",
+            )
+        )
+    return rows
 
 
 def how(result: Mapping[str, Any]) -> str:

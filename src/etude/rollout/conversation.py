@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from etude import seeds
-from etude.sampling.protocol import Unanswered
+from etude.sampling.protocol import Sample, Unanswered
 from etude.text.chat_template import Renderer
-from etude.text.stream import before as until
+from etude.text.stream import before as before_stop
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
 FULL = "context_full"
@@ -47,6 +47,23 @@ class Failed(Exception):
         self.failure = Failure(where, repr(error) if isinstance(error, BaseException) else error, traceback)
 
 
+class Pause:
+    """Watches a reply until a text, once something other than white space was said."""
+
+    def __init__(self, until: str, decode: Callable[[Sequence[int]], str]) -> None:
+        self.until, self.decode = until, decode
+        self.tokens: list[int] = []
+        self.said = self.reached = False
+
+    def __call__(self, token: int, logp: float) -> bool:
+        self.tokens.append(token)
+        # of text that grows by a character a token at least
+        tail = self.decode(self.tokens[-len(self.until) - 1 :])
+        self.said = self.said or bool(tail.strip())
+        self.reached = self.said and self.until in tail
+        return self.reached
+
+
 @dataclass
 class Conversation:
     """One episode in the making. Not shared between coroutines; `fork` to branch."""
@@ -69,6 +86,7 @@ class Conversation:
     _instead: list[Message] | None = None  # what training sees in place of `_unsaid`
     _new_context: bool = False  # the next message begins a new sequence
     full: bool = False  # no reply fits any more, until a new context begins
+    samples: list[Sample] = field(default_factory=list)  # all replies as they were sampled
 
     # ---- what the policy is given --------------------------------------------------------------------
 
@@ -97,6 +115,17 @@ class Conversation:
         self.messages.append(Message("assistant", text))
         self.text, self.stop = text, "end"
 
+    def interject(self, text: str, tag: str) -> None:
+        """Goes on with the assistant's turn in these words, as if it had not ended; the next reply goes on from there. Not
+        sampled."""
+        last = self.spans[-1]
+        if self.stop == "end" and last.sampled and int(last.tokens[-1]) in self.generator.renderer.stops:
+            kept = None if last.logp is None else last.logp[:-1]
+            self.spans[-1] = replace(last, tokens=last.tokens[:-1], logp=kept)
+        words = self.generator.renderer.tokenizer.encode(text)
+        self.spans.append(Span("assistant", np.asarray(words, np.int32), tag=tag))
+        self.stop = "cut"
+
     def environment(self) -> Environment | None:
         """A new environment for the next attempt, with a seed that differs by attempt; None where the task has none."""
         make, key = self.task.environment, seeds.key(self.key, "luck", len(self.verdicts))
@@ -118,11 +147,16 @@ class Conversation:
 
     # ---- what it replies -----------------------------------------------------------------------------
 
-    async def reply(self, tag: str = "attempt", max_tokens: int | None = None, **params: Any) -> str:
+    async def reply(
+        self, tag: str = "attempt", max_tokens: int | None = None, until: str = "", **params: Any
+    ) -> str:
         """Samples a reply and returns it as text, a forced prefix included; of a stop string, which ends it, the tokens stay
-        and the text goes. `max_tokens` and `params` override the generator's settings. Without room left in the context the reply is empty, `stop` is "length" and the conversation
-        is `full`: what is said to it from then on is not heard."""
+        and the text goes. `max_tokens` and `params` override the generator's settings. `until`: the reply pauses with `stop`
+        "cut" after a passage that ends with this text; the next reply goes on where it stopped, and the text is that of the
+        whole turn. Without room left in the context the reply is empty, `stop` is "length" and the conversation is `full`: what
+        is said to it from then on is not heard."""
         spans = len(self.spans)
+        goes_on = self.stop == "cut" and not self._unsaid
         self._render()
         settings = replace(self.generator.params, **params)
         context = self.context
@@ -135,28 +169,41 @@ class Conversation:
             self.notes[FULL] = self.generator.limit
             return ""
         settings = replace(settings, max_tokens=min(wanted, left))
+        pause = Pause(until, self.generator.renderer.decode) if until else None
+        watched = {"watch": pause} if pause else {}
         try:
-            sample = await self.generator.sampler.sample(context, settings, seeds.key(self.key, self.turns))
+            sample = await self.generator.sampler.sample(
+                context, settings, seeds.key(self.key, self.turns), **watched
+            )
         except Unanswered as error:
             raise Failed("sampler", error) from error
         self.turns += 1
-        self.stop = "end" if sample.stop == "cut" else sample.stop
+        self.samples.append(sample)
+        paused = pause is not None and pause.reached
+        self.stop = "end" if sample.stop == "cut" and not paused else sample.stop
         if self.stop == "length" and left < wanted:
             self.notes[FULL] = self.generator.limit
         self.version = sample.version
-        prefix = (
-            self.spans[-1].tokens if self.spans and self.spans[-1].tag == "prefix" else np.zeros(0, np.int32)
-        )
+        before = self._turn() if goes_on else self.spans[-1:]
+        words = [s.tokens for s in before if goes_on or s.tag == "prefix"]
         self.spans.append(
             Span("assistant", sample.tokens, True, sample.logp, tag=tag, version=sample.version)
         )
         decode = self.generator.renderer.decode
-        text = decode(np.concatenate([prefix, sample.tokens]))
-        if sample.stop == "cut":
-            text = until(text, settings.stop, len(decode(prefix)))
+        said = decode(np.concatenate(words)) if words else ""
+        text = decode(np.concatenate([*words, sample.tokens]))
+        if sample.stop == "cut" and not paused:
+            text = before_stop(text, settings.stop, len(said))
+        if goes_on:
+            del self.messages[-1]
         self.messages.append(Message("assistant", text))
         self.text = text
         return text
+
+    def _turn(self) -> list[Span]:
+        """The spans of the assistant's turn that the conversation ends with."""
+        last = next((i for i in reversed(range(len(self.spans))) if self.spans[i].role != "assistant"), -1)
+        return self.spans[last + 1 :]
 
     async def check(self, answer: str) -> Verdict:
         """The task's verdict on `answer`, kept with the episode. An error of the checker raises `Failed`."""
@@ -179,6 +226,7 @@ class Conversation:
             messages=list(self.messages),
             spans=list(self.spans),
             verdicts=list(self.verdicts),
+            samples=list(self.samples),
             notes=dict(self.notes),
             _unsaid=[],
         )

@@ -36,6 +36,9 @@ class TransformersSampler(Scheduler):
             return draw(state, params, uniform)
         return self.backbone.projection.draw(state, params, uniform)
 
+    def _logits(self, state: Tensor) -> Tensor:
+        return state if self.backbone.obstacle else self.backbone.projection.logits(state)
+
     def _drop(self, number: int) -> None:
         self._gone.add(number)
 

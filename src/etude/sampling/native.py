@@ -11,6 +11,7 @@ from torch import Tensor
 
 from etude.errors import UserError
 from etude.models.attention import native
+from etude.models.head import logits
 from etude.models.policy import Policy
 from etude.models.weights import Weights
 from etude.sampling.dense import Engine
@@ -44,6 +45,9 @@ class NativeSampler(Scheduler):
 
     def _choose(self, state: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
         return self.engine.draw(state, params, uniform)
+
+    def _logits(self, state: Tensor) -> Tensor:
+        return logits(state, self.weights.head)
 
     def _step(self) -> None:
         self._admit()

@@ -25,6 +25,9 @@ class Sample:
     logp: Array  # float32[n], under the request's settings
     stop: str  # "end" | "length" | "cut": by a stop string, or by the one who watched it
     version: int  # of the policy that sampled it
+    certainty: Array | None = (
+        None  # float32[n], where it was asked for: KL(uniform || p) of each token's distribution
+    )
 
 
 Watch = Callable[[int, float], bool]
@@ -35,9 +38,17 @@ raise."""
 class Sampler(Protocol):
     """Answers requests; those that wait at the same time are answered together."""
 
-    async def sample(self, prompt: Array, params: SamplingParams, key: int) -> Sample:
+    async def sample(
+        self,
+        prompt: Array,
+        params: SamplingParams,
+        key: int,
+        watch: Watch | None = None,
+        certainty: bool = False,
+    ) -> Sample:
         """Continues int32[n] `prompt`. Token i uses the i-th number of a stream named by `key` alone, so the
-        reply does not depend on what else is being sampled. Raises `UserError` for an unusable request, `Unanswered`
+        reply does not depend on what else is being sampled. `watch` may end the reply; `certainty`: the sample says how
+        far each token's distribution was from a uniform one. Raises `UserError` for an unusable request, `Unanswered`
         where nobody answers it."""
         ...
 

@@ -7,6 +7,7 @@ Before every step the event loop is given the chance to hand in more requests, u
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ class Pending:
     version: int = 0
     watch: Watch | None = None
     cut: bool = False  # the watcher ended the reply
+    certainty: list[float] | None = None  # None: not asked for
 
 
 class Scheduler:
@@ -69,8 +71,15 @@ class Scheduler:
         raise NotImplementedError
 
     async def sample(
-        self, prompt: Array, params: SamplingParams, key: int, watch: Watch | None = None
+        self,
+        prompt: Array,
+        params: SamplingParams,
+        key: int,
+        watch: Watch | None = None,
+        certainty: bool = False,
     ) -> Sample:
+        """As `Sampler.sample`. `watch` sees every token; `certainty`: the sample says how far each of its tokens'
+        distributions was from a uniform one."""
         if self._closed:
             raise UserError("this sampler is closed")
         check(params)
@@ -83,7 +92,8 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         limit, future = min(params.max_tokens, room), loop.create_future()
         watching = self._until(params.stop, watch)
-        request = Pending(tokens, params, Uniforms(key), limit, future, watch=watching)
+        found: list[float] | None = [] if certainty else None
+        request = Pending(tokens, params, Uniforms(key), limit, future, watch=watching, certainty=found)
         self.waiting.append(request)
         self._open.add(request)
         self._submitted += 1
@@ -164,8 +174,27 @@ class Scheduler:
         """Tokens and log-probabilities at what `_draw` was given: logits, unless a subclass says otherwise."""
         return draw(state, params, uniform)
 
+    def _logits(self, state: Tensor) -> Tensor:
+        """f32[n, V] at what `_draw` was given."""
+        return state
+
+    def _note_certainty(self, requests: list[Pending], state: Tensor) -> None:
+        """KL(U || p) = log sum_j exp z_j - mean_j z_j - log V of every request that asked for it, at temperature 1 whatever it
+        is sampled with."""
+        asking = [i for i, r in enumerate(requests) if r.certainty is not None]
+        if not asking:
+            return
+        with torch.no_grad():
+            z = self._logits(state if len(asking) == len(requests) else state[torch.tensor(asking)]).float()
+            found = torch.logsumexp(z, 1) - z.mean(1) - math.log(z.shape[1])
+        for i, value in zip(asking, found.tolist(), strict=True):
+            kept = requests[i].certainty
+            assert kept is not None
+            kept.append(value)
+
     def _draw(self, requests: list[Pending], state: Tensor) -> list[int]:
         """Draws for all requests and records tokens and log-probabilities. One row of `state` each."""
+        self._note_certainty(requests, state)
         uniform = torch.tensor([r.uniforms.next() for r in requests], dtype=torch.float64)
         tokens = torch.empty(len(requests), dtype=torch.int64)
         logp = torch.empty(len(requests))
@@ -194,6 +223,7 @@ class Scheduler:
                     np.array(request.logp, np.float32),
                     "end" if ended else "cut" if request.cut else "length",
                     request.version,
+                    None if request.certainty is None else np.array(request.certainty, np.float32),
                 )
             )
         return True

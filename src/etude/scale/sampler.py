@@ -11,7 +11,7 @@ import numpy as np
 from etude.errors import UserError
 from etude.models.distribution import check
 from etude.models.policy import Policy
-from etude.sampling.protocol import Sample
+from etude.sampling.protocol import Sample, Watch
 from etude.scale.fleet import Fleet
 from etude.scale.server import Lost, Reply, Server
 from etude.text.stream import reached
@@ -35,7 +35,20 @@ class EngineSampler:
             self._prompts = set()
         self.version = self.policy.version
 
-    async def sample(self, prompt: Array, params: SamplingParams, key: int) -> Sample:
+    async def sample(
+        self,
+        prompt: Array,
+        params: SamplingParams,
+        key: int,
+        watch: Watch | None = None,
+        certainty: bool = False,
+    ) -> Sample:
+        """As `Sampler.sample`; a reply is cut where its watcher ends it once all of it has come. UserError where
+        certainty is asked for: engines do not say it."""
+        if certainty:
+            raise UserError(
+                "engines do not say how certain a reply was; sample in this process, without engines"
+            )
         if self._closed:
             raise UserError("this sampler is closed")
         check(params)
@@ -69,6 +82,12 @@ class EngineSampler:
         # Servers are not told of stop strings, since how they cut text and tokens apart is theirs; the rest is dropped here.
         met = reached(self.policy.renderer.decode, reply.tokens, params.stop)
         n = met or len(reply.tokens)
+        if watch is not None:
+            told = (
+                i for i, (t, v) in enumerate(zip(reply.tokens[:n], reply.logp[:n], strict=True)) if watch(t, v)
+            )
+            if (last := next(told, None)) is not None:
+                n = met = last + 1
         return Sample(
             np.array(reply.tokens[:n], np.int32),
             np.minimum(np.array(reply.logp[:n], np.float32), 0.0),

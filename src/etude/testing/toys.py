@@ -22,13 +22,14 @@ from etude.machine import cpu_flags
 from etude.methods import find
 from etude.models import kernels
 from etude.models import tiny as tiny_models
+from etude.models.meter import Meter
 from etude.models.outputs import Outputs
 from etude.models.policy import Policy
 from etude.objective.terms import Objective
 from etude.recipe import AuxiliaryModel, Recipe
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import GroupRollout
-from etude.sampling.protocol import Sample, Uniforms
+from etude.sampling.protocol import Sample, Uniforms, Watch
 from etude.text import tokenizer as tokenizers
 from etude.text.chat_template import Renderer
 from etude.train.context import RunContext
@@ -68,6 +69,7 @@ class TablePolicy:
         self.after, self.place = table(self.size, self.size), table(64, self.size)
         self.heads = {name: table(self.size, k) for name, k in (heads or {}).items()}
         self.version = 0
+        self.meter = Meter(self.size)
 
     def parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
         heads = [(f"heads.{n}", p) for n, p in self.heads.items()]
@@ -123,23 +125,37 @@ class TableSampler:
     policy: TablePolicy
     longest: int = 6
 
-    async def sample(self, prompt: Sequence[int] | np.ndarray, params: SamplingParams, key: int) -> Sample:
+    async def sample(
+        self,
+        prompt: Sequence[int] | np.ndarray,
+        params: SamplingParams,
+        key: int,
+        watch: Watch | None = None,
+        certainty: bool = False,
+    ) -> Sample:
         uniforms = Uniforms(key)
         tokens: list[int] = []
         logps: list[float] = []
+        sure: list[float] = []
+        cut = False
         stop = self.policy.renderer.stops[0]
         last = int(prompt[-1])
         for i in range(min(params.max_tokens, self.longest)):
             with torch.no_grad():
                 row = self.policy.logits(torch.tensor([last]), torch.tensor([len(prompt) + i]))[0]
             logp = torch.log_softmax(row / params.temperature, -1)
+            sure.append(float(torch.logsumexp(row, -1) - row.mean() - np.log(len(row))))
             last = min(int(torch.searchsorted(logp.exp().cumsum(0), uniforms.next())), len(logp) - 1)
             tokens.append(last)
             logps.append(float(logp[last]))
-            if last == stop:
+            cut = watch is not None and watch(last, logps[-1])
+            if cut or last == stop:
                 break
-        end = "end" if tokens[-1] == stop else "length"
-        return Sample(np.array(tokens, np.int32), np.array(logps, np.float32), end, self.policy.version)
+        end = "end" if tokens[-1] == stop else "cut" if cut else "length"
+        found = np.array(sure, np.float32) if certainty else None
+        return Sample(
+            np.array(tokens, np.int32), np.array(logps, np.float32), end, self.policy.version, found
+        )
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
@@ -159,12 +175,21 @@ class ScriptedSampler(TableSampler):
     asked: list[np.ndarray] = field(default_factory=list)
     ends: bool = True
 
-    async def sample(self, prompt: Sequence[int] | np.ndarray, params: SamplingParams, key: int) -> Sample:
+    async def sample(
+        self,
+        prompt: Sequence[int] | np.ndarray,
+        params: SamplingParams,
+        key: int,
+        watch: Watch | None = None,
+        certainty: bool = False,
+    ) -> Sample:
         self.asked.append(np.array(prompt))
         words = self.policy.tokenizer.encode(self.replies.pop(0))
         stop = np.array(self.policy.renderer.stops[:1] if self.ends else [], np.int32)
         tokens = np.concatenate([words, stop]).astype(np.int32)
-        return Sample(tokens, np.full(len(tokens), -1.0, np.float32), "end" if self.ends else "length", 0)
+        sure = np.ones(len(tokens), np.float32) if certainty else None
+        end = "end" if self.ends else "length"
+        return Sample(tokens, np.full(len(tokens), -1.0, np.float32), end, 0, sure)
 
 
 def task(number: int = 0, check: Check | None = None, **more: Any) -> Task:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOMS = ("credit", "objective", "rollout", "reward", "curriculum")
+ROOMS = ("credit", "objective", "rollout", "search", "reward", "curriculum")
 LIMIT = 0.05  # share of the definitions that may serve one method only
 PACKAGE = "etude"
 REST = "the rest of the package"

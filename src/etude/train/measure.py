@@ -10,11 +10,13 @@ from typing import Any
 from etude import tasks as sources
 from etude.errors import UserError
 from etude.evaluate import suites
+from etude.evaluate.inference import Played, cost
 from etude.evaluate.result import EvalResult, from_groups
 from etude.evaluate.run import answers, attempt, card_of, hold_out
 from etude.evaluate.transitions import second_attempt
 from etude.event_loop import run as run_coroutine
 from etude.models.policy import Policy
+from etude.recipe import NEEDS
 from etude.report.run import RunDirectory, is_run
 from etude.report.terminal import Count
 from etude.rollout.conversation import Generator
@@ -28,12 +30,13 @@ from etude.train.config import Plan, RunSettings, run_settings
 from etude.train.lineage import found_model, found_tasks, trained_tasks
 from etude.train.put import asked_as, put, worked_examples
 from etude.train.setup import resolve, tell
-from etude.types import Task
+from etude.types import Group, Task
 
 # Settings of a run that also shape an evaluation.
 COUNTS = {"max_tokens", "temperature", "top_p", "top_k", "context", "rows"}
 Say = Callable[[Sequence[str]], None]
 HELD = 200  # held-out problems of a source that is no file
+COUNTS |= {"teacher"}  # of a method that asks a second model
 COUNTS |= {"prompt", "system", "examples", "shots", "thinking", "stop"}  # how questions are put
 COUNTS |= {"device", "precision", "backbone", "check_seconds"}
 
@@ -50,6 +53,7 @@ class Exam:
     changes: Mapping[str, str] = field(default_factory=dict)  # settings of the run, by name
     again: str = ""  # how a second attempt is made, of `transitions.AGAIN`; "": single attempts
     notes: Sequence[str] = ()  # what a user should know of the problems, said once the model is there
+    method: Played | None = None  # of inference; None: single attempts
 
 
 def exam_tasks(
@@ -99,35 +103,113 @@ def trains_on(where: str) -> set[str]:
 
 def evaluate_model(where: str, exam: Exam) -> EvalResult:
     """`etude eval`: a model by name, directory or run."""
-    if idle := set(exam.changes) & {s.name for s in fields(RunSettings)} - COUNTS:
-        raise UserError(
-            f"run.{min(idle)} does not count when a model is examined; what counts: {', '.join(sorted(COUNTS))}, and "
-            "--problems, -k, --greedy and --seed"
-        )
+    checked_settings(exam.changes)
     settings: RunSettings = run_settings(run_defaults(where), exam.changes)
     theirs = [part for task in exam.problems for part in (task.check, task.environment) if part]
     with Pool(seconds=settings.check_seconds, known=theirs) as pool:  # before the model is loaded
         return _examined(where, exam, settings, pool)
 
 
+def checked_settings(changes: Mapping[str, str]) -> None:
+    """UserError for a setting of the run that does not shape an evaluation."""
+    if idle := set(changes) & {s.name for s in fields(RunSettings)} - COUNTS:
+        raise UserError(
+            f"run.{min(idle)} does not count when a model is examined; what counts: {', '.join(sorted(COUNTS))}, and "
+            "--problems, -k, --greedy and --seed"
+        )
+
+
 def _examined(where: str, exam: Exam, settings: RunSettings, pool: Pool) -> EvalResult:
-    policy = load_policy(where, settings.precision, settings.backbone, settings.device)
-    examples = asked_as(where)[1]
-    put([policy], settings, worked_examples(settings) if "examples" in exam.changes else examples)
-    params = replace(settings.sampling, greedy=exam.greedy)
-    sampler = sampler_for(policy, settings.rows)
+    speaker = speaking(where, settings, exam.changes, [exam.method] if exam.method else [], exam.greedy)
     tell(exam.notes)
-    problems = _fitting(exam.problems, policy, settings.context)
+    problems = fitting(exam.problems, speaker.policy, settings.context)
+    return examined_by(speaker, where, exam, problems, pool)
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """A model that is examined, with the others that a method of inference asks."""
+
+    policy: Policy
+    generator: Generator
+    others: Mapping[str, Generator]
+
+    @property
+    def flops(self) -> float:
+        """What all of them have computed so far."""
+        samplers = [g.sampler for g in (self.generator, *self.others.values())]
+        return float(sum(s.policy.meter.flops for s in samplers))
+
+
+def speaking(
+    where: str,
+    settings: RunSettings,
+    changes: Mapping[str, str],
+    methods: Sequence[Played],
+    greedy: bool = False,
+) -> Speaking:
+    """The model `where`, and run.teacher where one of `methods` asks it. UserError where it is not named."""
+    policy = load_policy(where, settings.precision, settings.backbone, settings.device)
+    models = {"policy": policy}
+    if asking := [m.name for m in methods if "teacher" in m.rollout.reads]:
+        if settings.teacher is None:
+            raise UserError(f"{asking[0]} asks {NEEDS['teacher']}, which is missing here")
+        models["teacher"] = load_policy(
+            settings.teacher, settings.precision, settings.backbone, settings.device
+        )
+    examples = asked_as(where)[1]
+    put([*models.values()], settings, worked_examples(settings) if "examples" in changes else examples)
+    params = replace(settings.sampling, greedy=greedy)
+    made = {
+        name: Generator(
+            sampler_for(model, settings.rows),
+            model.renderer,
+            params,
+            name,
+            min(settings.context, model.context),
+        )
+        for name, model in models.items()
+    }
+    return Speaking(policy, made.pop("policy"), made)
+
+
+def examined_by(
+    speaker: Speaking,
+    where: str,
+    exam: Exam,
+    problems: Sequence[Task],
+    pool: Pool,
+    show: Callable[[list[Group]], object] | None = None,
+) -> EvalResult:
+    """The result of `exam` on `problems`, with what its method spent. `show` is given the groups."""
+    generator, params = speaker.generator, speaker.generator.params
     samples = 1 if exam.greedy else exam.samples
-    generator = Generator(sampler, policy.renderer, params, "policy", min(settings.context, policy.context))
-    check_runner, rollout = checks_in(pool, sampler, {}), second_attempt(exam.again)
-    told = Count("problems examined")
-    groups = run_coroutine(attempt(generator, check_runner, problems, samples, exam.seed, rollout, told=told))
-    card = card_of(exam.name, where, policy, params, exam.seed, "given")
-    return from_groups(groups, card, answer=answers(policy.renderer))
+    check_runner = checks_in(pool, generator.sampler, {})
+    rollout = exam.method.rollout if exam.method else second_attempt(exam.again)
+    speaker.policy.forget()  # what a method costs depends on itself alone
+    before = speaker.flops
+    groups = run_coroutine(
+        attempt(
+            generator,
+            check_runner,
+            problems,
+            samples,
+            exam.seed,
+            rollout,
+            told=Count("problems examined"),
+            generators=speaker.others,
+        )
+    )
+    if show is not None:
+        show(groups)
+    card = card_of(exam.name, where, speaker.policy, params, exam.seed, "given")
+    result = from_groups(groups, card, answer=answers(speaker.policy.renderer))
+    if exam.method is None:
+        return result
+    return replace(result, inference=cost(exam.method, groups, speaker.flops - before))
 
 
-def _fitting(problems: Sequence[Task], policy: Policy, context: int) -> list[Task]:
+def fitting(problems: Sequence[Task], policy: Policy, context: int) -> list[Task]:
     """The problems whose prompts leave room for a reply; those that are left out are counted."""
     limit = min(context, policy.context)
     short = [

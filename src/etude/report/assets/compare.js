@@ -6,24 +6,26 @@ let costChosen = null;
 function comparisonView(results) {
   const arms = results.arms;
   const page = el("div", { class: "comparison" });
-  const costs = COSTS.filter(([name]) => arms.some((arm) => (arm.curve || []).some((p) => p[name] != null)));
+  const drawn = results.curves || arms;
+  const inference = results.kind === "inference";
+  const costs = COSTS.filter(([name]) => drawn.some((arm) => (arm.curve || []).some((p) => p[name] != null)));
   if (!costs.some(([name]) => name === costChosen)) costChosen = costs.length ? costs[0][0] : "flops";
   let made = null;
   const place = el("div");
   const drawCurve = () => {
     if (made) forget(made);
-    made = chart(againstCost(arms, costChosen));
+    made = chart(againstCost(drawn, costChosen));
     place.replaceChildren(made.box);
   };
   drawCurve();
   const sizes = `${results.problems} held-out problems × ${results.samples} samples, ${plural(results.seeds.length, "seed")} (${results.seeds.join(", ")})`;
   page.append(
     el("div", { class: "verdict-banner" }, (results.sentences || [results.verdict]).map((text) => el("p", { class: "lead-text", text })), el("p", { class: "help", text: sizes })),
-    el("section", {}, el("div", { class: "sectionhead" }, el("h2", { text: "Accuracy against compute" }),
+    el("section", {}, el("div", { class: "sectionhead" }, el("h2", { text: inference ? "Accuracy against inference compute, a problem" : "Accuracy against compute" }),
       costs.length > 1 && choice("Cost", costs, costChosen, (name) => { costChosen = name; drawCurve(); })), place),
     section(`Difference from ${arms[0].name}`, "percentage points of held-out accuracy, paired by problem and seed; 95% intervals; p after Holm's correction",
       el("div", { class: "card" }, forest(arms))),
-    section("Arms", "an arm that is not valid is not ranked", armTable(arms)),
+    section("Arms", inference ? `a problem; ${results.budget}` : "an arm that is not valid is not ranked", inference ? methodTable(arms) : armTable(arms)),
     ...(results.tuning ? [section("Learning rates tried", "accuracy on tuning problems of their own; paid for with half of every arm's budget", tuningTable(results.tuning))] : []),
     section("Settings that differ", null, settingsTable(arms)),
     section("Environment", null, el("div", { class: "card" }, facts(results.card))),
@@ -86,6 +88,18 @@ function armTable(arms) {
   return el("div", {}, el("div", { class: "scroll card" }, el("table", { class: "arms" },
     el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col", text: name })))), el("tbody", {}, body))),
     shared && el("p", { class: "help", text: "A time marked shared was taken while other arms ran beside it; compare seconds only between arms that ran alone." }));
+}
+
+// Methods of inference: what they reached and what a problem cost.
+function methodTable(arms) {
+  const head = ["Method", "Accuracy", "Best with probability", "FLOPs", "Measured FLOPs", "Tokens", "Calls", "Prompts shared", "Budget ended first", "Look inside"];
+  const body = arms.map((arm) => el("tr", {},
+    el("th", { scope: "row" }, arm.name, arm.oracle ? el("small", { text: "oracle: asks the checker" }) : null),
+    [interval(arm.final), percent(arm.best_probability, 0), number(arm.flops), number(arm.measured_flops), number(arm.tokens), number(arm.calls),
+      percent(arm.shared, 0), percent(arm.exhausted, 0)].map((text) => el("td", { text })),
+    el("td", {}, (arm.runs || []).slice(0, 1).map((run) => el("a", { href: address({ view: "episodes", run, episode: "" }), text: "episodes" })))));
+  return el("div", { class: "scroll card" }, el("table", { class: "arms" },
+    el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col", text: name })))), el("tbody", {}, body)));
 }
 
 function settingsTable(arms) {

@@ -187,7 +187,8 @@ function episodeView(group, id, go) {
     groupStrip(group, episode, go),
     el("div", { class: "paintbar" }, pick, key),
     reader(view, episode), view.box,
-    episode.notes && el("details", {}, el("summary", { text: "Notes of the rollout" }), facts(episode.notes)),
+    episode.notes && episode.notes.search && searchTree(episode.notes.search),
+    episode.notes && el("details", {}, el("summary", { text: "Notes of the rollout" }), facts(withoutTree(episode.notes))),
     sideBySide(group, episode, scales, go));
   box.nextMode = () => pick.children[(modes.findIndex(([mode]) => mode === tokenMode) + 1) % modes.length].click();
   return box;

@@ -1,0 +1,1 @@
+"""More than one reply for one answer: which of them is given."""

@@ -1,0 +1,1 @@
+"""How an answer is produced when more than one reply may be spent on it: sessions, votes, scores and trees."""
