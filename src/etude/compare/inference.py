@@ -32,8 +32,8 @@ from etude.train.config import run_settings
 from etude.train.measure import (
     Exam,
     checked_settings,
-    examined_by,
     exam_tasks,
+    examined_by,
     fitting,
     run_defaults,
     speaking,

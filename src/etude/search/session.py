@@ -191,6 +191,10 @@ class Session:
         self.offered = draft
         return draft
 
+    def shuffled(self, n: int, *name: object) -> list[int]:
+        """The numbers 0..n-1 in an order by chance, named as draws are."""
+        return [int(i) for i in seeds.generator(self._key, "order", *name).permutation(n)]
+
     # ---- the oracle ----------------------------------------------------------------------------------
 
     async def verdict(self, draft: Draft) -> Verdict:

@@ -1,0 +1,1 @@
+"""Other words for the same question: what is asked, in which order, with which help."""
