@@ -40,9 +40,8 @@ def test_a_method_sees_neither_answer_nor_checker() -> None:
     async def look(session: Session) -> Draft:
         seen.append(session.task)
         draft = await session.draft()
-        for ask in (session.task.check, lambda text: asyncio.run(draft.line.check(text))):
-            with pytest.raises((UserError, RuntimeError)):
-                ask("7")
+        with pytest.raises(UserError, match="oracle"):
+            session.task.check("7")
         with pytest.raises(UserError, match="oracle"):
             await session.verdict(draft)
         with pytest.raises(UserError, match="oracle"):

@@ -152,7 +152,7 @@ def conclude(
     differences = {d.arm: d for d in verdicts.differences}
     rows = [_arm(comparison, arm, found[arm.name], differences.get(arm.label), verdicts.best) for arm in arms]
     first = found[arms[0].name][0]
-    sentences = [d.verdict.rstrip(".") + "." for d in verdicts.differences]
+    sentences = [d.verdict.replace("this run of ", "").rstrip(".") + "." for d in verdicts.differences]
     if asking := [arm.label for arm in arms if arm.oracle]:
         sentences.append(
             f"{', '.join(asking)}: no method that can be used, since the checker is asked on the way."
