@@ -116,8 +116,11 @@ class Conversation:
         self.text, self.stop = text, "end"
 
     def interject(self, text: str, tag: str) -> None:
-        """Goes on with the assistant's turn in these words, as if it had not ended; the next reply goes on from there. Not
-        sampled."""
+        """Goes on with the assistant's turn, or begins it, in these words, as if it had not ended; the next reply goes on from
+        there. Not sampled."""
+        self._render()
+        if self.messages[-1].role != "assistant":
+            self.messages.append(Message("assistant", ""))
         last = self.spans[-1]
         if self.stop == "end" and last.sampled and int(last.tokens[-1]) in self.generator.renderer.stops:
             kept = None if last.logp is None else last.logp[:-1]

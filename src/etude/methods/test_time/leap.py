@@ -52,12 +52,8 @@ def leap(
         drafts: dict[int, Draft] = {}
         for turn in range(turns if peers else 0):
             live = [i for i in range(n) if i not in drafts or not drafts[i].whole]
-            for i, draft in zip(
-                live,
-                await session.gather(_think(session, lines[i], drafts.get(i)) for i in live),
-                strict=True,
-            ):
-                drafts[i] = draft
+            thought = await session.gather(_think(session, lines[i], drafts.get(i)) for i in live)
+            drafts |= dict(zip(live, thought, strict=True))
             live = [i for i in live if lines[i].stop in ("length", "cut") and not lines[i].full]
             if len(live) < 2:
                 continue
