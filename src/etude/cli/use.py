@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from etude.cli.measure import Plain, Where
+from etude.cli.measure import Plain, Where, With
 from etude.cli.train import Json, Seed
 from etude.errors import UserError
 from etude.printable import say
@@ -39,6 +39,7 @@ def ask(
         float | None, typer.Option(help="above 0; a run's own, else 1", min=0.01, max=10)
     ] = None,
     greedy: Annotated[bool, typer.Option(help="the likeliest token always")] = False,
+    by: With = "",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -47,12 +48,13 @@ def ask(
     from dataclasses import replace
 
     from etude.serve import chat as chats
+    from etude.serve.methods import usable
 
-    speaker, params = _speaker(model, 1, plain, system)
+    speaker, params = _speaker(model, 32 if by else 1, plain, system)
     params = replace(
         params, greedy=greedy, max_tokens=max_tokens, temperature=temperature or params.temperature
     )
-    chat = chats.Chat(speaker, params, seed)
+    chat = chats.Chat(speaker, params, seed, usable(by) if by else None)
     if question is not None:
         with asyncio.Runner() as runner:
             chats.answer_one(chat, question, json, runner)
@@ -76,15 +78,18 @@ def serve(
     timeout: Annotated[float, typer.Option(help="seconds for one request", min=0.1)] = 600.0,
     rows: Rows = 32,
     plain: Plain = False,
+    by: With = "",
 ) -> None:
     """Serve a model to whatever speaks OpenAI's interface, on this machine."""
     try:
+        from etude.serve.methods import usable
         from etude.serve.server import run
         from etude.serve.service import Service
     except ImportError as error:
         raise UserError("the server needs packages that are missing; pip install 'etude[serve]'") from error
     speaker, own = _speaker(model, rows, plain)
-    service = Service(speaker, name or Path(model).name, max_tokens, timeout, api_key, own)
+    method = usable(by) if by else None
+    service = Service(speaker, name or Path(model).name, max_tokens, timeout, api_key, own, method)
     run(service, host, port)
 
 

@@ -79,6 +79,7 @@ class Wanted:
     stream: bool
     usage: bool  # a last chunk of the stream says how many tokens there were
     logprobs: bool
+    messages: Sequence[Message] = ()  # of a chat
 
 
 def read(
@@ -123,6 +124,7 @@ def read(
         stream=_field(body, "stream", bool, False),
         usage=options.get("include_usage") is True,
         logprobs=logprobs,
+        messages=tuple(_message(m, i) for i, m in enumerate(body["messages"])) if chat else (),
     )
 
 

@@ -10,13 +10,15 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
 from etude import seeds
 from etude.errors import UserError
+from etude.evaluate.inference import Played
 from etude.report.terminal import clean
+from etude.serve.methods import answer as answer_by
 from etude.serve.replies import Speaker
 from etude.text.stream import before
 from etude.types import Array, Message, SamplingParams
@@ -32,8 +34,10 @@ class Chat:
     speaker: Speaker
     params: SamplingParams
     seed: int = 0
+    method: Played | None = None  # of inference, by which it answers
     messages: list[Message] = field(default_factory=list)
     held: Array = field(default_factory=lambda: np.zeros(0, np.int32))  # all tokens so far
+    spent: dict[str, Any] = field(default_factory=dict)  # on the last answer of a method
     finish: str = ""  # how the last reply ended: "stop" | "length" | "interrupted"
 
     def reset(self, system: str | None = None) -> None:
@@ -46,6 +50,9 @@ class Chat:
         """The reply to `text`, piece by piece. A reply that is interrupted stays in the conversation as far as it went;
         one that cannot be begun (UserError) leaves no trace."""
         prompt, new = self._prompt(text)
+        if self.method is not None:
+            yield await self._by_method(self.method, prompt, new)
+            return
         key = seeds.key(self.seed, "ask", prompt.tolist())
         tokens: list[int] = []
         said, self.finish = "", "interrupted"
@@ -61,6 +68,15 @@ class Chat:
                 text = self.speaker.policy.renderer.decode(tokens)
                 self.messages += [*new, Message("assistant", before(text, self.params.stop))]
                 self.held = np.concatenate([prompt, np.array(tokens, np.int32)])
+
+    async def _by_method(self, method: Played, prompt: Array, new: list[Message]) -> str:
+        key, said = seeds.key(self.seed, "ask", prompt.tolist()), [*self.messages, *new]
+        self.finish = "interrupted"
+        found, self.spent = await answer_by(self.speaker, method, said, self.params, key)
+        self.messages, self.finish = [*said, Message("assistant", found)], "stop"
+        words = self.speaker.policy.tokenizer.encode(found)
+        self.held = np.concatenate([prompt, words, np.array(self.speaker.policy.renderer.stops[:1], np.int32)])
+        return found
 
     def _prompt(self, text: str) -> tuple[Array, list[Message]]:
         renderer = self.speaker.policy.renderer
@@ -100,7 +116,8 @@ def answer_one(chat: Chat, question: str, as_json: bool, runner: asyncio.Runner)
     """One answer on standard output; why it is cut, where it is, on standard error."""
     if as_json:
         text = answer(chat, question, StringIO(), runner)
-        print(json.dumps({"question": question, "answer": text, "finish": chat.finish}), flush=True)
+        said = {"question": question, "answer": text, "finish": chat.finish}
+        print(json.dumps({**said, **({"spent": chat.spent} if chat.spent else {})}), flush=True)
         return
     answer(chat, question, sys.stdout, runner)
     print(flush=True)

@@ -26,6 +26,12 @@ class Piece:
     logp: float = 0.0
     finish: str | None = None  # "stop" | "length"
     sample: Sample | None = None  # the whole reply, on the last piece
+    spent: int = 0  # tokens, on the last piece of what a method answered
+
+    @property
+    def tokens(self) -> int:
+        """What was generated for the reply, on its last piece; 0 on others."""
+        return self.spent or (len(self.sample.tokens) if self.sample else 0)
 
 
 class Speaker:

@@ -22,7 +22,9 @@ from starlette.routing import Route
 
 from etude import seeds
 from etude.errors import UserError
+from etude.evaluate.inference import Played
 from etude.serve import api
+from etude.serve.methods import answered
 from etude.serve.replies import Piece, Speaker
 from etude.types import SamplingParams
 
@@ -42,7 +44,7 @@ Queue = asyncio.Queue[tuple[int, Piece] | Exception | None]
 class Service:
     """What the routes share. `name`: what clients call the model; `longest`: tokens of a chat reply without a limit;
     `timeout`: seconds for one request; `key`: what clients must bring, "" for nothing; `own`: how a chat is sampled where a
-    request does not say."""
+    request does not say; `method`: of inference, by which chats are answered."""
 
     speaker: Speaker
     name: str
@@ -50,6 +52,7 @@ class Service:
     timeout: float = 600.0
     key: str = ""
     own: SamplingParams = api.PLAIN
+    method: Played | None = None
     open: bool = False  # reached under names other than this machine's own
 
     def __post_init__(self) -> None:
@@ -107,6 +110,9 @@ class Service:
     async def _complete(self, request: Request, chat: bool) -> Response:
         self._admit(request)
         wanted = api.read(await _body(request), chat, self.speaker.policy, self.name, self.longest, self.own)
+        if self.method is not None and (not chat or wanted.logprobs):
+            said = "log-probabilities are not served of it" if chat else "ask for chat completions"
+            raise api.BadRequest(f"a method answers here ({self.method.name}); {said}")
         head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}",
             "object": ("chat.completion.chunk" if wanted.stream else "chat.completion")
@@ -137,7 +143,7 @@ class Service:
             logps = api.log_probabilities(wanted, self.speaker.policy, mine, len(before))
             text = before + "".join(p.text for p in mine)
             choices.append(api.choice(wanted, index, text, mine[-1].finish, logps))
-        said = sum(len(p.sample.tokens) for mine in pieces.values() for p in mine if p.sample)
+        said = sum(p.tokens for mine in pieces.values() for p in mine)
         return JSONResponse({**head, "choices": choices, "usage": self._usage(wanted, said)})
 
     async def _events(self, wanted: api.Wanted, head: dict[str, Any]) -> AsyncGenerator[str, None]:
@@ -150,7 +156,7 @@ class Service:
             async with aclosing(self._together(wanted)) as pieces:
                 async for index, piece in pieces:
                     waiting.setdefault(index, []).append(piece)
-                    said += len(piece.sample.tokens) if piece.sample else 0
+                    said += piece.tokens
                     first, text = index not in begun, piece.text
                     if not (text or piece.finish or first):
                         continue
@@ -188,6 +194,10 @@ class Service:
         async def one(index: int) -> None:
             prompt, key = wanted.prompts[index // wanted.n], seeds.key(root, "serve", index)
             try:
+                if self.method is not None:
+                    queue.put_nowait((index, await answered(self.speaker, self.method, wanted, key)))
+                    queue.put_nowait(None)
+                    return
                 async with aclosing(self.speaker.stream(prompt, wanted.params, key)) as pieces:
                     async for piece in pieces:
                         queue.put_nowait((index, piece))
