@@ -20,6 +20,7 @@ from etude.errors import UserError
 from etude.rollout.attempts import answer_of
 from etude.rollout.conversation import Conversation, Generator
 from etude.search.ledger import Charged, Exhausted, Ledger, Limit
+from etude.tasks.unlabelled import unlabelled
 from etude.types import Episode, Message, Task, Verdict
 
 SEARCH = "search"
@@ -86,7 +87,8 @@ class Session:
     ) -> None:
         self.task = question_of(task)
         self.ledger = Ledger(limit)
-        self.read: Callable[[str], str | None] = lambda text: answer_of(task, text)
+        blind = unlabelled(task)
+        self.read: Callable[[str], str | None] = lambda text: answer_of(blind, text)
         self.nodes: list[dict[str, Any]] = []
         self.offered: Draft | None = None
         self._key = conversation.key

@@ -75,7 +75,9 @@ class Chat:
         found, self.spent = await answer_by(self.speaker, method, said, self.params, key)
         self.messages, self.finish = [*said, Message("assistant", found)], "stop"
         words = self.speaker.policy.tokenizer.encode(found)
-        self.held = np.concatenate([prompt, words, np.array(self.speaker.policy.renderer.stops[:1], np.int32)])
+        self.held = np.concatenate(
+            [prompt, words, np.array(self.speaker.policy.renderer.stops[:1], np.int32)]
+        )
         return found
 
     def _prompt(self, text: str) -> tuple[Array, list[Message]]:

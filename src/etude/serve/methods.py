@@ -21,7 +21,9 @@ def usable(expression: str) -> Played:
     if method.oracle:
         raise UserError(f"{method.name} asks the checker; nobody can tell it here what is right")
     if method.rollout.reads:
-        raise UserError(f"{method.name} asks a second model, which is not there; `etude eval --with` names one by run.teacher")
+        raise UserError(
+            f"{method.name} asks a second model, which is not there; `etude eval --with` names one by run.teacher"
+        )
     return method
 
 
@@ -30,6 +32,9 @@ class Unjudged:
 
     def __call__(self, answer: str) -> Verdict:
         return Verdict(0.0, False)
+
+    def blank(self) -> Unjudged:
+        return self
 
     def read(self, answer: str) -> str | None:
         """The last place at which an answer is given, in small letters; None where a reply says nothing."""

@@ -9,7 +9,7 @@ answer is"), else the last line. Golds of one kind never fall back to a laxer on
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,17 @@ from etude.tasks.check import UNARY, AnswerCheck
 from etude.tasks.extract import alone, check_rule, extract
 from etude.tasks.formula import mathematically_equal, soon
 from etude.tasks.quantity import number_in, quantity, right_side
+
+BLANK = {
+    "number": "0",
+    "choice": "A",
+    "yes or no": "no",
+    "date": "2000-01-01",
+    "list": "[0]",
+    "set": "{0}",
+    "tuple": "(0, 0)",
+}
+"""For kinds of answers one that tells nothing but the kind."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,10 @@ class Answer(AnswerCheck):
             if self.asked == "yes or no" and (truth := truth_in(place)) is not None:
                 return "yes" if truth else "no"
         return folded(bare(right_side(found[0].text))) if found else None
+
+    def blank(self) -> Answer:
+        """A check that reads answers of this kind as this one does and whose gold tells nothing."""
+        return replace(self, gold=BLANK.get(self.asked, "x"), kind=self.asked)
 
     def _asks(self) -> str:
         """What kind of answer is asked for, as a hint."""

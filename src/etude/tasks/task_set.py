@@ -9,6 +9,7 @@ from etude.errors import UserError, nearest
 from etude.tasks.asked import asked
 from etude.tasks.files import Listed
 from etude.tasks.source import FiniteSource, Info, Source, digest, item_seed
+from etude.tasks.unlabelled import unlabelled
 from etude.types import Request, Task
 
 VALIDATION_SEED = 2  # apart from those of `evaluate.run`: 0 and 1
@@ -35,6 +36,7 @@ class TaskSet:
                 if kind in self._of:
                     raise UserError(f"two task sources are called '{kind}'; rename one with as=NAME")
                 self._of[kind] = source
+        self.unlabelled = False  # whether `draw` gives tasks without their labels
         self._held: dict[str, Task] = {}
         self._asked: set[str] = set()  # what the held-out tasks ask
         self._part()
@@ -206,14 +208,14 @@ class TaskSet:
                 raise UserError(
                     f"task {request.task.key} is held out for evaluation; it cannot be trained on"
                 )
-            return request.task
+            return unlabelled(request.task) if self.unlabelled else request.task
         for attempt in range(self._tries):
             source, kind = self._pick("train", seed, index, attempt)
             if request.kind is not None:
                 source, kind = self._source(request.kind), request.kind
             task = self._one(source, kind, request.difficulty, "train", seed, index, attempt)
             if task is not None and asked(task) not in self._asked:
-                return task
+                return unlabelled(task) if self.unlabelled else task
         wanted = request.kind or ", ".join(self.kinds)
         raise UserError(
             f"'{wanted}' has no task left to train on: {self._tries} draws gave only tasks held out for "

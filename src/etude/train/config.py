@@ -74,6 +74,10 @@ class RunSettings:
         ),
     ] = "auto"
     correction_bound: Annotated[float, Setting("largest importance weight", low=1, high=1e3)] = 2.0
+    unlabelled: Annotated[
+        bool,
+        Setting("train without answers, solutions, hints and checkers; they are there for evaluation alone"),
+    ] = False
     oversample: Annotated[float, Setting("tasks that may be drawn per task trained on", low=1, high=1e3)] = (
         4.0
     )

@@ -34,6 +34,7 @@ from etude.train.setup import (
     assemble,
     describe,
     fit,
+    hide_labels,
     load_models,
     prepare,
     resolve,
@@ -133,6 +134,7 @@ class _Reopening:
             plan, where["tasks"] = plan.but(tasks=tasks), sources.absolute(tasks)
         given = found_tasks(path, self.config) if tasks is None else task_set(tasks)
         holdout = hold_out(given, settings.eval_problems, settings.tuning)
+        hide_labels(found, settings, given)
         prepare(stages, given)
         _, parts = with_rewards(plan, reward)
         self.pool = Pool(seconds=settings.check_seconds, known=users_code(given, holdout, parts))

@@ -76,6 +76,7 @@ def start(
     config = sealed(about if place is None else {**about, "placement": place.to_dict()})
     tasks = task_set(plan.tasks if tasks is None else tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
+    hide_labels(recipe, settings, tasks)
     missing(recipe, settings, tasks, plan.seed)
     prepare(stages, tasks)
     examples = worked_examples(settings, tasks)
@@ -248,6 +249,16 @@ def fit(
         return tasks, holdout
     say(notes)
     return tasks, hold_out(tasks, settings.eval_problems, settings.tuning)
+
+
+def hide_labels(recipe: Recipe, settings: RunSettings, tasks: TaskSet) -> None:
+    """From here on what is trained on has no labels, where the settings say so. Refused for a recipe that learns from them."""
+    if settings.unlabelled and not recipe.all_defaults.get("unlabelled"):
+        raise Refused(
+            f"recipe {recipe.name} learns from what the checker says, and run.unlabelled hides it; recipes that learn without "
+            "labels set it themselves, such as ttrl"
+        )
+    tasks.unlabelled = settings.unlabelled
 
 
 def missing(recipe: Recipe, settings: RunSettings, tasks: TaskSet, seed: int) -> None:

@@ -1,0 +1,1 @@
+"""Learning from answers of the model itself, round after round, with labels or without."""
