@@ -69,6 +69,12 @@ class Health:
     `BROKEN` was under way. Step s is played by the policy of checkpoint s - 1."""
     best: float = 0.0
     """The greatest share of right answers, as a mean over `baseline` steps."""
+    agreement_rise: float = 0.1
+    """Of a run without labels: how much more answers agree with each other than at its first evaluation, while accuracy
+    falls."""
+    accuracy_fall: float = 0.05
+    """Held-out accuracy below the best that was measured, while agreement rises."""
+    _examined: list[tuple[float, float]] = field(default_factory=list, repr=False)  # agreement and accuracy
     _recent: list[float] = field(default_factory=list, repr=False)  # shares of right answers
     _first: dict[str, float] = field(default_factory=dict, repr=False)  # metrics of the first step
     _seen: set[str] = field(default_factory=set, repr=False)
@@ -109,6 +115,27 @@ class Health:
             self.first = found[0]
         if self._sound(step, metrics):
             self.last_good = step
+        return found
+
+    def examined(self, step: int, accuracy: float) -> Finding | None:
+        """The finding that a held-out accuracy, measured after `step`, establishes in a run whose labels are its own votes:
+        that it learns to agree with itself and not to be right. Once per run."""
+        if not self._recent:
+            return None
+        agrees, name = self.correct, "false agreement"
+        first, best = (
+            (self._examined[0][0], max(a for _, a in self._examined)) if self._examined else (1.0, 0.0)
+        )
+        self._examined.append((agrees, accuracy))
+        if name in self._seen or agrees < first + self.agreement_rise or accuracy > best - self.accuracy_fall:
+            return None
+        self._seen.add(name)
+        text = (
+            f"{100 * agrees:.0f}% of the answers agree with the vote, {100 * first:.0f}% did at first; but held-out accuracy fell "
+            f"from {100 * best:.1f}% to {100 * accuracy:.1f}%: the votes teach an error; stop earlier, or give labels"
+        )
+        found = Finding(step, name, text, accuracy, best - self.accuracy_fall, step)
+        self.first = self.first or found
         return found
 
     def _sound(self, step: int, metrics: Mapping[str, Any]) -> bool:

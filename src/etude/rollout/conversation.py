@@ -252,7 +252,7 @@ class Conversation:
     @property
     def context(self) -> Array:
         """int32[n]: the tokens that the next reply is conditioned on (without spans that only training sees)."""
-        last = max((i for i, s in enumerate(self.spans) if s.restart), default=0)
+        last = max((i for i, s in enumerate(self.spans) if s.restart and not s.unseen), default=0)
         seen = [s.tokens for s in self.spans[last:] if not s.unseen]
         return np.concatenate(seen) if seen else np.zeros(0, np.int32)
 

@@ -370,7 +370,12 @@ class Run:
         """Held-out accuracy of the policy now, by single attempts, appended to evals.jsonl. `rule` says by which rule
         these weights were chosen (`evaluate.result.Card`), `spent` what had been spent when they were made (default: all
         until now). What it costs is kept apart from the run's budget."""
-        return examined(self, self.learner.policy, self.generator, rule, spent or self.spent_so_far())
+        found = examined(self, self.learner.policy, self.generator, rule, spent or self.spent_so_far())
+        if self.settings.unlabelled and rule in ("during", "last"):
+            finding = self.health.examined(self.context.step, found.mean.mean)
+            if finding is not None:
+                self.directory.write_finding(finding.to_dict())
+        return found
 
     def evaluate_start(self) -> EvalResult:
         """The evaluation "before", of the weights that the run began with, however far it is now."""

@@ -56,6 +56,14 @@ class Learner:
             )
         return self._optimisers[moments]
 
+    @torch.no_grad()
+    def become(self, other: Learner) -> None:
+        """Takes over the weights of another learner of the same model, with new moments: a round that begins anew."""
+        for (_, mine), (_, theirs) in zip(self.policy.parameters(), other.policy.parameters(), strict=True):
+            mine.copy_(theirs)
+        self._optimisers.clear()
+        self.policy.publish()
+
     def learn(
         self, objective: Objective, signals: Sequence[Signal], step: int, progress: float
     ) -> dict[str, float]:
