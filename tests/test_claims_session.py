@@ -83,7 +83,7 @@ def test_a_claim_whose_run_fails_says_so_and_the_others_go_on(tmp_path, monkeypa
     broken = dataclasses.replace(CLAIM, recipe="dr_grpo", arm="dr_grpo")
     kept(tmp_path, CLAIM, seeds_of(rising(0.3)), base_runs())
 
-    def run_all(jobs, parallel, say, worker, ended):
+    def run_all(jobs, parallel, say, worker, ended, needed):
         missing = [j for j in jobs if not j.done]
         assert {j.arm for j in missing} == {"dr_grpo"}
         return {missing[0].path: "it is broken"}
@@ -105,6 +105,21 @@ def test_a_model_that_cannot_read_feedback_is_not_trained_for_it(tmp_path, monke
     assert found["updates"]["label"] == found["flops"]["label"] == "no test"
     assert "over a plain retry, before training: 9 (at least 15 asked for)" in found["flops"]["why"]
     assert "over a plain retry" in claims_page({"rloo": {"lab": found}}, [])
+
+
+def test_a_base_that_does_not_learn_settles_its_claim_before_the_arm_runs(tmp_path, monkeypatch):
+    kept(tmp_path, CLAIM, [], seeds_of(rising(0.01)))
+    asked = []
+
+    def run_all(jobs, *rest, needed, **more):
+        asked.extend((j.arm, needed(j)) for j in jobs if not j.done)
+        return {}
+
+    monkeypatch.setattr(sessions, "run_all", run_all)
+    found = run_claims(Session([CLAIM], tmp_path), lambda _: None)["rloo"]["lab"]
+    assert found["updates"]["label"] == found["flops"]["label"] == "no test"
+    assert "points that the base gains: " in found["updates"]["why"]
+    assert asked == [("rloo", False)] * 5
 
 
 def test_arms_that_cannot_be_built_are_refused_before_anything_runs(tmp_path):
@@ -190,7 +205,7 @@ def written(place: Path, **own: str) -> Path:
 def in_process(monkeypatch, tmp_path):
     """Runs are made here, one after the other: a process for each would import more than it computes."""
 
-    def run_all(jobs, parallel, say, worker, ended):
+    def run_all(jobs, parallel, say, worker, ended, needed):
         for job in jobs:
             if not job.done:
                 perform(job)

@@ -46,21 +46,12 @@ class Gate:
 def gates(claim: Claim, arm: Sequence[Facts], base: Sequence[Facts], able: Mapping[str, float]) -> list[Gate]:
     """All gates of a claim. `arm`, `base`: the facts of their runs, seed by seed, curves from the untrained model on;
     `able`: what `bed.abilities` found."""
-    asked = {name: bound for name, bound in claim.gates.items() if bound > 0}
-    found = []
-    if bound := asked.get("gain"):
-        gains = [gain(claim, runs) for runs in ([base, arm] if claim.learner == "either" else [base])]
-        who = "the better arm gains" if claim.learner == "either" else "the base gains"
-        found.append(Gate("gain", f"points that {who}", max(gains), bound))
-    if bound := asked.get("loses"):
-        found.append(Gate("loses", "points that the base loses", -gain(claim, base), bound))
-    for name, column, what in (
-        ("mixed", "signal", "% of the base's groups that are mixed"),
-        ("unsolved", "unsolved", "% of the base's groups without a right attempt"),
-    ):
-        if bound := asked.get(name):
-            found.append(Gate(name, what, _share(claim, base, column), bound))
-    if bound := asked.get("steps"):
+    found = of_base(claim, base)
+    bound = claim.gates.get("gain", 0)
+    if bound > 0 and claim.learner == "either":
+        gains = max(gain(claim, runs) for runs in (base, arm))
+        found.insert(0, Gate("gain", "points that the better arm gains", gains, bound))
+    if (bound := claim.gates.get("steps", 0)) > 0:
         shares = [s for runs in (arm, base) for s in [_steps(runs)] if s is not None]
         if shares:  # tasks without steps have nothing to be right
             found.append(Gate("steps", "% of right answers whose steps are right", min(shares), bound))
@@ -69,6 +60,23 @@ def gates(claim: Claim, arm: Sequence[Facts], base: Sequence[Facts], able: Mappi
     for wanted in find(one.recipe).manipulation:
         reading = manipulated(wanted, claim, arm, base)
         found.append(Gate("manipulation", wanted.says, reading, wanted.at_least, wanted.at_most))
+    return found
+
+
+def of_base(claim: Claim, base: Sequence[Facts]) -> list[Gate]:
+    """The gates that the base's runs decide alone."""
+    asked = {name: bound for name, bound in claim.gates.items() if bound > 0}
+    found = []
+    if claim.learner == "base" and (bound := asked.get("gain")):
+        found.append(Gate("gain", "points that the base gains", gain(claim, base), bound))
+    if bound := asked.get("loses"):
+        found.append(Gate("loses", "points that the base loses", -gain(claim, base), bound))
+    for name, column, what in (
+        ("mixed", "signal", "% of the base's groups that are mixed"),
+        ("unsolved", "unsolved", "% of the base's groups without a right attempt"),
+    ):
+        if bound := asked.get(name):
+            found.append(Gate(name, what, _share(claim, base, column), bound))
     return found
 
 

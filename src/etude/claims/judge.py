@@ -9,7 +9,7 @@ import numpy as np
 
 from etude.claims import AXES
 from etude.claims.curves import Facts, ends, table_at, with_start
-from etude.claims.gates import Gate, before_training, gates
+from etude.claims.gates import Gate, before_training, gates, of_base
 from etude.claims.settings import POINTS, Claim
 from etude.claims.verdict import NO_TEST, OPEN, Difference, guarded, label, paired
 
@@ -39,14 +39,19 @@ def judged(
     return result
 
 
-def refused(claim: Claim, able: Mapping[str, float]) -> dict[str, Any] | None:
-    """The result of a claim that needs no run, since the untrained model cannot do what the method lives on; else None."""
+def refused(
+    claim: Claim, able: Mapping[str, float], base: Sequence[Facts] | None = None
+) -> dict[str, Any] | None:
+    """The result of a claim whose arm need not be run, since the untrained model cannot do what the method lives on, or
+    since the gates about the base's runs, if they are given, are shut; else None."""
     checked = before_training(claim, able)
+    if base is not None:
+        checked = of_base(claim, with_start(base, base[0])) + checked
     shut = [g for g in checked if not g.passed]
     if not shut:
         return None
     none = {"label": NO_TEST, "why": "; ".join(g.sentence for g in shut)}
-    return {"seeds": 0, "gates": [g.to_dict() for g in checked], **dict.fromkeys(AXES, none)}
+    return {"seeds": len(base or ()), "gates": [g.to_dict() for g in checked], **dict.fromkeys(AXES, none)}
 
 
 def on_axis(

@@ -67,11 +67,12 @@ def job_of(out: Path, claim: Claim, arm: str, seed: int) -> ClaimJob:
 
 
 def jobs_of(out: Path, claims: Sequence[Claim], more: bool = False) -> list[ClaimJob]:
-    """The runs of `claims`, each once, in their order; bases first. `more`: with the seeds for what five do not resolve."""
+    """The runs of `claims`, each once, in their order; bases first, since a base that does not learn settles its claim.
+    `more`: with the seeds for what five do not resolve."""
     found: dict[str, ClaimJob] = {}
     for claim in claims:
-        for seed in range(claim.more_seeds if more else claim.seeds):
-            for arm in (claim.base, claim.arm):
+        for arm in (claim.base, claim.arm):
+            for seed in range(claim.more_seeds if more else claim.seeds):
                 job = job_of(out, claim, arm, seed)
                 found.setdefault(job.facts, job)
     return list(found.values())

@@ -111,6 +111,11 @@ def _round(
             seeds = claim.more_seeds if last else claim.seeds
             runs = facts(session.out, claim, seeds)
             if runs is None:
+                base = facts_of(session.out, claim, claim.base, seeds)
+                if base and (shut := refused(claim, abilities(claim, session.out), base)):
+                    open_claims.remove(claim)
+                    _write(session, claim, {"state": "run", **shut})
+                    say(f"{claim.recipe} on {claim.on}: {summary(shut)}")
                 continue
             open_claims.remove(claim)
             result = judged(claim, *runs, able=abilities(claim, session.out))
@@ -120,8 +125,11 @@ def _round(
             _write(session, claim, {"state": "run", **result})
             say(f"{claim.recipe} on {claim.on}: {summary(result)}")
 
+    def needed(job: Job) -> bool:
+        return job.path in {j.path for j in jobs_of(session.out, open_claims, more=last)}
+
     conclude()
-    failed = run_all(jobs, session.workers, say, worker=WORKER, ended=conclude)
+    failed = run_all(jobs, session.workers, say, worker=WORKER, ended=conclude, needed=needed)
     for claim in open_claims:
         why = _reasons(session, claim, jobs, failed)
         _write(session, claim, {"state": FAILED, "why": why})
@@ -131,11 +139,14 @@ def _round(
 
 def facts(out: Path, claim: Claim, seeds: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
     """The facts of both arms, seed by seed; None where some are missing."""
-    files = [[facts_file(out, claim, arm, seed) for seed in range(seeds)] for arm in (claim.arm, claim.base)]
-    if not all(file.exists() for mine in files for file in mine):
-        return None
-    arm, base = ([read_facts(file) for file in mine] for mine in files)
-    return arm, base
+    arm, base = (facts_of(out, claim, which, seeds) for which in (claim.arm, claim.base))
+    return (arm, base) if arm and base else None
+
+
+def facts_of(out: Path, claim: Claim, arm: str, seeds: int) -> list[dict[str, Any]] | None:
+    """The facts of one arm, seed by seed; None where some are missing."""
+    files = [facts_file(out, claim, arm, seed) for seed in range(seeds)]
+    return [read_facts(file) for file in files] if all(file.exists() for file in files) else None
 
 
 def summary(result: Mapping[str, Any]) -> str:

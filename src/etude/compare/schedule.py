@@ -94,11 +94,12 @@ def run_all(
     poll: float = 0.2,
     worker: str = "etude.compare.schedule:work",
     ended: Callable[[Job], None] = lambda job: None,
+    needed: Callable[[Job], bool] = lambda job: True,
 ) -> dict[Path, str]:
     """Runs what is not done yet, at most `parallel` at a time and no more than fit into memory, each with its share
     of the cores. Returns {path: why} of the jobs that failed; a failure is tried again when the comparison is started
     again. `worker`: "module:function" that does a job in a child, given the file that describes it. `ended` is called after
-    every job that was done."""
+    every job that was done, and `needed` is asked before one is started."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     env = {**environment(), "OMP_NUM_THREADS": str(max(1, cores // parallel))}
     waiting = [job for job in jobs if not job.done]
@@ -111,6 +112,8 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < parallel and room.for_another(running):
                 job = waiting.pop(0)
+                if not needed(job):
+                    continue
                 running[_begin(job, env, parallel == 1, worker)] = job
                 say(f"{job.arm}, seed {job.seed}: started")
             time.sleep(poll)
