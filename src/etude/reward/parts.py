@@ -87,15 +87,15 @@ BUILT_IN: Mapping[str, Callable[[Episode], float]] = {"check": checked, "length"
 
 
 def _model(place: str, options: Mapping[str, str]) -> Any:
-    from etude.reward.model import made  # not loaded for rewards that have none
+    from etude.reward import model  # not loaded for rewards that have none
 
-    return made(place, options)
+    return model.made(place, options)
 
 
 def _judge(place: str, options: Mapping[str, str]) -> Any:
-    from etude.reward.judge import made
+    from etude.reward import judge
 
-    return made(place, options)
+    return judge.made(place, options)
 
 
 MADE: Mapping[str, Callable[[str, Mapping[str, str]], Any]] = {"model": _model, "judge": _judge}
