@@ -33,7 +33,6 @@ ELSEWHERE = {  # what needs servers or hours, by how it begins: the file whose t
     "doctor --on": "test_place.py",
     "train grpo -m smollm2 -t chain_sum:max_terms=2 --on": "test_place.py",
     "train rltf_sd -t lab:feedback=hint --set rollout.critic=remote": "test_writers.py",
-    "demo": "test_demo.py",
     "init": "test_plan_file.py",
 }
 SLOW = ("compare", "try")  # processes of their own for every run
@@ -106,9 +105,7 @@ def test_the_slow_ones_too(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_is_run_elsewhere_is_run_there() -> None:
     shown = [" ".join(words) for page in PAGES for words in commands(page)]
     for start, file in ELSEWHERE.items():
-        assert any(line.startswith(start) for line in shown) or start == "demo", (
-            f"no page shows 'etude {start}'"
-        )
+        assert any(line.startswith(start) for line in shown), f"no page shows 'etude {start}'"
         assert (ROOT / "tests" / file).is_file(), file
 
 
