@@ -291,3 +291,42 @@ def test_the_checker_is_asked_once_about_the_answer() -> None:
     _, stages = build(catalogue()["majority"], {"rollout.n": 4})
     toys.play(stages, toys.TablePolicy(), [toys.task(0, check)], samples=1)
     assert len(asked) == 1
+
+
+def test_a_method_answers_a_conversation(tmp_path: Path) -> None:
+    """Behind `ask` and `serve`, where nobody knows what is right: the answer and what it cost; oracles are refused."""
+    from etude.serve.methods import answer, usable
+    from etude.serve.replies import Speaker
+
+    speaker = Speaker(Policy.load(str(letters.model(tmp_path)), precision="fp32"))
+    said = [Message("user", "abcd")]
+    params = SamplingParams(max_tokens=3)
+    first = asyncio.run(answer(speaker, usable("majority:n=3"), said, params, 1))
+    assert first[1]["models"]["policy"]["calls"] == 3
+    assert asyncio.run(answer(Speaker(speaker.policy), usable("majority:n=3"), said, params, 1)) == first
+    with pytest.raises(UserError, match="asks the checker"):
+        usable("best_of_n:by=verifier")
+    with pytest.raises(UserError, match="second model"):
+        usable("cascade")
+
+
+def test_passages_are_found_by_the_words_of_a_question(tmp_path: Path) -> None:
+    pytest.importorskip("rank_bm25", reason="skipped: no rank-bm25 here (pip install rank-bm25)")
+    from etude.search.retrieval import corpus_of
+
+    (tmp_path / "a.txt").write_text("The capital of Norway is Oslo.\n\nMadrid has the Prado.")
+    (tmp_path / "b.txt").write_text("Rain falls in spring.\n\nSnow falls in winter.")
+    corpus = corpus_of(str(tmp_path))
+    assert corpus is not None
+    assert corpus.best("Where is the Prado?", 1) == ["Madrid has the Prado."]
+    assert corpus.best("zebra", 1) == []
+    assert corpus_of("") is None
+    with pytest.raises(UserError, match="cannot be read"):
+        corpus_of(str(tmp_path / "none.txt"))
+    found = answered(
+        catalogue()["self_ask"],
+        " What is the capital of Norway?\n",
+        " Oslo",
+        settings={"follow_ups": 1, "corpus": str(tmp_path)},
+    )
+    assert "The capital of Norway is Oslo." in found.asked[1]
