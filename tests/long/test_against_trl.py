@@ -137,6 +137,7 @@ def test_gradient_is_trls(case: str, tmp_path: Path) -> None:
     groups, _ = collect(run)
     trainer = TRAINERS.get(recipe, "grpo")
     credit = build(find(recipe), settings)[1]["credit"] if trainer != "grpo" else run.credit
+    run.context.auxiliary["reference"] = run.learner.policy  # for KTO's divergence, which is given below
     signals = moved(credit(groups, run.context), drift)
     if trainer in PREFERENCE:  # what they were sampled with stands for the reference
         signals = [replace(s, extras={**s.extras, "reference": s.episode.logp}) for s in signals]
