@@ -151,7 +151,7 @@ def is_reward_model(directory: str | Path) -> bool:
     return True
 
 
-def named(place: str, options: Mapping[str, str]) -> RewardModel:
+def made(place: str, options: Mapping[str, str]) -> RewardModel:
     """The reward model that `--reward model:PLACE,option=value` names."""
     if unknown := sorted(options.keys() - {"aggregate", "nominal_weight"}):
         raise UserError(f"there is no option '{unknown[0]}'; a model takes aggregate and nominal_weight")
