@@ -1,11 +1,10 @@
-"""A reward model that is hacked, and how the run says so.
+"""A reward model that is hacked: answers grow, and the reward with them.
 
     python examples/reward_hacking.py [DIRECTORY]
 
 Whoever compared the answers liked thoroughness: of two right solutions the one that goes over its lines again was preferred. The
-reward model learns that from 160 pairs, and tells held-out pairs apart. A policy that trains against it goes over its lines until
-there is no room left for the answer. The task's own check takes no part in the reward; it is the second opinion by which the run's
-health notices.
+reward model learns that from 160 pairs. A policy that trains against it writes longer and longer, until the limit cuts its answers
+off. The task's own check takes no part in the reward: it is recorded beside it, as a second opinion.
 """
 
 import json
