@@ -9,14 +9,14 @@ import pytest
 
 from etude.cli import run
 from etude.errors import UserError
-from etude.scale.place import Place
+from etude.scale.place import Place, Trainer, unfit
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("engines = 3", "engines is a table"),
-        ("[engine]\ncount = 1", r"has a table \[engine\]; known is \[engines\]"),
+        ("[engine]\ncount = 1", r"has a table \[engine\]; known are \[engines\] and \[trainer\]"),
         ("[engines]\ncont = 1", "there is no 'cont' in .*did you mean 'count'"),
         ("[engines]\ncount = true", "must be a whole number"),
         ("[engines]\naddress = 'http://a'", "must be a list of texts"),
@@ -29,6 +29,14 @@ from etude.scale.place import Place
         ("[engines]\naddress = ['localhost:8000']", "looks like http://"),
         ("[engines]\ncount = 1\ndeadline = 0.0", "not below 0"),
         ("engines [", "is not TOML"),
+        ("", "is empty"),
+        ("trainer = 2", "trainer is a table"),
+        ("[trainer]\nrank = 2", "there is no 'rank' in .*did you mean 'ranks'"),
+        ("[trainer]\nranks = 0", "are above 0"),
+        ("[trainer]\nranks = 2\ndeadline = 0.0", "are above 0"),
+        ("[trainer]\nranks = 2\nbackend = 'mpi'", "must be gloo or nccl"),
+        ("[trainer]\nranks = 2\ngpus = ['0']", "names 1 GPUs for 2 ranks"),
+        ("[trainer]\nranks = 2\ngpus = ['0', 'b']", "must be a GPU's number"),
     ],
 )
 def test_a_file_that_cannot_work_is_refused(text: str, words: str, tmp_path: Path) -> None:
@@ -44,6 +52,10 @@ def test_a_place_survives_being_written_down(tmp_path: Path) -> None:
     path.write_text("[engines]\ncount = 2\ngpus = ['0', '1,2']\ndeadline = 60", encoding="utf-8")
     place = Place.read(path)
     assert Place.of(place.to_dict()).engines == place.engines
+    for own in ({"ranks": 1}, {"ranks": 2, "gpus": ["1", "0"], "deadline": 9.0}):
+        alone = Place.of({"trainer": own})
+        assert not alone.samples
+        assert Place.of(alone.to_dict()).trainer == alone.trainer
     with pytest.raises(UserError, match="there is no file"):
         Place.read(tmp_path / "none.toml")
 
@@ -76,3 +88,17 @@ def test_commands_name_what_is_missing(
     assert not (tmp_path / "run").exists()
     assert run([*words, "--on", str(tmp_path / "none.toml")]) == 2
     assert "there is no file" in capsys.readouterr().err
+
+
+def test_ranks_that_cannot_work_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    two, wanted = Trainer(2), Trainer(2, ("0", "1"))
+    assert unfit(two, "cpu") == ""
+    assert "run.device is 'mps'" in unfit(two, "mps")
+    assert "on cpu it is 'gloo'" in unfit(Trainer(2, backend="nccl"), "cpu")
+    for count, refused in ((1, True), (2, False)):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
+        assert bool(unfit(two, "cuda")) is bool(unfit(wanted, "cuda")) is refused
+    assert "each on one of its own" in unfit(Trainer(2, ("0", "0")), "cuda")
+    monkeypatch.setattr("etude.scale.place.find_spec", lambda name: None)
+    assert "pip install 'etude[remote]'" in unfit(two, "cpu")
+    assert "cloudpickle" in asyncio.run(Place.of({"trainer": {"ranks": 2}}).examine())[0]

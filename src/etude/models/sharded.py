@@ -173,7 +173,8 @@ class ShardedBackbone(TransformersBackbone):
     @torch.no_grad()
     def exported(self, keep: bool) -> list[tuple[str, Tensor]]:
         """As `export`, of a model without adapters. All ranks call this."""
-        heads, found = {}, {}
+        heads: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         for name, value in [*self._own_heads().items(), *_distinct(self.module)]:
             tensor = whole(value.detach())
             if keep:

@@ -89,7 +89,7 @@ class Mirrored:
         return joined(parts, self.project), len(batch)
 
     def project(self, hidden: Tensor) -> Tensor:
-        return self.ranks.everywhere(project_here, self.name, hidden.cpu())[0]  # type: ignore[no-any-return]
+        return self.ranks.everywhere(project_here, self.name, hidden.cpu())[0]
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """This process's parts; what is asked of their shapes and sizes is that of the whole."""
@@ -105,7 +105,7 @@ class Mirrored:
             self.native()
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self.ranks.everywhere(gathered_here, self.name)[0]  # type: ignore[no-any-return]
+        return self.ranks.everywhere(gathered_here, self.name)[0]
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         if state or self.here.parameters():
@@ -120,24 +120,27 @@ class Mirrored:
         return Mirrored(self.ranks, name)
 
     def native(self) -> Weights | None:
-        """A whole copy in this process, to sample from on the CPU, for architectures that have a native pass."""
-        if self.device.type != "cpu":
-            return None
-        if self._native is None:
-            try:
-                config = ModelConfig.from_transformers(self.here.config.to_dict())
-            except Unsupported:
-                return None
-            self._native = Weights(config, {}, self.precision, frozen=True)
-            self._stale = True
-        if self._stale:
+        """The whole copy that this process samples from, where it was asked for (`copied`)."""
+        if self._native is not None and self._stale:
             self._native.load(self.export())
             self._stale = False
         return self._native
 
+    def copied(self) -> bool:
+        """Makes a whole copy in this process, to sample from: on the CPU, for architectures that have a native pass. Whether there
+        is one."""
+        if self._native is None and self.device.type == "cpu":
+            try:
+                config = ModelConfig.from_transformers(self.here.config.to_dict())
+            except Unsupported:
+                return False
+            self._native = Weights(config, {}, self.precision, frozen=True)
+            self._stale = True
+        return self._native is not None
+
     def export(self) -> Iterable[tuple[str, Tensor]]:
         if not self.here.lora:
-            return self.ranks.everywhere(exported_here, self.name)[0]  # type: ignore[no-any-return]
+            return self.ranks.everywhere(exported_here, self.name)[0]
         return self._alone().export()
 
     def exact_logits(self, tokens: Tensor, buffers: Mapping[str, Tensor]) -> Tensor:
@@ -163,7 +166,9 @@ class WholeSampler:
     @property
     def own(self) -> Sampler:
         if self._own is None:
-            if self.policy.backbone.native() is None:
+            backbone = self.policy.backbone
+            assert isinstance(backbone, Mirrored)
+            if not backbone.copied():
                 raise UserError(
                     f"{self.policy.name} is shared by ranks and cannot be sampled from in this process: let engines do it, with "
                     "a table [engines] beside [trainer] (docs/scale.md)"

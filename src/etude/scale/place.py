@@ -92,7 +92,7 @@ class Place:
         return {
             name: {k: list(v) if isinstance(v, tuple) else v for k, v in vars(table).items()}
             for name, table in tables.items()
-            if table != type(table)()
+            if table != type(table)() or (name == "trainer" and not self.samples)
         }
 
     @property

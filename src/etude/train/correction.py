@@ -58,10 +58,9 @@ def corrected(
 def importance(delta: Array, kind: str, bound: float) -> Array:
     """f32[T] weights of f32[T] log-ratios log pi_proximal - log pi_sampler."""
     ratio = np.exp(delta.astype(np.float64).clip(-20, 20))
-    if kind == "truncated":
-        return np.minimum(ratio, bound).astype(np.float32)
     inside = (ratio <= bound) & (ratio >= 1 / bound)
-    return np.where(inside, ratio, NOTHING).astype(np.float32)
+    weight: Array = np.minimum(ratio, bound) if kind == "truncated" else np.where(inside, ratio, NOTHING)
+    return weight.astype(np.float32)
 
 
 def _own(episode: Episode, oldest: int) -> bool:

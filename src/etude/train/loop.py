@@ -54,7 +54,7 @@ def learn(run: Run, signals: Sequence[Signal], batch: Collected) -> dict[str, fl
 
     def update() -> dict[str, float]:
         with run.clock("train"):
-            taught, found = list(signals), {}
+            taught, found = list(signals), dict[str, float]()
             if kind := run.settings.corrects:
                 bound, version = run.settings.correction_bound, batch.version
                 taught, found = corrected(signals, context, kind, bound, version)
@@ -84,7 +84,7 @@ def collected(run: Run, context: RunContext, refresh: bool = True) -> Collected:
     version = run.learner.policy.version
     with run.clock("rollout"), run.recording():
         groups, drawn = collect(run, context, refresh)
-    return Collected(groups, drawn, context.step, version)
+    return Collected(groups, drawn, run.context.step, version)
 
 
 def collect(

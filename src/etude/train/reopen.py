@@ -279,10 +279,11 @@ class _Reopening:
     def _same_arithmetic(self, run: Run, state: Mapping[str, Any], step: int) -> None:
         now, then = run.arithmetic, state["arithmetic"]
         if unequal := unlike(now, then):
-            was, now = ({n: d.get(n, "1" if n == "ranks" else None) for n in unequal} for d in (then, now))
-            for name in unequal:
-                self._note(name, was[name], now[name])
-            said = "; ".join(f"{name} was {was[name]!r}, is {now[name]!r}" for name in unequal)
+            unsaid = {"ranks": "1"}  # where none is named
+            pairs = {n: [d.get(n, unsaid.get(n)) for d in (then, now)] for n in unequal}
+            for name, (was, what) in pairs.items():
+                self._note(name, was, what)
+            said = "; ".join(f"{name} was {was!r}, is {what!r}" for name, (was, what) in pairs.items())
             self.warnings.append(
                 f"this machine computes otherwise than the one that wrote the checkpoint ({said}): from step {step} on the run "
                 "is not bit for bit what it would have been there"

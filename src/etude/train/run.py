@@ -56,7 +56,7 @@ RewardFunction = Callable[[Episode], Any] | str | Sequence[Any]
 
 @dataclass(frozen=True)
 class Collected:
-    """What a step is trained on, and when it was sampled: in which step, by which version of the policy."""
+    """What a step is trained on, and when it was sampled: while which step was trained, by which version of the policy."""
 
     groups: list[Group]
     drawn: list[Group]

@@ -104,7 +104,7 @@ def credited() -> list[float]:
         SimpleNamespace(parameters=lambda weight=weight: [("weight", weight)], publish=lambda: None)
         for weight in (torch.tensor(-1.0), torch.tensor(-5.0))
     )
-    anchor.follow = partial(Policy.follow, anchor)
+    anchor.follow = partial(Policy.follow, anchor)  # type: ignore[arg-type]
 
     def with_logp(signals: Sequence[Signal], name: str) -> list[Signal]:
         return [
