@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from etude.errors import UserError, nearest
-from etude.tasks import constraints, frozen_lake, number_guess, program, sokoban, sums
+from etude.tasks import (
+    constraints,
+    frozen_lake,
+    kuhn_poker,
+    number_guess,
+    program,
+    sokoban,
+    sums,
+    tic_tac_toe,
+)
 from etude.tasks.check import NoText
 from etude.tasks.source import Info, check_level, digest, item_seed
 from etude.tasks.spec import typed
@@ -101,4 +110,6 @@ KINDS = {
     "running_total": sums.RUNNING_TOTAL,
     "constraints": constraints.KIND,
     "program": program.KIND,
+    "kuhn_poker": kuhn_poker.KIND,
+    "tic_tac_toe": tic_tac_toe.KIND,
 }

@@ -1,0 +1,1 @@
+"""Methods by idea: a policy that plays against itself, or poses its own tasks."""
