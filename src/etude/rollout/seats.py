@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Annotated
 
-
-
 from etude import seeds
 from etude.rollout.attempts import attempt, below
 from etude.rollout.conversation import Conversation
@@ -68,7 +66,9 @@ class Seats:
             else:
                 table.act(await other(table, seat))
         return [
-            self._ended(talks[seat], table, seat, match) for seat in own if any(s.sampled for s in talks[seat].spans)
+            self._ended(talks[seat], table, seat, match)
+            for seat in own
+            if any(s.sampled for s in talks[seat].spans)
         ]
 
     def _other(self, task: Task, conversation: Conversation, match: Match) -> Mover:

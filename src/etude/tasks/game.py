@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -84,7 +84,9 @@ def scripted(game: Any, name: str) -> Player:
     if name not in known:
         raise UserError(f"there is no opponent '{name}' for this game{nearest(name, known)}")
     if not hasattr(game, "moves"):
-        raise UserError(f"this game does not tell its legal moves (`moves`), which the opponent '{name}' needs")
+        raise UserError(
+            f"this game does not tell its legal moves (`moves`), which the opponent '{name}' needs"
+        )
     return known[name]
 
 
@@ -147,6 +149,7 @@ class Match:
     shows: str = "random"
     most: float = 1.0
     feedback: str = "unary"
+    may_lose: ClassVar[bool] = True  # the best play too
 
     def game(self) -> Game:
         """The game by itself, with both seats free."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.tasks.check import NoText
-from etude.tasks.game import PLAYERS, Game, Match, scripted
+from etude.tasks.game import PLAYERS, Game, Match
 from etude.tasks.kind import FEEDBACK, LEVEL, Made
 from etude.tasks.source import Info, check_level, digest, item_seed
 from etude.tasks.spec import Param, typed
@@ -35,7 +35,12 @@ def refused(settings: Mapping[str, Any], game: Any) -> str:
 
 
 def made(
-    make: Callable[[int], Game], rules: str, most: float, settings: Mapping[str, Any], seed: int, *content: Any
+    make: Callable[[int], Game],
+    rules: str,
+    most: float,
+    settings: Mapping[str, Any],
+    seed: int,
+    *content: Any,
 ) -> Made:
     """One task: a deal, a seat and an opponent."""
     seat = settings["seat"] if settings["seat"] >= 0 else item_seed("seat", seed) % 2
@@ -65,7 +70,7 @@ class GameSource:
         self._params = params("random", "")
         own = {p.name: p.default for p in self._params} | typed(f"task '{name}'", given or {}, self._params)
         game = make(0)
-        self._scripted = hasattr(game, "moves")
+        self._scripted = _offers_moves(game)
         if why := refused(own, game) if self._scripted else "":
             raise UserError(f"task '{name}': {why}")
         self._own = own
@@ -100,4 +105,8 @@ class GameSource:
         return digest([self.name, self._rules, self._own])
 
 
-__all__ = ["Game", "GameSource", "Match", "scripted"]
+def _offers_moves(game: Any) -> bool:
+    try:
+        return bool(game.moves())
+    except (AttributeError, UserError):
+        return False

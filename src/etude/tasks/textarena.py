@@ -10,12 +10,14 @@ from typing import Any
 
 from etude.errors import UserError, nearest
 from etude.tasks.game import ILLEGAL, Returns, move_of
-from etude.tasks.games import GameSource
+from etude.tasks.games import GameSource, params
 from etude.tasks.source import Info
 from etude.tasks.spec import Param, typed
 
 ENV = Param("env", str, "KuhnPoker-v0-short", "the game, by textarena's name; of two players")
-_OFFERED = re.compile(r"(?:[Aa]vailable|[Vv]alid|[Ll]egal) (?:[Mm]oves|[Aa]ctions)[^\n]*?:(.*)$", re.MULTILINE)
+_OFFERED = re.compile(
+    r"(?:[Aa]vailable|[Vv]alid|[Ll]egal) (?:[Mm]oves|[Aa]ctions)[^\n]*?:(.*)$", re.MULTILINE
+)
 RULES = "You play a game. Give your move as it is asked for."
 
 
@@ -47,7 +49,9 @@ class TextArenaGame:
         offered = _OFFERED.findall(self._seen[self._seat])
         found = re.findall(r"\[[^\[\]]+\]", offered[-1]) if offered else []
         if not found:
-            raise UserError("this game does not offer its legal moves in words, so that no scripted player can play it")
+            raise UserError(
+                "this game does not offer its legal moves in words, so that no scripted player can play it"
+            )
         return found
 
     def act(self, text: str) -> bool:
@@ -96,9 +100,16 @@ class Arena:
         return TextArenaGame(self.env, seed)
 
 
+class ArenaSource(GameSource):
+    """A game of textarena as a source."""
+
+    def describe(self) -> Info:
+        return info(self.name)
+
+
 def source(name: str, given: Mapping[str, Any] | None = None, called: str | None = None) -> Any:
     """The games of `env` as a source. Raises UserError where textarena is not installed, for a game that it does not have,
-    and for one that is not for two."""
+    and for one that cannot be played by two here."""
     own = dict(given or {})
     env = typed(f"task '{name}'", {"env": own.pop("env", ENV.default)}, (ENV,))["env"]
     try:
@@ -111,21 +122,24 @@ def source(name: str, given: Mapping[str, Any] | None = None, called: str | None
     if env not in ENV_REGISTRY:
         raise UserError(f"task '{name}': textarena has no game '{env}'{nearest(env, ENV_REGISTRY)}")
     try:
-        return GameSource(called or name, Arena(env), RULES, 1.0, own, info(name).line)
-    except (AssertionError, ValueError, TypeError) as error:
-        raise UserError(f"task '{name}': '{env}' cannot be played by two: {error}") from None
+        return ArenaSource(called or name, Arena(env), RULES, 1.0, own)
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # whatever a game of textarena needs: three players, a word list, another Python
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"task '{name}': textarena's game '{env}' cannot be played by two here: {why}"
+        ) from None
 
 
 def info(name: str, fault: str = "") -> Info:
     """The catalogue's entry."""
     line = "Any game of two players of textarena, by env=NAME (extra: games)"
-    return Info(name, "environment", line, (ENV, *_params()), {name: (0.0,)}, ("environment",), fault)
-
-
-def _params() -> tuple[Param, ...]:
-    from etude.tasks.games import params
-
-    return params("random", "")
+    return Info(
+        name, "environment", line, (ENV, *params("random", "")), {name: (0.0,)}, ("environment",), fault
+    )
 
 
 class _Absent:

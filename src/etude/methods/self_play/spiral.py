@@ -95,7 +95,7 @@ def clipped_turns(clip_low: Low = 0.2, clip_high: High = 0.2, length_divisor: Le
 # ---- the recipe -------------------------------------------------------------------------------------------------
 
 
-def _side(seat: int, won: float, turns: int = 1) -> Episode:
+def one_side(seat: int, won: float, turns: int = 1) -> Episode:
     """One side of a game: replies of 1, 2, ... tokens, and what it won."""
     made = example_attempts(*[0.0] * turns)
     spans = tuple(replace(s, tag=MOVE) if s.sampled else s for s in made.spans)
@@ -118,7 +118,7 @@ def _counted(turns: int) -> float:
     """What the loss of one game of so many turns is divided by."""
     from etude.batch import pack
 
-    episode = _side(0, 1.0, turns)
+    episode = one_side(0, 1.0, turns)
     batch = pack([on_parts(episode, {MOVE: 1.0})])
     (term,) = built(RECIPE, "objective").terms
     return float(term.count(batch))
@@ -172,12 +172,12 @@ RECIPE = Recipe(
         ByHand("... and after it: 0.95 x 0.0475 + 0.05", lambda: _state_after(1.0, 0.0, 1.0), [0.095125]),
         ByHand(
             "each seat has its own: a game won 2 by seat 0, then one lost by it",
-            lambda: _credit(_side(0, 2.0), _side(1, -2.0), _side(0, -1.0), _side(1, 1.0)),
+            lambda: _credit(one_side(0, 2.0), one_side(1, -2.0), one_side(0, -1.0), one_side(1, 1.0)),
             [2.0, -2.0, -1.1, 1.1],
         ),
         ByHand(
             "three turns, discounted by a half for each that follows",
-            lambda: _credit(_side(0, 1.0, 3), **{"credit.turn_gamma": 0.5}),
+            lambda: _credit(one_side(0, 1.0, 3), **{"credit.turn_gamma": 0.5}),
             [0.25, 0.5, 1.0],
         ),
         ByHand("three turns count thrice, each by 64 tokens", lambda: _counted(3), 192.0),
