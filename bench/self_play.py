@@ -1,6 +1,6 @@
 """Kuhn poker learnt by self-play: the laboratory's model first imitates legal moves, then plays against itself.
 
-    python bench/self_play.py [STEPS]      # prints how it plays before, during and after
+    python bench/self_play.py [STEPS [EVERY [LEARNING_RATE]]]      # prints how it plays before, during and after
 
 Kuhn poker is small enough that its equilibrium is known: seat 0 loses 1/18 of a chip a game, and how much any way to play loses
 to its best answer can be computed. Moves at random lose 0.458 chips a game."""
@@ -19,7 +19,7 @@ PLACE = Path("runs/self-play")
 SMALL = {"run.max_tokens": 16, "run.eval_problems": 50, "run.eval_samples": 2}
 
 
-def main(steps: int = 80, every: int = 10) -> None:
+def main(steps: int = 200, every: int = 20, lr: float = 1e-5) -> None:
     # 1. The model has never seen cards. It imitates legal moves, each equally likely, so that it can play at all.
     rules = etude.train(
         "sft",
@@ -38,7 +38,7 @@ def main(steps: int = 80, every: int = 10) -> None:
         "kuhn_poker",
         Budget(steps, "steps"),
         0,
-        {**SMALL, "update.lr": 5e-5, "run.tasks_per_step": 8},
+        {**SMALL, "update.lr": lr, "run.tasks_per_step": 16},
     )
     run = setup.start(plan, PLACE / "games", overwrite=True)
 
@@ -70,4 +70,4 @@ def main(steps: int = 80, every: int = 10) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*(kind(text) for kind, text in zip((int, int, float), sys.argv[1:], strict=False)))

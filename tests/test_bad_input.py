@@ -48,6 +48,7 @@ BASE = {
     "show": ["/nowhere"],
     "try": ["./nowhere.py", "--quick"],
     "new method": ["a-b"],
+    "play": ["/nowhere"],
     "plan": ["nowhere", "-m", "smollm2", "-t", "chain_sum"],
     "init": ["/dev/null/plan.toml"],
     "ask": ["/nowhere", "hello"],

@@ -8,7 +8,7 @@ import toys
 import worlds_of_letters as letters
 from etude.assembly import build
 from etude.errors import UserError
-from etude.evaluate.transitions import second_attempt, transitions
+from etude.evaluate.transitions import decomposed, second_attempt, transitions
 from etude.methods import find
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import GroupRollout
@@ -28,6 +28,13 @@ def test_the_four_ways() -> None:
         "wrong_right": 0.4,
         "wrong_wrong": 0.2,
     }
+    # 1 of 2 stay right, 2 of 3 are mended: 0.6 = 0.4 / 2 + 0.6 x 2/3; (0.6 - 0.16) / 0.48
+    parts = decomposed(found)
+    assert parts == pytest.approx({"confidence": 1 / 2, "critique": 2 / 3, "relative": 0.44 / 0.48})
+    assert 0.4 * parts["confidence"] + 0.6 * parts["critique"] == pytest.approx(found["second"])
+    assert decomposed({"first": 1.0, "second": 1.0, "right_right": 1.0, "wrong_right": 0.0}) == {
+        "confidence": 1.0
+    }
     assert transitions([play("grpo", ["7", "1"], samples=2)[0]]) == {}
     with pytest.raises(UserError, match="did you mean 'reconsider'"):
         second_attempt("reconsidr")
@@ -46,6 +53,10 @@ def test_eval_measures_second_attempts(way: str, tmp_path) -> None:
     assert facts["attempts"]["second"] == pytest.approx(facts["mean"])
     assert EvalResult.from_dict(json.loads(json.dumps(facts))).attempts == facts["attempts"]
     assert "wrong -> right" in eval_screen(facts)
+    assert facts["correction"] == decomposed(facts["attempts"])
+    if {"confidence", "critique"} <= set(facts["correction"]):
+        assert "right again if right" in eval_screen(facts)
+        assert " x " in eval_screen(facts)
     single = evaluate_model(letters.model(tmp_path), Exam("words", held, 2, 0, changes=exam.changes))
     assert "attempts" not in single.to_dict()
 

@@ -29,7 +29,7 @@ def play(
         str, typer.Option(help="opponents, joined by commas: scripted players by name, or models and runs")
     ] = "random",
     games: Annotated[
-        int, typer.Option(help="games against each opponent, half of them from each seat", min=2)
+        int, typer.Option(help="games against each opponent, half of them from each seat", min=2, max=100_000)
     ] = 400,
     max_tokens: Annotated[int | None, typer.Option(help="longest reply; a run's own, else 64", min=1)] = None,
     temperature: Annotated[float, typer.Option(help="above 0", min=0.01, max=10)] = 1.0,

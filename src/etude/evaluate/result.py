@@ -11,7 +11,7 @@ import numpy as np
 from etude.errors import Refused
 from etude.evaluate.intervals import Interval, clustered
 from etude.evaluate.passk import majority_at, pass_at
-from etude.evaluate.transitions import transitions
+from etude.evaluate.transitions import decomposed, transitions
 from etude.types import Array, Episode, Group, SamplingParams
 
 RULES = ("before", "during", "last", "given")
@@ -131,7 +131,11 @@ class EvalResult:
             "length": self.length,
             "errors": self.errors,
             "lost": self.lost,
-            **({"attempts": dict(self.attempts)} if self.attempts else {}),
+            **(
+                {"attempts": dict(self.attempts), "correction": decomposed(self.attempts)}
+                if self.attempts
+                else {}
+            ),
             **({"inference": dict(self.inference)} if self.inference else {}),
             "per_problem": [list(row) for row in self.per_problem],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,3 +81,23 @@ def _shares(found: Sequence[tuple[bool, bool]]) -> dict[str, float]:
         "second": float(last.mean()),
         **{name: float(way.mean()) for name, way in zip(WAYS, ways, strict=True)},
     }
+
+
+def decomposed(shares: Mapping[str, float]) -> dict[str, float]:
+    """What second attempts are made of, from the shares of `transitions`: with A1 and A2 the accuracies of both,
+
+        confidence  CL = P(right again | right at first)      critique  CS = P(right now | wrong at first)
+        A2 = A1 CL + (1 - A1) CS                              relative  (A2 - A1^2) / (2 A1 (1 - A1))
+
+    The last lies at 1/2 where nothing is gained, at 0 and 1 where the second attempt keeps what two independent ones agree
+    on, or what either of them gets right. What is undefined is left out. Confidence v.s. Critique: A
+    Decomposition of Self-Correction Capability for LLMs (Yang et al., 2024)."""
+    first, second = shares["first"], shares["second"]
+    found = {}
+    if first > 0:
+        found["confidence"] = shares["right_right"] / first
+    if first < 1:
+        found["critique"] = shares["wrong_right"] / (1 - first)
+    if 0 < first < 1:
+        found["relative"] = (second - first**2) / (2 * first * (1 - first))
+    return found

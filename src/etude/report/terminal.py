@@ -180,6 +180,7 @@ def eval_screen(result: Mapping[str, Any]) -> str:
         (f"  {name.replace('_', ' -> ')}", amount(float(value), "%"))
         for name, value in (result.get("attempts") or {}).items()
     ]
+    rows += _correction(result.get("attempts") or {}, result.get("correction") or {})
     rows += [(f"pass@{k}", share(value)) for k, value in (result.get("pass") or {}).items()]
     rows += [(f"majority@{k}", share(value)) for k, value in (result.get("majority") or {}).items()]
     rows += [(f"  {name}", share(value)) for name, value in (result.get("kinds") or {}).items()]
@@ -210,6 +211,23 @@ def inference_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
                 f"{amount(float(found['exhausted']), '%')} of the problems ({found['limit']})",
             )
         )
+    return rows
+
+
+def _correction(shares: Mapping[str, float], found: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Both probabilities of a second attempt, and the identity that makes the accuracy of them."""
+    rows = []
+    if "confidence" in found:
+        rows.append(("  right again if right", amount(found["confidence"], "%")))
+    if "critique" in found:
+        rows.append(("  right now if wrong", amount(found["critique"], "%")))
+    if "relative" in found:
+        first, second = shares["first"], shares["second"]
+        kept, mended = found["confidence"], found["critique"]
+        rows += [
+            ("  together", f"{second:.3f} = {first:.3f} x {kept:.3f} + {1 - first:.3f} x {mended:.3f}"),
+            ("  relative", f"{found['relative']:.3f} (0.5: as if it had not been asked again)"),
+        ]
     return rows
 
 

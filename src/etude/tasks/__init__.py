@@ -22,7 +22,12 @@ from etude.tasks.task_set import TaskSet
 __all__ = ["Info", "Source", "TaskSet", "catalogue", "check_disjoint", "load", "self_test", "source"]
 
 SOURCES = Registry(
-    "etude.tasks", {"lab": "etude.lab.tasks:LabSource", "textarena": "etude.tasks.textarena:source"}
+    "etude.tasks",
+    {
+        "lab": "etude.lab.tasks:LabSource",
+        "textarena": "etude.tasks.textarena:source",
+        "triples": "etude.tasks.triples:TripleSource",
+    },
 )
 """Further sources by name: callables (name, parameters as text or typed, called) -> Source, which must accept no
 parameters: `describe()` of such a source is the catalogue's entry."""

@@ -36,15 +36,15 @@ def play_games(
 ) -> Played:
     """`games` games against each of `opponents`: scripted players of the game by name, or models and runs. Raises UserError for
     tasks that are no game, and for an opponent that is neither."""
-    problems = hold_out(sources.load(tasks), (games + 1) // 2)
-    game = _game(problems[0])
-    others = [name for name in opponents if not _plays(game, name)]
 
     def speaking(where: str) -> Generator:
         policy = load_policy(where)
         return Generator(sampler_for(policy), policy.renderer, params, limit=policy.context)
 
     own = speaking(model)
+    problems = hold_out(sources.load(tasks), (games + 1) // 2)
+    game = _game(problems[0])
+    others = [name for name in opponents if not _plays(game, name)]
     models = {name: speaking(name) for name in others}
     with Pool() as pool:
         checks = checks_in(pool, own.sampler, {})
