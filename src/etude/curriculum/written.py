@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from etude.errors import UserError
 from etude.settings import Setting
 from etude.stages import Context
 from etude.tasks.asked import normalised
@@ -51,6 +52,16 @@ class WrittenTasks:
     kept: dict[str, Written] = field(default_factory=dict)  # by the task's key
     refused: dict[str, int] = field(default_factory=dict)
     _signs: dict[str, Any] = field(default_factory=dict)  # MinHash signatures, by key
+
+    def __post_init__(self) -> None:
+        if self.near < 1:
+            try:
+                import datasketch  # noqa: F401 - here, not in the middle of a run
+            except ImportError:
+                raise UserError(
+                    "refusing tasks that are nearly the same needs datasketch; pip install 'etude[written]', or "
+                    "set near=1"
+                ) from None
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -97,7 +108,7 @@ class WrittenTasks:
         return [fit[i] for i in rng.permutation(len(fit))[:n]]
 
     def report(self) -> Mapping[str, float]:
-        """How many are kept, how many were refused and why, and their mean difficulty and rate of success."""
+        """How many are kept, how many were refused and why, and how often those that were tried are solved."""
         known = [w.rate for w in self if w.rate is not None]
         found = {"written": float(len(self))} | {
             f"refused/{why}": float(n) for why, n in self.refused.items()

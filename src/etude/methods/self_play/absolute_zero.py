@@ -127,7 +127,7 @@ class Proposals:
     def report(self) -> Mapping[str, float]:
         """Of the last step's proposals: the share that runs, how many are new, how often those were solved, how many of them are
         solved sometimes but not always, and the operations in them; and of all that were proposed."""
-        return {**self.last, **self.written.report()}
+        return {"runs": 0.0, **self.last, **self.written.report()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"written": self.written.state_dict(), "new": list(self.new), "last": dict(self.last)}
