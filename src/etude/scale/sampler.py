@@ -84,7 +84,9 @@ class EngineSampler:
         n = met or len(reply.tokens)
         if watch is not None:
             told = (
-                i for i, (t, v) in enumerate(zip(reply.tokens[:n], reply.logp[:n], strict=True)) if watch(t, v)
+                i
+                for i, (t, v) in enumerate(zip(reply.tokens[:n], reply.logp[:n], strict=True))
+                if watch(t, v)
             )
             if (last := next(told, None)) is not None:
                 n = met = last + 1
