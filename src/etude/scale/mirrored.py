@@ -20,7 +20,7 @@ from etude.models.policy import Policy
 from etude.models.sharded import ShardedBackbone
 from etude.models.weights import Weights
 from etude.sampling.engine import sampler_for
-from etude.sampling.protocol import Sample, Sampler
+from etude.sampling.protocol import Sample, Sampler, Watch
 from etude.scale.ranks import Held, Ranks
 from etude.types import Array, SamplingParams
 
@@ -176,8 +176,15 @@ class WholeSampler:
             self._own = sampler_for(self.policy, self.rows)
         return self._own
 
-    async def sample(self, prompt: Array, params: SamplingParams, key: int) -> Sample:
-        return await self.own.sample(prompt, params, key)
+    async def sample(
+        self,
+        prompt: Array,
+        params: SamplingParams,
+        key: int,
+        watch: Watch | None = None,
+        certainty: bool = False,
+    ) -> Sample:
+        return await self.own.sample(prompt, params, key, watch, certainty)
 
     def hold(self) -> AbstractAsyncContextManager[None]:
         return self.own.hold()

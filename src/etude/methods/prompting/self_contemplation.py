@@ -7,7 +7,7 @@ read it is asked for again, warmer. The second is an ordinary few-shot prompt of
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from etude.fixtures.inference import answered
 from etude.methods.imitation.rft import RECIPE as RFT
@@ -36,7 +36,8 @@ def self_contemplation(
         pairs = await _pairs(session) if examples else []
         shown = [m for q, a in pairs for m in (Message("user", q), Message("assistant", a))]
         said = (*session.prompt[:-1], *shown, session.prompt[-1])
-        return await session.draft("sample", 0, said=said, **({"greedy": True} if greedy else {}))
+        greedily: dict[str, Any] = {"greedy": True} if greedy else {}
+        return await session.draft("sample", 0, said=said, **greedily)
 
     async def _pairs(session: Session) -> list[tuple[str, str]]:
         asked, found = ASK.format(question=session.question, k=examples), list[tuple[str, str]]()

@@ -219,7 +219,7 @@ LANGUAGE_FEEDBACK = Recipe(
     examples=_rows("language_feedback"),
 )
 
-LANGUAGE_FEEDBACK_MODEL = Recipe(
+LANGUAGE_FEEDBACK_MODEL: Recipe = Recipe(
     name="language_feedback_model",
     base=GRPO,
     paper=PAPER,
