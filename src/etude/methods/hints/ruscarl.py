@@ -109,6 +109,7 @@ RECIPE = Recipe(
         "without a column `rubric` a task's hints are its criteria",
     ),
     stages={"group_rollout": stage(scaffolded)},
+    needs=("text",),
     claim="On tasks whose reward is rare, criteria that vanish early give a higher final accuracy without criteria than none.",
     examples=(
         ByHand(
