@@ -210,6 +210,16 @@ def coin(answer: str) -> Verdict:
     return Verdict(float(right), right, "" if right else "no")
 
 
+class Halves:
+    """A check whose answers are one of two, by a hash of what was said: different words can agree."""
+
+    def __call__(self, answer: str) -> Verdict:
+        return coin(answer)
+
+    def read(self, answer: str) -> str:
+        return str(seeds.key("half", answer) % 2)
+
+
 async def check_runner(task: Task, answer: str) -> Verdict:
     return task.check(answer)
 
@@ -299,7 +309,8 @@ def toy_batch(
     recipe, stages = build(find(recipe) if isinstance(recipe, str) else recipe, dict(settings or {}))
     policy = TablePolicy(0, dict(stages["objective"].heads))
     where = context(policy, auxiliary=recipe.all_auxiliary)
-    problems = [task(i) for i in range(tasks)]
+    check = Halves() if recipe.all_defaults.get("unlabelled") else None  # without labels answers must meet
+    problems = [task(i, check) for i in range(tasks)]
     groups = play(
         stages, policy, problems, recipe.all_defaults.get("group_size", samples), None, where.auxiliary
     )
