@@ -19,7 +19,7 @@ PLACE = Path("runs/self-play")
 SMALL = {"run.max_tokens": 16, "run.eval_problems": 50, "run.eval_samples": 2}
 
 
-def main(steps: int = 200, every: int = 20, lr: float = 1e-5) -> None:
+def main(steps: int = 30, every: int = 10, lr: float = 5e-5) -> None:
     # 1. The model has never seen cards. It imitates legal moves, each equally likely, so that it can play at all.
     rules = etude.train(
         "sft",
@@ -38,7 +38,7 @@ def main(steps: int = 200, every: int = 20, lr: float = 1e-5) -> None:
         "kuhn_poker",
         Budget(steps, "steps"),
         0,
-        {**SMALL, "update.lr": lr, "run.tasks_per_step": 16},
+        {**SMALL, "update.lr": lr, "run.tasks_per_step": 8},
     )
     run = setup.start(plan, PLACE / "games", overwrite=True)
 
