@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +13,17 @@ from etude.assembly import build
 from etude.curriculum.written import Written, WrittenTasks
 from etude.errors import UserError
 from etude.fixtures.curricula import ExampleContext
+from etude.fixtures.given import Letters
 from etude.methods import find
 from etude.methods.self_play.absolute_zero import PROPOSED
 from etude.rollout.basic import single
+from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import GroupRollout
 from etude.tasks import load, sandbox, self_test
 from etude.tasks.languages import Arithmetic, Python, same
 from etude.tasks.triples import Triple, proposal, task_of
 from etude.testing import toys
-from etude.types import Message, Request, Task
+from etude.types import Message, Request, SamplingParams, Task
 
 needs_sandbox = pytest.mark.skipif(not sandbox.protection(), reason="nothing keeps programs in here")
 
@@ -122,12 +126,14 @@ def test_bad_settings_get_one_sentence(spec: str, sentence: str) -> None:
 def test_a_proposal_is_worth_what_the_solver_makes_of_it() -> None:
     _, stages = build(find("absolute_zero"), {"group_rollout.probes": 4})
     tries = ["<answer>3</answer>", "<answer>4</answer>", "<answer>4</answer>", "<answer>4</answer>"]
-    speaker = toys.ScriptedSampler(replies=["<answer>X+1|2</answer>", *tries])
+    letters: Any = Letters()  # every sign is a token; the toys' own tokenizer has no bar
+    policy: Any = SimpleNamespace(tokenizer=letters, renderer=letters)
+    speaker = toys.ScriptedSampler(policy, replies=["<answer>X+1|2</answer>", *tries])
     rollouts = GroupRollout(
         proposal(Arithmetic(), "deduction", []),
         Request(),
         1,
-        toys.generator(toys.TablePolicy(), speaker, max_tokens=64),
+        Generator(speaker, letters, SamplingParams(max_tokens=64)),
         toys.check_runner,
         single(),
         stages["reward"],
