@@ -111,6 +111,7 @@ RECIPE = Recipe(
     stages={"group_rollout": stage(scaffolded)},
     needs=("text",),
     claim="On tasks whose reward is rare, criteria that vanish early give a higher final accuracy without criteria than none.",
+    unchecked="a fixed share of the attempts is shown criteria, fewer as the run goes on, whatever the policy does",
     examples=(
         ByHand(
             "the first of three sees all before the middle, half in it; the second half of that; the last none",

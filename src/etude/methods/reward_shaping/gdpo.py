@@ -76,6 +76,7 @@ RECIPE: Recipe = Recipe(
     confidence="memory",
     stages={"credit": stage(each_part)},
     claim="With a hard and an easy reward, the hard one is learned that under GRPO's sum is not.",
+    unchecked="each part of the reward is standardised in every group in which it differs",
     examples=(
         ByHand(
             "either part counts as much",

@@ -84,6 +84,7 @@ RECIPE: Recipe = Recipe(
     departures=("of an episode with several answers the first is scored",),
     stages={"credit": stage(with_alignment)},
     claim="Right answers become shorter than without the term, at the same accuracy.",
+    unchecked="the term is added to the reward of every answer, whatever the policy does",
     examples=(
         ByHand(
             "twice as likely with the question: 1 - 1/2, times 0.2; the other gains nothing",

@@ -127,6 +127,7 @@ RECIPE: Recipe = Recipe(
     confidence="memory",
     stages={"group_rollout": stage(with_the_start), "credit": stage(Transformed)},
     claim="With two rewards fewer answers fail one of them than under their plain sum, at equal KL.",
+    unchecked="every reward is transformed, whatever the policy does",
     examples=(
         ByHand(
             "the reference is 0.5 in either part",
