@@ -77,6 +77,7 @@ RECIPE: Recipe = Recipe(
         "two passes of four updates by default; the paper trains until validation loss rises",
     ),
     claim="More rounds help at first; from the first weights it overfits later than from the last ones.",
+    unchecked="every round imitates the right answers of the one before",
     examples=(
         ByHand(
             "two distinct right answers; put back before rounds 1 and 2", lambda: _rounds(True), [2, 2, 2, 2]

@@ -91,6 +91,7 @@ RECIPE: Recipe = Recipe(
         "a sentence tells the answer, where the paper marks it among the choices",
     ),
     claim="With rationalisation more problems are reached than by right answers alone, at first.",
+    unchecked="right answers, and rationalisations of the others, are imitated in every round",
     examples=(
         ByHand("one token of the first attempt, two of the second", _learnt, [1, 2]),
         Reduction(
