@@ -49,6 +49,7 @@ BASE = {
     "try": ["./nowhere.py", "--quick"],
     "new method": ["a-b"],
     "play": ["/nowhere"],
+    "pipeline": ["/nowhere.toml"],
     "plan": ["nowhere", "-m", "smollm2", "-t", "chain_sum"],
     "init": ["/dev/null/plan.toml"],
     "ask": ["/nowhere", "hello"],
