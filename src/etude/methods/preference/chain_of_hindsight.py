@@ -1,7 +1,7 @@
 """Chain of Hindsight: good and bad answers are both imitated, each behind words that say which it is.
 
-One text holds both answers of a pair, the second in sight of the first: "a bad answer: ... a good answer: ...", in either order. Asked for
-a good answer afterwards, the model has seen the difference. Chain of Hindsight Aligns Language Models with Feedback, arXiv
+One text holds both answers of a pair, the second in sight of the first: "a wrong answer: ... a right answer: ...", in either order. Asked for
+a right answer afterwards, the model has seen the difference. Chain of Hindsight Aligns Language Models with Feedback, arXiv
 2302.02676."""
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from etude.settings import Setting, stage
 from etude.stages import Context, Credit
 from etude.types import Array, Episode, Group, Message, Signal, Span
 
-GOOD, BAD = "A good answer:", "A bad answer:"
-ORDERS = ("good", "bad", "good bad", "bad good")
+GOOD, BAD = "A right answer:", "A wrong answer:"
+_ORDERS = ("good", "bad", "good bad", "bad good")
 """What one text holds; drawn for each pair, all alike."""
 
 
@@ -63,7 +63,7 @@ def hindsight(
     pairs: Pairs = 1,
     margin: Margin = 1e-6,
 ) -> Credit:
-    """One text for each pair, in an order of `ORDERS` that is drawn anew at every step."""
+    """One text for each pair, in an order of `_ORDERS` that is drawn anew at every step."""
     marks = {"good": good_mark, "bad": bad_mark}
 
     def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
@@ -72,7 +72,7 @@ def hindsight(
             signals = given_pairs(group) or sampled_pairs(group, context, pairs, margin)
             for number in range(len(signals) // 2):
                 draw = seeds.generator(context.seed, "hindsight", context.step, group.task.key, number)
-                order = ORDERS[int(draw.integers(len(ORDERS)))]
+                order = _ORDERS[int(draw.integers(len(_ORDERS)))]
                 found.append(chained(signals[2 * number : 2 * number + 2], order, marks, context))
         return found
 
@@ -102,7 +102,7 @@ RECIPE: Recipe = Recipe(
     paper=Paper("Chain of Hindsight Aligns Language Models with Feedback", "2302.02676", 2023),
     idea="The model imitates good and bad answers, each behind words that say which it is, the second in sight of the first. "
     "So it learns what makes the difference, and can be asked for the good kind. "
-    "Examine it with the words of a good answer: --prompt '{question}\n\nA good answer:'.",
+    "Examine it with the words of a right answer: --prompt '{question}\n\nA right answer:'.",
     equation="L = - mean_t log pi(y_t | x, mark_1, y_1, mark_2, ..) over the tokens of all answers",
     departures=(
         "one wording of each mark, where the paper has a list of paraphrases",
