@@ -97,6 +97,8 @@ def episodes(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("recipe", list(catalogue()))
 def test_every_recipe_plays_through_a_server_as_it_does_here(recipe: str, tmp_path: Path, model: str) -> None:
+    if recipe == "self_certainty":
+        pytest.skip("engines do not say how certain a reply was, and are refused")
     more: dict[str, object] = dict(SMALL)
     if "teacher" in catalogue()[recipe].all_needs:
         more["run__teacher"] = letters.model(tmp_path / "teacher", seed=2)

@@ -270,6 +270,12 @@ def test_every_setting_of_every_recipe_changes_the_plan() -> None:
                 assert now != plain, f"{name}: {stage}.{parameter.name}={other}"
 
 
+SPECIAL = {  # texts that are read when a stage is made
+    "ways": "direct+steps",
+    "corpus": str(Path(__file__).parent.parent / "constraints.txt"),
+}
+
+
 def _other(parameter, value):
     """Another valid value of a setting."""
     known = parameter.setting
@@ -282,7 +288,7 @@ def _other(parameter, value):
     if parameter.kind in (int, int | None) or isinstance(value, int):
         return int(low) if value != low else int(low) + 1
     if isinstance(value, str) or (value is None and parameter.kind is str):
-        return "other=1"
+        return SPECIAL.get(parameter.name, "other=1")
     return low + (high - low) * 0.37
 
 

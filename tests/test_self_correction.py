@@ -91,7 +91,7 @@ def test_ufo_draws_nothing_in_place_of_what_it_leaves_out(
         guard=lambda groups: None,
     )
     monkeypatch.setattr(
-        loop, "sample", lambda run, requests: [example_group([i % 2, 1.0]) for i in range(len(requests))]
+        loop, "sample", lambda run, requests, **_: [example_group([i % 2, 1.0]) for i in range(len(requests))]
     )
     groups, paid = loop.collect(run)
     assert (len(groups), len(paid)) == (kept, drawn)

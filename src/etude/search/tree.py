@@ -183,9 +183,16 @@ async def _grown(tree: Tree, node: Node, branch: int) -> list[Node]:
 
 async def depth_first(tree: Tree, branch: int, prune: float, most: int) -> Draft:
     """Into the best child first; children whose score is below `prune` are not entered. The first ended answer at or above
-    `prune` is taken; after `most` nodes, or where nothing is left, the best of all that ended."""
+    `prune` is taken; after `most` nodes, or where nothing is left, the best of all that ended. Where none has, the best that was not
+    entered is."""
     open_, seen = [tree.root], 0
-    while open_ and seen < most:
+    refused: list[Node] = []
+    while seen < most:
+        if not open_:
+            if tree.leaves or not refused:
+                break
+            refused.sort(key=lambda n: n.score)
+            open_.append(refused.pop())
         node = open_.pop()
         if node.ended:
             if node.score >= prune:
@@ -195,6 +202,7 @@ async def depth_first(tree: Tree, branch: int, prune: float, most: int) -> Draft
         children = await tree.expand(node, branch)
         seen += len(children)
         open_ += sorted((c for c in children if c.ended or c.score >= prune), key=lambda n: n.score)
+        refused += [c for c in children if not (c.ended or c.score >= prune)]
     return highest(tree.leaves)
 
 

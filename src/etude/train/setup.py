@@ -258,6 +258,8 @@ def hide_labels(recipe: Recipe, settings: RunSettings, tasks: TaskSet) -> None:
             f"recipe {recipe.name} learns from what the checker says, and run.unlabelled hides it; recipes that learn without "
             "labels set it themselves, such as ttrl"
         )
+    if settings.unlabelled and any(tasks.draw(Request(), i, 0).environment for i in range(4)):
+        raise Refused(f"recipe {recipe.name} needs {NEEDS['text']}, which is missing here")
     tasks.unlabelled = settings.unlabelled
 
 
