@@ -34,6 +34,23 @@ ELSEWHERE = {  # what needs servers or hours, by how it begins: the file whose t
     "train grpo -m smollm2 -t chain_sum:max_terms=2 --on": "test_place.py",
     "train rltf_sd -t lab:feedback=hint --set rollout.critic=remote": "test_writers.py",
     "init": "test_plan_file.py",
+    "train dpo --pairs": "test_pairs.py",
+    "eval runs/dpo-0 --pairs": "test_pairs.py",
+    "train reward_model": "test_rewards.py",
+    "eval runs/reward_model-0 --pairs": "test_rewards.py",
+    "train grpo -t prompts.jsonl:check=none --reward": "test_rewards.py",
+    "train grpo -t mine.jsonl --reward": "test_rewards.py",
+    "check --pairs": "test_judges.py",
+    "pipeline": "test_pipeline.py",
+    "train sft -m lab -t kuhn_poker:shows=random": "test_games.py",
+    "train spiral": "test_games.py",
+    "play": "test_games.py",
+    "train absolute_zero": "test_triples.py",
+    "eval MODEL -t TASKS --with": "test_inference.py",
+    "train majority": "test_inference.py",
+    "ask RUN": "test_inference.py",
+    "serve RUN --with": "test_inference.py",
+    "train ttrl": "test_unlabelled.py",
 }
 SLOW = ("compare", "try")  # processes of their own for every run
 WRITTEN = re.compile(r"STEP|[A-Z]{4,}\b")  # a word that stands for something
