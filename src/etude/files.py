@@ -63,6 +63,8 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 def read_text(path: Path) -> str:
     """A text file in UTF-8, with or without a byte order mark, whatever the locale. Raises UserError where it is not."""
+    if path.is_char_device():
+        raise UserError(f"'{path}' is a device; name a file")  # some never end
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -13,6 +13,7 @@ from typing import Any
 from etude.claims.material import source
 from etude.compare.arms import parse_arms
 from etude.errors import UserError, nearest
+from etude.files import read_text
 from etude.methods import catalogue, find, outside
 from etude.train.config import Budget, Plan
 
@@ -127,7 +128,7 @@ class Claim:
 def beds(path: Path = SETTINGS) -> dict[str, dict[str, Any]]:
     """{bed: its settings as the file has them}. UserError for what cannot be read."""
     try:
-        groups = tomllib.loads(path.read_text(encoding="utf-8"))
+        groups = tomllib.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read as claims: {error}") from None
     for name, group in groups.items():
