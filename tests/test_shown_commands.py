@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from documents import ROOT, commands
+from documents import ROOT, commands, fenced
 from etude import cli
 from etude.models.tiny import tiny_directory
 from etude.report import server as viewer
-from test_site import quick
+from test_site import FAST, quick
 from test_using_a_model import Served
 
 OWN = ("tutorial/", "using-a-model.md", "LOG.md", "CHANGELOG.md")
@@ -34,23 +34,7 @@ ELSEWHERE = {  # what needs servers or hours, by how it begins: the file whose t
     "train grpo -m smollm2 -t chain_sum:max_terms=2 --on": "test_place.py",
     "train rltf_sd -t lab:feedback=hint --set rollout.critic=remote": "test_writers.py",
     "init": "test_plan_file.py",
-    "train dpo --pairs": "test_pairs.py",
-    "eval runs/dpo-0 --pairs": "test_pairs.py",
-    "train reward_model": "test_rewards.py",
-    "eval runs/reward_model-0 --pairs": "test_rewards.py",
-    "train grpo -t prompts.jsonl:check=none --reward": "test_rewards.py",
-    "train grpo -t mine.jsonl --reward": "test_rewards.py",
-    "check --pairs": "test_judges.py",
-    "pipeline": "test_pipeline.py",
-    "train sft -m lab -t kuhn_poker:shows=random": "test_games.py",
-    "train spiral": "test_games.py",
-    "play": "test_games.py",
-    "train absolute_zero": "test_triples.py",
-    "eval MODEL -t TASKS --with": "test_inference.py",
-    "train majority": "test_inference.py",
-    "ask RUN": "test_inference.py",
-    "serve RUN --with": "test_inference.py",
-    "train ttrl": "test_unlabelled.py",
+    "check --pairs held_out.jsonl --reward": "test_judges.py",
 }
 SLOW = ("compare", "try")  # processes of their own for every run
 WRITTEN = re.compile(r"STEP|[A-Z]{4,}\b")  # a word that stands for something
@@ -71,12 +55,22 @@ def prepared(place: Path, page: str) -> str:
     shape: dict[str, Any] = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "seed": 3}
     model = str(tiny_directory(place / "my-model", string.printable, **shape))
     rows = "".join(json.dumps({"prompt": f"{i}+1=", "answer": str(i + 1)}) + "\n" for i in range(60))
-    for name in ("my_tasks.jsonl", "math.jsonl"):
+    for name in ("my_tasks.jsonl", "math.jsonl", "prompts.jsonl", "mine.jsonl", "problems.jsonl"):
         (place / name).write_text(rows)
+    solved = [{**json.loads(row), "reference": f"It is {i + 1}."} for i, row in enumerate(rows.splitlines())]
+    pairs = [{"prompt": r["prompt"], "chosen": r["answer"], "rejected": "no"} for r in solved]
+    for name, lines in (("solutions.jsonl", solved), ("pairs.jsonl", pairs), ("held_out.jsonl", pairs[:8])):
+        (place / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (place / "mine.py").write_text("def brevity(episode):\n    return -float(episode.sampled.sum())\n")
     tiny_directory(place / "my-base-model", string.printable, template=None, **shape)
     (place / "plan.toml").write_text(
         f'recipe = "grpo"\nmodel = "{model}"\ntasks = "my_tasks.jsonl"\nsteps = 1\n'
     )
+    for stages in fenced(page, "toml"):
+        if "[[stage]]" in stages:  # of a pipeline
+            brief = ", ".join(f'"{name}" = "{value}"' for name, value in FAST.items())
+            brief = re.sub(r'budget = ".*"', f'budget = "1-steps"\nsettings = {{{brief}}}', stages)
+            (place / "stages.toml").write_text(brief.replace('"smollm2"', f'"{model}"'))
     if "halfway.py" in (text := (ROOT / page).read_text()):
         (block,) = (b for b in re.findall(r"(?:^    .*\n|^\n)+", text, re.M) if "class Halfway" in b)
         (place / "halfway.py").write_text("\n".join(line[4:] for line in block.splitlines()))
@@ -92,6 +86,11 @@ def run_page(page: str, slow: bool, place: Path, monkeypatch: pytest.MonkeyPatch
     for words in here(page, slow):
         if words[:2] == ["new", "method"]:
             continue
+        if (
+            words[:2] == ["train", "grpo"] and "model:runs/reward_model-0,weight=1" in words
+        ):  # made further down the page
+            made = ["train", "reward_model", "-m", "smollm2", "--pairs", "pairs.jsonl"]
+            assert cli.run([*quick(made, model), "--out", "runs/reward_model-0"]) == 0
         line = shlex.join(words)
         served = Served(monkeypatch) if words[0] == "serve" else None
         capsys.readouterr()

@@ -91,6 +91,12 @@ def quick(words: list[str], model: str) -> list[str]:
         found += ["--quiet", "--force", *([] if timed else ["--steps", "1"])]
     if name == "eval":
         found += ["--problems", "2", "--set", "run.max_tokens=4", "--set", "run.precision=fp32"]
+    if name == "play":
+        found += ["--games", "2", "--max-tokens", "4"]
+    if name == "pipeline":
+        found += ["--force", "--quiet"]
+    if name == "ask":
+        found += ["--max-tokens", "3"]
     if name == "sample":
         found += ["--max-tokens", "3"]
     return [name, *found]
