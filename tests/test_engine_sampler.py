@@ -12,6 +12,7 @@ import pytest
 
 import worlds_of_letters as letters
 from etude import seeds
+from etude.assembly import build
 from etude.errors import Refused, UserError
 from etude.methods import catalogue
 from etude.models.policy import Policy
@@ -97,14 +98,16 @@ def episodes(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("recipe", list(catalogue()))
 def test_every_recipe_plays_through_a_server_as_it_does_here(recipe: str, tmp_path: Path, model: str) -> None:
-    if recipe == "self_certainty":
-        pytest.skip("engines do not say how certain a reply was, and are refused")
     more: dict[str, object] = dict(SMALL)
     if "teacher" in catalogue()[recipe].all_needs:
         more["run__teacher"] = letters.model(tmp_path / "teacher", seed=2)
     settings = letters.plan(tmp_path, recipe, 2, **more)
     made = Engine(settings.model)
     with served(made) as (address,):
+        if getattr(build(catalogue()[recipe])[1]["rollout"], "certainty", False):
+            with pytest.raises(Refused, match="which engines do not say"):
+                start(settings, tmp_path / "there", letters.words(), place=place_of(address))
+            return
         for name, place in (("here", None), ("there", place_of(address))):
             run = start(settings, tmp_path / name, letters.words(), place=place)
             train(run)

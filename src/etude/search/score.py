@@ -10,7 +10,7 @@ import numpy as np
 from etude.batch import pack, unpack
 from etude.errors import UserError
 from etude.search.ledger import per_token
-from etude.search.session import Draft, Said, Session
+from etude.search.session import Answering, Draft, Method, Said, Session, answering
 from etude.search.vote import agreement
 from etude.settings import Setting
 from etude.types import Array, Episode, Message, SamplingParams, Signal, Span
@@ -72,6 +72,13 @@ def scorer(by: str, judge: str = "policy") -> Scorer:
     if by not in known:
         raise UserError(f"there is no score '{by}'; there are {', '.join(known)}")
     return known[by]
+
+
+def answering_by(method: Method, by: str, judge: str = "policy") -> Answering:
+    """The rollout that answers by `method`, with what a score of that name asks for: the checker, the sampler's certainty, or
+    run.teacher."""
+    reads = ["teacher"] if by == "judge" and judge == "teacher" else []
+    return answering(method, oracle=by == "verifier", certainty=by == "certainty", reads=reads)
 
 
 def probabilities(

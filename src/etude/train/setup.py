@@ -72,6 +72,11 @@ def start(
         plan = plan.but(recipe=outside.absolute(plan.recipe))
     plan, parts = with_rewards(plan, reward)
     recipe, settings, stages = resolve(plan)
+    if place is not None and place.samples and getattr(stages["rollout"], "certainty", False):
+        raise Refused(
+            f"recipe {recipe.name} asks how certain every reply was, which engines do not say; sample in this process, without "
+            "a table [engines]"
+        )
     about = {**describe(plan, recipe, settings), "places": places(plan, settings, tasks is None)}
     config = sealed(about if place is None else {**about, "placement": place.to_dict()})
     tasks = task_set(plan.tasks if tasks is None else tasks)

@@ -20,9 +20,9 @@ from etude.credit.pairs import Margin, Pairs, given_pairs, sampled_pairs
 from etude.fixtures.given import example_attempts, given_stage
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
-from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, PREFERRED, DpoBeta, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective, Term, TokenLoss, per_token
-from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.pairs import lay_out
 from etude.settings import Setting, stage
@@ -127,11 +127,7 @@ RECIPE: Recipe = Recipe(
         "objective": stage(constrained),
     },
     claim="The feedback is obeyed as often as under DPO, and answers beyond its scope change less.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         ByHand(
             "a pair, then what is kept near and out", credited, [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]

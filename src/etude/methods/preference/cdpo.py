@@ -12,9 +12,9 @@ from typing import Annotated
 from torch import Tensor
 
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, PREFERRED, DpoBeta, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
-from etude.recipe import Manipulated, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 
 FlipRate = Annotated[
@@ -45,11 +45,7 @@ RECIPE = Recipe(
     equation="L = - (1 - eps) log sigmoid(beta m) - eps log sigmoid(- beta m),  m = log pi(y+)/ref(y+) - log pi(y-)/ref(y-)",
     stages={"objective": stage(smoothed)},
     claim="On pairs without noise the margin stops near log((1 - eps)/eps)/beta, where DPO's goes on growing.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         OffPolicy(
             "DPO's row of margin log 24; beta 0.1",

@@ -15,9 +15,9 @@ from etude.credit.pairs import pairs_and_chosen
 from etude.fixtures.attempts import credited_signals, example_attempts
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.objective.imitation import imitation
-from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, PREFERRED, DpoBeta, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage
 
 ChosenWeight = Annotated[float, Setting("weight of the cross-entropy on the chosen answer", low=0)]
@@ -55,11 +55,7 @@ RECIPE: Recipe = Recipe(
     equation="L = - mean log sigmoid(beta log pi(y+) - beta log pi(y-)) - w mean_t log pi(y+_t)",
     stages={"credit": stage(pairs_and_chosen), "objective": stage(without_reference)},
     claim="Reaches the preference accuracy of DPO with less than two thirds of its FLOPs a step.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         ByHand("the better answer alone is imitated", lambda: imitated(RECIPE), [[1, 1], [-1, 0]]),
         OffPolicy(

@@ -8,8 +8,8 @@ import math
 
 from etude.credit.pairs import preference_pairs
 from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
-from etude.objective.preference import PAIR, dpo_loss
-from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
+from etude.objective.preference import PAIR, PREFERRED, dpo_loss
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.rollout.attempts import attempt_tag
 from etude.rollout.pairs import pairs_or_attempts
 from etude.settings import stage
@@ -44,11 +44,7 @@ RECIPE = Recipe(
         "credit": stage(preference_pairs),
         "objective": stage(dpo_loss),
     },
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         ByHand(
             "two pairs: best and worst, then the two between",

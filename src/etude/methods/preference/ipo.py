@@ -12,9 +12,9 @@ from typing import Annotated
 from torch import Tensor
 
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PAIR, Side, over_pairs
+from etude.objective.preference import PAIR, PREFERRED, Side, over_pairs
 from etude.objective.terms import Objective
-from etude.recipe import Manipulated, OffPolicy, Paper, Recipe
+from etude.recipe import OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage
 
 
@@ -52,11 +52,7 @@ RECIPE = Recipe(
     ),
     stages={"objective": stage(squared_gap)},
     claim="On pairs without noise the log-ratio gap stays near 1/(2 tau), where DPO's goes on growing.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         OffPolicy(
             "y+ of two tokens with log pi/ref = log 2 + log 3, y- of one with -log 4; 1/(2 tau) = 5",

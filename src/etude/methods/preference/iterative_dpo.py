@@ -15,8 +15,8 @@ from etude.credit.pairs import Margin, Pairs, preference_pairs
 from etude.fixtures.examples import example_group
 from etude.fixtures.given import given_stage
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PAIR
-from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
+from etude.objective.preference import PAIR, PREFERRED
+from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import independent
 from etude.settings import Setting, stage
 from etude.stages import Context
@@ -95,11 +95,7 @@ RECIPE: Recipe = Recipe(
     ),
     stages={"group_rollout": stage(independent), "credit": stage(PairsInRounds)},
     claim="Three rounds of fresh pairs reach a higher reward than one round with as many pairs.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         ByHand("best and worst; equals are no pair", paired, [[0.9, 1], [0.2, -1]]),
         ByHand("the reference moves at a third and at two thirds", moved, [0, 1, 1, 2]),

@@ -6,7 +6,8 @@ Online AI Feedback, arXiv 2402.04792."""
 
 from etude.fixtures.attempts import credited_signals, example_attempts
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.recipe import ByHand, Manipulated, Paper, Recipe
+from etude.objective.preference import PREFERRED
+from etude.recipe import ByHand, Paper, Recipe
 from etude.rollout.group_rollout import independent
 from etude.settings import stage
 from etude.types import Signal
@@ -31,11 +32,7 @@ RECIPE: Recipe = Recipe(
     stages={"group_rollout": stage(independent)},
     defaults={"group_size": 2},
     claim="From the same number of labelled pairs, pairs sampled anew reach a higher reward than pairs of the starting policy.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         ByHand(
             "of rewards 0.2 and 0.7 a pair, better answer first; of equal ones none",

@@ -16,9 +16,9 @@ from etude.credit.pairs import pairs_and_chosen
 from etude.methods.preference.cpo import imitated
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.objective.imitation import imitation
-from etude.objective.preference import PAIR, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, PREFERRED, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage
 
 
@@ -57,11 +57,7 @@ RECIPE: Recipe = Recipe(
     departures=("the prompt is not imitated; the released trainers also put cross-entropy on it",),
     stages={"credit": stage(pairs_and_chosen), "objective": stage(odds_ratio)},
     claim="Against imitation of the chosen answers alone, the rejected ones become less likely.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         ByHand("the better answer alone is imitated", lambda: imitated(RECIPE), [[1, 1], [-1, 0]]),
         OffPolicy(

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from etude.methods.preference.cdpo import FlipRate
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, PREFERRED, DpoBeta, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
-from etude.recipe import Manipulated, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import OffPolicy, Paper, Recipe, Reduction
 from etude.settings import stage
 
 
@@ -41,11 +41,7 @@ RECIPE = Recipe(
     equation="L = [-(1 - eps) log sigmoid(beta m) + eps log sigmoid(- beta m)] / (1 - 2 eps)",
     stages={"objective": stage(unbiased)},
     claim="With a fifth of the labels flipped, held-out preference accuracy is higher than DPO's.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         OffPolicy(
             "DPO's row of margin log 24; beta 0.1",

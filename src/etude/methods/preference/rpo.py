@@ -16,9 +16,9 @@ from etude.credit.pairs import pairs_and_chosen
 from etude.methods.preference.cpo import imitated
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.objective.imitation import imitation
-from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, PREFERRED, DpoBeta, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 
 
@@ -61,11 +61,7 @@ RECIPE: Recipe = Recipe(
     departures=("beta is DPO's 0.1 here; the paper has 0.01 (Zephyr) and 0.05 (Gemma), with eta 0.005",),
     stages={"credit": stage(pairs_and_chosen), "objective": stage(pessimistic)},
     claim="The chosen answer's log-likelihood falls in DPO and stays or rises with RPO.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         ByHand("the better answer alone is imitated", lambda: imitated(RECIPE), [[1, 1], [-1, 0]]),
         OffPolicy(

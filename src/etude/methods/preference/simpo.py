@@ -12,9 +12,9 @@ from typing import Annotated
 from torch import Tensor
 
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PAIR, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, PREFERRED, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
-from etude.recipe import Manipulated, OffPolicy, Paper, Recipe
+from etude.recipe import OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage
 
 
@@ -45,11 +45,7 @@ RECIPE = Recipe(
     departures=("beta 2 and gamma 1 (the paper tunes beta in 2..2.5 and gamma in 0.3..1.6)",),
     stages={"objective": stage(mean_likelihood)},
     claim="On pairs in which the chosen answer is often longer, replies grow less than under DPO.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         OffPolicy(
             "y+ of two tokens, log pi = -2 + log 2; y- of one, -1 - log 2; beta 2, gamma 0.5",

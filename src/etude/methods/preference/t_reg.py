@@ -21,9 +21,9 @@ from etude.credit.pairs import Margin, Pairs, answer_of, preference_pairs, prefe
 from etude.fixtures.attempts import credited_signals, example_attempts
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
-from etude.objective.preference import PAIR, DpoBeta, dpo_loss, implicit_rewards, pairs_of
+from etude.objective.preference import PAIR, PREFERRED, DpoBeta, dpo_loss, implicit_rewards, pairs_of
 from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
-from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.pairs import SIDES
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
@@ -155,11 +155,7 @@ RECIPE = Recipe(
     ),
     stages={"credit": stage(contrasted_pairs), "objective": stage(regularised)},
     claim="On pairs that differ in one step, the implicit reward gap lies on the differing tokens more than under DPO.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         ByHand(
             "a word three times likelier in a better version: 3/4 - 1/2, and nothing on the prompt",

@@ -11,9 +11,9 @@ import math
 from torch import Tensor
 
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, PREFERRED, DpoBeta, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
-from etude.recipe import Manipulated, OffPolicy, Paper, Recipe
+from etude.recipe import OffPolicy, Paper, Recipe
 from etude.settings import stage
 
 
@@ -42,11 +42,7 @@ RECIPE = Recipe(
     departures=("the stage of preferences alone; sft before it and ppo after it are recipes of their own",),
     stages={"objective": stage(length_normalised)},
     claim="Where chosen answers are longer, replies grow less than under DPO.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         OffPolicy(
             "y+ of two tokens with log pi/ref = log 6, y- of one with -log 4; beta 0.5",

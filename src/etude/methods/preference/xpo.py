@@ -19,9 +19,9 @@ from etude.credit.pairs import preferred
 from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
-from etude.objective.preference import PAIR, DpoBeta, dpo_loss
+from etude.objective.preference import PAIR, PREFERRED, DpoBeta, dpo_loss
 from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
-from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
+from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage
@@ -113,11 +113,7 @@ RECIPE: Recipe = Recipe(
     },
     defaults={"group_size": 2},
     claim="Where the starting model rarely gives the best answer, XPO finds it in fewer labelled pairs than online DPO.",
-    manipulation=(
-        Manipulated(
-            "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-        ),
-    ),
+    manipulation=(PREFERRED,),
     examples=(
         ByHand("won, lost; equals are no pair", credited, [[1, -1, -1, 1], [0, 1, 0, 1]]),
         OffPolicy(

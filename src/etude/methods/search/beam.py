@@ -9,8 +9,8 @@ from etude.fixtures.inference import Reply, answered
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.recipe import ByHand, Paper, Recipe
 from etude.search import tree
-from etude.search.score import By, WhoJudges, scorer
-from etude.search.session import Answering, Draft, Session, answering
+from etude.search.score import By, WhoJudges, answering_by, scorer
+from etude.search.session import Answering, Draft, Session
 from etude.search.tree import Branch, Depth, StepTokens, Tree, Until
 from etude.settings import Setting, stage
 
@@ -31,12 +31,7 @@ def beam(
     async def method(session: Session) -> Draft:
         return await tree.beam(Tree(session, scorer(by, judge), until, step_tokens, depth), width, branch)
 
-    return answering(
-        method,
-        oracle=by == "verifier",
-        certainty=by == "certainty",
-        reads=["teacher"] if by == "judge" and judge == "teacher" else [],
-    )
+    return answering_by(method, by, judge)
 
 
 # Level 1: "a\n" (-1) and "b\n" (-2), of which width 1 keeps a. Level 2: from a the answers 5 (-3) and 7 (-1).

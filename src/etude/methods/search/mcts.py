@@ -16,8 +16,8 @@ from etude.fixtures.inference import Reply, answered
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.recipe import ByHand, Paper, Recipe
 from etude.search import tree
-from etude.search.score import By, WhoJudges, scorer
-from etude.search.session import SEARCH, Answering, Draft, Session, answering
+from etude.search.score import By, WhoJudges, answering_by, scorer
+from etude.search.session import SEARCH, Answering, Draft, Session
 from etude.search.tree import Branch, Depth, Node, StepTokens, Tree, Until, puct
 from etude.settings import Setting, stage
 
@@ -43,12 +43,7 @@ def mcts(
         made = Tree(session, scorer(by, judge), until, step_tokens, depth)
         return await tree.mcts(made, simulations, branch, exploration, priors)
 
-    return answering(
-        method,
-        oracle=by == "verifier",
-        certainty=by == "certainty",
-        reads=["teacher"] if by == "judge" and judge == "teacher" else [],
-    )
+    return answering_by(method, by, judge)
 
 
 def _rated() -> list[float]:

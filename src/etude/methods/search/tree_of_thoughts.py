@@ -14,8 +14,8 @@ from etude.methods.imitation.rft import RECIPE as RFT
 from etude.methods.search.beam import Width
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.search import tree
-from etude.search.score import By, WhoJudges, scorer
-from etude.search.session import Answering, Draft, Session, answering
+from etude.search.score import By, WhoJudges, answering_by, scorer
+from etude.search.session import Answering, Draft, Session
 from etude.search.tree import Branch, Depth, StepTokens, Tree, Until
 from etude.settings import Setting, stage
 
@@ -37,7 +37,7 @@ def breadth_first(
     async def method(session: Session) -> Draft:
         return await tree.beam(Tree(session, scorer(by, judge), until, step_tokens, depth), width, branch)
 
-    return _answering(method, by, judge)
+    return answering_by(method, by, judge)
 
 
 def depth_first(
@@ -56,12 +56,7 @@ def depth_first(
         made = Tree(session, scorer(by, judge), until, step_tokens, depth)
         return await tree.depth_first(made, branch, prune, most)
 
-    return _answering(method, by, judge)
-
-
-def _answering(method: object, by: str, judge: str) -> Answering:
-    reads = ["teacher"] if by == "judge" and judge == "teacher" else []
-    return answering(method, oracle=by == "verifier", certainty=by == "certainty", reads=reads)  # type: ignore[arg-type]
+    return answering_by(method, by, judge)
 
 
 PAPER = Paper("Tree of Thoughts: Deliberate Problem Solving with Large Language Models", "2305.10601", 2023)

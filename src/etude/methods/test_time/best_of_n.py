@@ -15,8 +15,8 @@ from etude.fixtures.inference import Reply, answered
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.methods.test_time.majority import Samples
 from etude.recipe import ByHand, Paper, Recipe, Reduction
-from etude.search.score import By, WhoJudges, scorer
-from etude.search.session import Answering, Draft, Session, answering
+from etude.search.score import By, WhoJudges, answering_by, scorer
+from etude.search.session import Answering, Draft, Session
 from etude.search.vote import best, plurality, weighted
 from etude.settings import stage
 
@@ -29,7 +29,7 @@ def best_of_n(n: Samples = 16, by: By = "logp", judge: WhoJudges = "policy") -> 
         session.offer(drafts[0])
         return best(drafts, await _scored(session, drafts, by, judge))
 
-    return _answering(method, by, judge)
+    return answering_by(method, by, judge)
 
 
 def weighted_vote(n: Samples = 16, by: By = "judge", judge: WhoJudges = "policy") -> Answering:
@@ -41,7 +41,7 @@ def weighted_vote(n: Samples = 16, by: By = "judge", judge: WhoJudges = "policy"
         scores = await _scored(session, drafts, by, judge)
         return weighted(drafts, np.exp(scores).tolist() if by == "logp" else scores)
 
-    return _answering(method, by, judge)
+    return answering_by(method, by, judge)
 
 
 async def _scored(session: Session, drafts: list[Draft], by: str, judge: str) -> list[float]:
@@ -49,11 +49,6 @@ async def _scored(session: Session, drafts: list[Draft], by: str, judge: str) ->
     for draft, score in zip(drafts, scores, strict=True):
         session.mark(draft.node, score=score)
     return scores
-
-
-def _answering(method: Any, by: str, judge: str) -> Answering:
-    reads = ["teacher"] if by == "judge" and judge == "teacher" else []
-    return answering(method, oracle=by == "verifier", certainty=by == "certainty", reads=reads)
 
 
 THREE = (
