@@ -244,7 +244,13 @@ def test_facts_as_json(capsys) -> None:
     assert cli.run(["recipes", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {"name", "topic", "paper", "replaces", "claim"} <= found[0].keys()
-    assert found[0]["claim"]["state"]
+    claims = [recipe["claim"] for recipe in found]
+    assert {claim["state"] for claim in claims} <= {"run", "not run", "untested", "failed"}
+    said = [claim[axis] for claim in claims if claim["state"] == "run" for axis in ("updates", "flops")]
+    assert said
+    for one in said:  # a verdict with its interval, or why there is none
+        assert one["label"]
+        assert one.keys() >= ({"why"} if one["label"] == "no test" else {"effect", "low", "high"})
     assert cli.run(["tasks", "chain_sum", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "chain_sum"
     assert cli.run(["doctor", "--json"]) == 0
