@@ -190,7 +190,7 @@ def test_a_budget_of_tokens_is_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("judge:http://h/v1", "names no model"),
+        ("judge:http://h/v1", "must read http://HOST/v1#MODEL"),
         ("judge:policy,how=guess", "how is 'guess'"),
         ("judge:policy,seconds=3", "goes with an address"),
         ("judge:http://h/v1#m,budget=lots", "must be a number"),

@@ -13,16 +13,10 @@ from torch import Tensor
 from etude.batch import Batch
 from etude.models.outputs import Outputs
 from etude.objective.terms import Objective, Term, TokenLoss, objective, segment_sum, spread, sum_per_episode
-from etude.recipe import Manipulated
 from etude.settings import Setting
 
 PAIR = "pair"
 """Extra: the number of the pair that a token belongs to, from 1 within its group."""
-
-PREFERRED = Manipulated(
-    "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
-)
-"""What must be seen of every method that learns to prefer, by the metric of `pairwise`."""
 
 
 @dataclass(frozen=True)

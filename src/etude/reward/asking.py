@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +12,7 @@ from etude import seeds
 from etude.errors import UserError
 from etude.models.policy import Policy
 from etude.rollout.conversation import Generator
+from etude.rollout.remote import ChatAddress
 from etude.sampling.engine import sampler_for
 from etude.types import Message, SamplingParams
 
@@ -102,10 +100,7 @@ class Address:
     _gate: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
 
     def __post_init__(self) -> None:
-        base, _, model = self.name.partition("#")
-        if not model:
-            raise UserError(f"the judge's address '{self.name}' names no model; write http://HOST/v1#MODEL")
-        self._url, self._model = f"{base.rstrip('/')}/chat/completions", model
+        self._address = ChatAddress(self.name, self.key)
 
     async def reply(self, messages: Sequence[Message], max_tokens: int) -> str:
         if self.budget and self.spent >= self.budget:
@@ -130,26 +125,19 @@ class Address:
                 last = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             await asyncio.sleep(min(pause, max(0.0, end - loop.time())))
             pause *= 2
-        raise JudgeError(f"the judge at {self._url} gave no answer within {self.seconds:g} s ({last})")
+        raise JudgeError(
+            f"the judge at {self._address.url} gave no answer within {self.seconds:g} s ({last})"
+        )
 
     def _post(self, messages: Sequence[Message], max_tokens: int, seconds: float) -> str:
-        said = [{"role": m.role, "content": m.content} for m in messages]
-        body = {"model": self._model, "messages": said, "temperature": 0, "max_tokens": max_tokens}
-        headers = {"Content-Type": "application/json"}
-        if secret := os.environ.get(self.key):
-            headers["Authorization"] = f"Bearer {secret}"
-        request = urllib.request.Request(self._url, json.dumps(body).encode(), headers)
         try:
-            with urllib.request.urlopen(request, timeout=seconds) as response:
-                found = json.loads(response.read())
+            text, tokens = self._address.ask(messages, seconds, temperature=0, max_tokens=max_tokens)
         except urllib.error.HTTPError as error:
             if 400 <= error.code < 500 and error.code not in (408, 409, 429):
-                raise _Hopeless(f"the judge at {self._url} refuses: {error.code} {error.reason}") from None
+                where = self._address.url
+                raise _Hopeless(f"the judge at {where} refuses: {error.code} {error.reason}") from None
             raise
-        self.spent += int((found.get("usage") or {}).get("total_tokens", 0))
-        text = found["choices"][0]["message"]["content"]
-        if not isinstance(text, str):
-            raise ValueError("the answer holds no text")
+        self.spent += tokens
         return text
 
 

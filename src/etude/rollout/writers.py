@@ -4,17 +4,13 @@ model, or a model behind an OpenAI-compatible address."""
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 from etude import seeds
-from etude.errors import UserError
 from etude.rollout.conversation import Conversation, Failed
+from etude.rollout.remote import ChatAddress
 from etude.settings import Setting
 from etude.types import Message, SamplingParams
 
@@ -71,23 +67,16 @@ class Writer:
 
 
 class RemoteModel:
-    """A chat model at `http://HOST/v1#MODEL`. The key, where one is needed, stands in the environment variable
-    OPENAI_API_KEY. A request that fails is tried `tries` times; then the episode fails (`Failed`)."""
+    """A chat model at `http://HOST/v1#MODEL` (`ChatAddress`). A request that fails is tried `tries` times; then the episode fails
+    (`Failed`)."""
 
     def __init__(self, address: str, seconds: float = 60.0, tries: int = 3, pause: float = 1.0) -> None:
-        where, _, model = address.partition("#")
-        if not where.startswith(("http://", "https://")) or not model:
-            raise UserError(
-                f"the address of a remote writer is '{address}'; it must read http://HOST/v1#MODEL"
-            )
-        self.url, self.model = where.rstrip("/") + "/chat/completions", model
+        self.address = ChatAddress(address)
         self.seconds, self.tries, self.pause = seconds, tries, pause
 
     async def __call__(self, said: Sequence[Message], params: SamplingParams, key: int) -> str:
         """The reply's text."""
-        body = {
-            "model": self.model,
-            "messages": [{"role": m.role, "content": m.content} for m in said],
+        settings = {
             "max_tokens": params.max_tokens,
             "temperature": 0.0 if params.greedy else params.temperature,
             "top_p": params.top_p,
@@ -95,17 +84,10 @@ class RemoteModel:
         }
         for left in reversed(range(self.tries)):
             try:
-                return await asyncio.to_thread(self._ask, body)
+                return (await asyncio.to_thread(self.address.ask, said, self.seconds, **settings))[0]
             except (OSError, ValueError, LookupError, TypeError) as error:
                 if not left:
-                    raise Failed("sampler", f"the writer at {self.url} did not answer: {error}") from error
+                    where = self.address.url
+                    raise Failed("sampler", f"the writer at {where} did not answer: {error}") from error
                 await asyncio.sleep(self.pause)
         raise AssertionError("unreachable")
-
-    def _ask(self, body: dict[str, Any]) -> str:
-        headers = {"Content-Type": "application/json"}
-        if secret := os.environ.get("OPENAI_API_KEY"):
-            headers["Authorization"] = f"Bearer {secret}"
-        request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=self.seconds) as answer:
-            return str(json.load(answer)["choices"][0]["message"]["content"])

@@ -18,9 +18,10 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.pairs import Margin, Pairs, given_pairs, sampled_pairs
 from etude.fixtures.given import example_attempts, given_stage
+from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
-from etude.objective.preference import PAIR, PREFERRED, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective, Term, TokenLoss, per_token
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout

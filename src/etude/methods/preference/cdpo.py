@@ -11,8 +11,9 @@ from typing import Annotated
 
 from torch import Tensor
 
+from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PAIR, PREFERRED, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
 from etude.recipe import OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage

@@ -8,8 +8,8 @@ import math
 
 from etude.credit.pairs import preference_pairs
 from etude.fixtures.attempts import advantages_of, credited_signals, example_attempts
-from etude.objective.preference import PAIR, PREFERRED, dpo_loss
-from etude.recipe import ByHand, OffPolicy, Paper, Recipe
+from etude.objective.preference import PAIR, dpo_loss
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
 from etude.rollout.attempts import attempt_tag
 from etude.rollout.pairs import pairs_or_attempts
 from etude.settings import stage
@@ -26,6 +26,11 @@ MARGIN = math.log(6) - math.log(1 / 4)  # of the row below: 24 = 6 / (1/4)
 W = 1 / (1 + 24**0.1)  # sigmoid(-beta margin)
 W5 = 1 / (1 + 24**0.5)
 
+
+PREFERRED = Manipulated(
+    "the better answer of six pairs in ten is preferred at last", "preferred", 0.6, read="last"
+)
+"""What must be seen of whatever learns to prefer, before a claim about it is judged."""
 
 RECIPE = Recipe(
     name="dpo",

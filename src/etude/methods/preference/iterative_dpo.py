@@ -14,8 +14,9 @@ from etude.channels import writes
 from etude.credit.pairs import Margin, Pairs, preference_pairs
 from etude.fixtures.examples import example_group
 from etude.fixtures.given import given_stage
+from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PAIR, PREFERRED
+from etude.objective.preference import PAIR
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import independent
 from etude.settings import Setting, stage

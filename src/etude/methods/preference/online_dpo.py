@@ -5,8 +5,8 @@ labelled by whatever the reward is: a checker, a reward model or a judge (`--rew
 Online AI Feedback, arXiv 2402.04792."""
 
 from etude.fixtures.attempts import credited_signals, example_attempts
+from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PREFERRED
 from etude.recipe import ByHand, Paper, Recipe
 from etude.rollout.group_rollout import independent
 from etude.settings import stage

@@ -14,9 +14,10 @@ from torch import Tensor
 from etude.credit.imitate import IMITATION
 from etude.credit.pairs import pairs_and_chosen
 from etude.methods.preference.cpo import imitated
+from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.objective.imitation import imitation
-from etude.objective.preference import PAIR, PREFERRED, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage

@@ -19,9 +19,10 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.pairs import Margin, Pairs, answer_of, preference_pairs, preferred
 from etude.fixtures.attempts import credited_signals, example_attempts
+from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
-from etude.objective.preference import PAIR, PREFERRED, DpoBeta, dpo_loss, implicit_rewards, pairs_of
+from etude.objective.preference import PAIR, DpoBeta, dpo_loss, implicit_rewards, pairs_of
 from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.pairs import SIDES

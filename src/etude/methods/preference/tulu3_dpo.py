@@ -10,8 +10,9 @@ import math
 
 from torch import Tensor
 
+from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.objective.preference import PAIR, PREFERRED, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
 from etude.objective.terms import Objective
 from etude.recipe import OffPolicy, Paper, Recipe
 from etude.settings import stage

@@ -17,9 +17,10 @@ from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.pairs import preferred
 from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
+from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
-from etude.objective.preference import PAIR, PREFERRED, DpoBeta, dpo_loss
+from etude.objective.preference import PAIR, DpoBeta, dpo_loss
 from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe
 from etude.rollout.group_rollout import GroupRollout
