@@ -24,24 +24,20 @@ from etude.tasks.content import contents
 from etude.tasks.isolate import Pool
 from etude.train import checkpoint
 from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, sealed
+from etude.train.fitting import fit, hide_labels
 from etude.train.identity import unlike
 from etude.train.lineage import found_model, found_tasks, known_places, model_place
 from etude.train.put import put, recorded
+from etude.train.rewards import asked_for, rewarded, users_code, with_rewards
 from etude.train.run import RewardFunction, Run
 from etude.train.setup import (
     apart,
-    asked_for,
     assemble,
     describe,
-    fit,
-    hide_labels,
     load_models,
     prepare,
     resolve,
-    rewarded,
     task_set,
-    users_code,
-    with_rewards,
 )
 from etude.train.validation import BEST_KIND
 from etude.types import Task

@@ -23,8 +23,6 @@ from etude.printable import say
 from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.json_files import plain
 from etude.report.run import RunDirectory, check_free, is_run
-from etude.reward.combined import reward_of
-from etude.reward.parts import Part, absolute, read
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
@@ -34,21 +32,20 @@ from etude.scale.place import Place
 from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.asked import asked
-from etude.tasks.check import judged
-from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
-from etude.tasks.sandbox import ready_to_run_programs
 from etude.train.config import Plan, RunSettings, run_settings, sealed
 from etude.train.context import RunContext
+from etude.train.fitting import fit, hide_labels, missing, unexamined
 from etude.train.identity import model_identity
 from etude.train.lineage import places, trained_tasks
 from etude.train.notes import idle, undecided
 from etude.train.put import SYSTEM, put, system_of, worked_examples
+from etude.train.rewards import asked_for, rewarded, users_code, with_rewards
 from etude.train.run import RewardFunction, Run
 from etude.train.sharded import ShardedLearner
 from etude.train.step import Learner
 from etude.train.validation import set_aside
-from etude.types import Request, Task
+from etude.types import Task
 
 OLD_NAMES = {"run.attempts": "run.group_size"}
 OLD_STAGES = {"gather": "group_rollout", "select": "filter"}
@@ -81,8 +78,8 @@ def start(
     config = sealed(about if place is None else {**about, "placement": place.to_dict()})
     tasks = task_set(plan.tasks if tasks is None else tasks)
     holdout = hold_out(tasks, settings.eval_problems, settings.tuning)
-    hide_labels(recipe, settings, tasks)
     missing(recipe, settings, tasks, plan.seed)
+    hide_labels(recipe, settings, tasks)
     prepare(stages, tasks)
     examples = worked_examples(settings, tasks)
     more = {"examples": examples, SYSTEM: system_of(tasks)}
@@ -193,106 +190,10 @@ def task_set(given: str | TaskSet | Sequence[Task]) -> TaskSet:
     raise UserError(f"tasks is {given!r:.60}; it must be text, a TaskSet, or a list of Tasks")
 
 
-def with_rewards(plan: Plan, reward: RewardFunction | None) -> tuple[Plan, list[Part]]:
-    """The plan, with those rewards that are text, and the parts of the reward; none where the recipe's own is asked for."""
-    if reward is not None and plan.rewards:
-        raise UserError("the reward is named twice, by the plan and beside it")
-    texts = [reward] if isinstance(reward, str) else reward
-    if isinstance(texts, list | tuple) and texts and all(isinstance(t, str) for t in texts):
-        plan, reward = plan.but(rewards=tuple(texts)), None
-    plan = plan.but(rewards=tuple(absolute(text) for text in plan.rewards))
-    return plan, read(list(plan.rewards)) if plan.rewards else [] if reward is None else read(reward)
-
-
-def rewarded(
-    stages: dict[str, Any],
-    parts: Sequence[Part],
-    pool: Pool,
-    settings: RunSettings,
-    weights: Mapping[str, float] | None = None,
-) -> None:
-    """Puts the parts in the place of the recipe's reward, their models loaded."""
-    if parts:
-        stages["reward"] = reward_of(parts, pool, weights)
-        if hasattr(stages["reward"], "load"):
-            stages["reward"].load(precision=settings.precision, device=settings.device)
-
-
-def asked_for(parts: Sequence[Part]) -> Any:
-    """What a run remembers of its reward, to tell whether it is still the same: functions, and the texts of all else."""
-    held = [part.score if part.user else part.text for part in parts]
-    return held[0] if len(held) == 1 else held or None
-
-
-def users_code(tasks: TaskSet, holdout: Sequence[Task], rewards: Sequence[Part] = ()) -> list[Any]:
-    """The functions of the user's that there are before the first model is loaded: a reward, checks, environments."""
-    listed = [t for s in tasks.sources if isinstance(s, Listed) for t in s.tasks("train")]
-    seen = [tasks.draw(Request(), 0, 0), *listed, *holdout]
-    of_tasks = [part for task in seen for part in (task.check, task.environment) if part is not None]
-    return [*(part.score for part in rewards if part.user), *of_tasks]
-
-
 def tell(notes: Sequence[str]) -> None:
     """Says on standard error what a user should know of the tasks."""
     for note in notes:
         say(note, err=True)
-
-
-def fit(
-    tasks: TaskSet,
-    holdout: list[Task],
-    policy: Policy,
-    settings: RunSettings,
-    say: Callable[[Sequence[str]], None],
-) -> tuple[TaskSet, list[Task]]:
-    """The tasks whose prompts leave room for a reply, and what is held out of them."""
-    limit = min(settings.context, policy.context)
-    notes = tasks.leave_out_long(
-        lambda task: len(policy.renderer.prompt(task.prompt, len(task.prompt))), limit
-    )
-    if not notes:
-        return tasks, holdout
-    say(notes)
-    return tasks, hold_out(tasks, settings.eval_problems, settings.tuning)
-
-
-def hide_labels(recipe: Recipe, settings: RunSettings, tasks: TaskSet) -> None:
-    """From here on what is trained on has no labels, where the settings say so. Refused for a recipe that learns from them."""
-    if settings.unlabelled and not recipe.all_defaults.get("unlabelled"):
-        raise Refused(
-            f"recipe {recipe.name} learns from what the checker says, and run.unlabelled hides it; recipes that learn without "
-            "labels set it themselves, such as ttrl"
-        )
-    if settings.unlabelled and any(tasks.draw(Request(), i, 0).environment for i in range(4)):
-        raise Refused(f"recipe {recipe.name} needs {NEEDS['text']}, which is missing here")
-    tasks.unlabelled = settings.unlabelled
-
-
-def missing(recipe: Recipe, settings: RunSettings, tasks: TaskSet, seed: int) -> None:
-    """Refuses a recipe that needs what the tasks or the models lack, before the first rollout."""
-    samples = [tasks.draw(Request(), i, seed) for i in range(4)]
-    has = {
-        "reference": all(t.reference for t in samples),
-        "hints": all(t.hints for t in samples),
-        "answer": all(t.answer or t.reference for t in samples),
-        "steps": all(t.meta.get("steps") for t in samples),
-        "feedback": all(t.meta.get("feedback", "hint") in ("hint", "full") for t in samples),
-        "text": all(t.environment is None for t in samples),
-        "teacher": settings.teacher is not None,
-    }
-    ready_to_run_programs(samples)
-    for need in recipe.all_needs:
-        if not has[need]:
-            raise Refused(f"recipe {recipe.name} needs {NEEDS[need]}, which is missing here")
-
-
-def unexamined(tasks: TaskSet) -> list[str]:
-    """What is said where no accuracy will be measured, because no task has anything to check."""
-    held = [t for s in tasks.sources if isinstance(s, Listed) for t in s.tasks("eval")]
-    if not held or any(judged(t) for t in held):
-        return []
-    aside = f"; {len(held)} set aside are not trained on: etude eval RUN --pairs FILE says how well they are told apart"
-    return ["no accuracy is measured, because the tasks have no answer to check" + aside]
 
 
 def prepare(stages: Mapping[str, Any], tasks: TaskSet) -> None:
