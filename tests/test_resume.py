@@ -1,5 +1,6 @@
 """A run that was stopped is the run that was not: bit for bit, for every recipe, however it was stopped."""
 
+import io
 import json
 import os
 import signal
@@ -227,6 +228,26 @@ def test_full_disk_is_one_sentence_and_resumable(tmp_path: Path) -> None:
         again.close()
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+class _Interrupted(io.FileIO):
+    """A file that Ctrl-C hits while something is written into it."""
+
+    def write(self, data) -> int:
+        if self.tell() > 2000:
+            raise KeyboardInterrupt
+        return super().write(data)
+
+
+def test_an_interrupt_in_the_middle_of_a_checkpoint_is_no_full_disk(tmp_path: Path, monkeypatch) -> None:
+    state = {"weights": torch.zeros(10_000)}
+    checkpoint.save(tmp_path, 1, state, keep=2)
+    monkeypatch.setattr(checkpoint, "open", _Interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, 2, state, keep=2)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
+    assert checkpoint.load(tmp_path)[0] == 1
 
 
 def _free(path: Path) -> int:

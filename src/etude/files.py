@@ -33,14 +33,27 @@ def writing(path: Path) -> Iterator[None]:
 
 def disk_full(error: BaseException) -> bool:
     """Whether a full disk, or a quota, lies behind an error: libraries name it by what they could not do."""
+    if interrupted(error):
+        return False
+    return any(
+        seen.errno in _DISK_FULL
+        if isinstance(seen, OSError)
+        else any(part in str(seen) for part in _SAID_OF_IT)
+        for seen in _behind(error)
+    )
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C lies behind an error: a library that it hits while it writes says that it could not end its file."""
+    return any(isinstance(seen, KeyboardInterrupt) for seen in _behind(error))
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that it came of."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _DISK_FULL:
-            return True
-        if not isinstance(seen, OSError) and any(part in str(seen) for part in _SAID_OF_IT):
-            return True
+        yield seen
         seen = seen.__cause__ or seen.__context__
-    return False
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from etude.errors import UserError
-from etude.files import disk_full, read_json, writing
+from etude.files import disk_full, interrupted, read_json, writing
 
 
 def save(
@@ -51,6 +51,8 @@ def save(
         (beside / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     except (OSError, RuntimeError) as error:
         shutil.rmtree(beside, ignore_errors=True)
+        if interrupted(error):
+            raise KeyboardInterrupt from error
         if disk_full(error):
             raise UserError(
                 f"the disk of '{directory}' is full; the run is whole up to its last checkpoint: free space, then resume"
