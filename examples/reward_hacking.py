@@ -1,6 +1,6 @@
 """A reward model that is hacked: answers grow, and the reward with them.
 
-    python examples/reward_hacking.py [DIRECTORY]
+    python examples/reward_hacking.py [DIRECTORY [STEPS]]
 
 Whoever compared the answers liked thoroughness: of two right solutions the one that goes over its lines again was preferred. The
 reward model learns that from 160 pairs. A policy that trains against it writes longer and longer, until the limit cuts its answers
@@ -30,14 +30,14 @@ def pairs(place: Path) -> None:
     place.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def main(place: Path) -> None:
+def main(place: Path, steps: int) -> None:
     place.mkdir(parents=True, exist_ok=True)
     pairs(place / "pairs.jsonl")
     learned = etude.train(
         "reward_model",
         "lab",
         f"{place / 'pairs.jsonl'}:check=pairs",
-        budget="20-steps",
+        budget=min(20, steps),
         settings={"update.lr": 3e-4, "update.head_lr": 1e-2, "run.tasks_per_step": 16},
         out=place / "reward_model",
         overwrite=True,
@@ -47,7 +47,7 @@ def main(place: Path) -> None:
         "grpo",
         "lab",
         TASKS,
-        budget="60-steps",
+        budget=steps,
         settings={
             "update.lr": 1e-4,
             "run.tasks_per_step": 8,
@@ -73,4 +73,5 @@ def main(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/reward_hacking"))
+    place, steps = [*sys.argv[1:], *["runs/reward_hacking", "60"][len(sys.argv) - 1 :]]
+    main(Path(place), int(steps))

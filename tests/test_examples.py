@@ -31,8 +31,14 @@ def test_it_runs(name: str, said: str, tmp_path: Path, monkeypatch, capsys) -> N
     assert said in capsys.readouterr().out
 
 
+def test_a_hacked_reward_is_watched(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["reward_hacking.py", str(tmp_path), "1"])
+    runpy.run_path(str(EXAMPLES / "reward_hacking.py"), run_name="__main__")
+    assert "score/watched/check" in capsys.readouterr().out
+
+
 def test_every_program_is_run_here() -> None:
-    assert {p.stem for p in EXAMPLES.glob("*.py")} == {"second_attempt", "curriculum"}
+    assert {p.stem for p in EXAMPLES.glob("*.py")} == {"second_attempt", "curriculum", "reward_hacking"}
 
 
 def test_the_curriculum_of_the_page_trains(tmp_path: Path) -> None:

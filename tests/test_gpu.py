@@ -72,7 +72,7 @@ def test_two_gpus_train_as_one_process(recipe: str, tmp_path: Path) -> None:
 
     first, second = (str(tiny_directory(tmp_path / f"m{s}", width=32, seed=s)) for s in (1, 2))
     ranks = Ranks(2, backend="nccl", deadline=120.0)
-    ranks.open()
+    ranks.start()
     try:
         same_as_alone(recipe, first, second, ranks, device="cuda")
     finally:
@@ -85,7 +85,7 @@ def test_a_lost_gpu_ends_the_group_in_a_sentence() -> None:
     from two_ranks import forget
 
     ranks = Ranks(2, backend="nccl", deadline=60.0)
-    ranks.open()
+    ranks.start()
     ranks._processes[0].kill()
     with pytest.raises(RankLost, match="trainer rank 1 was ended by SIGKILL"):
         ranks.everywhere(forget)

@@ -32,7 +32,7 @@ STEPS = 3
 @contextmanager
 def two_ranks(deadline: float = 600.0) -> Iterator[Ranks]:
     ranks = Ranks(2, deadline=deadline)
-    ranks.open()
+    ranks.start()
     try:
         yield ranks
     finally:

@@ -219,7 +219,7 @@ class Place:
             if said := unfit(own, device):
                 raise UserError(said)
             made = Ranks(own.ranks, own.gpus, "nccl" if device == "cuda" else "gloo", own.deadline)
-            made.open()
+            made.start()
             self.ranks = made
         return self.ranks
 

@@ -75,7 +75,7 @@ class Ranks:
         assert self._held is not None
         return self._held
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Starts the other ranks and meets them. `UserError` where that is not possible."""
         if os.name == "nt":
             raise UserError("[trainer] ranks need Linux or macOS")

@@ -23,7 +23,7 @@ VALIDATE = (
 )
 REPAIR = "{template}\n\nAn earlier answer was:\n{draft}\n\nWhat was wrong with it: {why}\n\nAnswer anew."
 
-Rounds = Annotated[int, Setting("J, times that it may be written again", low=0, high=32)]
+Rounds = Annotated[int, Setting("J, times that it may be written again", "rounds", low=0, high=32)]
 
 
 def adaptive(rounds: Rounds = 2) -> Answering:

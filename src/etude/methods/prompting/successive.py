@@ -23,16 +23,16 @@ DECOMPOSE = (
 )
 CONCLUDE = "{question}\n\nWhat is known:\n{history}\n\nAnswer the question."
 
-Steps = Annotated[int, Setting("simple questions at most; 0: it is answered at once", low=0, high=64)]
+Questions = Annotated[int, Setting("simple questions at most; 0: it is answered at once", low=0, high=64)]
 StepTokens = Annotated[int, Setting("longest simple question, and longest answer to it", "tokens", low=1)]
 
 
-def successive(steps: Steps = 4, step_tokens: StepTokens = 64) -> Answering:
-    """The answer to a question after the answers to at most `steps` simple ones."""
+def successive(questions: Questions = 4, step_tokens: StepTokens = 64) -> Answering:
+    """The answer to a question after the answers to at most `questions` simple ones."""
 
     async def method(session: Session) -> Draft:
         known: list[tuple[str, str]] = []
-        for number in range(steps):
+        for number in range(questions):
             history = _told(known)
             asked = DECOMPOSE.format(question=session.question, history=history)
             question = (
@@ -85,6 +85,6 @@ RECIPE: Recipe = Recipe(
     claim="Where a question is a composition that the model cannot do at once, it beats one reply.",
     examples=(
         ByHand("what the four calls see", _taken, [1, 1, 1, 1]),
-        Reduction("no simple questions: one reply", "majority", {"rollout.steps": 0}, {"rollout.n": 1}),
+        Reduction("no simple questions: one reply", "majority", {"rollout.questions": 0}, {"rollout.n": 1}),
     ),
 )

@@ -23,12 +23,12 @@ Score = Annotated[
     str, Setting("what of the tokens' log-probabilities is looked at", choices=("quantile", "mean", "sum"))
 ]
 Quantile = Annotated[float, Setting("which quantile; 0: the least likely token", low=0, high=1)]
-Threshold = Annotated[float, Setting("log-probability below which run.teacher is asked", "nats", high=0)]
+SureFrom = Annotated[float, Setting("log-probability below which run.teacher is asked", "nats", high=0)]
 Greedy = Annotated[bool, Setting("both models say their likeliest tokens")]
 
 
 def cascade(
-    score: Score = "quantile", quantile: Quantile = 0.1, threshold: Threshold = -0.7, greedy: Greedy = True
+    score: Score = "quantile", quantile: Quantile = 0.1, sure_from: SureFrom = -0.7, greedy: Greedy = True
 ) -> Answering:
     """The policy's reply, or run.teacher's where the policy's score is below the threshold."""
 
@@ -36,7 +36,7 @@ def cascade(
         small = session.offer(await session.draft("sample", 0, greedy=greedy))
         sure = confidence(np.concatenate([s.logp for s in small.line.samples]), score, quantile)
         session.mark(small.node, score=sure)
-        if sure >= threshold:
+        if sure >= sure_from:
             return small
         return await session.draft("large", model="teacher", greedy=greedy)
 

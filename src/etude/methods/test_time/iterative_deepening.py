@@ -22,8 +22,8 @@ DOUBT = "\nWait, I may have made a mistake. Let me think again.\n"
 
 First = Annotated[int, Setting("B_0, tokens before the first doubt", "tokens", low=1)]
 Growth = Annotated[float, Setting("gamma, how much longer each round is than the one before", low=1)]
-Rounds = Annotated[int, Setting("rounds at most", low=1, high=64)]
-Most = Annotated[
+Rounds = Annotated[int, Setting("most rounds", "rounds", low=1, high=64)]
+MaxTokens = Annotated[
     int | None, Setting("B_max, tokens of a sample in all; none: run.max_tokens", "tokens", low=1)
 ]
 Doubt = Annotated[str, Setting("what is put into the model's turn between rounds")]
@@ -34,13 +34,13 @@ def iterative_deepening(
     first: First = 32,
     growth: Growth = 2.0,
     rounds: Rounds = 4,
-    most: Most = None,
+    max_tokens: MaxTokens = None,
     doubt: Doubt = DOUBT,
 ) -> Answering:
     """The commonest of the answers that n samples end with."""
 
     async def method(session: Session) -> Draft:
-        limit = most or session.generator().params.max_tokens
+        limit = max_tokens or session.generator().params.max_tokens
 
         async def one(i: int) -> Draft:
             line, draft, parent, left = session.line("sample", i), None, None, limit
@@ -62,7 +62,7 @@ def iterative_deepening(
 def _deepened() -> list[object]:
     """B_0 = 2, gamma = 2, 7 tokens: a round is cut after 2; the next ends by itself after 2 of 4; the last has 3 left."""
     found = answered(
-        RECIPE, "55", "5", "777", settings={"first": 2, "most": 7, "doubt": "No."}, max_tokens=1000
+        RECIPE, "55", "5", "777", settings={"first": 2, "max_tokens": 7, "doubt": "No."}, max_tokens=1000
     )
     said = [(s.tag, len(s)) for s in found.episode.spans if s.tag != "prompt"]
     wanted = [("round 1", 2), ("doubt", 3), ("round 2", 1), ("doubt", 3), ("round 3", 3)]
