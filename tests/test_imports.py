@@ -14,8 +14,8 @@ scale
 objective
 stages recipe channels
 rollout
-search
 reward credit curriculum
+search
 assembly fixtures
 methods evaluate
 report

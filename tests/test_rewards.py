@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import worlds_of_letters as letters
 from etude.cli import app
 from etude.errors import UserError
+from etude.evaluate.inference import played
 from etude.evaluate.preferences import measured
 from etude.fixtures.examples import example_episode, example_group
 from etude.reward.combined import Combined
@@ -194,6 +195,42 @@ def test_it_tells_apart_what_it_was_taught(learned: tuple[Path, Path]) -> None:
     assert values[0, 0] != values[0, 1]
     least = RewardModel(str(run), "min").score("ab", ["a"])[0]
     assert least == pytest.approx(values.min()) == pytest.approx(good, abs=1.0)
+
+
+def test_it_chooses_among_drafts(learned: tuple[Path, Path], tmp_path: Path) -> None:
+    """Best of n by a reward model gives the draft with its highest number, and pays for what it reads."""
+    run, _ = learned
+    training = start(
+        letters.plan(
+            tmp_path,
+            "best_of_n",
+            1,
+            rollout__by=f"model:{run}",
+            rollout__n=8,
+            run__eval_problems=0,
+        ),
+        tmp_path / "run",
+        letters.words(),
+    )
+    train(training)
+    training.close()
+    model, rows = RewardModel(str(run)), training.directory.episodes(columns=["notes"]).to_pylist()
+    differ = 0
+    for row in rows:
+        facts = json.loads(row["notes"])["search"]
+        answers = [n for n in facts["nodes"] if n["answer"] is not None] or facts["nodes"]
+        scores = [n["score"] for n in answers]
+        chosen = [n["score"] for n in facts["nodes"] if n.get("chosen")]
+        assert chosen == [max(scores)]
+        differ += len(set(scores)) > 1
+        spent = facts["spent"]["models"]["reward model"]
+        assert spent["scored"] > 0
+        assert spent["flops"] == pytest.approx(2 * model.policy.meter.size * spent["scored"])
+    assert differ > len(rows) / 2
+    with pytest.raises(UserError, match="no reward model"):
+        played("best_of_n:by=model:nowhere")
+    with pytest.raises(UserError, match="did you mean 'agreement'"):
+        played("best_of_n:by=agreemnt")
 
 
 def test_it_rewards_a_run_beside_other_parts(learned: tuple[Path, Path], tmp_path: Path) -> None:

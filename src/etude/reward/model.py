@@ -82,6 +82,10 @@ class RewardModel:
             return mixed
         return AGGREGATES[self.aggregate](values, spread)
 
+    def tokens(self, asked: Sequence[tuple[str | Sequence[Message], str]]) -> int:
+        """How many tokens `scored` reads."""
+        return sum(len(ended(self.policy, prompt, text).episode.tokens) for prompt, text in asked)
+
     def members(self, asked: Sequence[tuple[str | Sequence[Message], str]]) -> tuple[Array, Array]:
         """f64[n, K] numbers of the members, and their uncertainties (zeros without a head for them)."""
         if not asked:

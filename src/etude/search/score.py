@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.batch import pack, unpack
-from etude.errors import UserError
+from etude.errors import UserError, nearest
+from etude.reward.model import RewardModel
 from etude.search.ledger import per_token
 from etude.search.session import Answering, Draft, Method, Said, Session, answering
 from etude.search.vote import agreement
@@ -20,14 +21,14 @@ Scorer = Callable[[Session, Sequence[Draft]], Awaitable[list[float]]]
 
 JUDGE = "{question}\n\nProposed answer:\n{draft}\n\nIs this right so far? Reply Yes or No."
 
-SCORES = ("logp", "certainty", "agreement", "judge", "verifier")
+SCORES = ("logp", "certainty", "agreement", "judge", "model:DIRECTORY", "verifier")
 
 By = Annotated[
     str,
     Setting(
         "what a draft's score is: its mean log-probability, its self-certainty, the share of drafts that agree with it, a "
-        "judge's probability of Yes, or the checker's verdict (an oracle)",
-        choices=SCORES,
+        "judge's probability of Yes, a reward model's number (model:DIRECTORY), or the checker's verdict (an oracle): "
+        + ", ".join(SCORES),
     ),
 ]
 WhoJudges = Annotated[str, Setting("who judges: the policy, or run.teacher", choices=("policy", "teacher"))]
@@ -60,8 +61,27 @@ def by_judge(model: str = "policy") -> Scorer:
     return score
 
 
+def by_reward_model(directory: str) -> Scorer:
+    """The number of the reward model in `directory`. Raises UserError where there is none."""
+    found = RewardModel(directory)
+
+    async def score(session: Session, drafts: Sequence[Draft]) -> list[float]:
+        if not drafts:
+            return []
+        policy = session.generator().sampler.policy
+        found.load(policy.precision, str(policy.device))
+        asked = [(session.prompt, d.text) for d in drafts]
+        session.ledger.score("reward model", per_token(found.policy), found.tokens(asked))
+        return [float(v) for v in found.scored(asked)]
+
+    return score
+
+
 def scorer(by: str, judge: str = "policy") -> Scorer:
     """The scorer of that name. UserError for an unknown one."""
+    kind, _, place = by.partition(":")
+    if kind == "model" and place:
+        return by_reward_model(place)
     known: dict[str, Scorer] = {
         "logp": by_logp,
         "certainty": by_certainty,
@@ -70,13 +90,14 @@ def scorer(by: str, judge: str = "policy") -> Scorer:
         "verifier": by_verifier,
     }
     if by not in known:
-        raise UserError(f"there is no score '{by}'; there are {', '.join(known)}")
+        raise UserError(f"there is no score '{by}'{nearest(by, SCORES)}")
     return known[by]
 
 
 def answering_by(method: Method, by: str, judge: str = "policy") -> Answering:
     """The rollout that answers by `method`, with what a score of that name asks for: the checker, the sampler's certainty, or
-    run.teacher."""
+    run.teacher. Raises UserError for a score that there is not."""
+    scorer(by, judge)
     reads = ["teacher"] if by == "judge" and judge == "teacher" else []
     return answering(method, oracle=by == "verifier", certainty=by == "certainty", reads=reads)
 
