@@ -3,8 +3,10 @@ other packages declare as entry points of the same group."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,12 @@ class Registry(Mapping[str, Any]):
         return name in self.own or name in self._others()
 
     def _others(self) -> dict[str, EntryPoint]:
-        from importlib import metadata  # takes as long to import as everything that a checking process needs
+        return _declared(self.group, tuple(sys.path))
 
-        return {entry.name: entry for entry in metadata.entry_points(group=self.group)}
+
+@cache
+def _declared(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Entry points by name. Read once for each `path`: the files of every installed package are opened for it."""
+    from importlib import metadata  # takes as long to import as everything that a checking process needs
+
+    return {entry.name: entry for entry in metadata.entry_points(group=group)}

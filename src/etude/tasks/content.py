@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from etude.tasks.source import digest
@@ -85,8 +85,14 @@ def _text(function: FunctionType) -> str:
     """What a function says; of this package, which is another with another version, nothing."""
     if str(function.__module__).split(".")[0] == "etude":
         return ""
+    return _source(inspect.unwrap(function).__code__)
+
+
+@cache
+def _source(code: CodeType) -> str:
+    """Of thousands of tasks whose checks are one function, read once."""
     try:
-        return inspect.getsource(function)
+        return inspect.getsource(code)
     except (OSError, TypeError):
         return ""
 
