@@ -28,6 +28,7 @@ from etude.train.loop import train
 from etude.train.reopen import resume
 from etude.train.setup import start
 from etude.types import Request, SamplingParams
+from recipes_apart import apart
 from scripted_engine import Engine, served
 
 SMALL = {"run__tasks_per_step": 3, "run__oversample": 2, "run__group_size": 3, "run__eval_problems": 0}
@@ -96,7 +97,7 @@ def episodes(path: Path) -> list[dict[str, Any]]:
     return RunDirectory.open(path).episodes(columns=columns).to_pylist()
 
 
-@pytest.mark.parametrize("recipe", list(catalogue()))
+@pytest.mark.parametrize("recipe", apart("rollout", "group_rollout"))
 def test_every_recipe_plays_through_a_server_as_it_does_here(recipe: str, tmp_path: Path, model: str) -> None:
     more: dict[str, object] = dict(SMALL)
     if "teacher" in catalogue()[recipe].all_needs:
