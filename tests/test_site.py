@@ -84,6 +84,8 @@ def quick(words: list[str], model: str) -> list[str]:
     for option, value in (("--budget", "2-steps"), ("--seeds", "2"), ("--steps", more)):
         if option in found:
             found[found.index(option) + 1] = value
+    if name in ("train", "compare", "check") and not {"-m", "--model"} & set(found):
+        found += ["-m", model]  # what is taken where none is named has 135 million weights
     if name in ("train", "compare", "check"):
         found += [w for path, value in FAST.items() for w in ("--set", f"{path}={value}")]
     if name == "train":
