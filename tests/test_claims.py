@@ -128,6 +128,19 @@ def test_a_gate_that_is_shut_is_named(gate, bound, how, sentence):
     assert said(good, bad, but(gates={gate: 0}))[0] == "held", "a gate of 0 does not apply"
 
 
+def test_steps_are_looked_at_where_the_two_are_compared():
+    """A base that is right by luck from update 90 on is no reason to say nothing of update 60, nor of as many FLOPs."""
+    drifted = [
+        {**run, "curve": [{**p, "steps_right": 0.5 if p["step"] >= 90 else 0.99} for p in run["curve"]]}
+        for run in base_runs()
+    ]
+    claim, cheap = but(gates={"steps": 95}), seeds_of(rising(0.3))
+    assert said(cheap, drifted, claim)[:2] == ("held", "held")
+    reproduces, pays, found = said(seeds_of(rising(0.4), flops=3e9), drifted, claim)
+    assert (reproduces, pays) == ("held", "no test")
+    assert "whose steps are right: 50" in found["flops"]["why"]
+
+
 def test_where_less_is_to_be_lost_the_base_must_lose():
     claim = but(gates={"loses": 5})
     assert said(seeds_of(rising(0.1)), claim=claim)[0] == "no test"

@@ -26,7 +26,18 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("recipe", list(CASES))
+SOON = (
+    "grpo",
+    "rloo",
+    "ppo",
+    "rft",
+    "dpo",
+)  # a kind of credit and of loss each; the others with pytest -m long
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=[] if name in SOON else [pytest.mark.long]) for name in CASES]
+)
 def test_learns(recipe: str, tmp_path: Path) -> None:
     settings = dict(CASES[recipe])
     run = start(

@@ -8,17 +8,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import worlds_of_letters as letters
+from etude.assembly import build
 from etude.claims.gates import reading
 from etude.claims.runs import reduced
 from etude.errors import UserError
 from etude.methods import catalogue
 from etude.report.run import RunDirectory
+from etude.search.session import Answering
 from etude.train import checkpoint
 from etude.train.loop import train
 from etude.train.reopen import resume
@@ -71,7 +74,20 @@ NEVER_HERE = (
 )  # an answer of a letter holds neither a sentence nor a step to be edited
 
 
-@pytest.mark.parametrize("recipe", list(catalogue()))
+def asked() -> list[Any]:
+    """All recipes. Of those that answer by many replies and learn as RFT does, which keep nothing from step to step, one; the
+    others with pytest -m long."""
+    plain, seen, made = build(catalogue()["rft"])[1], False, []
+    for name, recipe in catalogue().items():
+        stages = build(recipe)[1]
+        own = [s for s in stages if type(stages[s]) is not type(plain.get(s))]
+        alike = own == ["rollout"] and isinstance(stages["rollout"], Answering)
+        made.append(pytest.param(name, marks=[pytest.mark.long] if alike and seen else []))
+        seen |= alike
+    return made
+
+
+@pytest.mark.parametrize("recipe", asked())
 def test_two_and_two_steps_are_four(recipe: str, tmp_path: Path) -> None:
     more = teacher(tmp_path) if "teacher" in catalogue()[recipe].all_needs else {}
     more |= {

@@ -24,6 +24,7 @@ from etude.train.config import RunSettings
 from etude.train.plan_file import read
 
 PAGES = sorted(p.name for p in (ROOT / "docs" / "tutorial").glob("*.md"))
+MANY_PROCESSES = ("compare.md", "your-method.md")  # every run of a comparison starts Python anew
 MODELS = ("smollm2", "Qwen/Qwen3-0.6B")  # stand for any model
 FAST = {
     "run.precision": "fp32",
@@ -104,7 +105,9 @@ def quick(words: list[str], model: str) -> list[str]:
     return [name, *found]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=[pytest.mark.long] if p in MANY_PROCESSES else []) for p in PAGES]
+)
 def test_the_tutorial_does_what_it_says(page: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     model = str(

@@ -359,7 +359,7 @@ def test_a_reward_that_fails_now_and_then_stops_no_run_of_small_steps(tmp_path: 
 
 @linux
 def test_a_reward_that_always_ends_the_process_stops_the_run_in_a_sentence(tmp_path: Path) -> None:
-    plan = letters.plan(tmp_path, steps=1, run__eval_problems=0)
+    plan = letters.plan(tmp_path, steps=1, run__eval_problems=0, run__tasks_per_step=4, run__group_size=4)
     run = start(plan, tmp_path / "run", letters.words(), lambda episode: os._exit(0))
     with pytest.raises(
         Refused, match=r"attempts failed with an error.*in reward: the reward .* ended its process"

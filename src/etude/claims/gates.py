@@ -44,17 +44,13 @@ class Gate:
 
 
 def gates(claim: Claim, arm: Sequence[Facts], base: Sequence[Facts], able: Mapping[str, float]) -> list[Gate]:
-    """All gates of a claim. `arm`, `base`: the facts of their runs, seed by seed, curves from the untrained model on;
+    """All gates of a claim that hold for both axes (`of_steps` is read on each). `arm`, `base`: the facts of their runs, seed by seed, curves from the untrained model on;
     `able`: what `bed.abilities` found."""
     found = of_base(claim, base)
     bound = claim.gates.get("gain", 0)
     if bound > 0 and claim.learner == "either":
         gains = max(gain(claim, runs) for runs in (base, arm))
         found.insert(0, Gate("gain", "points that the better arm gains", gains, bound))
-    if (bound := claim.gates.get("steps", 0)) > 0:
-        shares = [s for runs in (arm, base) for s in [_steps(runs)] if s is not None]
-        if shares:  # tasks without steps have nothing to be right
-            found.append(Gate("steps", "% of right answers whose steps are right", min(shares), bound))
     found += before_training(claim, able)
     (one,) = parse_arms([claim.arm])
     for wanted in find(one.recipe).manipulation:
@@ -137,7 +133,14 @@ def _share(claim: Claim, runs: Sequence[Facts], column: str) -> float | None:
     return float(np.mean(found)) if found else None
 
 
-def _steps(runs: Sequence[Facts]) -> float | None:
-    shares = [run["curve"][-1].get("steps_right") for run in runs]
-    known = [s for s in shares if s is not None]
-    return 100 * float(np.mean(known)) if known else None
+def of_steps(
+    claim: Claim, arm: Sequence[Facts], base: Sequence[Facts], axis: str, at: Sequence[float]
+) -> list[Gate]:
+    """The gate about answers that are right by luck, where the two are compared: the arm or the base, whichever has fewer whose
+    steps are right. A base is trained on beyond that point for the other axis, and may drift there. Tasks without steps have
+    nothing to be right."""
+    bound = claim.gates.get("steps", 0)
+    if bound <= 0 or any(p.get("steps_right") is None for run in (*arm, *base) for p in run["curve"]):
+        return []
+    shares = [100 * float(np.mean(table_at(runs, "steps_right", axis, at))) for runs in (arm, base)]
+    return [Gate("steps", "% of right answers whose steps are right", min(shares), bound)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from etude.claims import AXES
 from etude.claims.curves import Facts, ends, table_at, with_start
-from etude.claims.gates import Gate, before_training, gates, of_base
+from etude.claims.gates import Gate, before_training, gates, of_base, of_steps
 from etude.claims.settings import POINTS, Claim
 from etude.claims.verdict import NO_TEST, OPEN, Difference, guarded, label, paired
 
@@ -22,18 +22,20 @@ def judged(
     start = base[0]
     arm, base = with_start(arm, start), with_start(base, start)
     checked = gates(claim, arm, base, able or {})
-    shut = [g for g in checked if not g.passed]
     updates = [float(claim.updates)] * len(arm)
     # Where both curves reach: a dear arm meets a base that was trained on, a cheap one a base that had not come so far.
     flops = [min(a, b) for a, b in zip(ends(arm, "flops"), ends(base, "flops"), strict=True)]
+    axes = (("updates", "step", updates), ("flops", "flops", flops))
+    by_axis = {name: of_steps(claim, arm, base, axis, at) for name, axis, at in axes}
     result: dict[str, Any] = {
         "seeds": len(arm),
         "problems": len(arm[0]["curve"][-1]["per_problem"]),
         "samples": arm[0]["curve"][-1]["per_problem"][0][2],
-        "gates": [g.to_dict() for g in checked],
+        "gates": [g.to_dict() for g in (*checked, *by_axis["updates"])],
         "means": {side: means(claim, runs) for side, runs in (("arm", arm), ("base", base))},
     }
-    for name, axis, at in (("updates", "step", updates), ("flops", "flops", flops)):
+    for name, axis, at in axes:
+        shut = [g for g in (*checked, *by_axis[name]) if not g.passed]
         result[name] = on_axis(claim, arm, base, axis, at, shut)
     result["flops"]["at"] = float(np.mean(flops))
     return result
