@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from etude.assembly import build, resolved_stages
 from etude.methods import find
 from etude.models.tiny import tiny_directory
-from etude.search.session import Answering
-from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.check import NoText
+from etude.testing.few import few
 from etude.train.config import Budget, Plan
 from etude.types import Message, Task, Verdict
 
@@ -96,22 +94,6 @@ def model(place: Path, **more) -> str:
     return str(tiny_directory(place / "model", LETTERS, **settings))
 
 
-FEW = dict.fromkeys(
-    ("n", "width", "branch", "depth", "simulations", "paths", "drafts", "rounds", "questions"), "2"
-)
-FEW |= {"turns": "1", "most": "6", "turn_tokens": "2", "step_tokens": "2", "summary_tokens": "2"}
-"""Settings of methods that answer by many replies: enough for each of their parts to be used."""
-
-
-def small_search(recipe: str) -> dict[str, str]:
-    """Those of `FEW` that the recipe's way of answering has; nothing for one whose answers are single replies."""
-    built = build(find(recipe))
-    if not isinstance(built[1]["rollout"], Answering):
-        return {}
-    known = parameters(resolved_stages(built[0])["rollout"].factory)
-    return {f"rollout.{name}": value for name, value in FEW.items() if name in known}
-
-
 def plan(place: Path, recipe: str = "grpo", steps: int = 4, seed: int = 0, **changes: object) -> Plan:
     """Settings by name: `run.group_size=4` is written `run__group_size=4`."""
     known = {
@@ -124,7 +106,7 @@ def plan(place: Path, recipe: str = "grpo", steps: int = 4, seed: int = 0, **cha
         "run.checkpoint_every": "1000",
         "update.lr": "2e-3",
     }
-    known |= small_search(recipe)
+    known |= {name: str(value) for name, value in few(find(recipe)).items()}
     known |= {k.replace("__", "."): str(v) for k, v in changes.items()}
     where = place / "model"
     return Plan(

@@ -30,6 +30,7 @@ from etude.recipe import AuxiliaryModel, Recipe
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import GroupRollout
 from etude.sampling.protocol import Sample, Uniforms, Watch
+from etude.testing.few import few
 from etude.text import tokenizer as tokenizers
 from etude.text.chat_template import Renderer
 from etude.train.context import RunContext
@@ -306,7 +307,8 @@ def toy_batch(
 ) -> ToyBatch:
     """Rollout, reward, filter and credit of a recipe, carried out on a table policy. `drift`: standard deviation of
     the change of every weight between sampling and the step; 0 is on-policy."""
-    recipe, stages = build(find(recipe) if isinstance(recipe, str) else recipe, dict(settings or {}))
+    recipe = find(recipe) if isinstance(recipe, str) else recipe
+    recipe, stages = build(recipe, {**few(recipe), **(settings or {})})
     policy = TablePolicy(0, dict(stages["objective"].heads))
     where = context(policy, auxiliary=recipe.all_auxiliary)
     check = Halves() if recipe.all_defaults.get("unlabelled") else None  # without labels answers must meet
