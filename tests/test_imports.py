@@ -10,6 +10,7 @@ settings seeds types update
 batch text
 models
 sampling tasks event_loop
+tools
 scale
 objective
 stages recipe channels

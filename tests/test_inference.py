@@ -312,7 +312,7 @@ def test_a_method_answers_a_conversation(tmp_path: Path) -> None:
 
 def test_passages_are_found_by_the_words_of_a_question(tmp_path: Path) -> None:
     pytest.importorskip("rank_bm25", reason="skipped: no rank-bm25 here (pip install rank-bm25)")
-    from etude.search.retrieval import corpus_of
+    from etude.tools.retrieval import corpus_of
 
     (tmp_path / "a.txt").write_text("The capital of Norway is Oslo.\n\nMadrid has the Prado.")
     (tmp_path / "b.txt").write_text("Rain falls in spring.\n\nSnow falls in winter.")

@@ -21,7 +21,7 @@ NOISE = 1e-6
 
 @dataclass(frozen=True)
 class Message:
-    role: str  # "system" | "user" | "assistant"
+    role: str  # "system" | "user" | "assistant" | "tool": what a call gave
     content: str
 
 
@@ -44,7 +44,9 @@ Check = Callable[[str], Verdict]
 
 
 class Environment(Protocol):
-    """An environment of several turns, made anew for every attempt by `Task.environment(seed)`."""
+    """An environment of several turns, made anew for every attempt by `Task.environment(seed)`. It may offer `tools`, a list of
+    typed functions (its own methods, say), which the policy calls as it calls other tools; `over` is True from the call on that
+    ends the episode, and `act` then gives the verdict."""
 
     def observe(self) -> str:
         """The text that the policy sees first."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from etude.cli.train import Json, Prompt, Seed, Set, Stop, System, Tasks, Unsafe, asked
+from etude.cli.train import Json, Prompt, Seed, Set, Stop, System, Tasks, Tools, Unsafe, asked
 from etude.errors import UserError
 from etude.printable import say
 
@@ -74,6 +74,7 @@ def evaluate(
     prompt: Prompt = "",
     system: System = "",
     stop: Stop = None,
+    tools: Tools = None,
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
@@ -94,7 +95,7 @@ def evaluate(
         found = examine(model, pairs)
         say(_json(found.to_dict()) if json else found.screen)
         return
-    said = {**parse_changes(set or []), **asked(prompt, system, stop)}
+    said = {**parse_changes(set or []), **asked(prompt, system, stop, tools)}
     changes = {name.removeprefix("run."): value for name, value in said.items()}
     limit = limit_of(budget, by)
     method = played(by, limit) if by else None

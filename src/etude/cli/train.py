@@ -56,6 +56,12 @@ System = Annotated[str, typer.Option(help="system message")]
 Stop = Annotated[
     list[str] | None, typer.Option(help="text that ends a reply (\\n is a new line); repeatable")
 ]
+Tools = Annotated[
+    str | None,
+    typer.Option(
+        help="what the model may call: python, calculator, search:docs, files, sql:FILE, ./mine.py:fn, mcp:COMMAND (docs/agents.md)"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print facts as JSON")]
 On = Annotated[
     Path | None,
@@ -72,13 +78,14 @@ def add_to(app: typer.Typer) -> None:
     app.command()(demo)
 
 
-def asked(prompt: str, system: str, stop: list[str] | None) -> dict[str, str]:
+def asked(prompt: str, system: str, stop: list[str] | None, tools: str | None = None) -> dict[str, str]:
     """The settings that the options about asking stand for."""
     from etude.parsing import escaped, unescaped
 
+    given = {} if tools is None else {"run.tools": tools}
     stops = ";".join(escaped(unescaped(text)) for text in stop or [])
     said = {"run.prompt": prompt, "run.system": system, "run.stop": stops}
-    return {name: value for name, value in said.items() if value}
+    return {name: value for name, value in said.items() if value} | given
 
 
 def train(
@@ -104,6 +111,7 @@ def train(
     prompt: Prompt = "",
     system: System = "",
     stop: Stop = None,
+    tools: Tools = None,
     keep: Annotated[
         str,
         typer.Option(
@@ -140,7 +148,7 @@ def train(
     amount = Budget.parse(budget) if budget is not None else Budget(float(steps or 100), "steps")
     short = {"run.keep": keep, "run.stop_when": stop_when}
     changes = parse_changes(set or []) | {name: value for name, value in short.items() if value}
-    changes |= asked(prompt, system, stop)
+    changes |= asked(prompt, system, stop, tools)
     plan = Plan(recipe, model, tasks, amount, seed, changes, tuple(reward or ()))
     place = Place.read(on) if on else None
     where = out or free(Path("runs") / f"{find(recipe).name}-{seed}")
@@ -227,6 +235,7 @@ def check(
     prompt: Prompt = "",
     system: System = "",
     stop: Stop = None,
+    tools: Tools = None,
     unsafe_execution: Unsafe = False,
     json: Json = False,
 ) -> None:
@@ -243,7 +252,7 @@ def check(
         return
     if tasks is None:
         raise UserError("give --tasks, or --pairs with --reward")
-    changes = {"run.eval_problems": "0", **parse_changes(set or []), **asked(prompt, system, stop)}
+    changes = {"run.eval_problems": "0", **parse_changes(set or []), **asked(prompt, system, stop, tools)}
     plan = Plan(recipe, model, tasks, Budget(1, "seconds"), seed, changes, tuple(reward or ()))
     with tempfile.TemporaryDirectory() as place:
         run = start(plan, Path(place) / "check")

@@ -12,6 +12,7 @@ from etude.errors import Refused
 from etude.evaluate.intervals import Interval, clustered
 from etude.evaluate.passk import majority_at, pass_at
 from etude.evaluate.transitions import decomposed, transitions
+from etude.tools.kit import CALLS, use_of
 from etude.types import Array, Episode, Group, SamplingParams
 
 RULES = ("before", "during", "last", "given")
@@ -89,6 +90,8 @@ class EvalResult:
     lost: int = 0  # problems of which no sample got a verdict
     attempts: Mapping[str, float] = field(default_factory=dict)  # evaluate.transitions, of second attempts
     inference: Mapping[str, Any] = field(default_factory=dict)  # evaluate.inference.cost, of a method
+    turns: float = 1.0  # replies per sample
+    tools: Mapping[str, float] = field(default_factory=dict)  # tools.kit.use_of, where tools could be called
 
     def __post_init__(self) -> None:
         if not isinstance(self.card, Card):
@@ -137,6 +140,8 @@ class EvalResult:
                 else {}
             ),
             **({"inference": dict(self.inference)} if self.inference else {}),
+            "turns": self.turns,
+            **({"tools": dict(self.tools)} if self.tools else {}),
             "per_problem": [list(row) for row in self.per_problem],
         }
 
@@ -168,6 +173,8 @@ class EvalResult:
             **{name: line[name] for name in ("truncated", "length", "errors", "lost")},
             attempts=line.get("attempts", {}),
             inference=line.get("inference", {}),
+            turns=line.get("turns", 1.0),
+            tools=line.get("tools", {}),
         )
 
 
@@ -227,6 +234,8 @@ def from_groups(
         errors=errors,
         lost=len(groups) - len(kept),
         attempts=transitions(groups),
+        turns=float(np.mean([np.mean([sum(s.sampled for s in e.spans) for e in v]) for _, v in kept])),
+        tools=use_of([e.notes[CALLS] for _, v in kept for e in v if CALLS in e.notes]),
     )
 
 

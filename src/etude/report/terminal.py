@@ -187,10 +187,23 @@ def eval_screen(result: Mapping[str, Any]) -> str:
     rows += [(f"  difficulty {name}", share(value)) for name, value in (result.get("levels") or {}).items()]
     rows += inference_rows(result.get("inference") or {})
     rows.append(("length", amount(float(result.get("length") or 0), "tokens")))
+    rows += tool_rows(result)
     rows.append(("truncated", amount(float(result.get("truncated") or 0), "%")))
     if result.get("errors"):
         rows.append(("errors", f"{result['errors']} answers could not be judged and count nowhere"))
     return _columns(rows) + "\n" + how(result)
+
+
+def tool_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Replies an attempt, and what it called."""
+    found = result.get("tools") or {}
+    turns = float(result.get("turns") or 1.0)
+    rows = [("turns", f"{turns:.2f} replies an attempt")] if found or turns > 1 else []
+    if not found:
+        return rows
+    bad = f"{amount(found['failed'], '%')} failed, {amount(found['unreadable'], '%')} could not be read"
+    rows += [("calls", f"{found['calls']:.2f} an attempt, in {amount(found['called'], '%')} of them; {bad}")]
+    return [*rows, *([("  price", f"{found['price']:.4g} an attempt")] if found["price"] else [])]
 
 
 def inference_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:

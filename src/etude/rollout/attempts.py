@@ -74,7 +74,7 @@ async def attempt(
 
 def note_unaided(conversation: Conversation, tag: str, messages: Sequence[Message]) -> None:
     """Notes the tokens of the prompt behind which the part `tag` is to be learnt without help."""
-    tokens = conversation.generator.renderer.prompt(messages, conversation.asks(messages)).tolist()
+    tokens = conversation.prompt(messages).tolist()
     conversation.notes[UNAIDED] = {**conversation.notes.get(UNAIDED, {}), tag: tokens}
 
 

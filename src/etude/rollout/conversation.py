@@ -13,9 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from etude import seeds
+from etude.rollout.calls import ATTEMPTS, RESULT, with_calls
 from etude.sampling.protocol import Sample, Unanswered
 from etude.text.chat_template import Renderer
+from etude.text.stream import Pause
 from etude.text.stream import before as before_stop
+from etude.text.tool_calls import TOOL, Offer
+from etude.tools.kit import CALLS, Kit, Session
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
 FULL = "context_full"
@@ -37,6 +41,7 @@ class Generator:
     params: SamplingParams
     name: str = "policy"
     limit: int = 1 << 30  # longest conversation, tokens
+    kit: Kit = field(default_factory=Kit)  # what it may call
 
 
 class Failed(Exception):
@@ -45,23 +50,6 @@ class Failed(Exception):
     def __init__(self, where: str, error: BaseException | str, traceback: str = ""):
         super().__init__(str(error))
         self.failure = Failure(where, repr(error) if isinstance(error, BaseException) else error, traceback)
-
-
-class Pause:
-    """Watches a reply until a text, once something other than white space was said."""
-
-    def __init__(self, until: str, decode: Callable[[Sequence[int]], str]) -> None:
-        self.until, self.decode = until, decode
-        self.tokens: list[int] = []
-        self.said = self.reached = False
-
-    def __call__(self, token: int, logp: float) -> bool:
-        self.tokens.append(token)
-        # of text that grows by a character a token at least
-        tail = self.decode(self.tokens[-len(self.until) - 1 :])
-        self.said = self.said or bool(tail.strip())
-        self.reached = self.said and self.until in tail
-        return self.reached
 
 
 @dataclass
@@ -87,6 +75,9 @@ class Conversation:
     _new_context: bool = False  # the next message begins a new sequence
     full: bool = False  # no reply fits any more, until a new context begins
     samples: list[Sample] = field(default_factory=list)  # all replies as they were sampled
+    session: Session | None = None  # of the tools of this episode
+    _offer: Offer | None = None  # the tools that the policy was told of in this context
+    _attempts: bool = True  # the next reply is an attempt at the task, not a critique or a reflection
 
     # ---- what the policy is given --------------------------------------------------------------------
 
@@ -132,7 +123,14 @@ class Conversation:
     def environment(self) -> Environment | None:
         """A new environment for the next attempt, with a seed that differs by attempt; None where the task has none."""
         make, key = self.task.environment, seeds.key(self.key, "luck", len(self.verdicts))
-        return None if make is None else self.play(make, key)
+        if make is None:
+            return None
+        made = self.play(make, key)
+        before, key = self.session, seeds.key(self.key, "tools", len(self.verdicts))
+        self.session = self.generator.kit.session(self.task, key, made)
+        if self.session is not None and before is not None:  # budgets are the episode's
+            self.session.spent, self.session.record = before.spent, before.record
+        return made
 
     def play(self, make: Callable[..., Environment], seed: int) -> Environment:
         """A new environment, where the check runner wants it to run (a user's may hang or end its process)."""
@@ -157,7 +155,34 @@ class Conversation:
         and the text goes. `max_tokens` and `params` override the generator's settings. `until`: the reply pauses with `stop`
         "cut" after a passage that ends with this text; the next reply goes on where it stopped, and the text is that of the
         whole turn. Without room left in the context the reply is empty, `stop` is "length" and the conversation is `full`: what
-        is said to it from then on is not heard."""
+        is said to it from then on is not heard.
+
+        An attempt at the task (`ATTEMPTS`) may call tools, where there are some: the calls are answered, and the policy replies
+        again, until a reply calls nothing, whose text is returned."""
+        self._attempts = tag.startswith(ATTEMPTS)
+        tools = self.tools() if self._attempts and not until else None
+        if tools is None:
+            return await self.sample(tag, max_tokens, (until,) if until else (), params)
+        return await with_calls(self, tools, tag, max_tokens, params)
+
+    def tools(self) -> Session | None:
+        """The tools of this episode; None where there are none."""
+        if self.session is None:
+            self.session = self.generator.kit.session(self.task, seeds.key(self.key, "tools"))
+        return self.session
+
+    @property
+    def offer(self) -> Offer | None:
+        """What the policy is told that it may call, in the context that it is in or that begins now."""
+        if not self.spans or self._new_context:
+            tools = self.tools() if self._attempts else None
+            self._offer = None if tools is None else tools.offer(self.generator.renderer)
+        return self._offer
+
+    async def sample(
+        self, tag: str, max_tokens: int | None, until: Sequence[str], params: Mapping[str, Any]
+    ) -> str:
+        """One reply as `reply` samples it; whatever it calls is left alone."""
         spans = len(self.spans)
         goes_on = self.stop == "cut" and not self._unsaid
         self._render()
@@ -230,6 +255,7 @@ class Conversation:
             spans=list(self.spans),
             verdicts=list(self.verdicts),
             samples=list(self.samples),
+            session=self.session.fork() if self.session else None,
             notes=dict(self.notes),
             _unsaid=[],
         )
@@ -237,6 +263,7 @@ class Conversation:
     def done(self, **notes: Any) -> Episode:
         """The finished episode; `notes` are left for the method's credit."""
         self._render(final=True)
+        called = {CALLS: list(self.session.record)} if self.session is not None else {}
         return Episode(
             task=self.task,
             spans=tuple(self.spans),
@@ -245,7 +272,7 @@ class Conversation:
             verdicts=tuple(self.verdicts),
             stop=self.stop,
             policy_version=self.version,
-            notes={"limit": self.generator.params.max_tokens, **self.notes, **notes},
+            notes={"limit": self.generator.params.max_tokens, **called, **self.notes, **notes},
             text=self.text,
         )
 
@@ -267,6 +294,11 @@ class Conversation:
         asked = list(self.task.prompt)
         return len(asked) if list(messages[: len(asked)]) == asked else 0
 
+    def prompt(self, messages: Sequence[Message]) -> Array:
+        """int32[n]: what the policy is given where a context begins with `messages`, the tools that it has in this one included."""
+        known = {"tools": self.offer} if self.offer else {}
+        return self.generator.renderer.prompt(messages, self.asks(messages), **known)
+
     def _render(self, final: bool = False) -> None:
         """Tokenises what was added since the last reply, once. `final`: a message that got no reply is dropped; it is
         not part of the episode."""
@@ -276,13 +308,17 @@ class Conversation:
             return
         render = self.generator.renderer
         if not self.spans or self._new_context:
-            tokens, rewrote = render.prompt(said, self.asks(said)), bool(self.spans)
-            plain = None if instead is None else render.prompt(instead, self.asks(instead))
+            tokens, rewrote = self.prompt(said), bool(self.spans)
+            plain = None if instead is None else self.prompt(instead)
         else:
             ended, asks = self.ended, self.asks(self.messages)
-            tokens, rewrote = render.extend(self.messages, said, ended, asks)
-            plain = None if instead is None else render.extend(self.messages, instead, ended, asks)[0]
-        self.spans.append(Span("user", tokens, hidden=plain is not None, restart=rewrote, tag="prompt"))
+            known = {"tools": self.offer} if self.offer else {}
+            tokens, rewrote = render.extend(self.messages, said, ended, asks, **known)
+            plain = (
+                None if instead is None else render.extend(self.messages, instead, ended, asks, **known)[0]
+            )
+        role, what = (TOOL, RESULT) if all(m.role == TOOL for m in said) else ("user", "prompt")
+        self.spans.append(Span(role, tokens, hidden=plain is not None, restart=rewrote, tag=what))
         if plain is not None:
             self.spans.append(Span("user", plain, unseen=True, restart=rewrote, tag="prompt"))
         self.messages += said

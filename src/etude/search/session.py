@@ -42,8 +42,9 @@ async def _no_runner(task: Task, answer: str) -> Verdict:
 
 
 def question_of(task: Task) -> Task:
-    """What a method may see of a task: its prompt and its kind."""
-    return Task(task.prompt, no_check, kind=task.kind)
+    """What a method may see of a task: its prompt, its kind, and what its tools work on."""
+    meta = {name: task.meta[name] for name in ("files", "sql") if name in task.meta}
+    return Task(task.prompt, no_check, kind=task.kind, meta=meta)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from itertools import groupby
 
 from etude.text.framing import BARE, Framing
 from etude.text.tokenizer import Tokenizer
+from etude.text.tool_calls import SYNTAXES, Offer, Schema, syntax_of
 from etude.types import Array, Message
 
 MARK = "\u241freply\u241f"  # stands for a reply, to find what a template writes after one
@@ -31,32 +32,45 @@ class Renderer:
             )
         return "the model's chat template"
 
-    def prompt(self, messages: Sequence[Message], asks: int = 0) -> Array:
+    def offer(self, tools: Sequence[Schema], syntax: str = "auto") -> Offer:
+        """These tools, in the syntax of that name; auto: the chat template's own."""
+        knows = self.tokenizer.knows_tools
+        own = syntax_of(self.tokenizer.template, knows)
+        chosen = own if syntax == "auto" else SYNTAXES[syntax]
+        return Offer(tuple(tools), chosen, knows and chosen is own)
+
+    def prompt(self, messages: Sequence[Message], asks: int = 0, tools: Offer | None = None) -> Array:
         """int32[n]: the conversation, ready for the model's next reply. `asks`: so many messages at its beginning are a
-        task's question."""
-        messages = self._framed(messages, asks)
+        task's question. `tools`: what the model may call."""
+        messages = self._framed(messages, asks, tools)
         if self.tokenizer.template is None:
             return self.tokenizer.encode(_plain(messages), special=True)
-        return self.tokenizer.encode(self._text(messages))
+        return self.tokenizer.encode(self._text(messages, tools))
 
     def extend(
-        self, messages: Sequence[Message], new: Sequence[Message], ended: bool = True, asks: int = 0
+        self,
+        messages: Sequence[Message],
+        new: Sequence[Message],
+        ended: bool = True,
+        asks: int = 0,
+        tools: Offer | None = None,
     ) -> tuple[Array, bool]:
         """What to append after a sampled reply so that the conversation goes on with `new`.
 
         `messages` ends with that reply (role assistant, its decoded text); `ended` says whether the sampled
-        tokens ended with a stop token (else the one that closes the turn is part of what is appended). `asks`: as for
-        `prompt`.
+        tokens ended with a stop token (else the one that closes the turn is part of what is appended). `asks`, `tools`:
+        as for `prompt`.
         Returns (int32[n], rewrote): where the template rewrites history, the whole new prompt and True."""
         if not messages or messages[-1].role != "assistant":
             raise ValueError("extend continues a conversation that ends with the assistant's reply")
+        both, messages = self._framed([*messages, *new], asks, tools), self._framed(messages, asks, tools)
+        new = both[len(messages) :]
         if self.tokenizer.template is None:
             return self.tokenizer.encode(_later(new)), False
-        messages = self._framed(messages, asks)
         reply = messages[-1].content
-        before = self._text(messages[:-1])
-        marked = self._text([*messages[:-1], Message("assistant", MARK), *new])
-        whole = self._text([*messages, *new])
+        before = self._text(messages[:-1], tools)
+        marked = self._text([*messages[:-1], Message("assistant", MARK), *new], tools)
+        whole = self._text([*messages, *new], tools)
         if not marked.startswith(before + MARK):
             return self.tokenizer.encode(whole), True
         tail = marked[len(before) + len(MARK) :]
@@ -67,13 +81,17 @@ class Renderer:
             tokens = tokens[1:]
         return tokens, False
 
-    def _text(self, messages: Sequence[Message]) -> str:
-        return self.tokenizer.render(messages, True, self.framing.thinking)
+    def _text(self, messages: Sequence[Message], tools: Offer | None = None) -> str:
+        native = tools is not None and tools.native
+        given = {"tools": tools.functions} if tools is not None and native else {}
+        return self.tokenizer.render(messages, True, self.framing.thinking, **given)
 
-    def _framed(self, messages: Sequence[Message], asks: int) -> Sequence[Message]:
-        if self.framing == BARE:
-            return messages
-        return self.framing.framed(messages, asks, self.tokenizer.template is None)
+    def _framed(
+        self, messages: Sequence[Message], asks: int, tools: Offer | None = None
+    ) -> Sequence[Message]:
+        if self.framing != BARE:
+            messages = self.framing.framed(messages, asks, self.tokenizer.template is None)
+        return messages if tools is None else tools.told(messages)
 
     def decode(self, tokens: Sequence[int] | Array) -> str:
         """The text of tokens without those around turns. For display and checkers; never raises."""

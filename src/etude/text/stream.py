@@ -77,3 +77,21 @@ def reached(
     """How many of the tokens there are when one of the stop strings is complete; None where none is."""
     text = TextStream(decode, stops)
     return next((n for n, token in enumerate(tokens, 1) if text.feed(token)), None) if stops else None
+
+
+class Pause:
+    """Watches a reply until one of some texts, once something other than white space was said."""
+
+    def __init__(self, until: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
+        self.until, self.decode = until, decode
+        self.longest = max(map(len, until))
+        self.tokens: list[int] = []
+        self.said = self.reached = False
+
+    def __call__(self, token: int, logp: float) -> bool:
+        self.tokens.append(token)
+        # of text that grows by a character a token at least
+        tail = self.decode(self.tokens[-self.longest - 1 :])
+        self.said = self.said or bool(tail.strip())
+        self.reached = self.said and any(text in tail for text in self.until)
+        return self.reached

@@ -104,21 +104,47 @@ class Tokenizer:
         except Exception:
             return True
 
-    def render(self, messages: Sequence[Message], generate: bool, thinking: bool | None = None) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        generate: bool,
+        thinking: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """The text of a conversation under the chat template. `thinking`: on or off where the template knows both; None
-        leaves it at the template's default. Raises `UserError` when the template refuses the conversation."""
+        leaves it at the template's default. `tools`: functions as OpenAI's interface describes them, where
+        `knows_tools`. Raises `UserError` when the template refuses the conversation."""
         try:
             if messages and messages[0].role == "system" and self._merges:
                 messages = merged(messages)
-            return self._rendered(messages, generate, thinking)
+            return self._rendered(messages, generate, thinking, tools)
         except Exception as error:
             roles = ", ".join(m.role for m in messages)
             raise UserError(f"the chat template refuses a conversation of roles {roles}: {error}") from error
 
-    def _rendered(self, messages: Sequence[Message], generate: bool, thinking: bool | None = None) -> str:
-        """Tools and documents are left at the template's own defaults."""
+    @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the chat template tells of tools, and takes their results as messages of the role `tool`."""
+        if self.template is None or "tools" not in self.template:
+            return False
+        tool = {"name": MARK, "description": "a", "parameters": {"type": "object", "properties": {}}}
+        asked, result = [Message("user", "a")], [Message("assistant", "a"), Message("tool", MARK)]
+        try:
+            told = self._rendered(asked, True, tools=[{"type": "function", "function": tool}])
+            return MARK in told and MARK in self._rendered([*asked, *result], True)
+        except Exception:
+            return False
+
+    def _rendered(
+        self,
+        messages: Sequence[Message],
+        generate: bool,
+        thinking: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """Documents are left at the template's own default."""
         given = [{"role": m.role, "content": m.content} for m in messages]
-        names: dict[str, Any] = {"tools": None, "documents": None, **self.specials}
+        names: dict[str, Any] = {"tools": tools, "documents": None, **self.specials}
         if thinking is not None:
             names["enable_thinking"] = thinking
         return str(self._compiled.render(messages=given, add_generation_prompt=generate, **names))

@@ -18,6 +18,8 @@ from etude.parsing import escaped
 from etude.recipe import Recipe
 from etude.report.json_files import plain
 from etude.settings import Setting, Stage, parameters
+from etude.text.tool_calls import SYNTAXES
+from etude.tools.kit import Budgets
 from etude.train.correction import KINDS
 from etude.types import SamplingParams
 
@@ -47,6 +49,21 @@ class RunSettings:
         Setting("texts that end a reply, as in \\n\\n;Question: (tokens of them stay, text does not)"),
     ] = ()
     thinking: Annotated[bool | None, Setting("thinking on or off, for templates that know both")] = None
+    tools: Annotated[str, Setting("what the policy may call, as in python,search:docs (docs/agents.md)")] = ""
+    turns: Annotated[
+        int, Setting("replies of one answer, those that call tools included", "replies", low=1, high=1e4)
+    ] = 8
+    tool_calls: Annotated[int, Setting("calls of tools an episode", "calls", low=0, high=1e6)] = 16
+    tool_seconds: Annotated[float, Setting("time of all calls of an episode", "s", low=0.01, high=1e6)] = 60.0
+    tool_money: Annotated[
+        float | None, Setting("price of all calls of an episode, where tools have prices", low=0, high=1e9)
+    ] = None
+    tool_output: Annotated[
+        int, Setting("longest result that the policy is given", "characters", low=16, high=1e7)
+    ] = 2000
+    tool_syntax: Annotated[
+        str, Setting("how tools are called; auto: as the chat template says", choices=("auto", *SYNTAXES))
+    ] = "auto"
     context: Annotated[int, Setting("longest conversation", "tokens", low=8)] = 4096
     micro_tokens: Annotated[int, Setting("tokens per micro-batch", "tokens", low=16)] = 4096
     rows: Annotated[int, Setting("episodes decoded at once", "episodes", low=1)] = 128
@@ -137,6 +154,12 @@ class RunSettings:
     validate_every: Annotated[
         int, Setting("steps between looks at the validation problems", "steps", low=1)
     ] = 20
+
+    @property
+    def budgets(self) -> Budgets:
+        """What an episode may spend on tools."""
+        money = math.inf if self.tool_money is None else self.tool_money
+        return Budgets(self.turns, self.tool_calls, self.tool_seconds, money, self.tool_output)
 
     @property
     def corrects(self) -> str:

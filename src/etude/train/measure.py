@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from etude.sampling.engine import sampler_for
 from etude.tasks.asked import asked
 from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
+from etude.tools.kit import Kit
+from etude.tools.spec import users_own
 from etude.train import checkpoint, shards
 from etude.train.config import Plan, RunSettings, run_settings
 from etude.train.lineage import found_model, found_tasks, trained_tasks
 from etude.train.put import asked_as, put, worked_examples
-from etude.train.setup import resolve, tell
+from etude.train.setup import kit_of, resolve, tell
 from etude.types import Group, Task
 
 # Settings of a run that also shape an evaluation.
@@ -39,6 +42,7 @@ HELD = 200  # held-out problems of a source that is no file
 COUNTS |= {"teacher"}  # of a method that asks a second model
 COUNTS |= {"prompt", "system", "examples", "shots", "thinking", "stop"}  # how questions are put
 COUNTS |= {"device", "precision", "backbone", "check_seconds"}
+COUNTS |= {"tools", "turns", "tool_calls", "tool_seconds", "tool_money", "tool_output", "tool_syntax"}
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ def evaluate_model(where: str, exam: Exam) -> EvalResult:
     checked_settings(exam.changes)
     settings: RunSettings = run_settings(run_defaults(where), exam.changes)
     theirs = [part for task in exam.problems for part in (task.check, task.environment) if part]
+    theirs += users_own(settings.tools)
     with Pool(seconds=settings.check_seconds, known=theirs) as pool:  # before the model is loaded
         return _examined(where, exam, settings, pool)
 
@@ -120,10 +125,13 @@ def checked_settings(changes: Mapping[str, str]) -> None:
 
 
 def _examined(where: str, exam: Exam, settings: RunSettings, pool: Pool) -> EvalResult:
-    speaker = speaking(where, settings, exam.changes, [exam.method] if exam.method else [], exam.greedy)
-    tell(exam.notes)
-    problems = fitting(exam.problems, speaker.policy, settings.context)
-    return examined_by(speaker, where, exam, problems, pool)
+    with closing(kit_of(settings, pool)) as kit:
+        speaker = speaking(
+            where, settings, exam.changes, [exam.method] if exam.method else [], exam.greedy, kit
+        )
+        tell(exam.notes)
+        problems = fitting(exam.problems, speaker.policy, settings.context)
+        return examined_by(speaker, where, exam, problems, pool)
 
 
 @dataclass(frozen=True)
@@ -147,8 +155,9 @@ def speaking(
     changes: Mapping[str, str],
     methods: Sequence[Played],
     greedy: bool = False,
+    kit: Kit | None = None,
 ) -> Speaking:
-    """The model `where`, and run.teacher where one of `methods` asks it. UserError where it is not named."""
+    """The model `where`, which may call what is in `kit`, and run.teacher where one of `methods` asks it. UserError where it is not named."""
     policy = load_policy(where, settings.precision, settings.backbone, settings.device)
     models = {"policy": policy}
     if asking := [m.name for m in methods if "teacher" in m.rollout.reads]:
@@ -167,6 +176,7 @@ def speaking(
             params,
             name,
             min(settings.context, model.context),
+            kit or Kit(),
         )
         for name, model in models.items()
     }

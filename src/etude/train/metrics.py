@@ -9,6 +9,7 @@ import numpy as np
 
 from etude.evaluate.transitions import transitions
 from etude.rollout.conversation import FULL
+from etude.tools.kit import CALLS, use_of
 from etude.types import Episode, Group, Signal
 
 
@@ -39,6 +40,10 @@ def step_metrics(drawn: Sequence[Group], learnt: dict[str, float]) -> dict[str, 
         metrics["entropy"] = 0.0 - nats  # never the other zero
     for name in {n for e in episodes for n in e.scores if n != "reward"}:
         metrics[f"score/{name}"] = mean([e.scores[name] for e in episodes if name in e.scores])
+    metrics |= {
+        f"tools/{name}": n
+        for name, n in use_of([e.notes[CALLS] for e in episodes if CALLS in e.notes]).items()
+    }
     metrics |= _noted(episodes)
     metrics |= {f"attempts/{name}": share for name, share in transitions(drawn).items()}
     for kind in sorted({g.task.kind for g in drawn}):
@@ -71,7 +76,7 @@ def _noted(episodes: Sequence[Episode]) -> dict[str, float]:
     """What methods noted of their episodes. noted/NAME: the share of episodes with such a note that is not 0, and how many
     of these are right; of a note of several numbers, the mean of their magnitudes."""
     found: dict[str, float] = {}
-    for name in {name for e in episodes for name in e.notes} - {"limit"}:
+    for name in {name for e in episodes for name in e.notes} - {"limit", CALLS}:
         noted = [e for e in episodes if e.notes.get(name)]
         kinds = {type(e.notes[name]) for e in noted}
         if kinds <= {bool, int, dict}:

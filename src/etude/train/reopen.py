@@ -22,6 +22,7 @@ from etude.scale.place import Place
 from etude.tasks import TaskSet
 from etude.tasks.content import contents
 from etude.tasks.isolate import Pool
+from etude.tools.spec import users_own
 from etude.train import checkpoint
 from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, sealed
 from etude.train.fitting import fit, hide_labels
@@ -133,7 +134,10 @@ class _Reopening:
         hide_labels(found, settings, given)
         prepare(stages, given)
         _, parts = with_rewards(plan, reward)
-        self.pool = Pool(seconds=settings.check_seconds, known=users_code(given, holdout, parts))
+        self.pool = Pool(
+            seconds=settings.check_seconds,
+            known=[*users_code(given, holdout, parts), *users_own(settings.tools)],
+        )
         rewarded(stages, parts, self.pool, settings, reward_weights)
         if self.change.model:
             self._note("model", where["model"], model_place(self.change.model))

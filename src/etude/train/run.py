@@ -29,6 +29,7 @@ from etude.tasks import TaskSet
 from etude.tasks.content import contents, plain
 from etude.tasks.isolate import Pool
 from etude.tasks.source import digest
+from etude.tools.kit import Kit
 from etude.train import checkpoint, shards
 from etude.train.config import Plan, RunSettings
 from etude.train.context import RunContext
@@ -87,6 +88,7 @@ class Run:
     generators: dict[str, Generator]
     check_runner: CheckRunner
     pool: Pool
+    kit: Kit  # what the policy may call
     loop: EventLoop
     holdout: list[Task]
     validation: list[Task]  # apart from both training and `holdout`; empty where nothing is decided on them
@@ -429,6 +431,7 @@ class Run:
 
     def close(self) -> None:
         self.directory.release()
+        self.kit.close()
         self.pool.close()
         if self.place is not None:
             self.loop.run(self.place.close())

@@ -24,6 +24,7 @@ from etude.report.terminal import left
 from etude.report.tracking import Trackers, known
 from etude.scale.place import Place
 from etude.tasks import TaskSet
+from etude.tools.spec import text_of
 from etude.train import forecast, loop, plan_file, reopen, setup
 from etude.train.config import Budget, Plan, as_text
 from etude.train.measure import Exam, evaluate_model, exam_tasks
@@ -123,6 +124,7 @@ def train(
     log: str = "",
     progress: bool = True,
     on: str | Path | None = None,
+    tools: str | Sequence[Any] | None = None,
 ) -> TrainedRun:
     """Trains `model` (default: smollm2) with `recipe` and evaluates it on held-out tasks before and after.
 
@@ -131,8 +133,8 @@ def train(
     `reward`: a function of an episode that gives a bool, a number or named parts (`reward.function.from_function`), or parts such
     as ["check", "model:DIRECTORY,weight=0.5", function] (`reward.parts`). `out`: the run's directory
     (default: runs/RECIPE-SEED). `force` trains even if the pre-flight sees nothing to learn. `log`: "tensorboard",
-    "wandb", "mlflow", "trackio", "csv" (`report.trackers`). `on`: a file that says where engines sample (docs/scale.md). Raises
-    UserError in one sentence for what cannot be used, Refused where nothing can be learned.
+    "wandb", "mlflow", "trackio", "csv" (`report.trackers`). `on`: a file that says where engines sample (docs/scale.md). `tools`:
+    what the policy may call, as text or a list of typed functions, classes and texts (docs/agents.md). Raises UserError in one sentence for what cannot be used, Refused where nothing can be learned.
     """
     if isinstance(recipe, str) and plan_file.is_plan(recipe):
         file = plan_file.read(recipe)
@@ -148,7 +150,9 @@ def train(
         if file.sweep:
             raise UserError(f"'{recipe}' holds a sweep, which is a comparison: etude.compare('{recipe}')")
         weights: dict[str, Any] = {"reward": reward, "reward_weights": reward_weights}
-        return train(file.one(), progress=progress, **weights, **more)
+        return train(file.one(), progress=progress, tools=tools, **weights, **more)
+    if tools is not None:
+        settings = {**(settings or {}), "run.tools": text_of(tools)}
     model, budget, seed = model or "smollm2", budget or "100-steps", seed or 0
     if tasks is None:
         raise UserError("tasks is missing; name some, as in tasks='chain_sum:max_terms=2'")
@@ -186,13 +190,15 @@ def resume(
     changed_tasks: bool = False,
     from_step: int | None = None,
     on: str | Path | None = None,
+    tools: Sequence[Any] = (),
 ) -> TrainedRun:
     """Goes on with a run from its last checkpoint, exactly as if it had never stopped. Tasks, reward and recipe that
     were given as objects are given again.
 
     Whatever else is given makes a branch of it, which the run records with the step: `budget`, in all ("200-steps") or more
     ("+10m"); `settings` ({"update.lr": 1e-6}); `changed_tasks`, to go on though the tasks hold something else; `from_step`, an
-    earlier checkpoint. `model` and `tasks` (as text) say where these lie now."""
+    earlier checkpoint. `tools`: functions that were given as such. `model` and `tasks` (as text) say where these lie now."""
+    text_of(tools)
     place = path.path if isinstance(path, TrainedRun) else Path(path)
     if tasks is None and RunDirectory.open(place).config["plan"]["tasks"] == GIVEN:
         raise UserError(
@@ -225,10 +231,11 @@ def evaluate(
     greedy: bool = False,
     settings: Mapping[str, Any] | None = None,
     again: str = "",
+    tools: str | Sequence[Any] | None = None,
 ) -> EvalResult:
     """Accuracy on the tasks of a file (those that a run trains on left out), on held-out problems of a generator, on exactly these Tasks where a list is given, or on a fixed `suite`.
     `model`: smollm2, a model directory, a hub name, or a run. `settings`: {"max_tokens": 64}. `again`: how a second
-    attempt is made (`evaluate.transitions.AGAIN`). UserError for what cannot be used."""
+    attempt is made (`evaluate.transitions.AGAIN`). `tools`: as for `train`; default: those of the run. UserError for what cannot be used."""
     notes: list[str] = []
     where = str(model.path if isinstance(model, TrainedRun) else model)
     if tasks is None or isinstance(tasks, str):
@@ -236,6 +243,7 @@ def evaluate(
     else:
         name, held = GIVEN, list(tasks)
     changes = {k.removeprefix("run."): as_text(v) for k, v in (settings or {}).items()}
+    changes |= {} if tools is None else {"tools": text_of(tools)}
     return evaluate_model(where, Exam(name, held, samples, seed, greedy, changes, again, notes))
 
 

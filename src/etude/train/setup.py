@@ -33,6 +33,9 @@ from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.asked import asked
 from etude.tasks.isolate import Pool
+from etude.tools.kit import Kit
+from etude.tools.spec import absolute, users_own
+from etude.tools.spec import sources as tool_sources
 from etude.train.config import Plan, RunSettings, run_settings, sealed
 from etude.train.context import RunContext
 from etude.train.fitting import fit, hide_labels, missing, unexamined
@@ -68,6 +71,8 @@ def start(
     if isinstance(plan.recipe, str):
         plan = plan.but(recipe=outside.absolute(plan.recipe))
     plan, parts = with_rewards(plan, reward)
+    if "run.tools" in plan.changes:
+        plan = plan.but(changes={**plan.changes, "run.tools": absolute(plan.changes["run.tools"])})
     recipe, settings, stages = resolve(plan)
     if place is not None and place.samples and getattr(stages["rollout"], "certainty", False):
         raise Refused(
@@ -85,10 +90,13 @@ def start(
     more = {"examples": examples, SYSTEM: system_of(tasks)}
     config = sealed({**config, **{name: value for name, value in more.items() if value}})
     check_free(Path(out), plain(config), overwrite)  # before the model is loaded
-    pool = Pool(seconds=settings.check_seconds, known=users_code(tasks, holdout, parts))
+    known = [*users_code(tasks, holdout, parts), *users_own(settings.tools)]
+    pool = Pool(seconds=settings.check_seconds, known=known)
     directory: RunDirectory | None = None
+    kit: Kit | None = None
     try:
         rewarded(stages, parts, pool, settings, reward_weights)
+        kit = kit_of(settings, pool)
         models = load_models(config["places"], settings, recipe, stages, place)
         put(models, settings, examples)
         notes = [*idle(recipe, stages, plan.changes), *(undecided(recipe) if parts else ()), *tasks.notes]
@@ -98,7 +106,7 @@ def start(
         made_with = {**card(), "device": named(models["policy"].device), "engine": models["policy"].engine}
         directory = RunDirectory.create(out, config, made_with, overwrite=overwrite, wait=wait)
         tell(notes)
-        run = assemble(plan, settings, recipe, stages, tasks, directory, models, pool, place)
+        run = assemble(plan, settings, recipe, stages, tasks, directory, models, pool, place, kit)
         run.holdout, run.validation, run.own_reward = holdout, validation, asked_for(parts)
         run.origin = config["places"]["model"]
         return run
@@ -106,9 +114,16 @@ def start(
         if directory is not None:
             directory.release()
         pool.close()
+        if kit is not None:
+            kit.close()
         if place is not None:
             run_coroutine(place.close())
         raise
+
+
+def kit_of(settings: RunSettings, pool: Pool) -> Kit:
+    """The tools of the settings; a user's run in `pool`."""
+    return Kit(tool_sources(settings.tools, pool), settings.budgets, settings.tool_syntax)
 
 
 def apart(
@@ -275,8 +290,11 @@ def assemble(
     models: dict[str, Policy],
     pool: Pool,
     place: Place | None = None,
+    kit: Kit | None = None,
 ) -> Run:
-    """The run of these parts, as it is before its first step, with nothing held out yet. `place`: where engines sample."""
+    """The run of these parts, as it is before its first step, with nothing held out yet. `place`: where engines sample. `kit`:
+    what the policy may call; default: what the settings name."""
+    kit = kit or kit_of(settings, pool)
     policy = models.pop("policy")
     shared = place is not None and place.ranks is not None
     learns = ShardedLearner if shared else Learner
@@ -301,7 +319,7 @@ def assemble(
 
     def generating(name: str, model: Policy, sampler: Sampler) -> Generator:
         longest = min(settings.context, model.context)
-        return Generator(sampler, model.renderer, settings.sampling, name, longest)
+        return Generator(sampler, model.renderer, settings.sampling, name, longest, kit)
 
     generator = generating("policy", policy, sampler)
     generators = {
@@ -324,6 +342,7 @@ def assemble(
         generators=generators,
         check_runner=checks_in(pool, sampler, times),
         pool=pool,
+        kit=kit,
         loop=loop,
         place=place,
         holdout=[],

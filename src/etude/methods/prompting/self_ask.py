@@ -12,9 +12,9 @@ from etude.fixtures.inference import answered
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import reworded
-from etude.search.retrieval import CorpusFolder, corpus_of
 from etude.search.session import Answering, Draft, Session, answering
 from etude.settings import Setting, stage
+from etude.tools.retrieval import CorpusFolder, corpus_of
 
 FOLLOW, BETWEEN, FINAL = "Follow up:", "Intermediate answer:", "So the final answer is:"
 SHOWN = (
