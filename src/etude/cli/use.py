@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etude.cli.measure import Plain, Where, With
-from etude.cli.train import Json, Seed
+from etude.cli.train import Json, Seed, Tools
 from etude.errors import UserError
 from etude.printable import say
 
 if TYPE_CHECKING:
     from etude.serve.replies import Speaker
+    from etude.tools.kit import Kit
     from etude.types import SamplingParams
 
 Rows = Annotated[int, typer.Option(help="replies under way at once; more wait", min=1)]
@@ -40,6 +41,7 @@ def ask(
     ] = None,
     greedy: Annotated[bool, typer.Option(help="the likeliest token always")] = False,
     by: With = "",
+    tools: Tools = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -54,7 +56,8 @@ def ask(
     params = replace(
         params, greedy=greedy, max_tokens=max_tokens, temperature=temperature or params.temperature
     )
-    chat = chats.Chat(speaker, params, seed, usable(by) if by else None)
+    kit = _kit(model, tools)
+    chat = chats.Chat(speaker, params, seed, usable(by) if by else None, kit)
     if question is not None:
         with asyncio.Runner() as runner:
             chats.answer_one(chat, question, json, runner)
@@ -91,6 +94,19 @@ def serve(
     method = usable(by) if by else None
     service = Service(speaker, name or Path(model).name, max_tokens, timeout, api_key, own, method)
     run(service, host, port)
+
+
+def _kit(model: str, tools: str | None) -> Kit | None:
+    """What may be called: `tools`, else what the run's model was trained with. None where there is nothing."""
+    from etude.tasks.isolate import Pool
+    from etude.tools.spec import users_own
+    from etude.train.config import run_settings
+    from etude.train.measure import run_defaults
+    from etude.train.setup import kit_of
+
+    settings = run_settings(run_defaults(model), {} if tools is None else {"tools": tools})
+    made = kit_of(settings, Pool(seconds=settings.check_seconds, known=users_own(settings.tools)))
+    return made if made.sources else None
 
 
 def _speaker(model: str, rows: int, plain: bool, system: str = "") -> tuple[Speaker, SamplingParams]:

@@ -36,6 +36,7 @@ async def with_calls(
             break
         if number == turns:
             conversation.stop = "turns"
+            tools.leave(calls)
             break
         results = await tools.answer(calls, last=number == turns - 1)
         if tools.over:

@@ -21,6 +21,7 @@ from etude.report.terminal import clean
 from etude.serve.methods import answer as answer_by
 from etude.serve.replies import Speaker
 from etude.text.stream import before
+from etude.tools.kit import Kit
 from etude.types import Array, Message, SamplingParams
 
 HELP = "/reset forgets what was said; /system TEXT begins anew with a system message; Ctrl-C ends a reply; Ctrl-D ends"
@@ -35,9 +36,10 @@ class Chat:
     params: SamplingParams
     seed: int = 0
     method: Played | None = None  # of inference, by which it answers
+    kit: Kit | None = None  # tools that it may call
     messages: list[Message] = field(default_factory=list)
     held: Array = field(default_factory=lambda: np.zeros(0, np.int32))  # all tokens so far
-    spent: dict[str, Any] = field(default_factory=dict)  # on the last answer of a method
+    spent: dict[str, Any] = field(default_factory=dict)  # on the last answer of a method, and what was called
     finish: str = ""  # how the last reply ended: "stop" | "length" | "interrupted"
 
     def reset(self, system: str | None = None) -> None:
@@ -50,8 +52,8 @@ class Chat:
         """The reply to `text`, piece by piece. A reply that is interrupted stays in the conversation as far as it went;
         one that cannot be begun (UserError) leaves no trace."""
         prompt, new = self._prompt(text)
-        if self.method is not None:
-            yield await self._by_method(self.method, prompt, new)
+        if self.method is not None or self.kit is not None:
+            yield await self._at_once(prompt, new)
             return
         key = seeds.key(self.seed, "ask", prompt.tolist())
         tokens: list[int] = []
@@ -69,10 +71,11 @@ class Chat:
                 self.messages += [*new, Message("assistant", before(text, self.params.stop))]
                 self.held = np.concatenate([prompt, np.array(tokens, np.int32)])
 
-    async def _by_method(self, method: Played, prompt: Array, new: list[Message]) -> str:
+    async def _at_once(self, prompt: Array, new: list[Message]) -> str:
+        """The answer of a method, or one that may call tools, when it is found."""
         key, said = seeds.key(self.seed, "ask", prompt.tolist()), [*self.messages, *new]
         self.finish = "interrupted"
-        found, self.spent = await answer_by(self.speaker, method, said, self.params, key)
+        found, self.spent = await answer_by(self.speaker, self.method, said, self.params, key, self.kit)
         self.messages, self.finish = [*said, Message("assistant", found)], "stop"
         words = self.speaker.policy.tokenizer.encode(found)
         self.held = np.concatenate(
@@ -127,6 +130,9 @@ def answer_one(chat: Chat, question: str, as_json: bool, runner: asyncio.Runner)
 
 
 def _say_end(chat: Chat) -> None:
+    for call in chat.spent.get("calls", ()):
+        said = ", ".join(f"{name}={value!r:.60}" for name, value in call["arguments"].items())
+        print(clean(f"[called {call['name']}({said}): {call['result']:.200}]"), file=sys.stderr, flush=True)
     if chat.finish == "length":
         print(f"[cut after {chat.params.max_tokens} tokens; --max-tokens]", file=sys.stderr, flush=True)
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.evaluate.inference import Played, played
+from etude.rollout.basic import single
 from etude.rollout.conversation import Conversation, Generator
 from etude.search.session import spent_of
 from etude.serve.api import Wanted
 from etude.serve.replies import Piece, Speaker
 from etude.tasks.answer_places import bare, folded, places
+from etude.tools.kit import CALLS, Kit
 from etude.types import Episode, Message, SamplingParams, Task, Verdict
 
 
@@ -47,15 +49,22 @@ async def _check(task: Task, answer: str) -> Verdict:
 
 
 async def answer(
-    speaker: Speaker, method: Played, messages: Sequence[Message], params: SamplingParams, key: int
+    speaker: Speaker,
+    method: Played | None,
+    messages: Sequence[Message],
+    params: SamplingParams,
+    key: int,
+    kit: Kit | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """The answer's text, and what it cost: {"flops", "tokens", "models", ...}."""
+    """The answer's text, and what it cost: {"flops", "tokens", "models", ...}, and {"calls"} where tools of `kit` could be
+    called. Without a method it is a single answer."""
     policy = speaker.policy
-    generator = Generator(speaker.sampler, policy.renderer, params, "policy", policy.context)
+    generator = Generator(speaker.sampler, policy.renderer, params, "policy", policy.context, kit or Kit())
     conversation = Conversation(Task(tuple(messages), Unjudged()), generator, _check, key)
-    found = await method.rollout(conversation.task, conversation)
+    found = await (method.rollout if method else single())(conversation.task, conversation)
     assert isinstance(found, Episode)
-    return found.text, dict(spent_of(found))
+    calls = {"calls": found.notes[CALLS]} if CALLS in found.notes else {}
+    return found.text, {**spent_of(found), **calls}
 
 
 async def answered(speaker: Speaker, method: Played, wanted: Wanted, key: int) -> Piece:

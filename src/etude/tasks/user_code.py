@@ -170,16 +170,23 @@ class _Distant:
         return observation, verdict
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or not self._ask("has", self._number, name):
+        if name.startswith("_"):
+            raise AttributeError(f"an environment has no attribute '{name}' here")
+        self._up_to_date()
+        if not self._ask("has", self._number, name):
             raise AttributeError(f"{self._what} has no attribute '{name}'")
         return functools.partial(self._do, name)
 
     def _do(self, name: str, *arguments: Any) -> Any:
-        if self._generation != self._code.generation:
-            self._begin()
+        self._up_to_date()
         found = self._ask("do", self._number, name, *arguments)
         self._played.append((name, arguments))
         return found
+
+    def _up_to_date(self) -> None:
+        """Made and played again where the worker that held it was lost."""
+        if self._generation != self._code.generation:
+            self._begin()
 
     def _begin(self) -> None:
         self._generation = self._code.generation

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import inf
@@ -20,7 +20,7 @@ from etude.tools.tool import LONGEST, Tool, ToolError, shown, tool
 from etude.types import Message, Task
 
 THREADS = 16  # slow calls under way at once; more wait
-NOTED = 500  # characters of an argument or a result in an episode's notes
+NOTED = 500  # characters of a result in an episode's notes
 
 CALLS = "tools"
 """Note: what was called, in order: {"name", "arguments", "result", "failed", "price"}; [] where nothing was."""
@@ -162,6 +162,12 @@ class Session:
             messages[-1] = Message(TOOL, f"{messages[-1].content}\n(No calls are left: answer now.)")
         return messages
 
+    def leave(self, calls: Sequence[Call | Unreadable]) -> None:
+        """Records calls of the last reply, which nobody carries out."""
+        for call in calls:
+            why = call.why if isinstance(call, Unreadable) else "no replies were left"
+            self.record.append(_noted(call, why, True, 0.0))
+
     def _plan(self, call: Call | Unreadable) -> Tool | str:
         """The tool that is called, whose call is paid for; or why there is none."""
         if isinstance(call, Unreadable):
@@ -211,11 +217,10 @@ class Session:
 
 def _noted(call: Call | Unreadable, text: str, failed: bool, price: float) -> dict[str, Any]:
     arguments = dict(call.arguments) if isinstance(call, Call) else {}
-    cut: Callable[[Any], Any] = lambda v: v[:NOTED] if isinstance(v, str) else v  # noqa: E731
     return {
         "name": call.name,
-        "arguments": {name: cut(value) for name, value in arguments.items()},
-        "result": cut(text),
+        "arguments": arguments,
+        "result": text[:NOTED],
         "failed": failed,
         "read": isinstance(call, Call),
         "price": price,

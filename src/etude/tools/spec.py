@@ -106,7 +106,7 @@ def _own(part: str) -> Any:
     if match := _NAMED.fullmatch(part):
         return _found(modules.imported(match["module"]), match["name"], part)
     known = [*MADE, "./FILE.py:NAME", "module:NAME", "mcp:COMMAND"]
-    raise UserError(f"there is no tool '{part}'; known are {', '.join(known)}")
+    raise UserError(f"there is no tool '{part:.60}'; known are {', '.join(known)}")
 
 
 def _found(module: Any, name: str, part: str) -> Any:

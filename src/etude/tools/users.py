@@ -47,7 +47,7 @@ class Making:
     def __init__(self, kind: Callable[[], Any]) -> None:
         self.call = kind
 
-    def __call__(self, seed: int) -> Held:
+    def __call__(self, seed: int) -> Any:
         return Held(self.call())
 
 

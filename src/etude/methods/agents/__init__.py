@@ -1,0 +1,1 @@
+"""Policies that act over several turns, with tools or in a world."""
