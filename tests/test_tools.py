@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import sys
 import threading
@@ -428,6 +429,19 @@ def test_a_slow_tool_holds_nobody_up() -> None:
         return found
 
     assert asyncio.run(both()).notes[CALLS][0]["result"] == "True"
+
+
+def test_the_tools_of_the_page_work(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "agents.md").read_text()
+    (block,) = re.findall(r"```python\n(# mine.py.*?)```", page, re.S)
+    (tmp_path / "mine.py").write_text(block)
+    mine = f"{tmp_path}/mine.py"
+    with Pool(known=spec.users_own(f"{mine}:price,{mine}:Basket")) as pool:
+        both = kit(f"{mine}:price,{mine}:Basket", pool)
+        said = run(both, Call("price", {"item": "pear", "number": 2}), Call("put", {"item": "fig"}))
+        assert said == ["0.8", '["fig"]']
+        assert run(both, Call("put", {"item": "plum"})) == ['["plum"]']
+        assert "KeyError" in run(both, Call("price", {"item": "car"}))[0]
 
 
 # ---- the text that names them ------------------------------------------------------------------------
