@@ -44,9 +44,15 @@ Check = Callable[[str], Verdict]
 
 
 class Environment(Protocol):
-    """An environment of several turns, made anew for every attempt by `Task.environment(seed)`. It may offer `tools`, a list of
-    typed functions (its own methods, say), which the policy calls as it calls other tools; `over` is True from the call on that
-    ends the episode, and `act` then gives the verdict."""
+    """An environment of several turns. `Task.environment(seed)` makes it anew for every attempt (what others call `reset`); the
+    verdict says that it is over (`done`) and how it went (`score`). `rollout.turns` calls it: both methods may be `async def`, and
+    a class that waits for something says `blocking = True`, so that other episodes go on meanwhile.
+
+    It may also have `solve() -> [reply]`, replies that win from the beginning (demonstrations, self-tests), `actions() -> [reply]`,
+    what could be done now, and `expert() -> reply`, what is best now (scripted players: `evaluate.players`).
+
+    It may offer `tools`, a list of typed functions (its own methods, say), which the policy calls as it calls other tools; `over` is
+    True from the call on that ends the episode, and `act` then gives the verdict."""
 
     def observe(self) -> str:
         """The text that the policy sees first."""

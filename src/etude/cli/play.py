@@ -1,4 +1,4 @@
-"""`etude play`: how well a model plays a game."""
+"""`etude play`: how well a model plays a game, and how far scripted players come in an environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etude.cli.measure import Where
 from etude.cli.train import Json, Seed
 from etude.printable import say
 
@@ -21,9 +20,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 def play(
-    model: Where,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="smollm2, a model directory, a hub name, or a run's directory; or, in an environment, scripted players: "
+            "random,greedy,expert"
+        ),
+    ],
     tasks: Annotated[
-        str, typer.Option("--tasks", "-t", help="a game: kuhn_poker, tic_tac_toe, textarena:env=NAME")
+        str,
+        typer.Option(
+            "--tasks",
+            "-t",
+            help="a game: kuhn_poker, tic_tac_toe, textarena:env=NAME; for scripted players an environment such as house",
+        ),
     ] = "kuhn_poker",
     against: Annotated[
         str, typer.Option(help="opponents, joined by commas: scripted players by name, or models and runs")
@@ -37,7 +47,13 @@ def play(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Games against fixed opponents, with intervals; of Kuhn poker also how far the play is from an equilibrium."""
+    """Games against fixed opponents, with intervals; of Kuhn poker also how far the play is from an equilibrium. In an
+    environment: what scripted players reach."""
+    from etude.evaluate.players import PLAYERS
+
+    if set(model.split(",")) <= set(PLAYERS):
+        _scripted(model.split(","), tasks, games, seed, json)
+        return
     from etude.train.games import Played, play_games
     from etude.types import SamplingParams
 
@@ -62,6 +78,20 @@ def play(
     )
     if found.kuhn:
         say(_kuhn(found.kuhn))
+
+
+def _scripted(players: list[str], tasks: str, games: int, seed: int, json: bool) -> None:
+    from etude.evaluate.players import measure
+    from etude.tasks import load
+
+    found = [measure(player, load(tasks), games, seed) for player in players]
+    if json:
+        say(jsons.dumps({"tasks": tasks, "players": [p.to_dict() for p in found]}, indent=2))
+        return
+    say("player   solved                   reward  turns  problems")
+    for p in found:
+        solved = f"{100 * p.solved.mean:.1f} % [{100 * p.solved.low:.1f}, {100 * p.solved.high:.1f}]"
+        say(f"{p.player:7} {solved:24} {p.reward:6.3f} {p.turns:6.1f}  {p.solved.problems}")
 
 
 def _own(model: str, name: str, otherwise: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from etude import seeds
+from etude.rollout import turns
 from etude.rollout.conversation import FULL, Conversation
 from etude.settings import Setting
 from etude.tasks.extract import extract
@@ -46,7 +47,7 @@ async def attempt(
     tokens are noted (`UNAIDED`), so that credit can lay the attempt behind it. Notes `ANSWERS`."""
     name, environment, replies = tag or attempt_tag(number), conversation.environment(), []
     if environment is not None:
-        opening = environment.observe()
+        opening = await turns.observe(environment)
         said, unaided = below(said, opening), None if unaided is None else below(unaided, opening)
     if unaided is not None:
         note_unaided(conversation, name, unaided)
@@ -60,7 +61,7 @@ async def attempt(
                 0.0, False, f"Cut off: {conversation.notes[FULL]} tokens are the longest conversation."
             )
         else:
-            observation, verdict = environment.act(replies[-1])
+            observation, verdict = await turns.act(environment, replies[-1])
         if verdict is None:
             conversation.user(observation)
             continue

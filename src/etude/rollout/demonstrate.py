@@ -9,6 +9,7 @@ import numpy as np
 
 from etude.rollout.attempts import below
 from etude.rollout.conversation import Conversation, Generator
+from etude.tasks.settled import settled
 from etude.types import Array, Environment, Episode, SamplingParams, Task, Verdict
 
 DEMONSTRATED = "demonstration"  # the tag of its spans, and the name of who wrote it (`Episode.player`)
@@ -31,11 +32,11 @@ def demonstrate(task: Task, conversation: Conversation) -> Episode:
 
 def _through(task: Task, environment: Environment, lines: list[str], conversation: Conversation) -> None:
     """Replies as the environment itself knows them, else the `lines` of the reference; its verdict is the episode's."""
-    conversation.user(below(task.prompt, environment.observe()))
+    conversation.user(below(task.prompt, settled(environment.observe())))
     replies = environment.solve() if hasattr(environment, "solve") else lines
     for reply in replies:
         conversation.inject(reply, DEMONSTRATED)
-        said, verdict = environment.act(reply)
+        said, verdict = settled(environment.act(reply))
         if verdict is not None:
             conversation.verdict(verdict)
             return

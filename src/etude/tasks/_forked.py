@@ -142,7 +142,8 @@ class Worker:
         return "value", None
 
     def _do(self, number: int, name: str, *arguments: Any) -> tuple[str, Any]:
-        return "value", encode(getattr(self._made[number], name)(*arguments))
+        found = getattr(self._made[number], name)(*arguments)
+        return "value", encode(asyncio.run(_awaited(found)) if inspect.isawaitable(found) else found)
 
     def _has(self, number: int, name: str) -> tuple[str, Any]:
         return "value", hasattr(self._made[number], name)

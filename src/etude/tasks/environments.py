@@ -19,6 +19,7 @@ from etude.tasks import (
 from etude.tasks.check import NoText
 from etude.tasks.source import Info, check_level, digest, item_seed
 from etude.tasks.spec import typed
+from etude.tasks.worlds import bugs, encyclopedia, house, sheet, shop
 from etude.types import Message, Task
 
 
@@ -112,4 +113,9 @@ KINDS = {
     "program": program.KIND,
     "kuhn_poker": kuhn_poker.KIND,
     "tic_tac_toe": tic_tac_toe.KIND,
+    "house": house.KIND,
+    "shop": shop.KIND,
+    "encyclopedia": encyclopedia.KIND,
+    "sheet": sheet.KIND,
+    "bugs": bugs.KIND,
 }

@@ -183,8 +183,10 @@ def refusal() -> Refused | None:
 
 
 def ready_to_run_programs(tasks: Iterable[Task]) -> None:
-    """Raises Refused, before anything is sampled, where checking one of the tasks runs programs and nothing keeps them in."""
-    if any(getattr(task.check, "runs_programs", False) for task in tasks) and (refused := refusal()):
+    """Raises Refused, before anything is sampled, where checking or playing one of the tasks runs programs and nothing keeps
+    them in."""
+    judges = [judge for task in tasks for judge in (task.check, task.environment)]
+    if any(getattr(judge, "runs_programs", False) for judge in judges) and (refused := refusal()):
         raise refused
 
 

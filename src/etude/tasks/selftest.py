@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from etude.errors import UserError
 from etude.tasks.check import blocking, corrupt, isolated, show
 from etude.tasks.isolate import CheckError, Pool
+from etude.tasks.settled import settled
 from etude.types import Task, Verdict
 
 
@@ -65,13 +66,13 @@ def _environment(task: Task, source: str) -> None:
         raise UserError(f"{source}: the environment has no solve() to test it with")
     environment, verdict = task.environment(0), None
     for reply in solve():
-        _, verdict = environment.act(reply)
+        _, verdict = settled(environment.act(reply))
     chance = getattr(task.environment, "may_lose", False)
     if verdict is None or not (verdict.correct or chance):
         raise UserError(f"{source}: the environment's own solution does not win")
     environment, verdict, turns = task.environment(0), None, 0
     while verdict is None:
-        _, verdict = environment.act("nothing at all")
+        _, verdict = settled(environment.act("nothing at all"))
         turns += 1
         if turns > 10_000:
             raise UserError(f"{source}: an agent that does nothing is never stopped")

@@ -32,13 +32,15 @@ PATIENCE = 3  # calls in a row that may run out of time before a function is not
 
 
 def foreign(thing: Any) -> bool:
-    """Whether this is a user's code that is called beside the run: it is neither asynchronous, for then many calls wait at
-    once, nor asks to be called in the run's process (`in_process = True`)."""
+    """Whether this is a user's code that is called beside the run: it is neither asynchronous nor an environment that waits
+    (`blocking`), for then many calls wait at once, nor asks to be called in the run's process (`in_process = True`)."""
     inner = _inner(thing)
     module = getattr(inner, "__module__", None) or type(inner).__module__
     own = module.partition(".")[0] == "etude" or getattr(inner, "in_process", False)
     called = getattr(type(inner), "__call__", None)  # noqa: B004 - that of an object
-    return not own and not any(map(inspect.iscoroutinefunction, (inner, called)))
+    waits = isinstance(inner, type) and getattr(inner, "blocking", False)
+    acts = getattr(inner, "act", None) if isinstance(inner, type) else None
+    return not own and not waits and not any(map(inspect.iscoroutinefunction, (inner, called, acts)))
 
 
 def name_of(thing: Any) -> str:
@@ -154,6 +156,8 @@ class UserCode:
 
 class _Distant:
     """An environment in the worker. Where the worker was lost to another episode, it is made and played again."""
+
+    blocking = False  # calls are answered in turn, so a thread for each would gain nothing
 
     def __init__(self, code: UserCode, number: int, make: Callable[..., Environment], seed: int) -> None:
         self._code, self._number, self._make, self._seed = code, number, make, seed
