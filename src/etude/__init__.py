@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from etude.rollout.group_rollout import GroupRollout
     from etude.settings import Setting, Stage, stage
     from etude.stages import Context, Credit, Curriculum, Filter, GroupRolloutStage, Reward, Rollout
+    from etude.study.session import FinishedStudy, study
     from etude.tasks import TaskSet
     from etude.train.config import Budget, Plan
     from etude.train.session import TrainedRun, evaluate, load, resume, train
@@ -57,6 +58,7 @@ __all__ = [
     "EvalResult",
     "Filter",
     "FinishedComparison",
+    "FinishedStudy",
     "Group",
     "GroupRollout",
     "GroupRolloutStage",
@@ -84,6 +86,7 @@ __all__ = [
     "load",
     "resume",
     "stage",
+    "study",
     "train",
 ]
 
@@ -99,6 +102,7 @@ _HOME = {
     "EvalResult": "etude.evaluate.result",
     "Filter": "etude.stages",
     "FinishedComparison": "etude.compare.session",
+    "FinishedStudy": "etude.study.session",
     "Group": "etude.types",
     "GroupRollout": "etude.rollout.group_rollout",
     "GroupRolloutStage": "etude.stages",
@@ -125,6 +129,7 @@ _HOME = {
     "load": "etude.train.session",
     "resume": "etude.train.session",
     "stage": "etude.settings",
+    "study": "etude.study.session",
     "train": "etude.train.session",
 }
 

@@ -52,6 +52,12 @@ class Job:
     def done(self) -> bool:
         return (self.path / "done.json").exists()
 
+    @property
+    def stepped(self) -> bool:
+        """Whether it has taken a step, and with it the memory that it needs."""
+        path = self.path / "metrics.jsonl"
+        return path.exists() and path.stat().st_size > 0
+
 
 def work(job_file: str) -> int:
     """A child's whole life: does its job and notes why it could not."""
@@ -143,7 +149,7 @@ class Room:
         if not running:
             return True
         self.need = max(self.need, *(_resident(child.pid) for child in running))
-        if not all(_stepped(job) for job in running.values()):
+        if not all(job.stepped for job in running.values()):
             return False
         free = psutil.virtual_memory().available
         fits = free > 1.2 * self.need
@@ -160,11 +166,6 @@ def _resident(pid: int) -> int:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return 0
-
-
-def _stepped(job: Job) -> bool:
-    path = job.path / "metrics.jsonl"
-    return path.exists() and path.stat().st_size > 0
 
 
 def _begin(job: Job, env: dict[str, str], alone: bool, worker: str) -> subprocess.Popen[bytes]:

@@ -13,6 +13,7 @@ from etude.docs.claims_page import claims_page, pictures
 from etude.docs.method_page import HEADER, facts, rows
 from etude.docs.papers import papers_page, table_row
 from etude.docs.renamed_page import renamed_page
+from etude.docs.studies import studies_page
 from etude.methods import outside
 
 
@@ -43,6 +44,7 @@ def pages(results: Results | None = None) -> dict[str, str]:
         "papers.md": papers_page(),
         "renamed-settings.md": renamed_page(),
         "claims.md": claims_page(results),
+        "studies.md": studies_page(),
     }
     return made | pictures(results)
 

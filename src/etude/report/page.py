@@ -1,4 +1,4 @@
-"""The page of a run or of a comparison, as one HTML file that needs nothing else: no network, no server.
+"""The page of a run, of a comparison or of a study, as one HTML file that needs nothing else: no network, no server.
 
 Everything that a model, a checker or a user wrote travels as JSON inside a data block and reaches the screen
 through `textContent` alone; a content security policy admits only this file's own script, by its hash.
@@ -19,6 +19,7 @@ from etude.errors import UserError
 from etude.files import read_json, write_atomically
 from etude.report import data, json_files
 from etude.report.run import RunDirectory, is_run
+from etude.report.study import study_page
 
 STYLES = ("uplot.min.css", "style.css", "episodes.css")
 SCRIPTS = (
@@ -47,6 +48,10 @@ def write_report(path: str | Path) -> Path:
     if is_run(path):
         content = run_data(RunDirectory.open(path), EPISODE_BYTES)
     elif (path / "results.json").is_file():
+        found = read_json(path / "results.json")
+        if isinstance(found, dict) and found.get("kind") == "study":
+            write_atomically(path / "report.html", study_page(found, _asset("style.css")))
+            return path / "report.html"
         content = comparison_data(path)
     else:
         raise UserError(f"'{path}' is neither a run nor a comparison; name a directory that etude wrote")
