@@ -21,7 +21,7 @@ assembly fixtures
 methods evaluate
 report
 train
-compare lab claims study studies docs doctor testing serve export
+compare lab claims study studies data docs doctor testing serve export
 cli
 launch __main__
 """.strip().splitlines()

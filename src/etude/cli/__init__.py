@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from etude import __version__
-from etude.cli import claims, engine, lab, look, measure, method, plan, play, runs, studies, train, use
+from etude.cli import claims, data, engine, lab, look, measure, method, plan, play, runs, studies, train, use
 from etude.errors import UserError
 from etude.printable import say
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for room in (train, plan, measure, play, use, runs, look, claims, studies, lab, method, engine):
+for room in (train, plan, measure, play, use, runs, look, claims, studies, data, lab, method, engine):
     room.add_to(app)
 
 

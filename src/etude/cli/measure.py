@@ -69,6 +69,12 @@ def evaluate(
     again: Annotated[
         str, typer.Option(help="a second attempt, after feedback, reconsider or reflect; accuracy is its own")
     ] = "",
+    contaminated: Annotated[
+        bool,
+        typer.Option(
+            "--contamination", help="does the model know the questions? It goes on after their first words"
+        ),
+    ] = False,
     seed: Seed = 0,
     set: Set = None,
     prompt: Prompt = "",
@@ -106,6 +112,17 @@ def evaluate(
     name, held = exam_tasks(tasks, suite, problems, runs, notes.extend)
     if trained is not None:
         contamination.refuse(trained_tasks(trained), held, name)
+    if contaminated:
+        from etude.train.contaminated import facts as of_probe
+        from etude.train.contaminated import probe_model, screen
+
+        if by or versus or again:
+            raise UserError(
+                "--contamination looks at the questions alone; leave --with, --versus and --again out"
+            )
+        probes = probe_model(model, Exam(name, held, 1, seed, changes=changes, notes=notes))
+        say(_json(of_probe(name, probes)) if json else screen(name, probes))
+        return
     attempts = k or (1 if method else 8)
     exam = Exam(name, held, attempts, seed, greedy, changes, again, notes, method)
     result = evaluate_model(model, exam)

@@ -47,6 +47,14 @@ class Renderer:
             return self.tokenizer.encode(_plain(messages), special=True)
         return self.tokenizer.encode(self._text(messages, tools))
 
+    def opening(self, messages: Sequence[Message]) -> Array:
+        """int32[n]: the conversation up to the words of its last message, which may be empty and whose turn stays open."""
+        *before, last = messages
+        if self.tokenizer.template is None:
+            return self.tokenizer.encode("".join(m.content + "\n" for m in before), special=True)
+        text = self._text([*before, Message(last.role, MARK)])
+        return self.tokenizer.encode(text[: text.rindex(MARK)])
+
     def extend(
         self,
         messages: Sequence[Message],

@@ -1,0 +1,1 @@
+"""The recipes of data. A file offers `RECIPE` or `RECIPES`."""

@@ -1,0 +1,171 @@
+"""What a recipe of data works with: tasks, models that write, checks, and keyed randomness."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from etude import seeds
+from etude.batch import pack, unpack
+from etude.credit.imitate import imitate, tagged
+from etude.data.filters import Sieve
+from etude.data.items import Item, messages
+from etude.errors import UserError
+from etude.evaluate.run import attempt
+from etude.event_loop import run as run_coroutine
+from etude.models.policy import Policy
+from etude.rollout.conversation import Generator
+from etude.rollout.demonstrate import DEMONSTRATED, solution
+from etude.rollout.group_rollout import checks_in
+from etude.rollout.writers import RemoteModel
+from etude.sampling.engine import sampler_for
+from etude.study.subject import unrewarded
+from etude.tasks import TaskSet
+from etude.tasks.isolate import Pool
+from etude.types import Array, Episode, Message, Request, SamplingParams, Task, Verdict
+
+
+@dataclass(frozen=True)
+class Scribe:
+    """A model that writes: a local one, or one behind an OpenAI-compatible address. `name`: as the card tells it."""
+
+    name: str
+    generator: Generator | None = None
+    remote: RemoteModel | None = None
+
+    async def say(self, said: Sequence[Message], params: SamplingParams, key: int) -> str:
+        if self.remote is not None:
+            return await self.remote(said, params, key)
+        assert self.generator is not None
+        tokens = self.generator.renderer.prompt(list(said))
+        room = self.generator.limit - len(tokens)
+        if room < 1:
+            raise UserError(
+                f"a prompt of {len(tokens)} tokens does not fit into what {self.name} reads; show fewer examples"
+            )
+        fitting = replace(params, max_tokens=min(params.max_tokens, room))
+        sample = await self.generator.sampler.sample(tokens, fitting, key)
+        return self.generator.renderer.decode(sample.tokens)
+
+
+@dataclass
+class Workshop:
+    """`scribes`: "policy", and "teacher" where there is one. `wanted`: how many items."""
+
+    spec: str
+    tasks: TaskSet
+    scribes: Mapping[str, Scribe]
+    policy: Policy | None
+    pool: Pool
+    params: SamplingParams
+    wanted: int
+    seed: int
+    sieve: Sieve = field(default_factory=lambda: Sieve([]))
+    held: list[Task] = field(default_factory=list)
+
+    def scribe(self, who: str) -> Scribe:
+        """UserError where nobody of that name is there."""
+        if who not in self.scribes:
+            option = "--teacher" if who == "teacher" else "--model"
+            raise UserError(f"this recipe asks a second writer; name one by {option}")
+        return self.scribes[who]
+
+    @property
+    def own(self) -> Policy:
+        if self.policy is None:
+            raise UserError("this recipe reads the model's own probabilities; name a local model by --model")
+        return self.policy
+
+    @cached_property
+    def generator(self) -> Generator:
+        generator = self.scribe("policy").generator
+        if generator is None:
+            raise UserError("this recipe samples the model itself; name a local model by --model")
+        return generator
+
+    def drawn(self, number: int) -> list[Task]:
+        """At most so many different tasks: of files any of their rows, of generators none of those held out."""
+        if (everything := self.tasks.examined()) is not None:
+            order = self.random("drawn").permutation(len(everything))
+            return [everything[i] for i in order[:number]]
+        found: dict[str, Task] = {}
+        for i in range(20 * number):
+            task = self.tasks.draw(Request(), i, self.seed)
+            found.setdefault(task.key, task)
+            if len(found) == number:
+                break
+        return list(found.values())
+
+    def attempts(
+        self, tasks: Sequence[Task], samples: int, seed: int = 0, **params: Any
+    ) -> list[list[Episode]]:
+        """Checked attempts of the policy at each task; those whose check failed with an error are left out."""
+        generator = replace(self.generator, params=replace(self.params, **params))
+        checks = checks_in(self.pool, generator.sampler, {})
+        key = seeds.key(self.seed, "data", seed)
+        groups = run_coroutine(attempt(generator, checks, tasks, samples, key, reward=unrewarded))
+        return [list(g.episodes) for g in groups]
+
+    def said(
+        self, prompts: Sequence[Sequence[Message]], why: str, who: str = "policy", **params: Any
+    ) -> list[str]:
+        """One reply to each prompt. `why` names the random streams."""
+        scribe, how = self.scribe(who), replace(self.params, **params)
+
+        async def everything() -> list[str]:
+            replies: list[Awaitable[str]] = [
+                scribe.say(prompt, how, seeds.key(self.seed, "data", why, who, i))
+                for i, prompt in enumerate(prompts)
+            ]
+            return list(await asyncio.gather(*replies))
+
+        return run_coroutine(everything())
+
+    def judged(self, pairs: Sequence[tuple[Task, str]]) -> list[bool]:
+        """Whether each text is right, by its task's check. A check that fails with an error says no."""
+
+        async def one(task: Task, text: str) -> bool:
+            try:
+                return (await self.pool.check(task.check, text)).correct
+            except Exception:
+                return False
+
+        async def everything() -> list[bool]:
+            return list(await asyncio.gather(*(one(*pair) for pair in pairs)))
+
+        return run_coroutine(everything())
+
+    def losses(self, items: Sequence[Item]) -> list[Array]:
+        """float32[n] of each item: the policy's surprise in nats at each token of what is imitated."""
+        return losses(self.own, items)
+
+    def random(self, *name: object) -> np.random.Generator:
+        return seeds.generator(self.seed, "data", *name)
+
+
+def losses(policy: Policy, items: Sequence[Item]) -> list[Array]:
+    """As `Workshop.losses`, of any policy."""
+    signals = []
+    for item in items:
+        episode = solution(Task(tuple(messages(item)), _never, reference=item.text), policy.renderer)
+        signals.append(imitate(episode, tagged(episode, DEMONSTRATED)))
+    batch = pack(signals, SamplingParams())
+    rows = unpack(policy.score(batch).logp, batch, signals)
+    return [-row[s.weights["imitation"] > 0] for row, s in zip(rows, signals, strict=True)]
+
+
+def _never(answer: str) -> Verdict:
+    return Verdict(0.0, False)
+
+
+def scribe(where: str, policy: Policy | None, params: SamplingParams, rows: int) -> Scribe:
+    """A writer by name: an address http://HOST/v1#MODEL, or the loaded `policy`."""
+    if policy is None:
+        return Scribe(where, remote=RemoteModel(where))
+    made = Generator(sampler_for(policy, rows), policy.renderer, params, where, policy.context)
+    return Scribe(where, made)

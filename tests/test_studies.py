@@ -1,0 +1,376 @@
+"""Studies: what decides a hypothesis, worked by hand; the studies of the package; one that is run, interrupted and run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import etude
+from etude import cli
+from etude.claims.verdict import Difference
+from etude.docs.studies import outcome, read, studies_page
+from etude.errors import UserError
+from etude.recipe import Paper
+from etude.report.page import write_report
+from etude.studies import catalogue, find
+from etude.studies.four_habits import habits, wrong_result
+from etude.studies.inference_scaling import picked_error
+from etude.studies.random_rewards import coin
+from etude.studies.reason_if import obeys, split
+from etude.studies.regret_loss import leader, regret, regret_loss
+from etude.studies.self_check import called_right, scored
+from etude.study.analysis import blocks_of, judged, of_blocks, same
+from etude.study.declare import (
+    POINTS,
+    Arm,
+    Defaults,
+    Hypothesis,
+    Measure,
+    Required,
+    Study,
+    Training,
+    further,
+    more,
+)
+from etude.study.session import asked_of, check, conclude, run_study
+from etude.study.work import facts_file, job_of, jobs_of, perform, plan_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def nothing(subject):
+    return {}
+
+
+def made(hypotheses, arms=("a", "b"), trained=True, units=(POINTS, POINTS)):
+    return Study(
+        name="made",
+        paper=Paper("Made"),
+        question="?",
+        arms=tuple(Arm(n, (Training("grpo"),) if trained else ()) for n in arms),
+        measures=tuple(Measure(n, unit, n, nothing) for n, unit in zip(("x", "y"), units, strict=True)),
+        hypotheses=hypotheses,
+    )
+
+
+def rows(*tables):
+    return [{"measured": table} for table in tables]
+
+
+def test_a_table_is_compared_problem_by_problem() -> None:
+    study = made((Hypothesis("h", "a is better", more("a", "x", "b"), least=5.0),))
+    rng = np.random.default_rng(0)
+    base = rng.random((4, 30)) * 0.5
+    facts = {
+        "a": rows(*({"x": {str(i): v + 0.2 for i, v in enumerate(row)}} for row in base)),
+        "b": rows(*({"x": {str(i): v for i, v in reversed(list(enumerate(row)))}} for row in base)),
+    }
+    (found,) = judged(study, facts)
+    assert found["label"] == "held"
+    assert found["effect"] == pytest.approx(20)
+    worse = made((Hypothesis("h", "b is better", more("b", "x", "a"), least=5.0),))
+    assert judged(worse, facts)[0]["label"] == "reversed"
+
+
+def test_numbers_a_seed_are_compared_by_students_t() -> None:
+    study = made((Hypothesis("h", "a", more("a", "x", "b"), least=0.1),), units=("nats", "nats"))
+    facts = {"a": rows({"x": 3.0}, {"x": 4.0}, {"x": 8.0}), "b": rows({"x": 1.0}, {"x": 1.0}, {"x": 1.0})}
+    (found,) = judged(study, facts)
+    gaps = np.array([2.0, 3.0, 7.0])
+    reach = gaps.std(ddof=1) / 3**0.5 * stats.t.ppf(0.975, 2)
+    assert (found["low"], found["high"]) == pytest.approx((4 - reach, 4 + reach))
+    assert found["p"] == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue)
+
+
+def test_gains_on_other_problems_are_set_against_each_other() -> None:
+    """A difference of differences over problems that have none in common: the doubts of both add up."""
+    study = made(
+        (Hypothesis("h", "x gains more", further(more("a", "x", "b"), more("a", "y", "b")), least=1.0),)
+    )
+    rng = np.random.default_rng(1)
+    x, y = rng.random((3, 20)), rng.random((3, 40))
+    facts = {
+        "a": rows(
+            *(
+                {
+                    "x": dict(zip("abcdefghijklmnopqrst", r, strict=True)),
+                    "y": {str(i): v for i, v in enumerate(q)},
+                }
+                for r, q in zip(x, y, strict=True)
+            )
+        ),
+        "b": rows(
+            *[{"x": dict.fromkeys("abcdefghijklmnopqrst", 0.0), "y": {str(i): 0.0 for i in range(40)}}] * 3
+        ),
+    }
+    blocks, fixed = blocks_of(study, study.hypotheses[0].contrast, facts)
+    assert [b.shape for b in blocks] == [(3, 20), (3, 40)]
+    assert not fixed
+    difference, _ = of_blocks(blocks, fixed)
+    assert difference.effect == pytest.approx(x.mean() - y.mean())
+    alone = [of_blocks([b], fixed)[0] for b in blocks]
+    assert difference.high - difference.low > max(d.high - d.low for d in alone) * 0.7
+
+
+def test_seeds_of_what_is_not_trained_are_looks_at_one_model() -> None:
+    study = made((Hypothesis("h", "a", more("a", "x", "b"), least=1.0),), trained=False)
+    tables = [{"x": {str(i): float(i % 2) for i in range(40)}}]
+    facts = {"a": rows(*tables), "b": rows({"x": dict.fromkeys(map(str, range(40)), 0.0)})}
+    (found,) = judged(study, facts)  # a single seed is enough
+    assert found["label"] == "held"
+    trained = made(study.hypotheses)
+    assert judged(trained, facts)[0]["label"] == "no test"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (-1, 2, "held"),
+        (-1, 4, "not resolved"),
+        (3.5, 6, "not held"),
+        (0.5, 2.5, "held"),
+        (0.5, 4.0, "not resolved"),
+    ],
+)
+def test_a_claim_of_no_difference(low: float, high: float, says: str) -> None:
+    assert same(Difference((low + high) / 2, low, high, 0.0), 3.0) == says
+
+
+def test_what_a_hypothesis_requires_shuts_it() -> None:
+    wanted = Required("points of a", (((1.0, "a", "x")),), at_least=60)
+    study = made((Hypothesis("h", "a", more("a", "x", "b"), least=1.0, requires=(wanted,)),))
+    facts = {
+        "a": rows(*[{"x": {"p": 0.5, "q": 0.5}}] * 2),
+        "b": rows(*[{"x": {"p": 0.0, "q": 0.0}}] * 2),
+    }
+    (found,) = judged(study, facts)
+    assert found["label"] == "no test"
+    assert found["why"] == "points of a: 50 (at least 60 asked for)"
+
+
+def test_a_study_that_cannot_be_decided_is_no_study() -> None:
+    with pytest.raises(TypeError, match="there is no z of a"):
+        made((Hypothesis("h", "a", more("a", "z", "b"), least=1.0),))
+    with pytest.raises(TypeError, match="several units"):
+        made((Hypothesis("h", "a", ((1.0, "a", "x"), (-1.0, "a", "y")), least=1.0),), units=(POINTS, "nats"))
+    with pytest.raises(TypeError, match="least is above 0"):
+        made((Hypothesis("h", "a", more("a", "x", "b"), least=0.0),))
+
+
+# ---- the studies of the package ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_every_arm_of_every_study_can_be_built(name: str, tmp_path: Path) -> None:
+    study = find(name)
+    check(study, asked_of(study, name), tmp_path)
+    assert study.paper.arxiv
+    assert study.hypotheses
+
+
+def test_the_page_tells_every_study_and_every_outcome() -> None:
+    page = (ROOT / "docs" / "studies.md").read_text()
+    assert page == studies_page()
+    for name, study in catalogue().items():
+        assert f"## {name}" in page
+        assert all(h.says in page for h in study.hypotheses)
+    for name, found in read().items():
+        assert outcome(find(name), read()).count(":") >= len(found["hypotheses"]), name
+
+
+def test_a_judge_that_is_right_picks_the_nearest_draw() -> None:
+    """k draws, T -> 0, the judge knows the target: E min (y - t)^2 over k standard normals around it."""
+    rng = np.random.default_rng(0)
+    n = 40_000
+    zero, one = np.zeros(n), np.ones(n)
+    error = picked_error(zero, one, zero, zero, 4, 1e-9, rng).mean()
+    draws = np.random.default_rng(1).standard_normal((n, 4))
+    assert error == pytest.approx((draws**2).min(1).mean(), rel=0.05)
+    blind = picked_error(zero, one, zero, zero, 4, 1e9, rng).mean()
+    assert blind == pytest.approx(1.0, rel=0.05)  # as one draw: the variance
+
+
+def test_regret_and_its_loss() -> None:
+    losses = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
+    even = torch.full_like(losses, 0.5)
+    # Paid 1/2 a round; the better action in hindsight has lost 0, 1, 1.
+    assert regret(losses, even).tolist() == [[0.5, 0.0, 0.5]]
+    # R = (1, 2): sum h f / sum f with h = x^2, f = x^2: (1 + 16) / (1 + 4); one sequence alone: h.
+    assert float(regret_loss(torch.tensor([[1.0, 2.0]]))) == pytest.approx(17 / 5)
+    assert float(regret_loss(torch.tensor([[3.0]]))) == pytest.approx(9.0)
+    assert float(regret_loss(torch.tensor([[-3.0]]))) == 0.0
+    # exp(-eta L / sqrt(T)), the first round without any loss.
+    play = leader(losses, 1.0)
+    assert play[0, 0].tolist() == [0.5, 0.5]
+    assert float(play[0, 1, 1] / play[0, 1, 0]) == pytest.approx(np.exp(1 / 25**0.5))
+
+
+def test_what_samples_and_critiques_of_one_problem_give() -> None:
+    found = scored(["7", "7", "8", None], [True, True, False, False], [False, True, True, False])
+    assert found["single"] == 0.5
+    assert found["vote"] == 1.0  # 7 leads
+    assert found["self-check"] == 0.5  # 7 and 8 are left, one vote each
+    assert found["oracle"] == 1.0
+    assert found["critique"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert "critique, sure" in found  # half of the samples agree
+    all_wrong = scored(["7", "8"], [True, False], [False, False])
+    assert all_wrong["self-check"] == all_wrong["vote"] == 0.5  # nothing is left: the vote over all
+    assert called_right("Line 1 is right. It is right.")
+    assert not called_right("Line 1 is right. Line 2 is wrong.")
+    assert not called_right("That is not right.")
+
+
+def test_rules_of_reasoning() -> None:
+    assert split("<think>A b.</think> 7") == ("A b.", "7")
+    assert split("A b.</think>7") == ("A b.", "7")
+    assert split("7") == ("", "7")
+    assert split("<think>cut off") == ("cut off", "")
+    for rule, good, bad in (
+        ("short", "two words", "word " * 40),
+        ("capitals", "ALL OF IT", "not All"),
+        ("phrase", "So. That is all I have to say.", "That is all."),
+        ("json", '```json\n{"a": 1}\n```', "a: 1"),
+        ("commas", "none at all", "one, at least"),
+        ("letter", "OK then", "then OK"),
+    ):
+        assert obeys(rule, good), rule
+        assert not obeys(rule, bad), rule
+        assert not obeys(rule, "  "), rule
+
+
+def test_traces_of_habits_end_as_they_should() -> None:
+    from etude.lab.tasks import CHECK, WAIT, lab_task, written_steps
+
+    task = lab_task("sum", 1, 3, "full")
+    rng = np.random.default_rng(0)
+    lines = habits(task, rng)
+    assert WAIT in lines
+    assert CHECK in lines
+    assert written_steps("\n".join(lines)) == task.meta["steps"]  # what is taken back does not count
+    wrong = wrong_result(task, rng)
+    assert wrong != task.answer
+    assert len(wrong) == len(task.answer or "")
+    assert not task.check(f"<answer>{wrong}</answer>").correct
+
+
+def test_a_coin_is_fair_and_knows_its_answer() -> None:
+    from etude.fixtures.attempts import example_attempt
+
+    flip = coin()
+    flips = [flip(example_attempt(0.0, (i, i + 1)))["reward"] for i in range(5, 405)]
+    assert 0.4 < np.mean(flips) < 0.6
+    assert flips == [flip(example_attempt(1.0, (i, i + 1)))["reward"] for i in range(5, 405)]
+
+
+# ---- one that is run -------------------------------------------------------------------------------------------------
+
+MINE = """
+from etude.recipe import Paper
+from etude.study.declare import POINTS, Arm, Defaults, Hypothesis, Measure, Study, Training, more
+from etude.study.subject import attempts
+
+def material(making):
+    (making.place / "noted.txt").write_text(making.tasks)
+
+def look(subject):
+    assert (subject.material / "noted.txt").exists()
+    return attempts(subject)
+
+STUDY = Study(
+    name="mine",
+    paper=Paper("Mine"),
+    question="Does it train?",
+    arms=(Arm("untrained"), Arm("grpo", (Training("grpo"),))),
+    measures=(Measure("accuracy", POINTS, "right", look), Measure("length", "tokens", "of a reply", look)),
+    hypotheses=(Hypothesis("gains", "It gains.", more("grpo", "accuracy", "untrained"), least=3.0),),
+    material=material,
+    defaults=Defaults(tasks="lab:kind=sum,level=0", budget="1-steps", seeds=2, problems=4, samples=2, changes={
+        "run.tasks_per_step": "2", "run.group_size": "2", "run.max_tokens": "48", "run.skip_preflight": "true",
+    }),
+)
+"""
+
+
+def test_a_study_of_ones_own_is_run_and_goes_on_where_it_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    study = find(str(file))
+    asked, out = asked_of(study, str(file)), tmp_path / "out"
+    out.mkdir()
+    jobs = [job_of(asked, out, "material", 0), *jobs_of(study, asked, out)]
+    assert [(j.arm, j.seed) for j in jobs] == [
+        ("material", 0),
+        ("untrained arms", 0),
+        ("grpo", 0),
+        ("grpo", 1),
+    ]
+    for job in jobs[:3]:  # as the scheduler does, here without processes
+        perform(job)
+    left = conclude(study, asked, out)
+    assert left["hypotheses"][0]["label"] == "no test"  # a seed is missing
+    assert left["means"]["untrained"]["length"] > 0
+    perform(jobs[3])
+    kept = facts_file(out, "grpo", 0).stat().st_mtime_ns
+    found = conclude(study, asked, out)
+    assert "effect" in found["hypotheses"][0]
+    facts = json.loads(facts_file(out, "grpo", 1).read_text())
+    assert facts["steps"] == 1
+    assert set(facts["measured"]) == {"accuracy", "length"}
+    assert not jobs[3].path.exists()  # the run itself is not kept
+    perform(jobs[2])
+    assert facts_file(out, "grpo", 0).stat().st_mtime_ns == kept  # what is done is not done again
+    (out / "results.json").write_text(json.dumps(found))
+    page = write_report(out).read_text()
+    assert "It gains." in page
+    assert "<script" not in page
+
+
+def test_plans_share_the_budget(tmp_path: Path) -> None:
+    study = find("four_habits")
+    asked = asked_of(study, "four_habits", budget="30-steps")
+    first, second = (plan_of(asked, tmp_path, t, "m", 1) for t in study.arm("wrong").training)
+    assert (first.budget.steps, second.budget.steps) == (15, 30)
+    assert first.tasks == str((tmp_path / "material" / "wrong.jsonl").resolve())
+    assert first.changes["run.eval_problems"] == "0"
+    assert second.changes["run.eval_problems"] == "150"
+    assert (first.seed, second.model) == (1, "m")
+
+
+def test_what_cannot_be_used_is_said_in_a_sentence(tmp_path: Path) -> None:
+    study = find("aids")
+    for given, says in (
+        ({"tasks": "chain_sum:max_terms=2"}, "needs tasks with hints"),
+        ({"seeds": 1}, "with one seed"),
+        ({"budget": "soon"}, "a budget looks like"),
+    ):
+        with pytest.raises(UserError, match=says):
+            check(study, asked_of(study, "aids", **given), tmp_path)
+    with pytest.raises(UserError, match="asks no model"):
+        check(find("regret_loss"), asked_of(find("regret_loss"), "regret_loss", model="lab"), tmp_path)
+    with pytest.raises(UserError, match="there is no study 'ads'; did you mean 'aids'"):
+        find("ads")
+    assert cli.run(["study", "nowhere"]) == 2
+    assert cli.run(["study", "aids", "--record", "--seeds", "4"]) == 2
+
+
+def test_another_study_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    from etude.compare.comparison import claim
+
+    claim(tmp_path / "out", {"study": "other"}).release()
+    study = find("regret_loss")
+    with pytest.raises(UserError, match="holds another"):
+        run_study("regret_loss", asked_of(study, "regret_loss"), tmp_path / "out", say=lambda text: None)
+
+
+def test_the_list_and_the_python_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["studies", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(catalogue())
+    assert etude.study is not None
+    assert Defaults().model == "lab"
