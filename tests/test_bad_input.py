@@ -59,9 +59,15 @@ BASE = {
     "diff": ["/nowhere", "/nowhere"],
     "rm": ["/nowhere"],
     "claims": ["nowhere"],
+    "study": ["nowhere"],
+    "data recipes": ["nowhere"],
+    "data make": ["dart", "--tasks", "/nowhere.jsonl", "--out", "out"],
+    "data choose": ["clusters", "/nowhere.jsonl", "--out", "out"],
+    "data mix": ["dmt", "/nowhere.jsonl", "--out", "out"],
+    "data check": ["/nowhere.jsonl"],
     "engine serve": ["-m", "/nowhere"],
 }
-BARE = {"doctor", "lab", "engine install"}  # have no values to be given
+BARE = {"doctor", "lab", "engine install", "studies"}  # have no values to be given
 
 
 def commands(group=None, before: str = ""):

@@ -219,7 +219,7 @@ def test_a_set_of_its_own_asks_nothing_that_is_examined(
         tmp_path / "out",
         8,
         against=str(held),
-        changes={"near": "1"},
+        changes={"self_guide.near": "1"},
         say=lambda text: None,
     )
     prompts = [i.prompt for i in read(tmp_path / "out" / "data.jsonl")]
@@ -261,7 +261,7 @@ def test_right_answers_are_kept_to_the_number_that_is_wanted(
         tiny,
         tmp_path / "out",
         4,
-        changes={"k": "3", "probe": "4", "trials": "8"},
+        changes={"dart.k": "3", "dart.probe": "4", "dart.trials": "8"},
         say=lambda text: None,
     )
     items = read(tmp_path / "out" / "data.jsonl")
@@ -282,7 +282,12 @@ def test_some_of_a_file_are_chosen(tmp_path: Path, tiny: str, sums: str) -> None
         tiny,
         tmp_path / "out",
         12,
-        changes={"number": "3", "rounds": "2", "steps": "1", "batch": "4"},
+        changes={
+            "clusters.number": "3",
+            "clusters.rounds": "2",
+            "clusters.steps": "1",
+            "clusters.batch": "4",
+        },
         say=lambda text: None,
     )
     items = read(tmp_path / "out" / "data.jsonl")
@@ -296,7 +301,7 @@ def test_some_of_a_file_are_chosen(tmp_path: Path, tiny: str, sums: str) -> None
 def test_a_mixture_is_a_pipeline(tmp_path: Path, sums: str) -> None:
     other = tmp_path / "chat.jsonl"
     other.write_text('{"prompt": "Say hello.", "answer": "Hello."}\n')
-    facts = mix("dmt", [sums, str(other)], tmp_path / "out", {"replay": "0.1"}, say=lambda text: None)
+    facts = mix("dmt", [sums, str(other)], tmp_path / "out", {"dmt.replay": "0.1"}, say=lambda text: None)
     assert facts["stages"] == {"specialised": 40, "mixed": 5}
     stages = read_pipeline(tmp_path / "out" / "pipeline.toml")
     assert [s.name for s in stages] == ["specialised", "mixed"]
@@ -330,15 +335,19 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
         (["make", "dat", "-t", sums, "--out", out], "did you mean 'dart'"),
         (["make", "dmt", "-t", sums, "--out", out], "dmt is a recipe of `etude data mix`"),
         (
-            ["make", "dart", "-t", sums, "--out", out, "-m", tiny, "--set", "kk=3"],
+            ["make", "dart", "-t", sums, "--out", out, "-m", tiny, "--set", "dart.kk=3"],
             "there is no setting 'dart.kk'",
         ),
         (["make", "dart", "-t", sums, "--out", out, "-m", "http://h/v1#m"], "name a local one"),
         (
-            ["make", "orca", "-t", sums, "--out", out, "-m", tiny, "--set", "who=teacher"],
+            ["make", "orca", "-t", sums, "--out", out, "-m", tiny, "--set", "orca.who=teacher"],
             "name one by --teacher",
         ),
         (["make", "dart", "-t", "/nowhere.jsonl", "--out", out, "-m", tiny], "nowhere.jsonl"),
+        (
+            ["make", "dart", "-t", sums, "--out", out, "-m", tiny, "--set", "k=3"],
+            "--set takes dart.NAME=value",
+        ),
         (["mix", "dmt", sums, sums, "--out", out, "--licence", "x=MIT"], "which is no source here"),
         (["make", "dart", "-t", sums, "--out", str(tmp_path), "-m", tiny], "exists already"),
         (["recipes", "dat"], "there is no recipe of data 'dat'"),

@@ -28,6 +28,8 @@ PAGES = sorted(
 )
 ELSEWHERE = {  # what needs servers or hours, by how it begins: the file whose tests run it
     "claims": "test_claims_session.py",
+    "study": "test_studies.py",
+    "data make": "test_data.py",
     "lab": "test_lab_model.py",
     "engine": "test_local_engine.py",
     "doctor --on": "test_place.py",

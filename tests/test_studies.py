@@ -259,12 +259,12 @@ def test_traces_of_habits_end_as_they_should() -> None:
 
 
 def test_a_coin_is_fair_and_knows_its_answer() -> None:
-    from etude.fixtures.attempts import example_attempt
+    from etude.fixtures.examples import example_episode
 
     flip = coin()
-    flips = [flip(example_attempt(0.0, (i, i + 1)))["reward"] for i in range(5, 405)]
+    flips = [flip(example_episode(0.0, (i, i + 1)))["reward"] for i in range(5, 405)]
     assert 0.4 < np.mean(flips) < 0.6
-    assert flips == [flip(example_attempt(1.0, (i, i + 1)))["reward"] for i in range(5, 405)]
+    assert flips == [flip(example_episode(1.0, (i, i + 1)))["reward"] for i in range(5, 405)]
 
 
 # ---- one that is run -------------------------------------------------------------------------------------------------

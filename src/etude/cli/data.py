@@ -22,7 +22,7 @@ Against = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="NAME=value of the recipe, or run.NAME=value; may be repeated"),
+    typer.Option("--set", help="RECIPE.NAME=value or run.NAME=value; may be repeated"),
 ]
 Licences = Annotated[
     list[str] | None,
@@ -81,7 +81,7 @@ def recipes(
         say(f"etude data {fact['verb']} {fact['name']}  {fact['paper']}\n    {fact['idea']}")
         if name is not None:
             for setting, about in fact["settings"].items():
-                say(f"    {setting} = {about['default']}: {about['meaning']}")
+                say(f"    {fact['name']}.{setting} = {about['default']}: {about['meaning']}")
             for departure in fact["departures"]:
                 say(f"    departs: {departure}")
 

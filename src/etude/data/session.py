@@ -174,6 +174,8 @@ def mix(
 
 def check(file: str, against: str = "", model: str = "", near: float = 0.8) -> dict[str, Any]:
     """`etude data check`: what is wrong with a file, counted, with the first rows of each sort."""
+    if not 0 < near <= 1:
+        raise UserError(f"--near is {near}; it must lie above 0 and be at most 1")
     items = read(file)
     rows = {id(item): number for number, item in enumerate(items, 1)}
     found: dict[str, list[int]] = {}
@@ -291,12 +293,13 @@ def _theirs(source: TaskSet) -> list[Any]:
 
 
 def _settings(recipe: DataRecipe, changes: Mapping[str, str]) -> tuple[dict[str, str], RunSettings]:
-    own = {k: v for k, v in changes.items() if not k.startswith("run.")}
-    for name in own:
-        if "." in name:
-            raise UserError(
-                f"--set takes run.NAME=value, or a setting of {recipe.name} as NAME=value; got '{name}'"
-            )
+    own = {}
+    for path, value in changes.items():
+        where, _, name = path.partition(".")
+        if where == recipe.name and name:
+            own[name] = value
+        elif where != "run":
+            raise UserError(f"--set takes {recipe.name}.NAME=value or run.NAME=value; got '{path}'")
     run = {k.removeprefix("run."): v for k, v in changes.items() if k.startswith("run.")}
     return own, run_settings({}, run)
 

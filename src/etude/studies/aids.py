@@ -34,7 +34,7 @@ from etude.types import Message, Task
 
 
 def look(subject: Subject) -> Mapping[str, Any]:
-    """Each held-out problem under every aid, `samples` times; chains once, greedily."""
+    """Each held-out problem under every aid, `samples` times, chains too."""
 
     async def aided(task: Task, conversation: Conversation) -> dict[str, float]:
         ways: dict[str, tuple[Message, ...]] = {
@@ -63,7 +63,7 @@ def look(subject: Subject) -> Mapping[str, Any]:
         return {"steps": sum(rights) / len(rights), "chain": float(all(rights))}
 
     sampled = subject.noted(aided, samples=subject.samples)
-    return {**sampled, **subject.noted(chain, greedy=True)}
+    return {**sampled, **subject.noted(chain, samples=subject.samples)}
 
 
 STUDY = Study(
