@@ -280,6 +280,7 @@ def test_every_setting_of_every_recipe_changes_the_plan() -> None:
 SPECIAL = {  # texts that are read when a stage is made
     "ways": "direct+steps",
     "drafts": "4",
+    "by": "agreement",
     "corpus": str(Path(__file__).parent.parent / "constraints.txt"),
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -24,7 +25,7 @@ class Slow:
     """Two turns. The first ends when all episodes are in it; the second of episode 0 when all others are over, which they
     can only be if they were sampled meanwhile."""
 
-    made: list = []
+    made: ClassVar[list] = []
     over = 0
 
     def __init__(self, seed: int = 0) -> None:
@@ -40,7 +41,7 @@ class Slow:
 
 
 class Awaited(Slow):
-    made: list = []
+    made: ClassVar[list] = []
     all_in: asyncio.Event
     others: asyncio.Event
     waiting = 0
@@ -64,7 +65,7 @@ class Awaited(Slow):
 
 
 class Blocking(Slow):
-    made: list = []
+    made: ClassVar[list] = []
     blocking = True
     all_in = threading.Barrier(EPISODES)
     others = threading.Event()

@@ -82,7 +82,8 @@ def play(player: str, task: Task, seed: int = 0) -> tuple[Verdict, list[str]]:
     needed = "expert" if player == "expert" else "actions"
     if not hasattr(environment, needed):
         raise UserError(f"the environment of '{task.kind}' has no {needed}(), which '{player}' needs")
-    rng, replies = seeds.generator(key, "moves"), []
+    rng = seeds.generator(key, "moves")
+    replies: list[str] = []
     settled(environment.observe())
     for _ in range(LONGEST):
         replies.append(PLAYERS[player](environment, task, replies, rng))

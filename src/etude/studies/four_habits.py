@@ -70,7 +70,9 @@ def material(making: Making) -> None:
         for name, text in texts.items():
             files[name].append({"prompt": task.prompt[-1].content, "answer": answer, "reference": text})
     for name, rows in files.items():
-        (making.place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (making.place / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+        )
 
 
 def look(subject: Subject) -> Mapping[str, Any]:

@@ -70,7 +70,7 @@ def material(making: Making) -> None:
     read_whole(policy, leaked, STEPS, BATCH, RATE)
     kept(policy, making.place / "leaked-model")
     for name, tasks in (("leaked", leaked), ("clean", clean)):
-        (making.place / f"{name}.json").write_text(json.dumps([t.key for t in tasks]))
+        (making.place / f"{name}.json").write_text(json.dumps([t.key for t in tasks]), encoding="utf-8")
 
 
 def parts(subject: Subject) -> dict[str, list[Task]]:
@@ -88,7 +88,7 @@ def parts(subject: Subject) -> dict[str, list[Task]]:
     assert subject.held
     drawn = {t.key: t for t in making.drawn(2 * LEAKED)}
     return {
-        n: [drawn[k] for k in json.loads((subject.material / f"{n}.json").read_text())]
+        n: [drawn[k] for k in json.loads((subject.material / f"{n}.json").read_text(encoding="utf-8"))]
         for n in ("leaked", "clean")
     }
 

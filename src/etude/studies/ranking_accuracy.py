@@ -54,7 +54,7 @@ def material(making: Making) -> None:
     count, so that preference and likelihood have nothing to do with each other."""
     with Pool() as pool:
         subject = making.subject(pool)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for group in subject.attempts(making.drawn(ASKED), DRAWN):
             ended = [e for e in group.episodes if e.stop == "end"]
             by_length = sorted(ended, key=lambda e: len(e.text.splitlines()))
@@ -72,7 +72,9 @@ def material(making: Making) -> None:
                 row[f"ref_{side}"], row[f"tokens_{side}"] = value, n
     cut = int(HELD * len(rows))
     for name, part in (("held", rows[:cut]), ("pairs", rows[cut:])):
-        (making.place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+        (making.place / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in part), encoding="utf-8"
+        )
 
 
 def rankings(subject: Subject) -> Mapping[str, Any]:
@@ -80,7 +82,10 @@ def rankings(subject: Subject) -> Mapping[str, Any]:
         name: {} for name in ("trained", "missed", "held", "held by length", "stayed", "fell")
     }
     for name in ("pairs", "held"):
-        rows = [json.loads(line) for line in (subject.material / f"{name}.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line)
+            for line in (subject.material / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         (chosen, n), (rejected, m) = (
             likelihoods(subject.policy, rows, side) for side in ("chosen", "rejected")
         )

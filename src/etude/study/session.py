@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 def asked_of(study: Study, name: str, **given: Any) -> Asked:
     """The settings of a study: its own, and what was given in their place (None: not given)."""
     d = study.defaults
-    own = {"model": d.model, "tasks": d.tasks, "budget": d.budget, "seeds": d.seeds, "problems": d.problems}
+    own: dict[str, Any] = {"model": d.model, "tasks": d.tasks, "budget": d.budget, "seeds": d.seeds, "problems": d.problems}
     own |= {"samples": d.samples}
     own |= {k: v for k, v in given.items() if v is not None and k != "changes"}
     changes = {**d.changes, **{k: as_text(v) for k, v in (given.get("changes") or {}).items()}}

@@ -27,11 +27,11 @@ CALLS = "tools"
 
 
 class Source(Protocol):
-    """Where tools come from. `open` gives those of one episode, whose state begins anew; `close` ends what it holds."""
+    """Where tools come from. `opened` gives those of one episode, whose state begins anew; `close` ends what it holds."""
 
     name: str
 
-    def open(self, task: Task, seed: int) -> Sequence[Tool]: ...
+    def opened(self, task: Task, seed: int) -> Sequence[Tool]: ...
     def close(self) -> None: ...
 
 
@@ -108,7 +108,7 @@ class Session:
     @property
     def tools(self) -> dict[str, Tool]:
         if self._tools is None:
-            opened = [t for source in self.kit.sources for t in source.open(self.task, self.seed)]
+            opened = [t for source in self.kit.sources for t in source.opened(self.task, self.seed)]
             found = [*opened, *self.own]
             twice = sorted({t.name for t in found if [u.name for u in found].count(t.name) > 1})
             if twice:
@@ -140,8 +140,8 @@ class Session:
         last one."""
         if self._behind:
             self._behind = False
-            for call in self.kept:
-                await self._result(self.tools[call.name], call)
+            for earlier in self.kept:
+                await self._result(self.tools[earlier.name], earlier)
         planned = [self._plan(call) for call in calls]
         results: list[tuple[str, bool]] = [("", True)] * len(calls)
 

@@ -49,7 +49,7 @@ class Server:
             self.close()
             raise UserError(f"'{self.name}' has no tools")
 
-    def open(self, task: Task, seed: int) -> Sequence[Tool]:
+    def opened(self, task: Task, seed: int) -> Sequence[Tool]:
         connection = _Connection(self)
         return [self._tool(found, connection) for found in self._listed]
 

@@ -30,7 +30,7 @@ class Fixed:
     def __init__(self, name: str, *tools: Tool) -> None:
         self.name, self._tools = name, tools
 
-    def open(self, task: Task, seed: int) -> Sequence[Tool]:
+    def opened(self, task: Task, seed: int) -> Sequence[Tool]:
         return self._tools
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class Files:
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"the folder '{folder}' cannot be read as text: {error}") from None
 
-    def open(self, task: Task, seed: int) -> Sequence[Tool]:
+    def opened(self, task: Task, seed: int) -> Sequence[Tool]:
         brought: Any = task.meta.get("files")
         held = dict(brought if isinstance(brought, dict) else self._given)
 
@@ -193,7 +193,7 @@ class Sql:
             except sqlite3.Error as error:
                 raise UserError(f"'{file}' is no database of SQLite: {error}") from None
 
-    def open(self, task: Task, seed: int) -> Sequence[Tool]:
+    def opened(self, task: Task, seed: int) -> Sequence[Tool]:
         database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
         script = task.meta.get("sql")
         try:

@@ -68,7 +68,7 @@ class Function:
         run = partial(_told, pool.beside.call, "tool", f"the tool '{self.name}'", Apply(function))
         self._tool = tool(function, slow=not here, run=None if here else run)
 
-    def open(self, task: Task, seed: int) -> Sequence[Tool]:
+    def opened(self, task: Task, seed: int) -> Sequence[Tool]:
         return [self._tool]
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Methods:
         for method in self._methods.values():
             tool(method)  # refused now rather than in the first episode
 
-    def open(self, task: Task, seed: int) -> Sequence[Tool]:
+    def opened(self, task: Task, seed: int) -> Sequence[Tool]:
         held: list[Any] = []
 
         def use(name: str, arguments: Mapping[str, Any]) -> Any:

@@ -47,10 +47,12 @@ class CheapAnswers:
         fault: Annotated[float, Setting("reward of a broken format", high=0)] = -1.0,
         whole: Annotated[bool, Setting("a reply that was cut off breaks the format as well")] = True,
         wrong_too: Annotated[bool, Setting("a wrong answer earns alpha R_cost as well")] = False,
-        window: Annotated[int, Setting("episodes that a cost is compared with", "episodes", low=2)] = 1000,
+        compared_with: Annotated[
+            int, Setting("episodes that a cost is compared with", "episodes", low=2)
+        ] = 1000,
     ) -> None:
         self.alpha, self.fault, self.whole, self.wrong_too = alpha, fault, whole, wrong_too
-        self.costs: deque[float] = deque(maxlen=window)
+        self.costs: deque[float] = deque(maxlen=compared_with)
 
     def __call__(self, episode: Episode) -> dict[str, float]:
         worth, record = verdict()(episode)["reward"], episode.notes.get(CALLS, ())

@@ -104,7 +104,7 @@ class OwnBest:
         turn_steps: Annotated[
             float, Setting("T_d: steps until turns are no longer praised", "steps", low=1)
         ] = 200,
-        buffer_size: Annotated[int, Setting("most episodes replayed at once", "episodes", low=1)] = 64,
+        buffer_episodes: Annotated[int, Setting("most episodes replayed at once", "episodes", low=1)] = 64,
         buffer_steps: Annotated[int, Setting("steps for which an episode stays", "steps", low=1)] = 5,
         replay_weight: Annotated[float, Setting("weight of what is replayed, in the end", low=0)] = 1.0,
         replay_steps: Annotated[float, Setting("T_w: steps until it has that weight", "steps", low=1)] = 100,
@@ -116,7 +116,7 @@ class OwnBest:
         cut_high: Annotated[float, Setting("most covariance of what may be left out")] = 60.0,
     ) -> None:
         self.turn_weight, self.turn_steps = turn_weight, turn_steps
-        self.size, self.age = buffer_size, buffer_steps
+        self.size, self.age = buffer_episodes, buffer_steps
         self.weight, self.replay_steps = replay_weight, replay_steps
         self.cut_share, self.cut_low, self.cut_high = cut_share, cut_low, cut_high
         self.means: deque[float] = deque(maxlen=usual)
@@ -199,7 +199,7 @@ def fresh_and_replayed(
 def credited(*steps: tuple[int, Sequence[float]], **settings: Any) -> list[list[float]]:
     """Of the last of several steps (t, rewards of a group): [advantage, weight of replay] of every signal. Attempts are two tokens
     long, and the policy says -1 a token."""
-    credit = given_stage(RECIPE, "credit", turn_weight=0.0, buffer_size=2, replay_steps=2, **settings)
+    credit = given_stage(RECIPE, "credit", turn_weight=0.0, buffer_episodes=2, replay_steps=2, **settings)
     for step, rewards in steps:
         context = GivenContext(GivenModel(-1.0), step=step)
         signals = credit([example_attempts(*((r, (1, 2)) for r in rewards))], context)
@@ -251,7 +251,7 @@ RECIPE: Recipe = Recipe(
     "driven to certainty are left out of that.",
     equation="R = r + mu(t) min(1, 0.1 turns);  A = R - mean R;  replayed: gamma(t) clip loss of A' = R - median of group means, A' >= 0",
     departures=(
-        "the buffer holds 64 episodes (2,048 in the paper, for batches of 256): credit.buffer_size",
+        "the buffer holds 64 episodes (2,048 in the paper, for batches of 256): credit.buffer_episodes",
         "a group of which fewer than two sound attempts are left is trained on as it is",
         "what is replayed is averaged over its own episodes, as a term beside the fresh ones",
         "attempts with unreadable characters are not looked for; the penalty for invalid actions is the world's own business",

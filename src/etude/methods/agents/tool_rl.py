@@ -109,7 +109,7 @@ class CallReward:
 
 
 WEATHER = ("weather", {"city": "Oslo", "day": 3})
-CLOCK = ("clock", {})
+CLOCK: tuple[str, Mapping[str, Any]] = ("clock", {})
 
 
 def rewarded(*calls: tuple[str, Mapping[str, Any]], gold: Any = (WEATHER,), **how: Any) -> list[float]:

@@ -27,7 +27,7 @@ RELATIONS = {
     "country": ("city", "country", "{a} is a city in {b}."),
     "mayor": ("city", "person", "The mayor of {a} is {b}."),
 }
-QUESTIONS = {
+QUESTIONS: dict[int, dict[tuple[str, ...], str]] = {
     2: {
         ("born", "country"): "In which country was {a} born?",
         ("works", "based"): "In which city is the firm based that {a} works for?",
