@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import string
 import sys
 import threading
 import time
@@ -16,16 +17,19 @@ import pytest
 
 from etude.errors import UserError
 from etude.fixtures.inference import Reply, Script, Spoken
+from etude.models.tiny import TEMPLATE, tiny_directory
 from etude.rollout.attempts import attempt
 from etude.rollout.basic import single
 from etude.rollout.conversation import Conversation, Generator
 from etude.tasks.check import Number
 from etude.tasks.isolate import Pool
+from etude.text.chat_template import Renderer
+from etude.text.tokenizer import read
 from etude.text.tool_calls import HERMES, LLAMA, TAGS, Call, Offer, Unreadable
 from etude.tools import shipped, spec
 from etude.tools.kit import CALLS, Budgets, Kit, Session, use_of
 from etude.tools.tool import ToolError, described, tool
-from etude.types import Episode, SamplingParams, Task, Verdict
+from etude.types import Episode, Message, SamplingParams, Task, Verdict
 
 TASK = Task("What is 3 * 4?", Number("12"), answer="12")
 
@@ -128,6 +132,55 @@ def test_what_cannot_be_read_is_said(syntax: Any, text: str, why: str) -> None:
     assert why in found.why
     (said,) = run(kit("calculator"), found)
     assert said.startswith("Error: ")
+
+
+NATIVE = (
+    "{% if tools %}{{ '<system>' }}{% for t in tools %}{{ t | tojson }}{% endfor %}{{ '<tool_call>' }}{{ '<end>' }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'tool' %}{{ '<user>[' + m.content + ']<end>' }}"
+    "{% else %}{{ '<' + m.role + '>' + m.content + '<end>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+LIKE_LLAMA = NATIVE.replace("'<tool_call>'", "'ipython'")
+
+
+def renderer(place: Path, template: str | None) -> Renderer:
+    return Renderer(read(tiny_directory(place, string.printable, template=template)))
+
+
+def test_a_template_that_knows_tools_tells_of_them_itself(tmp_path: Path) -> None:
+    made = renderer(tmp_path / "m", NATIVE)
+    offer = made.offer(SCHEMAS)
+    assert (offer.syntax, offer.native) == (HERMES, True)
+    asked = [Message("user", "3*4?")]
+    prompt = made.prompt(asked, 1, offer)
+    text = made.tokenizer.decode(prompt, special=True)
+    assert '"name": "calculator"' in text
+    assert text.endswith("<user>3*4?<end><assistant>")
+    call = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
+    said = [*asked, Message("assistant", call)]
+    more, rewrote = made.extend(said, [Message("tool", "2")], True, 1, offer)
+    assert not rewrote
+    assert made.tokenizer.decode(more, special=True) == "<user>[2]<end><assistant>"
+    assert renderer(tmp_path / "l", LIKE_LLAMA).offer(SCHEMAS).syntax == LLAMA
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, None])
+def test_any_other_is_told_below_the_question(template: str | None, tmp_path: Path) -> None:
+    made = renderer(tmp_path / "m", template)
+    offer = made.offer(SCHEMAS[:1])
+    assert (offer.syntax, offer.native) == (TAGS, False)
+    asked = [Message("user", "3*4?")]
+    text = made.tokenizer.decode(made.prompt(asked, 1, offer))
+    assert text.startswith(
+        "3*4?\n\nYou may use a tool: write the call and read its result.\n<calculator>expression<"
+    )
+    said = [*asked, Message("assistant", "<calculator>3*4</calculator>")]
+    more, rewrote = made.extend(said, [Message("tool", "12"), Message("user", "Well?")], False, 1, offer)
+    assert not rewrote
+    assert made.tokenizer.decode(more).strip() == "Result: 12\nWell?"
+    forced = made.offer(SCHEMAS, "hermes")
+    assert (forced.syntax, forced.native) == (HERMES, False)
+    assert "<tool_call>" in made.tokenizer.decode(made.prompt(asked, 1, forced))
 
 
 # ---- what a call gives -------------------------------------------------------------------------------

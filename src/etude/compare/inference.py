@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from etude.machine import card
 from etude.report.run import RunDirectory
 from etude.search.ledger import Limit
 from etude.tasks.isolate import Pool
+from etude.tools.spec import users_own
 from etude.train.config import run_settings
 from etude.train.measure import (
     Exam,
@@ -38,6 +40,7 @@ from etude.train.measure import (
     run_defaults,
     speaking,
 )
+from etude.train.setup import kit_of
 from etude.types import Group
 
 SHOWN = 24  # problems of an arm whose episodes are kept, with their trees
@@ -87,8 +90,12 @@ def compare_inference(comparison: InferenceComparison, say: Say = print) -> dict
     lock = claim(comparison.out, comparison.to_dict())
     try:
         theirs = [part for task in held for part in (task.check, task.environment) if part]
-        with Pool(seconds=settings.check_seconds, known=theirs) as pool:
-            speaker = speaking(comparison.model, settings, changes, arms)
+        theirs += users_own(settings.tools)
+        with (
+            Pool(seconds=settings.check_seconds, known=theirs) as pool,
+            closing(kit_of(settings, pool)) as kit,
+        ):
+            speaker = speaking(comparison.model, settings, changes, arms, kit=kit)
             problems = fitting(held, speaker.policy, settings.context)
             found: dict[str, list[dict[str, Any]]] = {}
             for arm in arms:
