@@ -8,7 +8,8 @@ import pytest
 import worlds_of_letters as letters
 from etude.methods import catalogue
 from etude.report.turns import screen
-from etude.rollout.conversation import FULL, Conversation, Generator
+from etude.rollout.attempts import attempt
+from etude.rollout.conversation import DROP_OLDEST, FULL, LEFT_OUT, Conversation, Generator
 from etude.train.loop import collect, train
 from etude.train.run import Run
 from etude.train.setup import start
@@ -121,3 +122,73 @@ def test_a_full_conversation_hears_nothing_until_a_new_context(tmp_path: Path) -
 
     run.loop.run(through())
     run.close()
+
+
+class Echo:
+    """Says what was said to it, for `turns` turns."""
+
+    def __init__(self, seed: int = 0, turns: int = 6) -> None:
+        self.left = turns
+
+    def observe(self) -> str:
+        return "ab"
+
+    def act(self, text: str) -> tuple[str, Verdict | None]:
+        self.left -= 1
+        return "cd" * 3 + str(self.left), None if self.left else Verdict(1.0, True)
+
+
+def test_the_oldest_turns_are_left_out(tmp_path: Path) -> None:
+    run = run_with(tmp_path)
+    task = Task((Message("user", "question"),), letters.First("a"), environment=Echo)
+    render = run.generator.renderer
+    longest = (
+        len(render.prompt([Message("user", "question\n\nab\n\n(Earlier turns are left out.)\n\ncdcdcd0")]))
+        + 24
+    )
+    talks = {}
+    for policy in ("refuse", DROP_OLDEST):
+        generator = Generator(
+            run.generator.sampler, render, SamplingParams(max_tokens=2), limit=longest, when_full=policy
+        )
+        talk = Conversation(task, generator, run.check_runner, key=1)
+        run.loop.run(attempt(talk, task.prompt, 1, tag="move"))
+        talks[policy] = talk
+    assert not talks["refuse"].verdicts[0].correct
+    assert LEFT_OUT not in talks["refuse"].notes
+    one = talks[DROP_OLDEST]
+    assert one.verdicts[0].correct
+    assert FULL not in one.notes
+    events = one.notes[LEFT_OUT]
+    assert events
+    assert all(messages > 0 for _, messages in events)
+    starts = [i for i, span in enumerate(one.spans) if span.restart]
+    assert len(starts) == len(events)
+    for begin, end in zip([0, *starts], [*starts, len(one.spans)], strict=True):
+        assert sum(len(s) for s in one.spans[begin:end]) <= longest
+    whole = render.decode(one.spans[starts[0]].tokens)
+    assert "question" in whole
+    assert "(Earlier turns are left out.)" in whole
+    assert whole.count("left out") == 1
+    assert sum(s.sampled for s in one.spans) == 6, "each reply stands once, where it was sampled"
+    assert "messages left out of the context" in screen([row_of(one)])
+    run.close()
+
+
+def row_of(talk: Conversation) -> dict:
+    """As much of a recorded episode as its screen reads."""
+    spans = [
+        {
+            "start": 0,
+            "end": 0,
+            "role": s.role,
+            "tag": s.tag,
+            "text": "",
+            "sampled": s.sampled,
+            "restart": s.restart,
+        }
+        for s in talk.spans
+    ]
+    empty = dict.fromkeys(("scores", "verdicts", "weights", "advantage"))
+    notes = json.dumps(talk.notes)
+    return {**empty, "id": "0-0", "kind": "echo", "step": 0, "spans": spans, "notes": notes}

@@ -260,7 +260,7 @@ def test_games_of_textarena_do_not_disturb_each_other() -> None:
     assert random.getstate() == shared
     for env, sentence in (
         ("TicTacTo-v0", "did you mean 'TicTacToe-v0'"),
-        ("ThreePlayerTicTacToe-v0", "cannot be played by two here"),
+        ("ThreePlayerTicTacToe-v0", "cannot be played by one or two here"),
     ):
         with pytest.raises(UserError, match=sentence):
             load(f"textarena:env={env}")

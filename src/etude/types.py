@@ -49,7 +49,8 @@ class Environment(Protocol):
     a class that waits for something says `blocking = True`, so that other episodes go on meanwhile.
 
     It may also have `solve() -> [reply]`, replies that win from the beginning (demonstrations, self-tests), `actions() -> [reply]`,
-    what could be done now, and `expert() -> reply`, what is best now (scripted players: `evaluate.players`).
+    what could be done now, `expert() -> reply`, what is best now (scripted players: `evaluate.players`), and `close()`, which is
+    called when its episode is over.
 
     It may offer `tools`, a list of typed functions (its own methods, say), which the policy calls as it calls other tools; `over` is
     True from the call on that ends the episode, and `act` then gives the verdict."""

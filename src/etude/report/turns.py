@@ -12,6 +12,7 @@ from etude.errors import UserError
 from etude.printable import clean
 from etude.report.run import RunDirectory
 from etude.report.terminal import told
+from etude.rollout.conversation import LEFT_OUT
 
 Row = Mapping[str, Any]
 
@@ -79,6 +80,8 @@ def screen(rows: Sequence[Row], history: Sequence[Mapping[str, Any]] = ()) -> st
     scores = ", ".join(f"{name} {value:g}" for name, value in json.loads(one["scores"] or "{}").items())
     lines = [f"episode {one['id']}, {one['kind']}: {scores}"]
     lines += [f"since step {e['step']}: {told(e)}" for e in history if e["step"] < one["step"]]
+    for reply, messages in json.loads(one.get("notes") or "{}").get(LEFT_OUT, ()):
+        lines.append(f"before reply {reply + 1}: {messages} earlier messages left out of the context")
     verdicts = json.loads(one["verdicts"] or "[]")
     said = 0  # verdicts shown; a sequence that credit made may begin with the second attempt
     spans = turns(one)

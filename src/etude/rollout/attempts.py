@@ -14,7 +14,7 @@ from etude.rollout import turns
 from etude.rollout.conversation import FULL, Conversation
 from etude.settings import Setting
 from etude.tasks.extract import extract
-from etude.types import Episode, Message, Task, Verdict
+from etude.types import Environment, Episode, Message, Task, Verdict
 
 WRONG = "That is not right."
 AGAIN = f"{WRONG} Try again."
@@ -45,7 +45,25 @@ async def attempt(
     """Attempt `number` at the conversation's task after `said`: the verdict and the policy's words. `new_context`:
     nothing that was said before is in view. `unaided`: what the policy would have been asked without help; its
     tokens are noted (`UNAIDED`), so that credit can lay the attempt behind it. Notes `ANSWERS`."""
-    name, environment, replies = tag or attempt_tag(number), conversation.environment(), []
+    environment = conversation.environment()
+    try:
+        return await _attempt(
+            conversation, environment, said, tag or attempt_tag(number), new_context, unaided
+        )
+    finally:
+        if environment is not None:
+            await turns.close(environment)
+
+
+async def _attempt(
+    conversation: Conversation,
+    environment: Environment | None,
+    said: Sequence[Message],
+    name: str,
+    new_context: bool,
+    unaided: Sequence[Message] | None,
+) -> tuple[Verdict, str]:
+    replies: list[str] = []
     if environment is not None:
         opening = await turns.observe(environment)
         said, unaided = below(said, opening), None if unaided is None else below(unaided, opening)
@@ -100,7 +118,7 @@ def below(messages: Sequence[Message], text: str) -> tuple[Message, ...]:
     if not text:
         return tuple(messages)
     *before, last = messages
-    return (*before, Message(last.role, f"{last.content}\n\n{text}"))
+    return (*before, Message(last.role, f"{last.content}\n\n{text}" if last.content else text))
 
 
 def joined(text: str, messages: Sequence[Message]) -> tuple[Message, ...]:

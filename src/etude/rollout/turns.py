@@ -4,7 +4,9 @@ called where it stands. While one episode waits, the sampler and the other episo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import traceback
 from typing import Any
 
 from etude.rollout.conversation import Failed
@@ -30,6 +32,13 @@ async def act(environment: Environment, text: str) -> tuple[str, Verdict | None]
     )
 
 
+async def close(environment: Environment) -> None:
+    """Lets an environment that has a `close` go: a connection, a browser. What it raises harms nobody."""
+    if hasattr(environment, "close"):
+        with contextlib.suppress(Exception):
+            await _call(environment, "close")
+
+
 async def _call(environment: Environment, name: str, *arguments: Any) -> Any:
     method = getattr(environment, name)
     try:
@@ -40,10 +49,4 @@ async def _call(environment: Environment, name: str, *arguments: Any) -> Any:
     except CheckError:
         raise  # of a user's environment beside the run; it says where it happened
     except (Exception, SystemExit) as error:
-        raise Failed("environment", error, _told(error)) from error
-
-
-def _told(error: BaseException) -> str:
-    import traceback
-
-    return "".join(traceback.format_exception(error))
+        raise Failed("environment", error, "".join(traceback.format_exception(error))) from error

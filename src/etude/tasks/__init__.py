@@ -24,9 +24,13 @@ __all__ = ["Info", "Source", "TaskSet", "catalogue", "check_disjoint", "load", "
 SOURCES = Registry(
     "etude.tasks",
     {
+        "gymnasium": "etude.tasks.adapters.gymnasium:source",
         "lab": "etude.lab.tasks:LabSource",
+        "openenv": "etude.tasks.adapters.openenv:source",
         "textarena": "etude.tasks.textarena:source",
+        "textworld": "etude.tasks.adapters.textworld:source",
         "triples": "etude.tasks.triples:TripleSource",
+        "verifiers": "etude.tasks.adapters.verifiers:source",
     },
 )
 """Further sources by name: callables (name, parameters as text or typed, called) -> Source, which must accept no

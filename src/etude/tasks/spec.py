@@ -1,7 +1,7 @@
 """Reading the text that names a task set: `NAME[:param=value,...][,NAME...]|FILE`.
 
 Commas separate both parameters and names: a piece without "=" before any ":" starts a new source. Lists are
-written `[1;2]`. A file that exists is read whatever signs its path holds; quotes make anything one name or value.
+written `[1;2]`. What stands alone behind the name of another library is the first parameter: `verifiers:my_env`. A file that exists is read whatever signs its path holds; quotes make anything one name or value.
 `parse` leaves values as text; `convert` gives them the type that the parameter has.
 """
 
@@ -53,7 +53,7 @@ def parse(spec: str) -> list[Part]:
             if not name:
                 raise UserError(f"task spec '{spec}': a task name is missing before '{piece}'")
             if rest.startswith(":"):
-                rest = rest[1:].strip()
+                rest = _first(name, rest[1:].strip(), parts[-1][1])
                 rest = _param(rest, parts[-1][1], spec) if rest and not rest.startswith(",") else rest
         elif not parts:
             raise UserError(
@@ -65,6 +65,19 @@ def parse(spec: str) -> list[Part]:
     if not parts:
         raise UserError("the task spec is empty; name a task such as chain_sum or a file.jsonl")
     return [Part(name, params) for name, params in parts]
+
+
+FIRST = {"gymnasium": "env", "openenv": "url", "textarena": "env", "verifiers": "env"}
+"""The parameter that may stand without its name, right behind the source's."""
+
+
+def _first(name: str, rest: str, params: dict[str, str]) -> str:
+    """Takes the parameter that needs no name off the beginning of `rest`; what follows it, without its comma."""
+    piece, _, tail = rest.partition(",")
+    if name not in FIRST or not piece.strip() or "=" in piece:
+        return rest
+    params[FIRST[name]] = piece.strip()
+    return f",{tail}" if tail else ""
 
 
 def quoted(text: str) -> str:

@@ -1,34 +1,34 @@
-"""Any game of two players of `textarena` (the extra `games`): `textarena:env=TicTacToe-v0`."""
+"""Any game of one or two players of `textarena` (the extra `games`): `textarena:TicTacToe-v0`."""
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from etude.errors import UserError, nearest
+from etude.tasks import textarena_solo
 from etude.tasks.game import ILLEGAL, Returns, move_of
 from etude.tasks.games import GameSource, params
 from etude.tasks.source import Info
 from etude.tasks.spec import Param, typed
+from etude.tasks.textarena_solo import OwnChance
 
-ENV = Param("env", str, "KuhnPoker-v0-short", "the game, by textarena's name; of two players")
+ENV = Param("env", str, "KuhnPoker-v0-short", "the game, by textarena's name; of one player or two")
 _OFFERED = re.compile(
     r"(?:[Aa]vailable|[Vv]alid|[Ll]egal) (?:[Mm]oves|[Aa]ctions)[^\n]*?:(.*)$", re.MULTILINE
 )
 RULES = "You play a game. Give your move as it is asked for."
 
 
-class TextArenaGame:
-    """One game: `etude.tasks.game.Game`. What textarena draws from Python's shared random numbers comes from a stream of
-    this game's own, so that games played side by side do not disturb each other."""
+class TextArenaGame(OwnChance):
+    """One game of two players: `etude.tasks.game.Game`."""
 
     def __init__(self, env: str, seed: int) -> None:
         import textarena
 
-        self._random = random.Random(seed % 2**32).getstate()
+        super().__init__(seed)
         self._env = self._alone(lambda: textarena.make(env))
         self._alone(lambda: self._env.reset(num_players=2, seed=seed % 2**32))
         # An illegal move is not given a second chance here: the game ends (`tasks.game.Table`).
@@ -79,16 +79,6 @@ class TextArenaGame:
         self._seat, seen = self._alone(self._env.get_observation)
         self._seen[self._seat] = seen if isinstance(seen, str) else "\n".join(str(m[1]) for m in seen)
 
-    def _alone(self, call: Any) -> Any:
-        """Calls textarena with this game's own random numbers in the place of the shared ones."""
-        shared = random.getstate()
-        random.setstate(self._random)
-        try:
-            return call()
-        finally:
-            self._random = random.getstate()
-            random.setstate(shared)
-
 
 @dataclass(frozen=True)
 class Arena:
@@ -121,6 +111,8 @@ def source(name: str, given: Mapping[str, Any] | None = None, called: str | None
         return _Absent(name, fault)
     if env not in ENV_REGISTRY:
         raise UserError(f"task '{name}': textarena has no game '{env}'{nearest(env, ENV_REGISTRY)}")
+    if textarena_solo.alone(env):
+        return textarena_solo.source(called or name, env, own)
     try:
         return ArenaSource(called or name, Arena(env), RULES, 1.0, own)
     except UserError:
@@ -130,13 +122,13 @@ def source(name: str, given: Mapping[str, Any] | None = None, called: str | None
     ) as error:  # whatever a game of textarena needs: three players, a word list, another Python
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"task '{name}': textarena's game '{env}' cannot be played by two here: {why}"
+            f"task '{name}': textarena's game '{env}' cannot be played by one or two here: {why}"
         ) from None
 
 
 def info(name: str, fault: str = "") -> Info:
     """The catalogue's entry."""
-    line = "Any game of two players of textarena, by env=NAME (extra: games)"
+    line = "Any game of one or two players of textarena, by textarena:NAME (extra: games)"
     return Info(
         name, "environment", line, (ENV, *params("random", "")), {name: (0.0,)}, ("environment",), fault
     )

@@ -65,6 +65,14 @@ class RunSettings:
         str, Setting("how tools are called; auto: as the chat template says", choices=("auto", *SYNTAXES))
     ] = "auto"
     context: Annotated[int, Setting("longest conversation", "tokens", low=8)] = 4096
+    when_full: Annotated[
+        str,
+        Setting(
+            "a conversation that has reached it: refuse (it ends there, as failed), or drop_oldest (it goes on with the question "
+            "and the latest turns)",
+            choices=("refuse", "drop_oldest"),
+        ),
+    ] = "refuse"
     micro_tokens: Annotated[int, Setting("tokens per micro-batch", "tokens", low=16)] = 4096
     rows: Annotated[int, Setting("episodes decoded at once", "episodes", low=1)] = 128
     device: Device = "auto"

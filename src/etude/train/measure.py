@@ -177,6 +177,7 @@ def speaking(
             name,
             min(settings.context, model.context),
             kit or Kit(),
+            settings.when_full,
         )
         for name, model in models.items()
     }

@@ -1,0 +1,106 @@
+"""What adapters share: the sentence where a library is missing, and a source of tasks that are worlds made by seed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from etude.errors import UserError
+from etude.tasks.check import NoText
+from etude.tasks.source import Info, check_level, digest, item_seed
+from etude.tasks.spec import Param, typed
+from etude.types import Environment, Message, Task
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A library's environments as a source called `name`. `module`: what must be importable; `extra`: what installs it."""
+
+    name: str
+    module: str
+    extra: str
+    line: str
+    params: tuple[Param, ...]
+    carries: tuple[str, ...] = ("environment",)
+
+    @property
+    def fault(self) -> str:
+        """A sentence where the library is missing, or ""."""
+        try:
+            importlib.import_module(self.module)
+        except ImportError:
+            return f"{self.module.partition('.')[0]} is not installed; pip install 'etude[{self.extra}]'"
+        return ""
+
+    @property
+    def info(self) -> Info:
+        """The catalogue's entry."""
+        return Info(self.name, "environment", self.line, self.params, {}, self.carries, self.fault)
+
+    def read(self, given: Mapping[str, Any], needed: str = "") -> dict[str, Any]:
+        """All parameters, typed. Raises UserError where the library or the parameter `needed` is missing."""
+        if self.fault:
+            raise UserError(f"task '{self.name}': {self.fault}")
+        if needed and not given.get(needed):
+            raise UserError(
+                f"task '{self.name}' needs {needed}=...; for instance -t {self.name}:{needed}=NAME"
+            )
+        return {p.name: p.default for p in self.params} | typed(f"task '{self.name}'", given, self.params)
+
+
+class Catalogued:
+    """What the catalogue asks of an adapter that was given nothing: its entry, and no tasks."""
+
+    kinds: tuple[str, ...] = ()
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.name, self._adapter = adapter.name, adapter
+
+    def describe(self) -> Info:
+        return self._adapter.info
+
+
+@dataclass(frozen=True)
+class World:
+    """One task's world: what is asked, how it is made anew, and what names it."""
+
+    prompt: str
+    environment: Callable[..., Environment]
+    content: Any
+    reference: str | None = None
+
+
+class WorldSource:
+    """Worlds without end, made by seed. Kind: the source's name; one level."""
+
+    def __init__(
+        self, name: str, info: Info, make: Callable[[int], World], identity: Sequence[Any], feedback: str
+    ) -> None:
+        self.name, self.kinds = name, (name,)
+        self._info, self._make, self._identity, self._feedback = info, make, list(identity), feedback
+
+    def levels(self, kind: str) -> tuple[float, ...]:
+        return (0.0,)
+
+    def draw(self, kind: str, difficulty: float | None, n: int, seed: int) -> list[Task]:
+        check_level(kind, difficulty or 0.0, self.levels(kind))
+        return [self._task(item_seed("adapter", self._identity, seed, i)) for i in range(n)]
+
+    def describe(self) -> Info:
+        return self._info
+
+    def fingerprint(self) -> str:
+        return digest([self.name, self._identity])
+
+    def _task(self, seed: int) -> Task:
+        made = self._make(seed)
+        return Task(
+            (Message("user", made.prompt),),
+            NoText(self.name),
+            kind=self.name,
+            reference=made.reference,
+            environment=made.environment,
+            meta={"source": self.name, "environment_key": made.content, "feedback": self._feedback},
+        )
