@@ -55,6 +55,13 @@ def test_a_library_that_is_missing_is_named(name: str, module: str, extra: str, 
     assert "is not installed" in info.fault
 
 
+@pytest.mark.parametrize("name", ["gymnasium", "verifiers", "openenv"])
+def test_an_adapter_that_was_given_nothing_says_what_it_needs(name: str) -> None:
+    tasks = load(name)
+    with pytest.raises(UserError, match=rf"task '{name}' needs (env|url)=|is not installed"):
+        tasks.draw(Request(), 0, 0)
+
+
 def test_the_first_parameter_needs_no_name() -> None:
     (one, two) = parse("verifiers:my_env,num_tasks=3,house:level=1")
     assert one.params == {"env": "my_env", "num_tasks": "3"}
@@ -305,7 +312,7 @@ def test_a_server_of_openenv() -> None:
 
 def test_nobody_answers_as_openenv() -> None:
     pytest.importorskip("openenv.core.generic_client")
-    with pytest.raises(UserError, match="no server of OpenEnv answers at http://127.0.0.1:9"):
+    with pytest.raises(UserError, match=r"no server of OpenEnv answers at http://127\.0\.0\.1:9"):
         load("openenv:http://127.0.0.1:9")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import documents
 from etude.cli import app
 from etude.errors import UserError
 from etude.evaluate.players import PLAYERS, measure, play
@@ -271,3 +272,24 @@ def test_a_command_is_found_in_a_reply() -> None:
 def test_settings_out_of_range(spec: str, why: str) -> None:
     with pytest.raises(UserError, match=why):
         load(spec)
+
+
+def test_the_players_of_the_page_are_as_it_says() -> None:
+    page = (documents.ROOT / "docs/environments.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| `shop` | 0 |"))
+    for player, cell in (("greedy", row.split("|")[4]), ("expert", row.split("|")[5])):
+        solved = measure(player, load("shop:level=0"), 100).solved
+        assert cell.strip() == f"{100 * solved.mean:.0f} [{100 * solved.low:.0f}, {100 * solved.high:.0f}]"
+
+
+def test_the_environment_of_the_page_is_one() -> None:
+    (block,) = documents.fenced("docs/environments.md", "python")
+    place: dict = {}
+    exec(block, place)
+    tasks = place["tasks"]
+    task = tasks.draw(Request(), 0, 0)
+    self_test(task)
+    verdict, replies = play("greedy", task)
+    assert verdict.correct, "27 codes, each tried once"
+    assert replies[-1] == task.environment.code
+    assert len(block[block.index("class Safe") :].split("codes =")[0].strip().splitlines()) <= 30

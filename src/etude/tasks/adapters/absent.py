@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +28,8 @@ class Adapter:
     @property
     def fault(self) -> str:
         """A sentence where the library is missing, or ""."""
-        try:
-            importlib.import_module(self.module)
-        except ImportError:
-            return f"{self.module.partition('.')[0]} is not installed; pip install 'etude[{self.extra}]'"
+        if importlib.util.find_spec(self.module) is None:
+            return f"{self.module} is not installed; pip install 'etude[{self.extra}]'"
         return ""
 
     @property
@@ -39,27 +37,39 @@ class Adapter:
         """The catalogue's entry."""
         return Info(self.name, "environment", self.line, self.params, {}, self.carries, self.fault)
 
+    @property
+    def missing(self) -> str:
+        """A sentence about what must be given, or installed."""
+        if self.fault:
+            return f"task '{self.name}': {self.fault}"
+        first = self.params[0].name
+        return f"task '{self.name}' needs {first}=..., for instance -t {self.name}:{first}=NAME"
+
     def read(self, given: Mapping[str, Any], needed: str = "") -> dict[str, Any]:
         """All parameters, typed. Raises UserError where the library or the parameter `needed` is missing."""
-        if self.fault:
-            raise UserError(f"task '{self.name}': {self.fault}")
-        if needed and not given.get(needed):
-            raise UserError(
-                f"task '{self.name}' needs {needed}=...; for instance -t {self.name}:{needed}=NAME"
-            )
+        if self.fault or (needed and not given.get(needed)):
+            raise UserError(self.missing)
         return {p.name: p.default for p in self.params} | typed(f"task '{self.name}'", given, self.params)
 
 
 class Catalogued:
-    """What the catalogue asks of an adapter that was given nothing: its entry, and no tasks."""
-
-    kinds: tuple[str, ...] = ()
+    """An adapter that was given nothing: its entry for the catalogue. Whoever asks it for tasks hears what is missing."""
 
     def __init__(self, adapter: Adapter) -> None:
-        self.name, self._adapter = adapter.name, adapter
+        self.name, self.kinds, self._adapter = adapter.name, (adapter.name,), adapter
 
     def describe(self) -> Info:
         return self._adapter.info
+
+    def levels(self, kind: str) -> tuple[float, ...]:
+        return (0.0,)
+
+    def draw(self, kind: str, difficulty: float | None, n: int, seed: int) -> list[Task]:
+        """Raises UserError."""
+        raise UserError(self._adapter.missing)
+
+    def fingerprint(self) -> str:
+        return digest([self.name])
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from etude.types import Verdict
 SECONDS = 60.0  # for one answer of the server
 ADAPTER = Adapter(
     "openenv",
-    "openenv.core.generic_client",
+    "openenv",
     "openenv",
     "Environments behind OpenEnv's protocol, by openenv:ADDRESS (extra: openenv)",
     (

@@ -25,7 +25,7 @@ from etude.types import Message, Task, Verdict
 
 ADAPTER = Adapter(
     "verifiers",
-    "verifiers.v1",
+    "verifiers",
     "verifiers",
     "Environments and task sets of verifiers, by verifiers:NAME (extra: verifiers)",
     (
