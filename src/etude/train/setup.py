@@ -319,9 +319,7 @@ def assemble(
 
     def generating(name: str, model: Policy, sampler: Sampler) -> Generator:
         longest = min(settings.context, model.context)
-        return Generator(
-            sampler, model.renderer, settings.sampling, name, longest, kit, settings.when_full
-        )
+        return Generator(sampler, model.renderer, settings.sampling, name, longest, kit, settings.when_full)
 
     generator = generating("policy", policy, sampler)
     generators = {
