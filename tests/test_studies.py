@@ -37,7 +37,7 @@ from etude.study.declare import (
     further,
     more,
 )
-from etude.study.session import asked_of, check, conclude, run_study
+from etude.study.session import asked_of, check, conclude, run_study, seconds
 from etude.study.work import facts_file, job_of, jobs_of, perform, plan_of
 
 ROOT = Path(__file__).parent.parent
@@ -341,6 +341,27 @@ def test_plans_share_the_budget(tmp_path: Path) -> None:
     assert first.changes["run.eval_problems"] == "0"
     assert second.changes["run.eval_problems"] == "150"
     assert (first.seed, second.model) == (1, "m")
+
+
+def test_what_a_study_will_take_is_counted_from_a_trial() -> None:
+    study = find("four_habits")
+    asked = asked_of(study, "four_habits", budget="30-steps", problems=80)
+    trial = {
+        "seconds": 10.0,
+        "trained_seconds": 4.0,
+        "measured_seconds": 2.0,
+        "steps": 4.0,
+        "flops": 8e9,
+        "tokens": 100.0,
+    }
+    # Starting 4 s; 45 steps of 1 s each; ten times eight problems.
+    assert seconds(study.arm("wrong"), asked, trial) == pytest.approx(4 + 45 + 20)
+    assert seconds(study.arm("rl"), asked, trial) == pytest.approx(4 + 30 + 20)
+    by_flops = asked_of(study, "four_habits", budget="2e9-flops", problems=8)
+    assert seconds(study.arm("rl"), by_flops, trial) == pytest.approx(4 + 1 + 2)
+    by_time = asked_of(study, "four_habits", budget="1m", problems=8)
+    assert seconds(study.arm("rl"), by_time, trial) == pytest.approx(4 + 60 + 2)
+    assert seconds(find("self_check").arm("model"), asked, trial) == pytest.approx(4 + 20)
 
 
 def test_what_cannot_be_used_is_said_in_a_sentence(tmp_path: Path) -> None:

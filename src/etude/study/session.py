@@ -24,7 +24,7 @@ from etude.models.load import locate
 from etude.report.page import write_report
 from etude.studies import absolute, find
 from etude.study.analysis import judged, means
-from etude.study.declare import NEEDS, Study
+from etude.study.declare import NEEDS, Arm, Study
 from etude.study.work import MATERIAL, TRIAL, WORKER, Asked, facts_file, job_of, jobs_of, plan_of, read_facts
 from etude.train.config import Budget, as_text
 from etude.train.setup import resolve, task_set
@@ -95,33 +95,40 @@ def said_cost(study: Study, asked: Asked) -> str:
 
 
 def estimate(name: str, asked: Asked, out: Path, say: Say) -> dict[str, Any]:
-    """Seconds of one core, measured: two steps and eight problems of every arm that lacks runs, added up to the whole."""
+    """Seconds of one core, measured: two steps and eight problems of every arm, added up to what is missing of the whole."""
     study = find(name)
     trial = replace(asked, trial=True, seeds=1)
     place = out / "costs"
-    _material(study, trial, place, say)
-    if failed := run_all(jobs_of(study, trial, place), 1, say, worker=WORKER):
+    lock = claim(out, contest(study, asked))
+    try:
+        _material(study, trial, place, say)
+        failed = run_all(jobs_of(study, trial, place), 1, say, worker=WORKER)
+    finally:
+        lock.release()
+    if failed:
         raise UserError("; ".join(f"{path.parent.name}: {why}" for path, why in failed.items()))
-    rows, total = {}, 0.0
+    rows = {}
     for arm in study.arms:
-        facts = read_facts(place, arm.name, 0)
-        start = facts["seconds"] - facts["trained_seconds"] - facts["measured_seconds"]
-        budget = Budget.parse(asked.budget)
-        training = facts["trained_seconds"] / max(1.0, facts["steps"])
-        steps = sum(t.share for t in arm.training) * budget.amount
-        trained = (
-            steps
-            if budget.unit == "seconds"
-            else training * steps
-            if budget.unit == "steps"
-            else float("nan")
-        )
-        measuring = facts["measured_seconds"] * max(1.0, asked.problems / TRIAL)
-        each = start + (trained if arm.training else 0.0) + measuring
         left = sum(not facts_file(out, arm.name, s).exists() for s in range(asked.seeds))
-        rows[arm.name] = {"runs": left, "seconds": each}
-        total += left * each
-    return {"arms": rows, "minutes": total / 60}
+        rows[arm.name] = {"runs": left, "seconds": seconds(arm, asked, read_facts(place, arm.name, 0))}
+    return {"arms": rows, "minutes": sum(r["runs"] * r["seconds"] for r in rows.values()) / 60}
+
+
+def seconds(arm: Arm, asked: Asked, trial: Mapping[str, Any]) -> float:
+    """What one seed of an arm will take, from the facts of a trial of it."""
+    start = trial["seconds"] - trial["trained_seconds"] - trial["measured_seconds"]
+    measuring = trial["measured_seconds"] * max(1.0, asked.problems / TRIAL)
+    if not arm.training:
+        return float(start + measuring)
+    budget = Budget.parse(asked.budget)
+    spent = trial["trained_seconds"] if budget.unit == "seconds" else trial[budget.unit]
+    amount = sum(t.share for t in arm.training) * budget.amount
+    return float(start + measuring + amount * trial["trained_seconds"] / max(spent, 1e-9))
+
+
+def contest(study: Study, asked: Asked) -> dict[str, Any]:
+    """What tells this study from another in the same place."""
+    return {"study": study.digest, **asdict(asked)}
 
 
 def _material(study: Study, asked: Asked, out: Path, say: Say) -> None:
@@ -137,7 +144,7 @@ def run_study(name: str, asked: Asked, out: Path, parallel: int = 1, say: Say = 
     UserError for what cannot be used, before anything runs, and for another study in `out`."""
     study = find(name)
     check(study, asked, out)
-    lock = claim(out, {"study": study.digest, **asdict(asked)})
+    lock = claim(out, contest(study, asked))
     try:
         say(said_cost(study, asked))
         _material(study, asked, out, say)

@@ -107,7 +107,7 @@ def plan_of(asked: Asked, out: Path, training: Training, model: str, seed: int) 
     if asked.trial:
         amount, budget = 2, Budget(2, "steps")
     own = {k: placed(as_text(v)) for k, v in training.changes.items()}
-    held = {"run.eval_problems": str(0 if training.tasks else asked.problems)}
+    held = {"run.eval_problems": str(0 if training.tasks.startswith("@") else asked.problems)}
     changes = {**QUIET, **held, **asked.changes, **own}
     tasks = placed(training.tasks) if training.tasks else asked.tasks
     rewards = tuple(placed(text) for text in training.rewards)
@@ -170,7 +170,7 @@ def _open(where: str, asked: Asked) -> Policy:
 def _trained(job: StudyJob, arm: Arm, asked: Asked, out: Path) -> tuple[str, dict[str, Any]]:
     """The arm's model, and what its training took."""
     model = _start(arm, asked, out)
-    spent = {"flops": 0.0, "steps": 0.0, "trained_seconds": 0.0}
+    spent = {"flops": 0.0, "tokens": 0.0, "steps": 0.0, "trained_seconds": 0.0}
     for number, training in enumerate(arm.training):
         place = job.path / str(number)
         plan = plan_of(asked, out, training, model, job.seed)
@@ -181,6 +181,7 @@ def _trained(job: StudyJob, arm: Arm, asked: Asked, out: Path) -> tuple[str, dic
             run_session(run, fresh=not begun, force=True, keep_model=True, before=False)
         last = RunDirectory.open(place).metrics()[-1]
         spent["flops"] += last.get("flops", 0.0)
+        spent["tokens"] += last.get("tokens/generated", 0.0) + last.get("tokens/trained", 0.0)
         spent["trained_seconds"] += last.get("seconds", 0.0)
         spent["steps"] += last.get("step", 0) + 1
         model = str(place / "model")
