@@ -18,6 +18,8 @@ from etude.data.recipe import catalogue, find
 from etude.data.recipes.clusters import _even, embedded, reweighed, shares
 from etude.data.recipes.dart import wanted
 from etude.data.recipes.ensemble import consensus
+from etude.data.recipes.grounded import shown
+from etude.data.recipes.programs import number, same_program
 from etude.data.recipes.self_guide import _read_input
 from etude.data.recipes.stages import dmt, some, stable_decay
 from etude.data.session import check, choose, make, mix
@@ -27,7 +29,7 @@ from etude.models.policy import Policy
 from etude.models.tiny import tiny_directory
 from etude.tasks import load
 from etude.train.pipeline import read as read_pipeline
-from etude.types import Message, SamplingParams
+from etude.types import Message, SamplingParams, Task
 
 
 def item(prompt: str, answer: str = "1", **more: Any) -> Item:
@@ -153,6 +155,29 @@ def test_items_are_embedded_by_what_they_say(tiny: str) -> None:
     assert float(points[0] @ points[2]) < 0.999
 
 
+def test_numbers_and_programs_as_they_are_compared() -> None:
+    assert (number("7"), number("1,200"), number("1/2"), number("seven"), number(None)) == (
+        7,
+        1200,
+        0.5,
+        None,
+        None,
+    )
+    assert isinstance(number("7"), int)
+    one, other = (
+        "def solution():\n    a = 3  # three\n    return a + 4",
+        "def solution():\n    b = 3\n    return b + 4",
+    )
+    assert same_program(one) == same_program(other) != same_program(one.replace("4", "5"))
+    assert same_program("def (") == "def ("
+
+
+def test_passages_stand_before_the_question() -> None:
+    task = Task((Message("system", "s"), Message("user", "Who?")), str)  # type: ignore[arg-type]
+    assert shown(task, []) == list(task.prompt)
+    assert shown(task, ["A.", "B."])[1].content == "A.\n\nB.\n\nWith what stands above, answer.\n\nWho?"
+
+
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +298,84 @@ def test_right_answers_are_kept_to_the_number_that_is_wanted(
     assert all(sizes[rate] == wanted("difficulty", 3, [rate, 0.75])[0] for rate in sizes if rate < 0.75)
     if 0.75 in sizes:
         assert sizes[0.75] == 2
+
+
+def test_programs_are_run_before_they_are_kept(
+    tmp_path: Path, tiny: str, sums: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(self: Workshop, prompts: Any, why: str, who: str = "policy", **params: Any) -> list[str]:
+        """In turn: right; right in other names; right as a float; wrong."""
+        code = ("a = {0}\n    return a + 1", "b = {0}\n    return b + 1", "return {0} + 1.0", "return {0}")
+        numbers = [int(p[-1].content.split("+")[0]) for p in prompts]
+        return [
+            f"```python\ndef solution():\n    {code[i % 4].format(n)}\n```" for i, n in enumerate(numbers)
+        ]
+
+    monkeypatch.setattr(Workshop, "said", said)
+    facts = make(
+        "programs",
+        sums,
+        tiny,
+        tmp_path / "out",
+        3,
+        changes={"programs.k": "4", "programs.keep": "3"},
+        say=lambda text: None,
+    )
+    items = read(tmp_path / "out" / "data.jsonl")
+    assert len(items) == 6  # two different ones of each problem
+    assert facts["filters"][0]["kept"].startswith(
+        "different programs whose result is the answer (9 were right)"
+    )
+    assert {type(i.row["cases"][0][1]) for i in items} == {int, float}
+    (source,) = load(str(tmp_path / "out" / "data.jsonl")).sources
+    task = source.tasks("train")[0]
+    assert task.check(task.answer).correct
+    assert not task.check("def solution():\n    return -1").correct
+
+
+def test_the_first_level_that_fails(tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from etude.types import Episode, Verdict
+
+    def attempts(
+        self: Workshop, tasks: Any, samples: int, seed: int = 0, **params: Any
+    ) -> list[list[Episode]]:
+        return [[Episode(t, (), verdicts=(Verdict(1.0, t.difficulty < 2),))] * samples for t in tasks]
+
+    monkeypatch.setattr(Workshop, "attempts", attempts)
+    make(
+        "boundary",
+        "lab:kind=sort+sum",
+        tiny,
+        tmp_path / "out",
+        6,
+        changes={"boundary.probe": "2"},
+        say=lambda text: None,
+    )
+    items = read(tmp_path / "out" / "data.jsonl")
+    assert len(items) == 6
+    assert {(i.row["kind"], i.came["level"]) for i in items} == {("sort", 2.0), ("sum", 2.0)}
+    assert all(i.row["reference"] and i.came["solved"] == 0.0 for i in items)
+
+
+def test_answers_with_passages_are_kept_without_them(
+    tmp_path: Path, tiny: str, sums: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "corpus.txt").write_text(
+        "To add 5 and 1 one counts on.\n\nApples are red.\n\nPears are green.\n\nPlums are blue.\n"
+    )
+    seen: list[str] = []
+
+    def said(self: Workshop, prompts: Any, why: str, who: str = "policy", **params: Any) -> list[str]:
+        seen.extend(p[-1].content for p in prompts)
+        return [f"answer {i}" for i, _ in enumerate(prompts)]
+
+    monkeypatch.setattr(Workshop, "said", said)
+    changes = {"grounded.corpus": str(tmp_path / "corpus.txt"), "grounded.passages": "1"}
+    make("grounded", sums, tiny, tmp_path / "out", 40, changes=changes, say=lambda text: None)
+    items = {i.prompt: i for i in read(tmp_path / "out" / "data.jsonl")}
+    assert any(text.startswith("To add 5 and 1") and text.endswith("5+1=") for text in seen)
+    assert items["5+1="].came["passages"] == 1
+    assert items["5+1="].row["reference"].startswith("answer")
 
 
 def test_some_of_a_file_are_chosen(tmp_path: Path, tiny: str, sums: str) -> None:

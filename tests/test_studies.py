@@ -341,6 +341,10 @@ def test_plans_share_the_budget(tmp_path: Path) -> None:
     assert first.changes["run.eval_problems"] == "0"
     assert second.changes["run.eval_problems"] == "150"
     assert (first.seed, second.model) == (1, "m")
+    assert second.changes["update.lr"] == "3e-4"
+    assert "update.lr" not in asked_of(study, "four_habits", model="other").changes  # a rate is of a model
+    (hard,) = find("simplerl_zoo").arm("hard").training
+    assert plan_of(asked, tmp_path, hard, "m", 0).changes["run.eval_problems"] == "150"
 
 
 def test_what_a_study_will_take_is_counted_from_a_trial() -> None:

@@ -30,7 +30,7 @@ the run; there was one run, and its outcome stands here whichever way it went.
     etude study passk_after_rl -m my-model -t my_tasks.jsonl --budget 20-steps --seeds 2 --problems 20
     etude study passk_after_rl --plan               # what it will cost, measured
 
-What is not given is as the study fixed it. Started again a study goes on where it stopped. In Python:
+What is not given is as the study fixed it, but for the learning rate, which with another model is the recipes' own. Started again a study goes on where it stopped. In Python:
 `etude.study("passk_after_rl", model="my-model", tasks="my_tasks.jsonl", budget="20-steps").verdicts`. A file of your own that
 ends with `STUDY = Study(...)` is run by `etude study ./my_study.py`.
 

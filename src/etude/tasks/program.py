@@ -50,8 +50,7 @@ class Program:
 
     def __call__(self, answer: str) -> Verdict:
         """Judges the program in `answer`."""
-        blocks = _BLOCK.findall(answer)
-        fault = self.fault(blocks[-1] if blocks else answer)
+        fault = self.fault(code_of(answer))
         if not fault:
             return Verdict(1.0, True)
         full = f"{fault} A program that works:\n{self.gold}" if self.gold else fault
@@ -97,6 +96,12 @@ class Program:
             answer=made.answer,
             reference=made.reference,
         )
+
+
+def code_of(answer: str) -> str:
+    """The program in an answer: its last code block, or all of it."""
+    blocks = _BLOCK.findall(answer)
+    return str(blocks[-1]) if blocks else answer
 
 
 def _short(value: Any) -> str:
