@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from etude import cli
 from etude.claims.verdict import Difference
 from etude.docs.studies import outcome, read, studies_page
 from etude.errors import UserError
+from etude.models.tiny import tiny_directory
 from etude.recipe import Paper
 from etude.report.page import write_report
 from etude.studies import catalogue, find
@@ -290,7 +292,7 @@ STUDY = Study(
     hypotheses=(Hypothesis("gains", "It gains.", more("grpo", "accuracy", "untrained"), least=3.0),),
     material=material,
     defaults=Defaults(tasks="lab:kind=sum,level=0", budget="1-steps", seeds=2, problems=4, samples=2, changes={
-        "run.tasks_per_step": "2", "run.group_size": "2", "run.max_tokens": "48", "run.skip_preflight": "true",
+        "run.tasks_per_step": "2", "run.group_size": "2", "run.max_tokens": "8", "run.precision": "fp32", "run.skip_preflight": "true",
     }),
 )
 """
@@ -302,7 +304,10 @@ def test_a_study_of_ones_own_is_run_and_goes_on_where_it_stopped(
     file = tmp_path / "mine.py"
     file.write_text(MINE)
     study = find(str(file))
-    asked, out = asked_of(study, str(file)), tmp_path / "out"
+    tiny = tiny_directory(
+        tmp_path / "tiny", string.printable, layers=1, width=32, heads=2, kv_heads=1, seed=3
+    )
+    asked, out = asked_of(study, str(file), model=str(tiny)), tmp_path / "out"
     out.mkdir()
     jobs = [job_of(asked, out, "material", 0), *jobs_of(study, asked, out)]
     assert [(j.arm, j.seed) for j in jobs] == [

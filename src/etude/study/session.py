@@ -38,7 +38,13 @@ def asked_of(study: Study, name: str, **given: Any) -> Asked:
     """The settings of a study: its own, and what was given in their place (None: not given). A learning rate is of a model:
     with another model than the study's own, that of the recipes counts."""
     d = study.defaults
-    own: dict[str, Any] = {"model": d.model, "tasks": d.tasks, "budget": d.budget, "seeds": d.seeds, "problems": d.problems}
+    own: dict[str, Any] = {
+        "model": d.model,
+        "tasks": d.tasks,
+        "budget": d.budget,
+        "seeds": d.seeds,
+        "problems": d.problems,
+    }
     own |= {"samples": d.samples}
     own |= {k: v for k, v in given.items() if v is not None and k != "changes"}
     kept = {k: v for k, v in d.changes.items() if own["model"] == d.model or k not in OF_A_MODEL}
