@@ -183,7 +183,7 @@ def _trained(job: StudyJob, arm: Arm, asked: Asked, out: Path) -> tuple[str, dic
         spent["flops"] += last.get("flops", 0.0)
         spent["tokens"] += last.get("tokens/generated", 0.0) + last.get("tokens/trained", 0.0)
         spent["trained_seconds"] += last.get("seconds", 0.0)
-        spent["steps"] += last.get("step", 0) + 1
+        spent["steps"] += last.get("step", 0)
         model = str(place / "model")
     return model, spent
 

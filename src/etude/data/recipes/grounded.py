@@ -15,8 +15,8 @@ from etude.data.items import Item, of_task
 from etude.data.recipe import MAKE, DataRecipe
 from etude.data.workshop import Workshop
 from etude.recipe import Paper
-from etude.search.retrieval import CorpusFolder, corpus_of
 from etude.settings import Setting, stage
+from etude.tools.retrieval import CorpusFolder, corpus_of
 from etude.types import Message, Task
 
 AROUND = "{passages}\n\nWith what stands above, answer.\n\n{question}"
