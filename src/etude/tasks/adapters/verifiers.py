@@ -262,7 +262,7 @@ def source(name: str, given: Mapping[str, Any] | None = None, called: str | None
     from verifiers.v1.types import content_text
 
     loaded = environment(own["env"], settings)
-    tasks = []
+    tasks: list[Task] = []
     for task in loaded.taskset.take(own["tasks"]):
         if not tasks and (why := _unscored(task, own["env"])):
             raise UserError(why)
