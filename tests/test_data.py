@@ -193,8 +193,9 @@ def test_what_is_written_is_read_by_tasks(tmp_path: Path) -> None:
         json.loads(pyarrow.parquet.read_table(tmp_path / "data.parquet")["provenance"][0].as_py())["source"]
         == "by hand"
     )
-    again = read(tmp_path / "data.jsonl")
-    assert again == items
+    assert read(tmp_path / "data.jsonl") == items
+    parquet = read(tmp_path / "data.parquet")
+    assert [(i.prompt, i.text, i.came) for i in parquet] == [(i.prompt, i.text, i.came) for i in items]
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +332,8 @@ def test_programs_are_run_before_they_are_kept(
     task = source.tasks("train")[0]
     assert task.check(task.answer).correct
     assert not task.check("def solution():\n    return -1").correct
+    (table,) = load(str(tmp_path / "out" / "data.parquet")).sources
+    assert {t.check for t in table.tasks("train")} == {t.check for t in source.tasks("train")}
 
 
 def test_the_first_level_that_fails(tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.files import write_atomically
-from etude.tasks.rows import rows
+from etude.files import parsed, write_atomically
+from etude.tasks.rows import WRITTEN, rows
 from etude.types import Message, Task
 
-PROVENANCE = "provenance"
+PROVENANCE = WRITTEN
 """The column that holds where an item comes from, an object."""
 
 
@@ -70,6 +70,8 @@ def read(path: str | Path) -> list[Item]:
     found = []
     for number, (where, row) in enumerate(rows(path), 1):
         came = row.get(PROVENANCE)
+        if isinstance(came, str):  # Parquet
+            came = parsed(came, f"{where}, column '{PROVENANCE}'")
         if not isinstance(came, Mapping):
             came = {"source": Path(path).name, "row": number}
         if "prompt" not in row:
@@ -80,7 +82,7 @@ def read(path: str | Path) -> list[Item]:
 
 def write(items: Sequence[Item], place: Path, name: str = "data") -> list[Path]:
     """`name`.jsonl and `name`.parquet; every item with its provenance (in Parquet as JSON text, since its facts differ from item
-    to item)."""
+    to item). Lists are JSON text in Parquet too, since a column of it holds one type; `tasks.rows` reads them back."""
     import pyarrow
     import pyarrow.parquet
 
@@ -101,4 +103,4 @@ def _columns(items: Iterable[Item]) -> list[str]:
 
 
 def _cell(value: Any) -> Any:
-    return value if value is None or isinstance(value, str | int | float | bool | list) else json.dumps(value)
+    return value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value)

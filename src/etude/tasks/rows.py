@@ -31,6 +31,8 @@ NESTED = (
     "schema",
 )  # columns of a text table whose cells are JSON
 
+WRITTEN = "provenance"  # the column of data sets that `etude data` wrote (`data.items`)
+
 Row = tuple[str, dict[str, Any]]  # where it stands ("FILE, line 3"), and its columns
 
 
@@ -154,7 +156,11 @@ def _table(file: Path, path: str | Path, kind: str) -> Iterator[Row]:
         name = "Parquet" if kind == ".parquet" else "an Arrow file"
         raise UserError(f"task file '{path}' is not {name}: {str(error).split('.')[0]}") from None
     for i, row in enumerate(table.to_pylist(), 1):
-        yield f"{path}, row {i}", {name: value for name, value in row.items() if value is not None}
+        where = f"{path}, row {i}"
+        found = {name: value for name, value in row.items() if value is not None}
+        if WRITTEN in found:  # by `etude data`, whose lists are JSON text
+            found = {n: _cell(n, v, where) if isinstance(v, str) else v for n, v in found.items()}
+        yield where, found
 
 
 def _arrow(file: Path) -> Any:
