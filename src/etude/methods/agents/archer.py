@@ -125,8 +125,12 @@ class TurnCritic:
     def _learn(self, episodes: Sequence[Episode], number: int, context: Context) -> None:
         critic, slow = context.auxiliary[CRITIC], context.auxiliary[SLOW]
         draw = context.rng("turns", number)
-        picks = draw.choice(len(self.held), min(self.old, len(self.held)), replace=False) if self.held else []
-        both = [*episodes, *(self.held[int(i)] for i in sorted(picks))]
+        picked = (
+            draw.choice(len(self.held), min(self.old, len(self.held)), replace=False).tolist()
+            if self.held
+            else []
+        )
+        both = [*episodes, *(self.held[i] for i in sorted(picked))]
         rows = self._read(both, slow.policy, context)
         signals = [
             lesson(e, row, self.gamma, i < len(episodes))

@@ -131,7 +131,8 @@ def opened(env: str) -> Any:
         entry: Any = spec.entry_point
         creator = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
         modes = getattr(creator, "metadata", {}).get("render_modes", ())
-        return gymnasium.make(name, **({"render_mode": "ansi"} if "ansi" in modes else {}))
+        how: dict[str, Any] = {"render_mode": "ansi"} if "ansi" in modes else {}
+        return gymnasium.make(name, **how)
     except Exception as error:
         raise UserError(f"task 'gymnasium': '{env}' cannot be made: {_short(error)}") from None
 

@@ -47,7 +47,7 @@ class Remote:
     high: float
     feedback: str
 
-    def __call__(self, seed: int = 0) -> RemoteWorld:
+    def __call__(self, seed: int = 0) -> Any:  # its methods are coroutines, which the protocol cannot say
         """A new episode from the same beginning, as far as the server follows the seed that it is told."""
         return RemoteWorld(self)
 

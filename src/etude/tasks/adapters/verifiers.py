@@ -50,7 +50,7 @@ class Play:
     turns: int
     full: float
 
-    def __call__(self, seed: int = 0) -> Episode:
+    def __call__(self, seed: int = 0) -> Any:  # its methods are coroutines, which the protocol cannot say
         """A new episode; what the environment leaves to chance is its own."""
         return Episode(self)
 
