@@ -344,6 +344,7 @@ def test_the_page_says_what_shows_what_pays_and_what_could_not_be_tested():
         "ditto": {"lab": {"state": "untested", "says": "Loops.", "why": "it does not loop", "on": "lab"}},
     }
     page = claims_page(results, [CLAIM, but(recipe="sec")])
+    assert "; updates: 60." in page
     assert "- **reproduces?** held: rloo; not held: dr_grpo." in page
     assert "- **Could not be tested:** gspo, ditto." in page
     assert "| gspo | It ends above. | points that the base gains: 1" in page

@@ -77,7 +77,7 @@ def _bed(on: str, mine: Found, planned: Sequence[Claim]) -> list[str]:
             "seeds",
             "command",
         )
-        lines += ["### Tested", "", _measured(tested), "", table_row(head), table_row(["---"] * len(head))]
+        lines += ["### Tested", "", _measured(tested, planned), "", table_row(head), table_row(["---"] * len(head))]
         lines += [table_row(_row(name, r)) for name, r in tested.items()]
         lines.append("")
     untested = {n: r for n, r in mine.items() if n not in tested}
@@ -91,13 +91,11 @@ def _bed(on: str, mine: Found, planned: Sequence[Claim]) -> list[str]:
     return lines
 
 
-def _measured(tested: Found) -> str:
-    """`400 problems x 8 attempts a seed; N is 60 updates.`"""
-
-    def known(*names: str) -> str:
-        return ", ".join(dict.fromkeys(" x ".join(str(r[n]) for n in names) for r in tested.values()))
-
-    return f"Held-out problems x attempts: {known('problems', 'samples')}; updates: {known('updates')}."
+def _measured(tested: Found, planned: Sequence[Claim]) -> str:
+    """`Held-out problems x attempts: 400 x 4; updates: 24.`"""
+    asked = dict.fromkeys(f"{r['problems']} x {r['samples']}" for r in tested.values())
+    updates = dict.fromkeys(str(c.updates) for c in planned if c.recipe in tested)
+    return f"Held-out problems x attempts: {', '.join(asked)}; updates: {', '.join(updates)}."
 
 
 def _row(name: str, r: Mapping[str, Any]) -> tuple[str, ...]:
