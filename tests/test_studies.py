@@ -24,7 +24,7 @@ from etude.studies.four_habits import habits, wrong_result
 from etude.studies.inference_scaling import picked_error
 from etude.studies.random_rewards import coin
 from etude.studies.reason_if import obeys, split
-from etude.studies.regret_loss import leader, regret, regret_loss
+from etude.studies.regret_loss import alternating, leader, regret, regret_loss
 from etude.studies.self_check import called_right, scored
 from etude.study.analysis import blocks_of, judged, of_blocks, same
 from etude.study.declare import (
@@ -209,6 +209,9 @@ def test_regret_and_its_loss() -> None:
     # exp(-eta L / sqrt(T)), the first round without any loss.
     play = leader(losses, 1.0)
     assert play[0, 0].tolist() == [0.5, 0.5]
+    # Who follows the leader loses 1 in every round but the first, where either action loses half of the rounds.
+    worst = alternating(np.random.default_rng(0), 8)
+    assert regret(worst, leader(worst, 1e6))[:, -1].min() > 11
     assert float(play[0, 1, 1] / play[0, 1, 0]) == pytest.approx(np.exp(1 / 25**0.5))
 
 

@@ -75,8 +75,10 @@ def alternating(rng: np.random.Generator, number: int) -> Tensor:
     """The worst for who follows the leader: a small first loss decides, then one action after the other loses."""
     first = rng.uniform(0, 1, (number, 1))
     turn = (np.arange(1, ROUNDS) % 2)[None, :].repeat(number, 0)
-    a = np.concatenate([first * 0.5, turn], 1)
-    b = np.concatenate([np.zeros((number, 1)), 1 - turn], 1)
+    a = np.concatenate(
+        [first * 0.5, 1 - turn], 1
+    )  # behind by less than a half, so that b is played, and loses
+    b = np.concatenate([np.zeros((number, 1)), turn], 1)
     return torch.tensor(np.stack([a, b], -1), dtype=torch.float32)
 
 
