@@ -3,7 +3,7 @@ is here; `models.hf` has the one for every other architecture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from etude.models.attention import attender, key_unit
 from etude.models.config import ModelConfig
 from etude.models.forward import embedded, finished, trunk
 from etude.models.head import log_probabilities
+from etude.models.hooks import Hook, Hooks
 from etude.models.layout import Layout, layout
 from etude.models.outputs import Outputs
 from etude.models.replay import replayed
@@ -38,6 +39,16 @@ class Backbone(Protocol):
         ...
 
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]: ...
+
+    @property
+    def hooks(self) -> Hooks | None:
+        """What is attached."""
+        ...
+
+    def attach(self, hooks: Sequence[Hook]) -> None:
+        """Computes and is sampled under these hooks from here on. UserError where it cannot."""
+        ...
+
     def parameters(self) -> list[tuple[str, nn.Parameter]]: ...
     def accumulate(self) -> None: ...
     def discard(self) -> None: ...
@@ -90,7 +101,11 @@ class NativeBackbone:
         places = None
         if weights.activations is not None and torch.is_grad_enabled():
             places = weights.activations.find(tokens[kept], batch.sequence[kept])
-        hidden = forwarded(weights, rows, places)
+        if weights.hooks is None:
+            hidden = forwarded(weights, rows, places)
+        else:
+            with weights.hooks.computing(first_tokens(rows, kept.nonzero()[:, 0])):
+                hidden = forwarded(weights, rows, places)
         state = hidden.index_select(0, rows.row_of[(kept.cumsum(0) - 1)[read]])
         logp, entropy = log_probabilities(
             state, weights.head, batch.tokens[wanted], batch.sampling, "entropy" in needs
@@ -102,6 +117,13 @@ class NativeBackbone:
         }
         out = assemble(batch, wanted, logp, entropy, heads, state, self.project, needs)
         return replace(out, replayed=places is not None), rows.real
+
+    @property
+    def hooks(self) -> Hooks | None:
+        return self.weights.hooks
+
+    def attach(self, hooks: Sequence[Hook]) -> None:
+        self.weights.attach(Hooks(tuple(hooks), self.weights.config.layers) if hooks else None)
 
     def project(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden.to(self.weights.dtype), self.weights.head).float()
@@ -150,6 +172,14 @@ def forwarded(weights: Weights, rows: Layout, places: Tensor | None) -> Tensor:
     order[rows.row_of] = places
     start = embedded(weights, rows.tokens)
     return finished(weights, replayed(weights, start, rows, *weights.activations.read(order)))
+
+
+def first_tokens(rows: Layout, tokens: Tensor) -> Tensor:
+    """int64[R]: the first of the int64[N] `tokens` (numbers in a batch) that each row holds; -1 for rows that fill up."""
+    last = int(tokens.max()) + 1 if len(tokens) else 0
+    found = torch.full((len(rows),), last, device=tokens.device)
+    found.scatter_reduce_(0, rows.row_of, tokens, "amin")
+    return torch.where(found < last, found, -1)
 
 
 def predicting(tokens: Tensor) -> Tensor:

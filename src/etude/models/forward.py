@@ -37,7 +37,8 @@ def trunk(weights: Weights, tokens: Tensor, positions: Tensor, attend: Attend) -
 
 def embedded(weights: Weights, tokens: Tensor) -> Tensor:
     """f32[R, D]"""
-    return F.embedding(tokens, weights.embed).float()
+    hidden = F.embedding(tokens, weights.embed).float()
+    return hidden if weights.hooks is None else weights.hooks("hidden", 0, hidden)
 
 
 def finished(weights: Weights, hidden: Tensor) -> Tensor:
@@ -56,16 +57,20 @@ def blocks(
     """f32[R, D] after all layers. `layers`: the same ones in another layout (`Weights.packed`). `keep` is shown what
     a backward pass would need of every layer (`activation_cache.Rows`, but for the log-sum-exp)."""
     config = weights.config
-    angles = weights.rope(positions)
+    angles, hooks = weights.rope(positions), weights.hooks
     for i, layer in enumerate(layers or weights.layers):
         z = norm_linear(hidden, layer.norm1, layer.qkv, layer.qkv_bias, config.eps)
         z = apply_rope(z.view(len(z), -1, config.head_dim), config, layer, angles)
         attended = attend(i, z)
+        if hooks is not None:
+            attended = hooks("heads", i + 1, attended)
         middle = hidden + linear(attended, layer.o)
         gate_up = norm_linear(middle, layer.norm2, layer.gate_up, None, config.eps)
         if keep is not None:
             keep(hidden, z, attended, middle, gate_up)
         hidden = middle + gated_linear(gate_up, layer.down)
+        if hooks is not None:
+            hidden = hooks("hidden", i + 1, hidden)
     return hidden
 
 

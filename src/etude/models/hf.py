@@ -5,8 +5,8 @@ the right, where causal attention does not see it."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from etude.models.backbone import assemble, predicting
 from etude.models.config import ModelConfig, Unsupported
 from etude.models.directory import read_tensors
 from etude.models.head import chosen_log_probabilities
+from etude.models.hooks import Hook, Hooks, blocks_of
 from etude.models.outputs import Outputs
 from etude.models.pretrained import adapted, decodes, pretrained
 from etude.models.projection import Projection
@@ -57,6 +58,7 @@ class TransformersBackbone:
         self._given = not frozen  # whether its weights are other than those that it was loaded with
         self._native: Weights | None = None
         self._stale = True
+        self.hooks: Hooks | None = None
 
     @classmethod
     def load(
@@ -110,8 +112,14 @@ class TransformersBackbone:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Around every use of the module: its weights are this backbone's."""
-        yield
+        """Around every use of the module: its weights are this backbone's, and so are the hooks on it."""
+        with self.hooks.upon(self.module) if self.hooks else nullcontext():
+            yield
+
+    def attach(self, hooks: Sequence[Hook]) -> None:
+        self.hooks = Hooks(tuple(hooks), len(blocks_of(self.module))) if hooks else None
+        if self._native is not None:
+            self._native.attach(self.hooks)
 
     def outputs(self, batch: Batch, needs: frozenset[str], inputs: Tensor | None) -> tuple[Outputs, int]:
         tokens = batch.tokens if inputs is None else inputs
@@ -127,16 +135,18 @@ class TransformersBackbone:
         source, entropy = predicting(wanted), "entropy" in needs
         if self.obstacle:
             keep = "hidden" in needs or bool(self.heads)
-            state, logits = padded.forwarded(self.module, batch, tokens, source, keep)
+            state, logits = padded.forwarded(self.module, batch, tokens, source, keep, self.hooks)
             logp, spread = chosen_log_probabilities(logits, batch.tokens[wanted], batch.sampling, entropy)
         else:
             lengths = torch.bincount(batch.sequence).tolist() if len(batch) else []
             where = packed.packing(lengths, tokens.device, self.flash)
-            states = (
-                packed.trunk(self.module, tokens, batch.position, where)
-                if len(batch)
-                else padded.nothing(self.module, tokens.device)
-            )
+            number = torch.arange(len(batch), device=tokens.device)[None]
+            with self.hooks.computing(number) if self.hooks else nullcontext():
+                states = (
+                    packed.trunk(self.module, tokens, batch.position, where)
+                    if len(batch)
+                    else padded.nothing(self.module, tokens.device)
+                )
             state = self.tied(states.index_select(0, source).float())
             logp, spread = self.projection.read(state, batch.tokens[wanted], batch.sampling, entropy)
         return logp, spread, self.read_heads(state), state
@@ -248,6 +258,7 @@ class TransformersBackbone:
             except Unsupported:
                 return None
             self._native = Weights(config, {}, self.precision, frozen=True)
+            self._native.attach(self.hooks)
             self._stale = True
         if self._stale:
             self._native.load(self.export())
@@ -310,7 +321,8 @@ class SharedBackbone(TransformersBackbone):
         try:
             for name, value in self._mine.items():
                 own[name].data = value  # not copied into: a backward pass under way reads the other one
-            yield
+            with super().active():
+                yield
         finally:
             for name, value in theirs.items():
                 own[name].data = value

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from etude.batch import Batch
+from etude.models.hooks import Hooks
 
 PIECE = 2048  # padded tokens per forward call
 
 
-def forwarded(module: Any, batch: Batch, tokens: Tensor, source: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+def forwarded(
+    module: Any, batch: Batch, tokens: Tensor, source: Tensor, keep: bool, hooks: Hooks | None = None
+) -> tuple[Tensor, Tensor]:
     """f32[M, D] hidden states (where `keep`) and f32[M, V] logits at int64[M] places `source` of a batch whose inputs are
     int64[N] `tokens`. Sequences are padded on the right, where causal attention does not see it."""
     states, found = [], []
@@ -24,7 +28,10 @@ def forwarded(module: Any, batch: Batch, tokens: Tensor, source: Tensor, keep: b
         rectangle = torch.zeros(size, dtype=torch.int64, device=tokens.device)
         seen = torch.zeros_like(rectangle)
         rectangle[row, column], seen[row, column] = tokens[inside], 1
-        out = module(rectangle, attention_mask=seen, use_cache=False, output_hidden_states=keep)
+        number = torch.full_like(rectangle, -1)  # in the batch, of every token
+        number[row, column] = inside.nonzero()[:, 0]
+        with hooks.computing(number) if hooks else nullcontext():
+            out = module(rectangle, attention_mask=seen, use_cache=False, output_hidden_states=keep)
         asked = source[inside[source]]
         at = batch.sequence[asked] - first, batch.position[asked]
         found.append(out.logits[at].float())

@@ -145,7 +145,8 @@ class Policy:
         native kernels sample; until `publish`."""
         self.forget()
         weights = self.backbone.native()
-        if weights is None or not wanted or not native(weights) or weights.config.qk_norm:
+        unfit = weights is None or weights.config.qk_norm or weights.hooks is not None
+        if weights is None or unfit or not wanted or not native(weights):
             yield
             return
         weights.activations, weights.recording = ActivationCache(), True

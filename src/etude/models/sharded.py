@@ -6,7 +6,7 @@ Ranks add, they never average: who divides is `train.step`, by denominators that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from etude.batch import Batch
 from etude.errors import UserError
 from etude.models.hf import TransformersBackbone, _distinct, _published
+from etude.models.hooks import Hook
 from etude.models.outputs import Outputs
 from etude.models.weights import Weights
 
@@ -130,6 +131,10 @@ class ShardedBackbone(TransformersBackbone):
     def read_heads(self, state: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = self.read_out(state) if self.heads else {}
         return found
+
+    def attach(self, hooks: Sequence[Hook]) -> None:
+        if hooks:
+            raise UserError("weights that are shared out over ranks take no hooks; leave [trainer] out")
 
     def accumulate(self) -> None: ...  # the gradients are where they belong
 

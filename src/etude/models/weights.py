@@ -14,6 +14,7 @@ from etude.errors import UserError
 from etude.models import kernels
 from etude.models.activation_cache import ActivationCache
 from etude.models.config import ModelConfig
+from etude.models.hooks import Hooks
 from etude.seeds import torch_generator
 
 PACKED_FOR = 64  # rows; a layout made for 64 serves any number
@@ -131,6 +132,7 @@ class Weights:
         self._packed: tuple[list[Layer], Tensor] | None = None
         self.activations: ActivationCache | None = None
         self.recording = False
+        self.hooks: Hooks | None = None
         self.generation = 0  # of the weights; what was computed in another one is out of date
 
     def _layer(self, i: int) -> Layer:
@@ -146,6 +148,11 @@ class Weights:
             self._rope = (angle.cos(), angle.sin())
         cos, sin = self._rope
         return cos[positions], sin[positions]
+
+    def attach(self, hooks: Hooks | None) -> None:
+        """Computes under these hooks from here on. What was computed under others is out of date."""
+        self.hooks, self.activations, self.recording = hooks, None, False
+        self.generation += 1
 
     @torch.no_grad()
     def packed(self) -> tuple[list[Layer], Tensor]:

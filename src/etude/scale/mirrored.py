@@ -15,6 +15,7 @@ from etude.batch import Batch
 from etude.errors import UserError
 from etude.models.config import ModelConfig, Unsupported
 from etude.models.hf import TransformersBackbone
+from etude.models.hooks import Hook
 from etude.models.outputs import Outputs
 from etude.models.policy import Policy
 from etude.models.sharded import ShardedBackbone
@@ -90,6 +91,12 @@ class Mirrored:
 
     def project(self, hidden: Tensor) -> Tensor:
         return self.ranks.everywhere(project_here, self.name, hidden.cpu())[0]
+
+    hooks = None
+
+    def attach(self, hooks: Sequence[Hook]) -> None:
+        """UserError: the layers are in several processes."""
+        self.here.attach(hooks)
 
     def parameters(self) -> list[tuple[str, nn.Parameter]]:
         """This process's parts; what is asked of their shapes and sizes is that of the whole."""
