@@ -216,9 +216,7 @@ def blocks_of(module: Any) -> Sequence[Any]:
 
 
 def _output_of(layer: Any) -> Any:
-    from etude.models.packed import Recomputed
-
-    if isinstance(layer.forward, Recomputed):
+    if getattr(layer.forward, "recomputed", False):  # hooks are off again when it is computed anew
         raise UserError("hooks on heads and run.recompute=true do not go together; set run.recompute=false")
     for name, module in layer.named_modules():
         if _OUTPUT.search(name):

@@ -272,6 +272,8 @@ def _compared(module: Any, alone: Sequence[Tensor], flash: bool) -> str:
 class Recomputed:
     """A layer's forward pass, of which the backward pass keeps the input alone."""
 
+    recomputed = True
+
     def __init__(self, forward: Callable[..., Any]) -> None:
         self.forward = forward
 
