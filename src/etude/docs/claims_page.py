@@ -77,7 +77,14 @@ def _bed(on: str, mine: Found, planned: Sequence[Claim]) -> list[str]:
             "seeds",
             "command",
         )
-        lines += ["### Tested", "", _measured(tested, planned), "", table_row(head), table_row(["---"] * len(head))]
+        lines += [
+            "### Tested",
+            "",
+            _measured(tested, planned),
+            "",
+            table_row(head),
+            table_row(["---"] * len(head)),
+        ]
         lines += [table_row(_row(name, r)) for name, r in tested.items()]
         lines.append("")
     untested = {n: r for n, r in mine.items() if n not in tested}
