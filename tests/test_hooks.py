@@ -33,9 +33,15 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Policy]:
         "native": tiny(**shape),  # type: ignore[arg-type]
         "transformers": tiny(**shape, backbone="transformers"),  # type: ignore[arg-type]
         "lora": tiny(**shape, backbone="transformers", lora_rank=2),  # type: ignore[arg-type]
+        "kernels": kernels(),
         "gpt2": gpt2,
         "padded": padded,
     }
+
+
+def kernels() -> Policy:
+    """One that the native kernels compute, where the machine has them: heads of 16 channels, in bfloat16."""
+    return tiny(layers=2, width=WIDTH, heads=2, kv_heads=1, seed=1, precision="bf16")
 
 
 def batch_of(*replies: tuple[list[int], list[int]]) -> Batch:
@@ -176,7 +182,7 @@ def test_tokens_that_share_a_row_share_the_perturbation_of_the_first(bodies: dic
     assert not bool(moved[BATCH.sequence == 2].any())
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "gpt2"])
+@pytest.mark.parametrize("kind", [*KINDS, "kernels", "gpt2"])
 @pytest.mark.parametrize(
     ("place", "layer", "change"),
     [("hidden", 1, Steer(ramp(), 2.0)), ("hidden", 0, Scale(1 + ramp())), ("heads", 2, Scale(ramp()))],
@@ -223,7 +229,7 @@ def test_a_reference_is_not_hooked(bodies: dict[str, Policy]) -> None:
 
 
 def test_nothing_is_recorded_for_the_gradient_under_a_hook() -> None:
-    policy = tiny(layers=1, width=WIDTH, precision="bf16")
+    policy = kernels()
     with hooked(policy, Hook(1, Steer(ramp()))), policy.recording():
         weights = policy.backbone.native()
         assert weights is not None
