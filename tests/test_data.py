@@ -13,6 +13,7 @@ import pytest
 
 from etude import cli
 from etude.data import filters
+from etude.data.checking import check
 from etude.data.items import Item, read, write
 from etude.data.recipe import catalogue, find
 from etude.data.recipes.clusters import _even, embedded, reweighed, shares
@@ -22,7 +23,7 @@ from etude.data.recipes.grounded import shown
 from etude.data.recipes.programs import number, same_program
 from etude.data.recipes.self_guide import _read_input
 from etude.data.recipes.stages import dmt, some, stable_decay
-from etude.data.session import check, choose, make, mix
+from etude.data.session import Order, choose, make, mix
 from etude.data.workshop import Workshop
 from etude.errors import UserError
 from etude.models.policy import Policy
@@ -217,7 +218,9 @@ def test_answers_stay_where_writers_agree(
 ) -> None:
     scripted(monkeypatch)
     facts = make(
-        "ensemble", sums, tiny, tmp_path / "out", 40, licences={"sums.jsonl": "CC0"}, say=lambda text: None
+        Order("ensemble", tmp_path / "out", 40, licences={"sums.jsonl": "CC0"}, say=lambda text: None),
+        sums,
+        tiny,
     )
     items = read(tmp_path / "out" / "data.jsonl")
     assert len(items) == 20  # of the even ones two of three agree, of the odd ones none
@@ -239,14 +242,16 @@ def test_a_set_of_its_own_asks_nothing_that_is_examined(
     held = tmp_path / "held.jsonl"
     held.write_text('{"prompt": "100+1=", "answer": "101"}\n{"prompt": "107 + 1 =", "answer": "108"}\n')
     facts = make(
-        "self_guide",
+        Order(
+            "self_guide",
+            tmp_path / "out",
+            8,
+            against=str(held),
+            changes={"self_guide.near": "1"},
+            say=lambda text: None,
+        ),
         sums,
         tiny,
-        tmp_path / "out",
-        8,
-        against=str(held),
-        changes={"self_guide.near": "1"},
-        say=lambda text: None,
     )
     prompts = [i.prompt for i in read(tmp_path / "out" / "data.jsonl")]
     assert "114+1=" in prompts
@@ -282,13 +287,15 @@ def test_right_answers_are_kept_to_the_number_that_is_wanted(
 
     monkeypatch.setattr(Workshop, "attempts", attempts)
     make(
-        "dart",
+        Order(
+            "dart",
+            tmp_path / "out",
+            4,
+            changes={"dart.k": "3", "dart.probe": "4", "dart.trials": "8"},
+            say=lambda text: None,
+        ),
         sums,
         tiny,
-        tmp_path / "out",
-        4,
-        changes={"dart.k": "3", "dart.probe": "4", "dart.trials": "8"},
-        say=lambda text: None,
     )
     items = read(tmp_path / "out" / "data.jsonl")
     by = {}
@@ -314,13 +321,15 @@ def test_programs_are_run_before_they_are_kept(
 
     monkeypatch.setattr(Workshop, "said", said)
     facts = make(
-        "programs",
+        Order(
+            "programs",
+            tmp_path / "out",
+            3,
+            changes={"programs.k": "4", "programs.keep": "3"},
+            say=lambda text: None,
+        ),
         sums,
         tiny,
-        tmp_path / "out",
-        3,
-        changes={"programs.k": "4", "programs.keep": "3"},
-        say=lambda text: None,
     )
     items = read(tmp_path / "out" / "data.jsonl")
     assert len(items) == 6  # two different ones of each problem
@@ -346,13 +355,9 @@ def test_the_first_level_that_fails(tmp_path: Path, tiny: str, monkeypatch: pyte
 
     monkeypatch.setattr(Workshop, "attempts", attempts)
     make(
-        "boundary",
+        Order("boundary", tmp_path / "out", 6, changes={"boundary.probe": "2"}, say=lambda text: None),
         "lab:kind=sort+sum",
         tiny,
-        tmp_path / "out",
-        6,
-        changes={"boundary.probe": "2"},
-        say=lambda text: None,
     )
     items = read(tmp_path / "out" / "data.jsonl")
     assert len(items) == 6
@@ -374,7 +379,7 @@ def test_answers_with_passages_are_kept_without_them(
 
     monkeypatch.setattr(Workshop, "said", said)
     changes = {"grounded.corpus": str(tmp_path / "corpus.txt"), "grounded.passages": "1"}
-    make("grounded", sums, tiny, tmp_path / "out", 40, changes=changes, say=lambda text: None)
+    make(Order("grounded", tmp_path / "out", 40, changes=changes, say=lambda text: None), sums, tiny)
     items = {i.prompt: i for i in read(tmp_path / "out" / "data.jsonl")}
     assert any(text.startswith("To add 5 and 1") and text.endswith("5+1=") for text in seen)
     assert items["5+1="].came["passages"] == 1
@@ -383,31 +388,36 @@ def test_answers_with_passages_are_kept_without_them(
 
 def test_some_of_a_file_are_chosen(tmp_path: Path, tiny: str, sums: str) -> None:
     facts = choose(
-        "clusters",
+        Order(
+            "clusters",
+            tmp_path / "out",
+            12,
+            changes={
+                "clusters.number": "3",
+                "clusters.rounds": "2",
+                "clusters.steps": "1",
+                "clusters.batch": "4",
+            },
+            say=lambda text: None,
+        ),
         sums,
         tiny,
-        tmp_path / "out",
-        12,
-        changes={
-            "clusters.number": "3",
-            "clusters.rounds": "2",
-            "clusters.steps": "1",
-            "clusters.batch": "4",
-        },
-        say=lambda text: None,
     )
     items = read(tmp_path / "out" / "data.jsonl")
     assert len(items) == len({i.prompt for i in items}) == 12
     assert {i.came["round"] for i in items} == {0, 1}
     assert facts["items"] == 12
     with pytest.raises(UserError, match="holds 40 items; 50 cannot be chosen"):
-        choose("clusters", sums, tiny, tmp_path / "more", 50, say=lambda text: None)
+        choose(Order("clusters", tmp_path / "more", 50, say=lambda text: None), sums, tiny)
 
 
 def test_a_mixture_is_a_pipeline(tmp_path: Path, sums: str) -> None:
     other = tmp_path / "chat.jsonl"
     other.write_text('{"prompt": "Say hello.", "answer": "Hello."}\n')
-    facts = mix("dmt", [sums, str(other)], tmp_path / "out", {"dmt.replay": "0.1"}, say=lambda text: None)
+    facts = mix(
+        Order("dmt", tmp_path / "out", changes={"dmt.replay": "0.1"}, say=lambda text: None),
+        [sums, str(other)],
+    )
     assert facts["stages"] == {"specialised": 40, "mixed": 5}
     stages = read_pipeline(tmp_path / "out" / "pipeline.toml")
     assert [s.name for s in stages] == ["specialised", "mixed"]

@@ -43,7 +43,9 @@ def test_file_module_and_entry_point(file: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(str(file.parent))
     assert find("mine:RECIPE").name == "mine"
     point = EntryPoint("mine", "mine:RECIPE", outside.GROUP)
-    monkeypatch.setattr(outside, "entry_points", lambda group: [point] if group == outside.GROUP else [])
+    monkeypatch.setattr(
+        outside, "declared", lambda group, path: {"mine": point} if group == outside.GROUP else {}
+    )
     assert find("mine+sec").name == "mine+sec"
     assert facts()[-1]["topic"] == "own"
     with pytest.raises(UserError, match="called 'mine', which exists already"):

@@ -27,7 +27,7 @@ from etude.text.chat_template import Renderer
 from etude.text.tokenizer import read
 from etude.text.tool_calls import HERMES, LLAMA, TAGS, Call, Offer, Unreadable
 from etude.tools import shipped, spec
-from etude.tools.kit import CALLS, Budgets, Kit, Session, use_of
+from etude.tools.kit import CALLS, Budgets, Kit, ToolSession, use_of
 from etude.tools.tool import ToolError, described, tool
 from etude.types import Episode, Message, SamplingParams, Task, Verdict
 
@@ -44,7 +44,9 @@ def add(a: int, b: int = 1, how: Literal["plain", "loud"] = "plain") -> str:
     return f"{a + b}{'!' if how == 'loud' else ''}"
 
 
-def run(kit: Kit, *calls: Call | Unreadable, session: Session | None = None, last: bool = False) -> list[str]:
+def run(
+    kit: Kit, *calls: Call | Unreadable, session: ToolSession | None = None, last: bool = False
+) -> list[str]:
     session = session or kit.session(TASK, 0)
     assert session is not None
     return [m.content for m in asyncio.run(session.answer(calls, last))]

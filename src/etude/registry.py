@@ -46,11 +46,11 @@ class Registry(Mapping[str, Any]):
         return name in self.own or name in self._others()
 
     def _others(self) -> dict[str, EntryPoint]:
-        return _declared(self.group, tuple(sys.path))
+        return declared(self.group, tuple(sys.path))
 
 
 @cache
-def _declared(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+def declared(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Entry points by name. Read once for each `path`: the files of every installed package are opened for it."""
     from importlib import metadata  # takes as long to import as everything that a checking process needs
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json as jsons
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from etude.cli.train import Json, Seed
 from etude.errors import UserError
 from etude.printable import say
+
+if TYPE_CHECKING:  # imports torch
+    from etude.data.session import Order
 
 Out = Annotated[Path, typer.Option(help="the data set's directory")]
 Items = Annotated[
@@ -106,21 +109,8 @@ def make(
     """Writes a data set: by the model, by a second one, or by a model behind an address."""
     from etude.data.session import make as made
 
-    facts = made(
-        recipe,
-        tasks,
-        model,
-        out,
-        items,
-        teacher,
-        against,
-        _pairs(set, "set"),
-        seed,
-        _pairs(licence, "licence"),
-        overwrite,
-        _tell(json),
-    )
-    _card(facts, json)
+    order = _order(recipe, out, against, set, seed, licence, overwrite, json, items)
+    _card(made(order, tasks, model, teacher), json)
 
 
 def choose(
@@ -139,20 +129,8 @@ def choose(
     """Chooses some of a file's items."""
     from etude.data.session import choose as chosen
 
-    facts = chosen(
-        recipe,
-        file,
-        model,
-        out,
-        items,
-        against,
-        _pairs(set, "set"),
-        seed,
-        _pairs(licence, "licence"),
-        overwrite,
-        _tell(json),
-    )
-    _card(facts, json)
+    order = _order(recipe, out, against, set, seed, licence, overwrite, json, items)
+    _card(chosen(order, file, model), json)
 
 
 def mix(
@@ -169,18 +147,8 @@ def mix(
     """Mixes files into stages, with a pipeline.toml that trains on one after the other."""
     from etude.data.session import mix as mixed
 
-    facts = mixed(
-        recipe,
-        files,
-        out,
-        _pairs(set, "set"),
-        seed,
-        against,
-        _pairs(licence, "licence"),
-        overwrite,
-        _tell(json),
-    )
-    _card(facts, json)
+    order = _order(recipe, out, against, set, seed, licence, overwrite, json)
+    _card(mixed(order, files), json)
 
 
 def check(
@@ -194,8 +162,8 @@ def check(
 ) -> None:
     """What is wrong with a data set: empty, repeated and nearly repeated rows, and rows that are asked in an examination. Exit
     code 1 where something was found."""
-    from etude.data.session import check as checked
-    from etude.data.session import check_screen
+    from etude.data.checking import check as checked
+    from etude.data.checking import check_screen
 
     facts = checked(file, against, model, near)
     say(jsons.dumps(facts, indent=2) if json else check_screen(facts))
@@ -203,8 +171,22 @@ def check(
         raise typer.Exit(1)
 
 
-def _tell(json: bool) -> Any:
-    return (lambda text: None) if json else (lambda text: say(text, err=True))
+def _order(
+    recipe: str,
+    out: Path,
+    against: str,
+    set: list[str] | None,
+    seed: int,
+    licence: list[str] | None,
+    overwrite: bool,
+    json: bool,
+    items: int = 0,
+) -> Order:
+    from etude.data.session import Order
+
+    changes, licences = _pairs(set, "set"), _pairs(licence, "licence")
+    tell = (lambda text: None) if json else (lambda text: say(text, err=True))
+    return Order(recipe, out, items, against, changes, seed, licences, overwrite, tell)
 
 
 def _card(facts: dict[str, Any], json: bool) -> None:

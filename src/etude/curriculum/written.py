@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
 
-from etude.errors import UserError
 from etude.settings import Setting
 from etude.stages import Context
 from etude.tasks.asked import normalised
+from etude.text import near_duplicates
+from etude.text.near_duplicates import signature
 from etude.types import Group, Task
 
 Near = Annotated[
@@ -24,7 +24,6 @@ Near = Annotated[
     ),
 ]
 MostKept = Annotated[int, Setting("written tasks that are kept; the oldest leave", low=1)]
-PERMUTATIONS = 128
 
 
 @dataclass
@@ -55,13 +54,7 @@ class WrittenTasks:
 
     def __post_init__(self) -> None:
         if self.near < 1:
-            try:
-                import datasketch  # noqa: F401 - here, not in the middle of a run
-            except ImportError:
-                raise UserError(
-                    "refusing tasks that are nearly the same needs datasketch; pip install 'etude[written]', or "
-                    "set near=1"
-                ) from None
+            near_duplicates.needed(", or set near=1")  # said here, not in the middle of a run
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -77,7 +70,7 @@ class WrittenTasks:
             return False
         self.kept[new.task.key] = new
         if self.near < 1:
-            self._signs[new.task.key] = sign(new.task)
+            self._signs[new.task.key] = signature(normalised(new.task))
         while len(self.kept) > self.most:
             oldest = next(iter(self.kept))
             del self.kept[oldest]
@@ -90,7 +83,7 @@ class WrittenTasks:
         if task.key in self.kept:
             return "the same"
         if self.near < 1:
-            mine = sign(task)
+            mine = signature(normalised(task))
             if any(mine.jaccard(other) >= self.near for other in self._signs.values()):
                 return "near"
         return ""
@@ -122,15 +115,6 @@ class WrittenTasks:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.kept = {w.task.key: w for w in state["kept"]}
         self.refused = dict(state["refused"])
-        self._signs = {k: sign(w.task) for k, w in self.kept.items()} if self.near < 1 else {}
-
-
-def sign(task: Task) -> Any:
-    """A MinHash of what a task asks, over its words' runs of three (Broder 1997; `datasketch`). Equal texts have equal ones."""
-    from datasketch import MinHash
-
-    words = re.findall(r"\w+|[^\w\s]", normalised(task))
-    runs = [" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))]
-    made = MinHash(num_perm=PERMUTATIONS, seed=1)
-    made.update_batch([run.encode() for run in runs])
-    return made
+        self._signs = (
+            {k: signature(normalised(w.task)) for k, w in self.kept.items()} if self.near < 1 else {}
+        )

@@ -6,18 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from etude.data.items import Item, messages
-from etude.errors import UserError
 from etude.tasks.asked import asked
-from etude.types import Task, Verdict
+from etude.tasks.check import Unjudged
+from etude.text.near_duplicates import finder, runs
+from etude.types import Task
 
 Filter = Callable[[Sequence[Item]], list[Item]]
-PERMUTATIONS = 128
-SURE = 0.9  # the index is no sharper than this; candidates are compared once more
 
 
 @dataclass
@@ -39,13 +37,9 @@ def where(keep: Callable[[Item], bool]) -> Filter:
     return lambda items: [item for item in items if keep(item)]
 
 
-def _never(answer: str) -> Verdict:
-    return Verdict(0.0, False)
-
-
 def question(item: Item) -> str:
     """What the item asks, as training and evaluation are kept apart by it (`tasks.asked`)."""
-    return asked(Task(tuple(messages(item)), _never))
+    return asked(Task(tuple(messages(item)), Unjudged()))
 
 
 def different(items: Sequence[Item]) -> list[Item]:
@@ -63,39 +57,17 @@ def held_out(held: Iterable[Item | Task]) -> Filter:
     return where(lambda item: question(item) not in known)
 
 
-def runs(text: str, n: int = 3) -> list[str]:
-    """The runs of `n` words or signs."""
-    words = re.findall(r"\w+|[^\w\s]", text.casefold())
-    return [" ".join(words[i : i + n]) for i in range(max(1, len(words) - n + 1))]
-
-
-def signature(text: str) -> Any:
-    """A MinHash over runs of three words (Broder 1997; `datasketch`). UserError where the library is missing."""
-    try:
-        from datasketch import MinHash
-    except ImportError:
-        raise UserError("near-duplicates need datasketch; pip install 'etude[data]'") from None
-    made = MinHash(num_perm=PERMUTATIONS, seed=1)
-    made.update_batch([run.encode() for run in runs(text)])
-    return made
-
-
 def nearly_different(threshold: float = 0.8, of: Callable[[Item], str] = lambda item: item.prompt) -> Filter:
     """The first of those whose Jaccard similarity, as MinHash estimates it, reaches `threshold`; found by locality-sensitive
     hashing, so in linear time."""
 
     def keep(items: Sequence[Item]) -> list[Item]:
-        signs = [signature(of(item)) for item in items]
-        from datasketch import MinHashLSH
-
-        index = MinHashLSH(threshold=min(threshold, SURE), num_perm=PERMUTATIONS)
+        near, add = finder(threshold)
         kept = []
-        for number, (item, sign) in enumerate(zip(items, signs, strict=True)):
-            near = [signs[int(other)] for other in index.query(sign)]
-            if any(sign.jaccard(other) >= threshold for other in near):
-                continue
-            index.insert(str(number), sign)
-            kept.append(item)
+        for item in items:
+            if not near(text := of(item).casefold()):
+                add(text)
+                kept.append(item)
         return kept
 
     return keep
@@ -103,7 +75,7 @@ def nearly_different(threshold: float = 0.8, of: Callable[[Item], str] = lambda 
 
 def repeats(text: str, n: int = 4) -> float:
     """The share of a text's runs of `n` words that stood in it before."""
-    found = runs(text, n)
+    found = runs(text.casefold(), n)
     return 1 - len(set(found)) / len(found)
 
 

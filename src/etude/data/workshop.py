@@ -11,23 +11,24 @@ from typing import Any
 import numpy as np
 
 from etude import seeds
-from etude.batch import pack, unpack
-from etude.credit.imitate import imitate, tagged
 from etude.data.filters import Sieve
 from etude.data.items import Item, messages
 from etude.errors import UserError
-from etude.evaluate.run import attempt
+from etude.evaluate.likelihood import reference_logp
+from etude.evaluate.run import attempt, hold_out, unrewarded
 from etude.event_loop import run as run_coroutine
 from etude.models.policy import Policy
 from etude.rollout.conversation import Generator
-from etude.rollout.demonstrate import DEMONSTRATED, solution
 from etude.rollout.group_rollout import checks_in
 from etude.rollout.writers import RemoteModel
 from etude.sampling.engine import sampler_for
-from etude.study.subject import unrewarded
 from etude.tasks import TaskSet
+from etude.tasks.check import Unjudged
 from etude.tasks.isolate import Pool
-from etude.types import Array, Episode, Message, Request, SamplingParams, Task, Verdict
+from etude.train.setup import task_set
+from etude.types import Array, Episode, Message, SamplingParams, Task
+
+HELD = 200  # problems of a generator that nothing is made of
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,7 @@ class Workshop:
         if (everything := self.tasks.examined()) is not None:
             order = self.random("drawn").permutation(len(everything))
             return [everything[i] for i in order[:number]]
-        found: dict[str, Task] = {}
-        for i in range(20 * number):
-            task = self.tasks.draw(Request(), i, self.seed)
-            found.setdefault(task.key, task)
-            if len(found) == number:
-                break
-        return list(found.values())
+        return self.tasks.different(number, self.seed)
 
     def attempts(
         self, tasks: Sequence[Task], samples: int, seed: int = 0, **params: Any
@@ -150,17 +145,16 @@ class Workshop:
 
 def losses(policy: Policy, items: Sequence[Item]) -> list[Array]:
     """As `Workshop.losses`, of any policy."""
-    signals = []
-    for item in items:
-        episode = solution(Task(tuple(messages(item)), _never, reference=item.text), policy.renderer)
-        signals.append(imitate(episode, tagged(episode, DEMONSTRATED)))
-    batch = pack(signals, SamplingParams())
-    rows = unpack(policy.score(batch).logp, batch, signals)
-    return [-row[s.weights["imitation"] > 0] for row, s in zip(rows, signals, strict=True)]
+    tasks = [Task(tuple(messages(item)), Unjudged(), reference=item.text) for item in items]
+    return [-row for row in reference_logp(policy, tasks)]
 
 
-def _never(answer: str) -> Verdict:
-    return Verdict(0.0, False)
+def examined(against: str) -> list[Task]:
+    """What a data set may not ask: all tasks of a file, or the held-out problems of a generator."""
+    if not against:
+        return []
+    found = task_set(against)
+    return found.examined() or hold_out(found, HELD)
 
 
 def scribe(where: str, policy: Policy | None, params: SamplingParams, rows: int) -> Scribe:

@@ -18,6 +18,7 @@ import etude
 from etude.docs import method_page
 from etude.errors import UserError
 from etude.files import write_atomically
+from etude.registry import declared
 
 ROOT = Path(etude.__file__).parent
 
@@ -45,9 +46,7 @@ def facts(name: str | None = None) -> list[dict[str, Any]]:
 
 
 def _registered() -> bool:
-    from importlib.metadata import entry_points
-
-    return bool(entry_points(group="etude.recipes"))
+    return bool(declared("etude.recipes", tuple(sys.path)))
 
 
 def _key() -> str:

@@ -44,6 +44,11 @@ def hold_out(tasks: TaskSet, problems: int, tuning: bool = False) -> list[Task]:
     return [t for t in tasks.holdout(2 * problems, TUNING_SEED) if t.key not in keys][:problems]
 
 
+def unrewarded(episode: Episode) -> dict[str, float]:
+    """The reward of attempts that are looked at in another way, and need have no verdict."""
+    return {"reward": episode.verdict.reward if episode.verdict else 0.0}
+
+
 async def attempt(
     generator: Generator,
     check_runner: CheckRunner,

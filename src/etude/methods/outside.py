@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from etude.errors import UserError, nearest
 from etude.modules import content, imported, load
 from etude.recipe import Recipe
+from etude.registry import declared
 
 GROUP = "etude.recipes"
 TOPIC = "own"
@@ -68,7 +70,7 @@ def read(part: str, taken: Collection[str]) -> Recipe:
 
 def registered() -> dict[str, EntryPoint]:
     """{name: entry point} of the recipes that installed packages register. None of them is imported."""
-    return {point.name: point for point in entry_points(group=GROUP)}
+    return declared(GROUP, tuple(sys.path))
 
 
 def load_registered(point: EntryPoint) -> Recipe:

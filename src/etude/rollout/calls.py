@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from etude.tools.kit import Session
+from etude.tools.kit import ToolSession
 
 if TYPE_CHECKING:  # for annotations alone: a conversation is built on this
     from etude.rollout.conversation import Conversation
@@ -19,7 +19,7 @@ RESULT = "result"
 
 async def with_calls(
     conversation: Conversation,
-    tools: Session,
+    tools: ToolSession,
     tag: str,
     max_tokens: int | None,
     params: Mapping[str, Any],

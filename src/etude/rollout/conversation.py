@@ -19,7 +19,7 @@ from etude.text.chat_template import Renderer
 from etude.text.stream import Pause
 from etude.text.stream import before as before_stop
 from etude.text.tool_calls import TOOL, Offer
-from etude.tools.kit import CALLS, Kit, Session
+from etude.tools.kit import CALLS, Kit, ToolSession
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
 FULL = "context_full"
@@ -83,7 +83,7 @@ class Conversation:
     _question: str = ""  # what the first message of the user said, where turns after it were left out
     full: bool = False  # no reply fits any more, until a new context begins
     samples: list[Sample] = field(default_factory=list)  # all replies as they were sampled
-    session: Session | None = None  # of the tools of this episode
+    session: ToolSession | None = None  # of the tools of this episode
     _offer: Offer | None = None  # the tools that the policy was told of in this context
     _attempts: bool = True  # the next reply is an attempt at the task, not a critique or a reflection
 
@@ -173,7 +173,7 @@ class Conversation:
             return await self.sample(tag, max_tokens, (until,) if until else (), params)
         return await with_calls(self, tools, tag, max_tokens, params)
 
-    def tools(self) -> Session | None:
+    def tools(self) -> ToolSession | None:
         """The tools of this episode; None where there are none."""
         if self.session is None:
             self.session = self.generator.kit.session(self.task, seeds.key(self.key, "tools"))

@@ -34,7 +34,7 @@ from etude.study.declare import (
     more,
 )
 from etude.study.subject import Making, Subject, of_groups
-from etude.study.teaching import kept, read_whole
+from etude.study.teaching import read_whole
 from etude.types import Episode, Task
 
 LEAKED, STEPS, BATCH, RATE = 64, 60, 32, 5e-4  # problems read, 30 times each
@@ -68,25 +68,17 @@ def material(making: Making) -> None:
     leaked, clean = drawn[:LEAKED], drawn[LEAKED:]
     policy = making.open_model(making.model)
     read_whole(policy, leaked, STEPS, BATCH, RATE)
-    kept(policy, making.place / "leaked-model")
+    policy.save(making.place / "leaked-model")
     for name, tasks in (("leaked", leaked), ("clean", clean)):
         (making.place / f"{name}.json").write_text(json.dumps([t.key for t in tasks]), encoding="utf-8")
 
 
 def parts(subject: Subject) -> dict[str, list[Task]]:
     """{part: its problems}, drawn again as `material` drew them."""
-    making = Making(
-        subject.material,
-        "",
-        "",
-        subject.settings,
-        subject.problems,
-        subject.samples,
-        lambda name: subject.policy,
-    )
-    vars(making)["task_set"] = subject.tasks
-    assert subject.held
-    drawn = {t.key: t for t in making.drawn(4 * LEAKED)}  # with fewer problems held out, others lie between
+    assert subject.held  # set aside before anything is drawn
+    drawn = {
+        t.key: t for t in subject.tasks.different(4 * LEAKED, 0)
+    }  # with fewer problems held out, others lie between
     return {
         n: [drawn[k] for k in json.loads((subject.material / f"{n}.json").read_text(encoding="utf-8"))]
         for n in ("leaked", "clean")

@@ -12,15 +12,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from etude.batch import pack, unpack
-from etude.credit.imitate import imitate, tagged
+from etude.evaluate.likelihood import reference_logp
 from etude.models.policy import Policy
 from etude.recipe import Paper
-from etude.rollout.demonstrate import DEMONSTRATED, solution
 from etude.study.declare import POINTS, Arm, Defaults, Hypothesis, Measure, Required, Study, Training, more
 from etude.study.subject import Making, Subject, attempts
+from etude.tasks.check import Unjudged
 from etude.tasks.isolate import Pool
-from etude.types import Message, SamplingParams, Task, Verdict
+from etude.types import Message, Task
 
 ASKED, DRAWN, HELD = (
     240,
@@ -33,19 +32,9 @@ def likelihoods(
     policy: Policy, rows: Sequence[Mapping[str, str]], side: str
 ) -> tuple[list[float], list[int]]:
     """(log-probability, tokens) of the `side` answer of each pair, as a reply to its prompt."""
-    tasks = [Task((Message("user", r["prompt"]),), _unchecked, reference=r[side]) for r in rows]
-    signals = []
-    for task in tasks:
-        episode = solution(task, policy.renderer)
-        signals.append(imitate(episode, tagged(episode, DEMONSTRATED)))
-    batch = pack(signals, SamplingParams())
-    found = unpack(policy.score(batch).logp, batch, signals)
-    said = [row[s.weights["imitation"] > 0] for row, s in zip(found, signals, strict=True)]
+    tasks = [Task((Message("user", r["prompt"]),), Unjudged(), reference=r[side]) for r in rows]
+    said = reference_logp(policy, tasks)
     return [float(x.sum()) for x in said], [len(x) for x in said]
-
-
-def _unchecked(answer: str) -> Verdict:
-    return Verdict(0.0, False)
 
 
 def material(making: Making) -> None:

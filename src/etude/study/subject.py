@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etude import seeds
-from etude.evaluate.run import attempt, hold_out
+from etude.evaluate.run import attempt, hold_out, unrewarded
 from etude.event_loop import run as run_coroutine
 from etude.models.policy import Policy
 from etude.rollout.conversation import Generator
@@ -21,12 +21,7 @@ from etude.tasks import TaskSet
 from etude.tasks.isolate import Pool
 from etude.train.config import RunSettings
 from etude.train.setup import task_set
-from etude.types import Episode, Group, Request, Task
-
-
-def unrewarded(episode: Episode) -> dict[str, float]:
-    """The reward of attempts that are looked at in another way."""
-    return {"reward": episode.verdict.reward if episode.verdict else 0.0}
+from etude.types import Episode, Group, Task
 
 
 @dataclass(frozen=True)
@@ -49,13 +44,7 @@ class Making:
 
     def drawn(self, number: int, seed: int = 0) -> list[Task]:
         """Different tasks to train on."""
-        found: dict[str, Task] = {}
-        for i in range(50 * number):
-            task = self.task_set.draw(Request(), i, seed)
-            found.setdefault(task.key, task)
-            if len(found) == number:
-                break
-        return list(found.values())
+        return self.task_set.different(number, seed)
 
     def subject(self, pool: Pool, seed: int = 0) -> Subject:
         """The study's model, to be asked."""
@@ -113,13 +102,7 @@ class Subject:
     def drawn(self, number: int) -> list[Task]:
         """Different tasks, others for every seed, none of those held out."""
         assert self.held
-        found: dict[str, Task] = {}
-        for i in range(50 * number):
-            task = self.tasks.draw(Request(), i, seeds.key("study", self.seed) % 2**31)
-            found.setdefault(task.key, task)
-            if len(found) == number:
-                break
-        return list(found.values())
+        return self.tasks.different(number, seeds.key("study", self.seed) % 2**31)
 
     def attempts(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -33,8 +32,3 @@ def read_whole(
             order += epoch.tolist()
         now, order = order[:batch], order[batch:]
         learner.learn(objective, [signals[i] for i in now], step, step / steps)
-
-
-def kept(policy: Policy, place: Path) -> None:
-    """Saves a model that the study's arms start from."""
-    policy.save(place)

@@ -222,6 +222,17 @@ class TaskSet:
             f"evaluation ({len(self._held)}); hold out fewer, or allow more or harder tasks"
         )
 
+    def different(self, number: int, seed: int, request: Request | None = None, first: int = 0) -> list[Task]:
+        """At most `number` different training tasks, of those that `draw` gives from index `first` on; fewer where 50 draws
+        for each do not find them."""
+        found: dict[str, Task] = {}
+        for index in range(first, first + 50 * number):
+            task = self.draw(request or Request(), index, seed)
+            found.setdefault(task.key, task)
+            if len(found) == number:
+                break
+        return list(found.values())
+
     def _one(
         self,
         source: Source,

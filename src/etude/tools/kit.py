@@ -26,7 +26,7 @@ CALLS = "tools"
 """Note: what was called, in order: {"name", "arguments", "result", "failed", "price"}; [] where nothing was."""
 
 
-class Source(Protocol):
+class ToolSource(Protocol):
     """Where tools come from. `opened` gives those of one episode, whose state begins anew; `close` ends what it holds."""
 
     name: str
@@ -51,7 +51,7 @@ class Kit:
     """The tools of a run. `syntax`: how they are called, as `Renderer.offer` takes it."""
 
     def __init__(
-        self, sources: Sequence[Source] = (), budgets: Budgets | None = None, syntax: str = "auto"
+        self, sources: Sequence[ToolSource] = (), budgets: Budgets | None = None, syntax: str = "auto"
     ) -> None:
         self.sources, self.budgets, self.syntax = list(sources), budgets or Budgets(), syntax
         self._threads: ThreadPoolExecutor | None = None
@@ -62,11 +62,11 @@ class Kit:
             self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="etude-tool")
         return self._threads
 
-    def session(self, task: Task, seed: int, environment: Any = None) -> Session | None:
+    def session(self, task: Task, seed: int, environment: Any = None) -> ToolSession | None:
         """The tools of an episode, an environment's own among them; None where there are none. UserError where two have
         one name."""
         own = tools_of(environment)
-        return Session(self, task, seed, own, environment) if self.sources or own else None
+        return ToolSession(self, task, seed, own, environment) if self.sources or own else None
 
     def close(self) -> None:
         """Ends what the sources hold. May be called twice."""
@@ -84,14 +84,14 @@ def tools_of(environment: Any) -> list[Tool]:
 
 
 @dataclass
-class Spent:
+class Used:
     calls: int = 0
     seconds: float = 0.0
     money: float = 0.0
 
 
 @dataclass
-class Session:
+class ToolSession:
     """The tools of one episode."""
 
     kit: Kit
@@ -99,7 +99,7 @@ class Session:
     seed: int
     own: Sequence[Tool] = ()  # the environment's
     environment: Any = None
-    spent: Spent = field(default_factory=Spent)
+    spent: Used = field(default_factory=Used)
     record: list[dict[str, Any]] = field(default_factory=list)
     kept: list[Call] = field(default_factory=list)  # what made the state of the tools that have one
     _tools: dict[str, Tool] | None = None
@@ -126,12 +126,12 @@ class Session:
         """Whether a call has ended the environment's episode."""
         return bool(getattr(self.environment, "over", False))
 
-    def fork(self) -> Session:
+    def fork(self) -> ToolSession:
         """The same for a branch: tools with a state are opened anew and brought to where they were. An environment is not
         copied."""
-        spent = Spent(self.spent.calls, self.spent.seconds, self.spent.money)
+        spent = Used(self.spent.calls, self.spent.seconds, self.spent.money)
         record, kept = list(self.record), list(self.kept)
-        return Session(
+        return ToolSession(
             self.kit, self.task, self.seed, self.own, self.environment, spent, record, kept, None, bool(kept)
         )
 

@@ -21,7 +21,7 @@ from etude.types import Task
 START_SECONDS = 60.0
 
 
-class Server:
+class McpServer:
     """`mcp:COMMAND`: the command, with its arguments, starts a server. UserError where it gives no tools."""
 
     def __init__(self, command: str) -> None:
@@ -98,7 +98,7 @@ class Server:
 class _Connection:
     """A server of one episode's, started at the first call, and the task that holds it."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: McpServer) -> None:
         self._server = server
         self._task: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Any] | None = None

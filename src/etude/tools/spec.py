@@ -15,14 +15,14 @@ from etude import modules
 from etude.errors import UserError
 from etude.tasks.isolate import Pool
 from etude.tools import shipped, users
-from etude.tools.kit import Source
+from etude.tools.kit import ToolSource
 
 _FILE = re.compile(r"(?P<path>.*\.py):(?P<name>\w+)")
 _NAMED = re.compile(r"(?P<module>\w[\w.]*):(?P<name>\w+)")
 GIVEN = "given:"
 """Before the name of a function that was handed over from Python."""
 
-MADE: Mapping[str, Callable[[str], Source]] = {
+MADE: Mapping[str, Callable[[str], ToolSource]] = {
     "calculator": shipped.made_calculator,
     "python": shipped.made_python,
     "search": shipped.made_search,
@@ -116,17 +116,17 @@ def _found(module: Any, name: str, part: str) -> Any:
     return thing
 
 
-def sources(text: str, pool: Pool) -> list[Source]:
+def sources(text: str, pool: Pool) -> list[ToolSource]:
     """What a text names. UserError for what is not there."""
     return [_source(part, pool) for part in parts(text)]
 
 
-def _source(part: str, pool: Pool) -> Source:
+def _source(part: str, pool: Pool) -> ToolSource:
     word, _, rest = part.partition(":")
     if word in MADE:
         return MADE[word](rest)
     if word == "mcp":
         from etude.tools import mcp  # not loaded without it
 
-        return mcp.Server(rest)
+        return mcp.McpServer(rest)
     return users.of(_own(part), pool)

@@ -23,13 +23,7 @@ from etude.types import Request, Task
 
 def drawn_at(shop: Workshop, kind: str, level: float, number: int, offset: int = 0) -> list[Task]:
     """Different tasks of a kind and level, none held out."""
-    found: dict[str, Task] = {}
-    for i in range(50 * number):
-        task = shop.tasks.draw(Request(kind=kind, difficulty=level), offset + i, shop.seed)
-        found.setdefault(task.key, task)
-        if len(found) == number:
-            break
-    return list(found.values())
+    return shop.tasks.different(number, shop.seed, Request(kind=kind, difficulty=level), offset)
 
 
 def boundary(

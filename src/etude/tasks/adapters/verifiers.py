@@ -52,10 +52,10 @@ class Play:
 
     def __call__(self, seed: int = 0) -> Any:  # its methods are coroutines, which the protocol cannot say
         """A new episode; what the environment leaves to chance is its own."""
-        return Episode(self)
+        return Conducted(self)
 
 
-class Episode:
+class Conducted:
     """One episode: `etude.types.Environment`, asynchronous. The environment's `run` is a coroutine beside the rollout's; each waits
     for the other's words."""
 
@@ -159,7 +159,7 @@ class Episode:
 class _Agents:
     """What an environment calls its agents: one seat, which the policy takes."""
 
-    def __init__(self, episode: Episode) -> None:
+    def __init__(self, episode: Conducted) -> None:
         self._episode = episode
 
     def __getattr__(self, name: str) -> _Agent:
@@ -169,7 +169,7 @@ class _Agents:
 
 
 class _Agent:
-    def __init__(self, episode: Episode) -> None:
+    def __init__(self, episode: Conducted) -> None:
         self._episode = episode
         self.trainable = True
 
@@ -186,7 +186,7 @@ class _Agent:
 
 
 class _Interaction:
-    def __init__(self, episode: Episode, trace: Any) -> None:
+    def __init__(self, episode: Conducted, trace: Any) -> None:
         self._episode, self.trace = episode, trace
 
     async def turn(self, message: str | None = None) -> Any:
