@@ -84,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _interrupted(arguments: Sequence[str]) -> int:
     trains = arguments[:1] and arguments[0] in ("train", "resume", "demo")
-    more = "; `etude resume` goes on from the last checkpoint" if trains else ""
+    more = "; `etude resume` goes on from the last checkpoint, where there is one" if trains else ""
     say(f"etude: interrupted{more}", err=True)
     return 130
 
