@@ -155,6 +155,7 @@ class Engine:
 def handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are two writes; the second must not wait 40 ms for the first
 
         def _do(self, method: str) -> None:
             size = int(self.headers.get("Content-Length") or 0)
@@ -190,12 +191,16 @@ def handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256  # of 5, a sixth connection at once is asked for again a second later
+
+
 @contextmanager
 def served(*engines: Engine) -> Iterator[list[str]]:
     """The addresses of engines while they are up."""
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler(engine)) for engine in engines]
+    servers = [Listener(("127.0.0.1", 0), handler(engine)) for engine in engines]
     for server in servers:
-        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield [f"http://127.0.0.1:{server.server_port}" for server in servers]

@@ -7,6 +7,7 @@ status is read, and whatever goes wrong names the server.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,48 +61,49 @@ class Server:
     ) -> Any:
         """The JSON of an answer. `why`: what is waited for, in words. Raises `Lost`, and `UserError` for a request that
         the server refuses (4xx): asking again would not help."""
-        import httpx
+        client = self._client()
+        from aiohttp import ClientError, ClientTimeout
 
         seconds = within or self.deadline
-        timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT), pool=None)
+        timeout = ClientTimeout(total=None, sock_connect=min(seconds, CONNECT), sock_read=seconds)
         try:
-            answer = await self._client().request(
+            async with client.request(
                 method, self.address + path, json=body, params=params, timeout=timeout
-            )
-        except httpx.TimeoutException as error:
+            ) as answer:
+                status, content = answer.status, await answer.read()
+        except TimeoutError as error:
             raise Lost(f"{self.address} did not {why or path} within {seconds:g} s") from error
-        except httpx.HTTPError as error:
+        except ClientError as error:
             raise Lost(
                 f"{self.address}: {str(error) or type(error).__name__} (asked to {why or path})"
             ) from error
-        if answer.status_code >= 400:
-            text = " ".join(answer.text.split())[:300]
-            sentence = f"{self.address} answered {answer.status_code} when asked to {why or path}: {text}"
-            raise (Lost if answer.status_code >= 500 else UserError)(sentence)
+        if status >= 400:
+            text = " ".join(content.decode(errors="replace").split())[:300]
+            sentence = f"{self.address} answered {status} when asked to {why or path}: {text}"
+            raise (Lost if status >= 500 else UserError)(sentence)
         try:
-            return answer.json() if answer.content else None
+            return json.loads(content) if content else None
         except ValueError as error:
             raise Lost(f"{self.address} did not answer in JSON when asked to {why or path}") from error
 
     def _client(self) -> Any:
         """A client belongs to the event loop in which it is used."""
         try:
-            import httpx
+            from aiohttp import ClientSession, TCPConnector
         except ImportError as error:
-            raise UserError("engines need httpx; run: pip install 'etude[remote]'") from error
+            raise UserError("engines need aiohttp; run: pip install 'etude[remote]'") from error
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            limits = httpx.Limits(
-                max_connections=self.connections, max_keepalive_connections=self.connections
-            )
             headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-            self._clients[loop] = httpx.AsyncClient(limits=limits, headers=headers, trust_env=False)
+            self._clients[loop] = ClientSession(
+                connector=TCPConnector(limit=self.connections), headers=headers
+            )
         return self._clients[loop]
 
     async def close(self) -> None:
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
-            await client.aclose()
+            await client.close()
 
     # ---- what a server says of itself ----------------------------------------------------------------
 
