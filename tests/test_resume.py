@@ -3,12 +3,12 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -99,15 +99,11 @@ def test_two_and_two_steps_are_four(recipe: str, tmp_path: Path) -> None:
         **BRISK.get(recipe, {}),
     }
     whole = start(letters.plan(tmp_path, recipe, 4, **more), tmp_path / "whole", letters.words())
+    whole.on_step = lambda step, metrics: _copy(tmp_path / "whole", tmp_path / "half") if step == 3 else None
     train(whole)
     whole.close()
 
-    half = start(letters.plan(tmp_path, recipe, 4, **more), tmp_path / "half", letters.words())
-    half.on_step = _stop_after(3)
-    with pytest.raises(KeyboardInterrupt):
-        train(half)
-    half.close()
-    again, warnings = resume(tmp_path / "half", letters.words())
+    again, warnings = resume(tmp_path / "half", letters.words())  # as a kill after the third step leaves it
     assert again.context.step == 2
     assert not warnings
     train(again)
@@ -120,30 +116,31 @@ def test_two_and_two_steps_are_four(recipe: str, tmp_path: Path) -> None:
         assert reading(check, written, 4) is not None, f"no run writes {check.metric}: {check.says}"
 
 
-def _stop_after(step: int):
-    def on_step(now: int, metrics: dict) -> None:
-        if now == step:
-            raise KeyboardInterrupt
-
-    return on_step
+def _copy(run: Path, to: Path) -> None:
+    shutil.copytree(run, to)
 
 
-CHILD = """
-import sys; sys.path.insert(0, {tests!r})
-import conftest, pathlib, worlds_of_letters as letters
-from etude.train.reopen import resume
-from etude.train.setup import start
-from etude.train.loop import train
-place = pathlib.Path({place!r})
-if (place / "run" / "checkpoints").exists() and list((place / "run" / "checkpoints").glob("step-*")):
-    run, _ = resume(place / "run", letters.words())
-else:
-    run = start(letters.plan(place, "grpo", 12, run__checkpoint_every=3, run__eval_problems=0), place / "run",
-                letters.words(), overwrite=True)
-    run.checkpoint()
-run.on_step = lambda step, metrics: print(step, flush=True)
-train(run)
-"""
+def _in_a_fork(place: Path) -> tuple[int, IO[bytes]]:
+    """Starts the run in `place`, or resumes it, in a process of its own: its number, and a line for every step."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write)
+        return child, os.fdopen(read, "rb")
+    failed = 1
+    try:
+        os.close(read)
+        if checkpoint.steps(place / "run" / "checkpoints"):
+            run, _ = resume(place / "run", letters.words())
+        else:
+            plan = letters.plan(place, "grpo", 12, run__checkpoint_every=3, run__eval_problems=0)
+            run = start(plan, place / "run", letters.words(), overwrite=True)
+            run.checkpoint()
+        run.on_step = lambda step, metrics: bool(os.write(write, b"%d\n" % step))
+        train(run)
+        failed = 0
+    finally:
+        os._exit(failed)
 
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
@@ -154,19 +151,21 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         tmp_path / "whole",
         letters.words(),
     )
+    began = time.monotonic()
     train(whole)
+    step = (time.monotonic() - began) / 12
     whole.close()
-    code = CHILD.format(tests=str(Path(__file__).parent), place=str(tmp_path))
     rng = np.random.default_rng()
-    for _ in range(3):
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        child.stdout.readline()  # the first step is over
-        time.sleep(rng.uniform(0, 1.0))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    for _ in range(4):
+        child, lines = _in_a_fork(tmp_path)
+        lines.readline()  # its first step is over
+        time.sleep(rng.uniform(0, 4 * step))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        lines.close()
+    child, lines = _in_a_fork(tmp_path)
+    lines.read()
+    assert os.waitpid(child, 0)[1] == 0
     assert facts(tmp_path / "whole") == facts(tmp_path / "run")
     assert same_weights(tmp_path / "whole", tmp_path / "run")
 
