@@ -69,7 +69,7 @@ def limits(
     Sources: Korn & Graubard 1998 (effective size and t), Brown, Cai & DasGupta 2001 (Jeffreys); the mixing
     is ours.
     """
-    from scipy import stats  # half a second that a model in use does not wait for
+    from scipy import special  # scipy.stats would take half a second to import
 
     x = np.asarray(values, float)
     w = np.ones(x.shape[-1]) if weights is None else np.asarray(weights, float)
@@ -91,8 +91,8 @@ def limits(
     telling = np.minimum((x > 0).sum(-1), (x < 1).sum(-1))
     inverse = (telling * inverse + 1 / size) / (telling + 1)
     tail = (1 - level) / 2
-    n = (stats.norm.ppf(tail) / stats.t.ppf(tail, degrees)) ** 2 / inverse
+    n = (special.ndtri(tail) / special.stdtrit(degrees, tail)) ** 2 / inverse
     a, b = n * mean + 0.5, n * (1 - mean) + 0.5
-    low = np.where(mean <= 0, 0.0, np.minimum(stats.beta.ppf(tail, a, b), mean))
-    high = np.where(mean >= 1, 1.0, np.maximum(stats.beta.isf(tail, a, b), mean))
+    low = np.where(mean <= 0, 0.0, np.minimum(special.betaincinv(a, b, tail), mean))
+    high = np.where(mean >= 1, 1.0, np.maximum(special.betainccinv(a, b, tail), mean))
     return mean, low, high

@@ -7,14 +7,11 @@ Ranks add, they never average: who divides is `train.step`, by denominators that
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from etude.batch import Batch
 from etude.errors import UserError
@@ -23,9 +20,15 @@ from etude.models.hooks import Hook
 from etude.models.outputs import Outputs
 from etude.models.weights import Weights
 
+if TYPE_CHECKING:  # importing it takes as long as everything else that a run needs, so that only ranks do
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor of which every rank holds a part. All ranks call this."""
+    from torch.distributed.tensor import DTensor
+
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -65,6 +68,8 @@ class ShardedBackbone(TransformersBackbone):
                 f"this architecture cannot be shared by ranks, since its sequences cannot be packed ({plain.obstacle}); leave "
                 "[trainer] out"
             )
+        from torch.distributed.fsdp import MixedPrecisionPolicy
+
         module = plain.module.cpu() if mesh.device_type != "cpu" else plain.module
         trained = not frozen and not plain.lora
         for parameter in module.parameters():
@@ -92,6 +97,8 @@ class ShardedBackbone(TransformersBackbone):
             self.masters = {n: p for n, p in self._stated().items() if p.requires_grad}  # type: ignore[misc]
 
     def _shard(self, module: nn.Module, mixed: MixedPrecisionPolicy) -> None:
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+
         made = fully_shard(module, mesh=self.mesh, mp_policy=mixed)
         assert isinstance(made, FSDPModule)
         made.set_gradient_divide_factor(1.0)
@@ -208,6 +215,8 @@ def nothing_of(*tensors: Tensor) -> Tensor | float:
 @torch.no_grad()
 def copy_into(part: Tensor, value: Tensor) -> None:
     """Gives this rank its part of a whole tensor that every rank has."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if isinstance(part, DTensor):
         value = distribute_tensor(
             value.to(part.device_mesh.device_type, part.dtype),

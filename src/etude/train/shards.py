@@ -9,16 +9,18 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 
 from etude.errors import UserError
 from etude.models.policy import Policy
 from etude.scale.ranks import Held, Ranks
 from etude.train.sharded import MOMENTS, ShardedLearner
 from etude.train.step import Learner
+
+if TYPE_CHECKING:  # importing it takes a quarter of a second
+    from torch.distributed.checkpoint import FileSystemReader
 
 FOLDER = "shards"  # within a checkpoint
 COUNTED = "step"  # AdamW's own count, one number a parameter
@@ -57,6 +59,8 @@ def weights(policy: Policy, state: Mapping[str, Any], folder: Path) -> None:
     if FOLDER not in state:
         policy.load_state_dict(state["policy"])
         return
+    import torch.distributed.checkpoint as dcp
+
     held = {label(state[FOLDER], "weights", n): p.detach() for n, p in policy.parameters()}
     with reading(str(folder / FOLDER), held) as reader:
         dcp.load(held, storage_reader=reader, no_dist=True)
@@ -69,6 +73,8 @@ def label(learner: str, kind: str, *of: str) -> str:
 
 
 def write_the_shards(held: Held, place: str) -> None:
+    import torch.distributed.checkpoint as dcp
+
     state: dict[str, torch.Tensor] = {}
     for name, learner in held.learners.items():
         for of, parameter in learner.policy.parameters():
@@ -85,6 +91,9 @@ def read_the_shards(held: Held, name: str, called: str, place: str) -> None:
 
 def read(learner: Learner, called: str, place: str) -> None:
     """A learner's weights and moments from the shards of the one that was `called` so. On ranks, all of them call this."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.tensor import DTensor
+
     named = dict(learner.policy.parameters())
     state = {label(called, "weights", n): p.detach() for n, p in named.items()}
     known = dcp.FileSystemReader(place).read_metadata().state_dict_metadata
@@ -98,7 +107,7 @@ def read(learner: Learner, called: str, place: str) -> None:
             made = torch.zeros_like(named[parameter].detach()) if what in MOMENTS else torch.zeros(())
             found.setdefault(moments, {}).setdefault(parameter, {})[what] = made
             state[label(called, "adamw", moments, parameter, what)] = made
-    alone = not isinstance(learner.policy.parameters()[0][1], torch.distributed.tensor.DTensor)
+    alone = not isinstance(learner.policy.parameters()[0][1], DTensor)
     with reading(place, state) as reader:
         dcp.load(state, storage_reader=reader, no_dist=alone)
     learner._optimisers.clear()
@@ -110,8 +119,10 @@ def read(learner: Learner, called: str, place: str) -> None:
 
 
 @contextmanager
-def reading(place: str, wanted: Mapping[str, torch.Tensor]) -> Iterator[dcp.FileSystemReader]:
-    reader = dcp.FileSystemReader(place)
+def reading(place: str, wanted: Mapping[str, torch.Tensor]) -> Iterator[FileSystemReader]:
+    from torch.distributed.checkpoint import FileSystemReader
+
+    reader = FileSystemReader(place)
     known = reader.read_metadata().state_dict_metadata
     if missing := sorted(set(wanted) - set(known)):
         lacks = json.loads(missing[0])[-1]
