@@ -25,7 +25,7 @@ def run_with(place: Path, recipe: str = "reinforce", context: int = 4096, **more
         "run__context": context,
         **more,
     }
-    return start(letters.plan(place, recipe, 2, **changes), place / "run", letters.pairs())
+    return start(letters.plan(place, recipe, 1, **changes), place / "run", letters.pairs())
 
 
 def opening(run: Run) -> int:
@@ -63,15 +63,21 @@ def test_a_world_ends_where_its_conversation_does(tmp_path: Path) -> None:
     assert json.loads(row["notes"])[FULL] == first + 3
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """Tokens of the longest first prompt."""
+    probe = run_with(tmp_path_factory.mktemp("probe"))
+    found = opening(probe)
+    probe.close()
+    return found
+
+
 @pytest.mark.parametrize("recipe", apart("rollout", "group_rollout"))
-def test_no_recipe_falls_over_a_conversation_that_is_full(recipe: str, tmp_path: Path) -> None:
+def test_no_recipe_falls_over_a_conversation_that_is_full(recipe: str, first: int, tmp_path: Path) -> None:
     needs = catalogue()[recipe].all_needs
     if {"text", "hints"} & set(needs):
         pytest.skip("takes no worlds")
     more = {"run__teacher": letters.model(tmp_path / "teacher", seed=2)} if "teacher" in needs else {}
-    probe = run_with(tmp_path / "a")
-    first = opening(probe)
-    probe.close()
     for context in (first + 1, first + 3):
         run = run_with(tmp_path / str(context), recipe, context, **more)
         train(run)

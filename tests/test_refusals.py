@@ -266,11 +266,15 @@ def test_every_setting_of_every_recipe_changes_the_plan() -> None:
     from etude.methods import catalogue
     from etude.train.setup import describe
 
+    tried = set()  # what a stage's own code makes of a setting is the same in every recipe
     for name, recipe in catalogue().items():
         plan = Plan(name, "smollm2", "chain_sum", Budget(1, "steps"))
         plain = describe(plan, recipe, run_settings({}, {}))["stages"]
         for stage, part in resolved_stages(recipe).items():
             for parameter, value in part:
+                if (part.factory, parameter.name) in tried:
+                    continue
+                tried.add((part.factory, parameter.name))
                 other = _other(parameter, value)
                 changed, _ = build(recipe, {f"{stage}.{parameter.name}": other})
                 now = describe(plan, changed, run_settings({}, {}))["stages"]

@@ -6,7 +6,8 @@ import errno
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -51,7 +52,7 @@ LONGEST = 200  # characters of a word in a sentence: what was given is repeated,
 def run(arguments: Sequence[str]) -> int:
     """The program; returns its exit code. 0 done, 2 bad input or a refusal, 130 interrupted; ours raise (1)."""
     try:
-        command = typer.main.get_command(app)
+        command = _command()
         words = plan.expanded(arguments, command)
         result = command.main(args=words, prog_name="etude", standalone_mode=False)
     except UserError as error:
@@ -80,6 +81,12 @@ def run(arguments: Sequence[str]) -> int:
     if result == 130:  # the parser's own answer to Ctrl-C
         return _interrupted(arguments)
     return result if isinstance(result, int) else 0
+
+
+@cache
+def _command() -> Any:
+    """All commands, read from their functions' signatures once."""
+    return typer.main.get_command(app)
 
 
 def _interrupted(arguments: Sequence[str]) -> int:
