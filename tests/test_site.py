@@ -94,6 +94,7 @@ def quick(words: list[str], model: str) -> list[str]:
         found += ["--quiet", "--force", *([] if timed else ["--steps", "1"])]
     if name == "eval":
         found += ["--problems", "2", "--set", "run.max_tokens=4", "--set", "run.precision=fp32"]
+        found += [] if "-k" in found else ["-k", "1"]
     if name == "play":
         found += ["--games", "2", "--max-tokens", "4"]
     if name == "pipeline":
