@@ -155,7 +155,9 @@ class Engine:
 def handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # head and body are two writes; the second must not wait 40 ms for the first
+        disable_nagle_algorithm = (
+            True  # head and body are two writes; the second must not wait 40 ms for the first
+        )
 
         def _do(self, method: str) -> None:
             size = int(self.headers.get("Content-Length") or 0)

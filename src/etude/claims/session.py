@@ -155,7 +155,7 @@ def summary(result: Mapping[str, Any]) -> str:
     for name, question in AXES.items():
         found = result[name]
         numbers = (
-            f" {found['effect']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+            f" {found['effect']:+.3g} [{found['low']:+.3g}, {found['high']:+.3g}]"
             if "effect" in found
             else ""
         )
