@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import pty
@@ -22,7 +23,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from etude.models.policy import Policy
 from etude.models.tiny import LETTERS, SPECIAL, tiny, tiny_directory
-from etude.serve.chat import Chat
+from etude.serve.chat import Chat, answer
 from etude.serve.replies import Speaker
 from etude.text.stream import TextStream
 from etude.types import Message, SamplingParams
@@ -187,6 +188,25 @@ def test_a_chat_in_a_terminal(model: Path) -> None:
     os.write(ours, b"\x04")
     assert child.wait(20) == 0
     assert "Traceback" not in screen.seen
+
+
+def test_what_was_sampled_already_is_not_shown_after_an_interrupt() -> None:
+    """The whole reply is there before its first piece is written; Ctrl-C comes with the third."""
+
+    class Ready:
+        async def say(self, question: str):  # type: ignore[no-untyped-def]
+            for piece in "abcdefgh":
+                yield piece
+
+    class Terminal(io.StringIO):
+        def flush(self) -> None:
+            if self.getvalue() == "abc":
+                signal.raise_signal(signal.SIGINT)
+
+    out = Terminal()
+    with asyncio.Runner() as runner, pytest.raises(KeyboardInterrupt):
+        answer(Ready(), "", out, runner)  # type: ignore[arg-type]
+    assert out.getvalue() == "abc"
 
 
 def _owns_the_terminal() -> None:

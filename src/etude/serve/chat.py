@@ -103,6 +103,7 @@ def answer(chat: Chat, question: str, out: TextIO, runner: asyncio.Runner) -> st
                 said += piece
                 out.write(clean(piece))
                 out.flush()
+                await asyncio.sleep(0)  # here Ctrl-C ends a reply of which more was sampled than is shown
         return said
 
     return runner.run(work())
