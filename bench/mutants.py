@@ -262,8 +262,8 @@ def main() -> int:
         for i, m in enumerate(mutants(ast.parse(p.read_text()), used_elsewhere(p)))
     ]
     if given.sample:
+        # In the order drawn: what a run that was stopped has done is a random sample too.
         todo = random.Random(given.seed).sample(todo, min(given.sample, len(todo)))
-        todo.sort(key=lambda item: (str(item[0]), item[1]))
     if given.list:
         print("\n".join(f"{p.relative_to(SOURCE)}:{m.line} {m}" for p, _, m in todo))
         return 0

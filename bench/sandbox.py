@@ -15,7 +15,7 @@ import statistics
 import time
 from pathlib import Path
 
-from etude.tasks import sandbox
+from etude.tasks import confinement, outcomes, sandbox
 
 CODE = "def f(xs):\n    return sum(x * x for x in xs)"
 CASES = [list(range(n)) for n in range(8)]
@@ -26,7 +26,7 @@ def one(box: sandbox.Sandbox) -> float:
     with box.program() as program:
         assert program.load(CODE) is None
         for xs in CASES:
-            assert program.call("f", (xs,)) == sandbox.Returned(sum(x * x for x in xs))
+            assert program.call("f", (xs,)) == outcomes.Returned(sum(x * x for x in xs))
         end = time.perf_counter()
     return end - begin
 
@@ -44,11 +44,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--programs", type=int, default=100)
     n = parser.parse_args().programs
-    kinds = {"namespaces": sandbox.bubblewrap(), "landlock": sandbox.landlock()}
+    kinds = {"namespaces": confinement.bubblewrap(), "landlock": confinement.landlock()}
     found: dict[str, object] = {}
     for kind in [k for k, there in kinds.items() if there]:
         if kind == "landlock":
-            sandbox.bubblewrap = lambda: None  # type: ignore[assignment]
+            confinement.bubblewrap = lambda: None  # type: ignore[assignment]
         with sandbox.Sandbox(ahead=2) as box:
             one(box)
             waited = []

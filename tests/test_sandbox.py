@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from etude.errors import Refused
-from etude.tasks import load, sandbox, sandbox_probe
-from etude.tasks.sandbox import Ended, Limits, Other, Printed, Raised, Returned, Sandbox, Unreadable
+from etude.tasks import confinement, load, outcomes, sandbox, sandbox_probe
+from etude.tasks.outcomes import Ended, Other, Printed, Raised, Returned, Unreadable
+from etude.tasks.sandbox import Limits, Sandbox
 from etude.types import Request
 
 KINDS = ("namespaces", "landlock")
 
 
 def available(kind: str) -> bool:
-    return bool({"namespaces": sandbox.bubblewrap, "landlock": sandbox.landlock}[kind]())
+    return bool({"namespaces": confinement.bubblewrap, "landlock": confinement.landlock}[kind]())
 
 
 @pytest.fixture(params=KINDS)
@@ -27,8 +28,8 @@ def box(request, monkeypatch):
     if not available(request.param):
         pytest.skip(f"this machine offers no {request.param}")
     if request.param == "landlock":
-        monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
-    assert sandbox.protection() == request.param
+        monkeypatch.setattr(confinement, "bubblewrap", lambda: None)
+    assert confinement.protection() == request.param
     with Sandbox(Limits(seconds=2.0), ahead=1) as made:
         yield made
 
@@ -41,7 +42,7 @@ def run(box: Sandbox, code: str, *arguments, name: str = "f"):
 
 def test_this_machine_offers_something() -> None:
     """The suite would pass with every test above skipped; where it runs, programs must be kept in."""
-    assert sandbox.protection(), (
+    assert confinement.protection(), (
         "neither bubblewrap with namespaces nor Landlock with libseccomp: see docs/security.md"
     )
 
@@ -78,7 +79,7 @@ def test_programs_that_fail(box: Sandbox) -> None:
     assert run(box, "def f(: pass") == Unreadable(1, "invalid syntax")
     assert run(box, "1 / 0") == Raised("ZeroDivisionError", "division by zero")
     assert run(box, "def f(): raise ValueError('no')") == Raised("ValueError", "no")
-    assert isinstance(run(box, "g = 1"), sandbox.Missing)
+    assert isinstance(run(box, "g = 1"), outcomes.Missing)
     for ending in ("SystemExit", "KeyboardInterrupt", "GeneratorExit"):
         assert run(box, f"def f(): raise {ending}").kind == ending
 
@@ -259,11 +260,11 @@ def _children() -> list[str]:
 
 
 def test_without_protection_it_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
-    monkeypatch.setattr(sandbox, "landlock", lambda: None)
+    monkeypatch.setattr(confinement, "bubblewrap", lambda: None)
+    monkeypatch.setattr(confinement, "landlock", lambda: None)
     with pytest.raises(Refused, match="--unsafe-execution"):
         Sandbox()
-    monkeypatch.setenv(sandbox.UNSAFE, "1")
+    monkeypatch.setenv(confinement.UNSAFE, "1")
     with Sandbox(ahead=1) as box:
         assert run(box, "def f(): return 1") == Returned(1)
 
@@ -272,27 +273,27 @@ def test_it_is_refused_before_anything_is_sampled(monkeypatch, tmp_path) -> None
     from etude import cli
     from etude.models.tiny import tiny_directory
 
-    monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
-    monkeypatch.setattr(sandbox, "landlock", lambda: None)
-    monkeypatch.delenv(sandbox.UNSAFE, raising=False)
+    monkeypatch.setattr(confinement, "bubblewrap", lambda: None)
+    monkeypatch.setattr(confinement, "landlock", lambda: None)
+    monkeypatch.delenv(confinement.UNSAFE, raising=False)
     model = str(tiny_directory(tmp_path / "m"))
     command = ["check", "-m", model, "-t", "program", "--set", "run.preflight=1", "--set", "run.max_tokens=2"]
     with pytest.raises(Refused, match="--unsafe-execution"):
-        sandbox.ready_to_run_programs([load("program").draw(Request(), 0, 0)])
+        confinement.ready_to_run_programs([load("program").draw(Request(), 0, 0)])
     assert cli.run(command) == 2
-    assert not os.environ.get(sandbox.UNSAFE)
+    assert not os.environ.get(confinement.UNSAFE)
     cli.run([*command, "--unsafe-execution"])
-    assert os.environ.pop(sandbox.UNSAFE) == "1"
+    assert os.environ.pop(confinement.UNSAFE) == "1"
 
 
 def test_doctor_tries_what_it_tells(monkeypatch) -> None:
     found = sandbox_probe.enforced()
     assert len(found) == len(sandbox_probe.PROBES)
     assert all(found.values()), found
-    monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
-    monkeypatch.setattr(sandbox, "landlock", lambda: None)
+    monkeypatch.setattr(confinement, "bubblewrap", lambda: None)
+    monkeypatch.setattr(confinement, "landlock", lambda: None)
     assert "refused" in sandbox_probe.sentence(sandbox_probe.enforced())
-    monkeypatch.setenv(sandbox.UNSAFE, "1")
+    monkeypatch.setenv(confinement.UNSAFE, "1")
     bare = sandbox_probe.enforced()
     assert not bare["reading files"]
     assert not bare["the network"]

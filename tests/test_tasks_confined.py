@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from etude.tasks import isolate, load, sandbox
+from etude.tasks import confinement, isolate, load
 from etude.tasks.check import CheckError, Function
 from etude.tasks.gym_check import Gym
 from etude.tasks.gym_facts import BY_TEXT, EVALUATED
@@ -31,11 +31,11 @@ ESCAPES = {
 
 @pytest.fixture(scope="module", params=KINDS)
 def pool(request):
-    if not {"namespaces": sandbox.bubblewrap, "landlock": sandbox.landlock}[request.param]():
+    if not {"namespaces": confinement.bubblewrap, "landlock": confinement.landlock}[request.param]():
         pytest.skip(f"this machine offers no {request.param}")
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "landlock":
-            patch.setattr(sandbox, "bubblewrap", lambda: None)
+            patch.setattr(confinement, "bubblewrap", lambda: None)
         patch.setattr(isolate, "confined", lambda check: True)
         patch.setenv("ETUDE_SECRET", "1")
         with Pool(workers=1, seconds=5) as made:
@@ -84,9 +84,9 @@ def test_every_scorer_that_evaluates_the_answer_is_known() -> None:
 
 def test_where_nothing_keeps_it_in_it_is_isolated_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is shown to these scorers only where it consists of digits and signs (`gym_facts.HARMLESS`)."""
-    monkeypatch.setattr(sandbox, "bubblewrap", lambda: None)
-    monkeypatch.setattr(sandbox, "landlock", lambda: None)
-    monkeypatch.setattr(sandbox, "system_call_filter", lambda: None)
+    monkeypatch.setattr(confinement, "bubblewrap", lambda: None)
+    monkeypatch.setattr(confinement, "landlock", lambda: None)
+    monkeypatch.setattr(confinement, "system_call_filter", lambda: None)
     task = load("n_queens").draw(Request(), 0, 0)
     with Pool(workers=1) as own:
         assert own.run(task.check, task.answer).correct

@@ -19,13 +19,13 @@ from etude.methods.self_play.absolute_zero import PROPOSED
 from etude.rollout.basic import single
 from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import GroupRollout
-from etude.tasks import load, sandbox, self_test
+from etude.tasks import confinement, load, self_test
 from etude.tasks.languages import Arithmetic, Python, same
 from etude.tasks.triples import Triple, proposal, task_of
 from etude.testing import toys
 from etude.types import Message, Request, SamplingParams, Task
 
-needs_sandbox = pytest.mark.skipif(not sandbox.protection(), reason="nothing keeps programs in here")
+needs_sandbox = pytest.mark.skipif(not confinement.protection(), reason="nothing keeps programs in here")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import documents
 from etude.cli import app
 from etude.errors import UserError
 from etude.evaluate.players import PLAYERS, measure, play
-from etude.tasks import load, sandbox, self_test
+from etude.tasks import confinement, load, self_test
 from etude.tasks.source import check_disjoint
 from etude.tasks.worlds import sheet as sheets
 from etude.tasks.worlds.bug_catalogue import BUGS
@@ -24,7 +24,7 @@ from etude.types import Request
 WORLDS = ("house", "shop", "encyclopedia", "sheet", "bugs")
 RULES = Rules(6, feedback="full")
 
-programs = pytest.mark.skipif(bool(sandbox.refusal()), reason="nothing keeps programs in here")
+programs = pytest.mark.skipif(bool(confinement.refusal()), reason="nothing keeps programs in here")
 FLAT = House(
     ("hall", "attic"),
     (("hall", "attic"),),
@@ -39,7 +39,7 @@ FLAT = House(
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_level_can_be_won_and_is_not_won_by_nothing(world: str, level: int) -> None:
-    if world == "bugs" and sandbox.refusal():
+    if world == "bugs" and confinement.refusal():
         pytest.skip("nothing keeps programs in here")
     tasks = load(f"{world}:level={level}")
     for i in range(1 if world == "bugs" else 4):

@@ -26,7 +26,7 @@ from etude.sampling.protocol import Sample
 from etude.scale import local
 from etude.scale.inspection import TESTED
 from etude.scale.place import Place
-from etude.tasks import sandbox, sandbox_probe
+from etude.tasks import confinement, sandbox_probe
 from etude.types import Episode, Message, SamplingParams, Signal, Span, Task, Verdict
 
 PRECISIONS = ("fp32", "bf16")
@@ -53,7 +53,7 @@ def examine() -> dict[str, Any]:
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "instructions": {f: f in instructions() for f in FLAGS},
         "kernels": kernels.why_not() or "native",
-        "programs": {"protection": sandbox.protection(), "prevented": sandbox_probe.enforced()},
+        "programs": {"protection": confinement.protection(), "prevented": sandbox_probe.enforced()},
         "gap": agreement(),
         "gpus": gpus,
         "engine": f"{local.package()} {installed()}; tested versions of vLLM: {', '.join(TESTED)}",

@@ -27,7 +27,7 @@ Seed = Annotated[int, typer.Option("--seed", help="names every random draw of th
 def _allow(value: bool) -> bool:
     """Lets this process and its children run programs of the model without a sandbox."""
     if value:
-        from etude.tasks.sandbox import UNSAFE
+        from etude.tasks.confinement import UNSAFE
 
         os.environ[UNSAFE] = "1"
     return value

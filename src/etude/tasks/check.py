@@ -252,7 +252,7 @@ def isolated(check: Check) -> bool:
 
 
 def confined(check: Check) -> bool:
-    """Whether an isolated checker runs what the model wrote, so that its child must be kept in (`etude.tasks.sandbox`)."""
+    """Whether an isolated checker runs what the model wrote, so that its child must be kept in (`etude.tasks.confinement`)."""
     return bool(getattr(check, "confined", False))
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.tasks import _child, sandbox
+from etude.tasks import _child, confinement, sandbox
 from etude.tasks.check import CheckError, blocking, confined, isolated
 from etude.tasks.user_code import UserCode, foreign, here, judge, name_of
 from etude.types import Check, Environment, Verdict
@@ -184,9 +184,9 @@ class _Child:
         code = f"import sys; sys.path.insert(0, {str(source)!r}); from etude.tasks._child import main; main()"
         env = {**({} if kept_in else os.environ), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "-c", code, str(memory)]
-        places = sandbox.library("etude", "reasoning_gym", "sympy") if kept_in else []
+        places = confinement.library("etude", "reasoning_gym", "sympy") if kept_in else []
         self.process = subprocess.Popen(
-            sandbox.wrapped(command, places, sandbox.Limits().file) if kept_in else command,
+            confinement.wrapped(command, places, sandbox.Limits().file) if kept_in else command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -198,7 +198,7 @@ class _Child:
         self._head: dict[str, Any] = {
             "path": list(sys.path),
             "main": os.path.abspath(main) if main else None,
-            "confine": sandbox.confinement(places) if kept_in else None,
+            "confine": confinement.confinement(places) if kept_in else None,
         }
 
     def run(self, work: bytes, seconds: float) -> Verdict:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from etude.tasks import sandbox
+from etude.tasks import outcomes, sandbox
 from etude.tasks.arithmetic import evaluate
 
 LARGEST = 10**9  # of a value in the arithmetic
@@ -92,7 +92,7 @@ class Python:
             if process.load(program) is not None:
                 return None
             match process.call("f", arguments):
-                case sandbox.Returned(value) if not isinstance(value, sandbox.Other):
+                case outcomes.Returned(value) if not isinstance(value, outcomes.Other):
                     text = repr(value)
                     return text if len(text) <= LONGEST else None
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from etude.errors import UserError, nearest
-from etude.tasks import sandbox
+from etude.tasks import outcomes, sandbox
 from etude.tasks.check import FEEDBACK as DEGREES
 from etude.tasks.check import UNARY
 from etude.tasks.kind import FEEDBACK, LEVEL, Kind, Made, feedback_text, out_of_range
@@ -62,16 +62,16 @@ class Program:
             match program.load(code):
                 case None:
                     pass
-                case sandbox.Unreadable(line, message):
+                case outcomes.Unreadable(line, message):
                     return f"Line {line} of the program cannot be read: {message}."
                 case stopped:
                     return f"The program cannot be loaded: {stopped}."
             for arguments, result in self.cases:
                 called = f"{self.name}({', '.join(map(repr, arguments))})"
                 match program.call(self.name, arguments):
-                    case sandbox.Missing():
+                    case outcomes.Missing():
                         return f"The program defines no function {self.name}."
-                    case sandbox.Returned(found):
+                    case outcomes.Returned(found):
                         if not (type(found) is type(result) and found == result):
                             return f"{called} returned {_short(found)}; it should return {result!r}."
                     case stopped:
@@ -105,7 +105,7 @@ def code_of(answer: str) -> str:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, sandbox.Other):
+    if isinstance(value, outcomes.Other):
         return f"a {value.kind}"
     try:
         text = repr(value)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from etude.errors import Refused
-from etude.tasks import sandbox
-from etude.tasks.sandbox import Ended, Limits, Missing, Raised, Returned, Sandbox
+from etude.tasks import confinement
+from etude.tasks.outcomes import Ended, Missing, Raised, Returned
+from etude.tasks.sandbox import Limits, Sandbox
 
 Answer = Returned | Raised | Missing | Ended
 Try = Callable[..., Answer]
@@ -113,7 +114,7 @@ def sentence(found: dict[str, bool]) -> str:
     if not found:
         return "none: tasks that run programs are refused (no bubblewrap with user namespaces, no Landlock)"
     open_ = [name for name, kept in found.items() if not kept]
-    kind = sandbox.protection() or "none (unsafe execution is allowed)"
+    kind = confinement.protection() or "none (unsafe execution is allowed)"
     return f"{kind}; closed: {', '.join(n for n, k in found.items() if k)}" + (
         f"; OPEN: {', '.join(open_)}" if open_ else ""
     )

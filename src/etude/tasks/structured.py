@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from etude.errors import UserError
-from etude.tasks import sandbox
+from etude.tasks import outcomes, sandbox
 from etude.tasks.check import UNARY, AnswerCheck
 from etude.tasks.extract import peel
 from etude.types import Verdict
@@ -186,8 +186,8 @@ class Script:
         return Verdict(1.0, True)
 
 
-def _output_fault(done: sandbox.Printed | sandbox.Ended, given: str, wanted: str) -> str:
-    if isinstance(done, sandbox.Ended):
+def _output_fault(done: outcomes.Printed | outcomes.Ended, given: str, wanted: str) -> str:
+    if isinstance(done, outcomes.Ended):
         return f"On the input {given[:80]!r} the script {done}."
     if done.error is not None:
         return f"On the input {given[:80]!r} the script {done.error}."

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from etude.errors import UserError, nearest
-from etude.tasks import sandbox
+from etude.tasks import outcomes, sandbox
 from etude.tasks.check import FEEDBACK, UNARY
 from etude.tasks.kind import feedback_text
 from etude.types import Verdict
@@ -80,7 +80,7 @@ class UnitTests:
             match process.load(code):
                 case None:
                     pass
-                case sandbox.Unreadable(line, message):
+                case outcomes.Unreadable(line, message):
                     return f"Line {line} of the program cannot be read: {message}."
                 case stopped:
                     return f"The program cannot be loaded: {stopped}."
@@ -91,9 +91,9 @@ class UnitTests:
     def _tested(self, process: sandbox.Process) -> str:
         def called(*arguments: Any, **keywords: Any) -> Any:
             match process.call(self.name, arguments, keywords):
-                case sandbox.Returned(found):
+                case outcomes.Returned(found):
                     return found
-                case sandbox.Missing():
+                case outcomes.Missing():
                     raise _Stopped(f"The program defines no function {self.name}.")
                 case stopped:
                     raise _Stopped(f"{self.name}({_shown(arguments)}) {stopped}.")

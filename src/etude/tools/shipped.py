@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.errors import UserError
-from etude.tasks import sandbox
+from etude.tasks import confinement, outcomes, sandbox
 from etude.tasks.arithmetic import evaluate
 from etude.tools.retrieval import corpus_of
 from etude.tools.tool import Tool, ToolError, tool
@@ -60,12 +60,12 @@ def python(code: str) -> str:
     """
     with sandbox.shared().program() as program:
         found = program.main(_showing(code))
-    if isinstance(found, sandbox.Ended):
+    if isinstance(found, outcomes.Ended):
         raise ToolError(f"the program {found.cause}")
     if found.error is not None:
         what = (
             f"line {found.error.line} cannot be read: {found.error.message}"
-            if isinstance(found.error, sandbox.Unreadable)
+            if isinstance(found.error, outcomes.Unreadable)
             else f"{found.error.kind}: {found.error.message}"
         )
         raise ToolError(f"{found.text}{what}")
@@ -96,7 +96,7 @@ def made_calculator(place: str) -> Fixed:
 
 
 def made_python(place: str) -> Fixed:
-    if refused := sandbox.refusal():
+    if refused := confinement.refusal():
         raise refused
     return Fixed("python", tool(python, slow=True))
 

@@ -10,8 +10,8 @@ from etude.models.policy import Policy
 from etude.recipe import NEEDS, Recipe
 from etude.tasks import TaskSet
 from etude.tasks.check import judged
+from etude.tasks.confinement import ready_to_run_programs
 from etude.tasks.files import Listed
-from etude.tasks.sandbox import ready_to_run_programs
 from etude.train.config import RunSettings
 from etude.types import Request, Task
 

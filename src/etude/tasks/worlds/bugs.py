@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from etude.tasks import sandbox
+from etude.tasks import outcomes, sandbox
 from etude.tasks.kind import Kind, Made, out_of_range
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
@@ -158,9 +158,9 @@ class RepositoryWorld(World):
             for module, function, arguments, result in calls:
                 said = f"{module}.{function}({', '.join(map(repr, arguments))})"
                 match program.call("run", [module, function, *arguments]):
-                    case sandbox.Returned(found) if type(found) is type(result) and found == result:
+                    case outcomes.Returned(found) if type(found) is type(result) and found == result:
                         pass
-                    case sandbox.Returned(found):
+                    case outcomes.Returned(found):
                         return f"{said} returned {str(found)[:80]}; it should return {result!r}."
                     case stopped:
                         return f"{said} {_why(stopped)}; it should return {result!r}."
@@ -168,7 +168,7 @@ class RepositoryWorld(World):
 
 
 def _why(stopped: Any) -> str:
-    if isinstance(stopped, sandbox.Unreadable):
+    if isinstance(stopped, outcomes.Unreadable):
         return f"line {stopped.line} cannot be read, {stopped.message}"
     return str(stopped)
 
