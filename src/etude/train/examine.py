@@ -13,6 +13,7 @@ from etude.models.policy import Policy
 from etude.rollout.conversation import Generator
 from etude.sampling.engine import sampler_for
 from etude.sampling.protocol import Sampler
+from etude.train.guards import check_errors
 from etude.types import Group, Task
 
 if TYPE_CHECKING:
@@ -57,5 +58,5 @@ def attempted(
     number = samples or run.settings.eval_samples
     told = run.on_examined
     groups = run.loop.run(attempt(examining, run.check_runner, problems, number, EVAL_SAMPLING, told=told))
-    run.guard(groups)
+    check_errors(run, groups)
     return groups

@@ -16,6 +16,7 @@ from etude.reward.noise import without_noise
 from etude.rollout.group_rollout import GroupRollout
 from etude.train.context import RunContext, one_ahead
 from etude.train.correction import corrected
+from etude.train.guards import check_errors, check_rows
 from etude.train.run import Collected, Run
 from etude.train.validation import validate_start
 from etude.types import Group, Request, Signal
@@ -34,7 +35,7 @@ def train(run: Run) -> None:
             run.fix_start(batch.drawn)
         with run.clock("train"):
             signals = run.credit(batch.groups, context)
-            run.check_rows(signals)
+            check_rows(run, signals)
             signals = context.completed(signals, run.objective.reads)
         learnt = learn(run, signals, batch)
         run.tell(batch.drawn, signals)
@@ -102,7 +103,7 @@ def collect(
         requests = run.curriculum.next(min(wanted - len(kept), most - len(drawn)), context)
         new = sample(run, requests, context=context, refresh=refresh)
         drawn += new
-        run.guard(drawn)
+        check_errors(run, drawn)
         kept += run.filter([g for g in new if g.episodes or g.demonstrations], context)
         if not getattr(run.filter, "redraws", True):
             break

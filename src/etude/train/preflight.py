@@ -10,6 +10,7 @@ from etude.batch import pack
 from etude.tasks.check import show
 from etude.tasks.isolate import CheckError
 from etude.train.diagnosis import Diagnosis
+from etude.train.guards import check_errors, diagnosis_of
 from etude.train.loop import sample
 from etude.train.run import Run
 from etude.train.step import alive_share
@@ -24,14 +25,14 @@ def preflight(run: Run) -> Diagnosis:
     learning = {n: copy.deepcopy(part.state_dict()) for n, part in run.learning.items()}
     groups = sample(run, [Request() for _ in range(run.settings.preflight)], "preflight")
     context.drawn = drawn
-    run.guard(groups)
+    check_errors(run, groups)
     kept = run.filter([g for g in groups if g.episodes or g.demonstrations], context)
     signals = run.credit(kept, context)
     alive = alive_share(pack(signals, context.sampling), run.objective)
     for name, state in learning.items():  # what the stages learned from these groups is forgotten
         run.learning[name].load_state_dict(state)
-    return run.diagnose(
-        groups, alive, idle=run.learner.idle(run.plan.budget.steps), rejected=rejected(run, groups)
+    return diagnosis_of(
+        run, groups, alive, idle=run.learner.idle(run.plan.budget.steps), rejected=rejected(run, groups)
     )
 
 

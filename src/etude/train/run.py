@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import resource
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from etude.assembly import resolved_stages
-from etude.channels import undeclared
-from etude.errors import Refused, UserError
 from etude.evaluate.result import EvalResult
 from etude.event_loop import EventLoop
 from etude.models.policy import Policy
@@ -30,13 +25,13 @@ from etude.tasks.content import contents, plain
 from etude.tasks.isolate import Pool
 from etude.tasks.source import digest
 from etude.tools.kit import Kit
-from etude.train import checkpoint, shards
+from etude.train import checkpoint, guards, shards
 from etude.train.config import Plan, RunSettings
 from etude.train.context import RunContext
-from etude.train.diagnosis import Diagnosis, Known, diagnose
 from etude.train.drift import Drift
 from etude.train.examine import examined, examined_start
 from etude.train.identity import arithmetic
+from etude.train.meters import Metered
 from etude.train.metrics import lengths, step_metrics
 from etude.train.put import write_asking
 from etude.train.rescore import rescored
@@ -47,7 +42,6 @@ from etude.update import Update
 
 DRIFT_EVERY = 20  # steps between measurements of the distance from the starting weights
 AUDIT = 20  # steps between those in which sampler and trainer are compared
-GUARDED, FEW = 100, 20  # attempts of earlier steps that the guard looks at, and below which none is alarming
 Progress = Callable[[int, dict[str, Any]], None]
 Beside = Callable[[Policy, Generator, Sequence[Group]], Mapping[str, Any]]
 """Measures more at an evaluation: (policy, generator, attempts) -> what is written beside the accuracy."""
@@ -66,7 +60,7 @@ class Collected:
 
 
 @dataclass
-class Run:
+class Run(Metered):
     """Built by `train.setup.start` or `train.setup.resume`; `train.loop.train` moves it. The stages are fields of the
     same names."""
 
@@ -147,32 +141,6 @@ class Run:
             )
         return self.ended or "budget spent"
 
-    def start_clock(self) -> None:
-        """The first step begins now; what came before it is charged to nothing."""
-        self.times.clear()
-        self.times["begin"] = time.perf_counter()
-
-    @contextmanager
-    def clock(self, name: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - begin
-
-    @contextmanager
-    def uncharged(self) -> Iterator[None]:
-        """What happens inside counts neither as time nor as tokens nor as FLOPs of the run."""
-        times, begin = dict(self.times), time.perf_counter()
-        meters = [policy.meter.state_dict() for policy in self.policies]
-        try:
-            yield
-        finally:
-            for policy, meter in zip(self.policies, meters, strict=True):
-                policy.meter.load_state_dict(meter)
-            self.times.clear()  # in place: the check runner holds it
-            self.times.update(times)
-            if "begin" in times:
-                self.times["begin"] += time.perf_counter() - begin
-
     def recording(self) -> AbstractContextManager[None]:
         """What is sampled inside is kept for the gradient, but for one step in `AUDIT`: there the trainer computes it
         again, and the two are compared. Nothing that was sampled before is reused, so that a run that was resumed here
@@ -205,8 +173,8 @@ class Run:
     ) -> None:
         """Writes the step down, advances the budget and watches the run's health."""
         metrics = step_metrics(drawn, learnt) | lengths(drawn, signals)
-        self._remember(drawn)
-        self._spend(metrics)
+        guards.remember(self, drawn)
+        self.charge(metrics)
         for name, part in self.stages.items():
             if report := part.report() if hasattr(part, "report") else None:
                 metrics[name] = report
@@ -228,56 +196,12 @@ class Run:
         if self.on_step:
             self.on_step(step, metrics)
         if self.spent["barren"] >= self.settings.patience:
-            self._stalled(drawn, alive, metrics)
+            guards.stop_barren(self, drawn, alive, metrics)
 
     def decode(self, tokens: Array) -> str:
         """int32[n] tokens as text, special tokens included."""
         text: str = self.learner.policy.tokenizer.decode(tokens, special=True)
         return text
-
-    def _spend(self, metrics: dict[str, Any]) -> None:
-        now = time.perf_counter()
-        whole, self.times["begin"] = now - self.times.get("begin", now), now
-        rollout, check, train = (self.times.pop(k, 0.0) for k in ("rollout", "check", "train"))
-        self.spent["seconds"] += whole
-        other = max(0.0, whole - rollout - train)
-        split = {"rollout": rollout - check, "check": check, "train": train, "other": other}
-        metrics |= {f"time/{k}": v for k, v in split.items()}
-        tokens, flops = self.cost()
-        generated = tokens["generated"] - self.spent["generated"]
-        self.spent["generated"] = tokens["generated"]
-        metrics |= {f"tokens/{k}": v for k, v in tokens.items()}
-        metrics |= {
-            "tokens_per_second": generated / rollout if rollout else 0.0,
-            "flops": flops,
-            "seconds": self.spent["seconds"],
-            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
-        self.context.progress = self.plan.budget.progress(self.used())
-
-    def used(self) -> dict[str, float]:
-        """What the run has spent of each unit that a budget may have."""
-        tokens, flops = self.cost()
-        both = tokens["generated"] + tokens["trained"]
-        return {"steps": self.context.step, "seconds": self.spent["seconds"], "tokens": both, "flops": flops}
-
-    def spent_so_far(self) -> dict[str, Any]:
-        """The same as an evaluation's card has it."""
-        used = self.used()
-        return {
-            "step": used["steps"],
-            "flops": used["flops"],
-            "tokens": int(used["tokens"]),
-            "seconds": used["seconds"],
-        }
-
-    def cost(self) -> tuple[dict[str, float], float]:
-        """Tokens by use, and model FLOPs (2N a token forward, 6N a token trained), auxiliary models included."""
-        meters = [p.meter for p in self.policies]
-        names = ("generated", "prefilled", "scored", "trained")
-        return {n: float(sum(getattr(m, n) for m in meters)) for n in names}, float(
-            sum(m.flops for m in meters)
-        )
 
     @property
     def evaluation_due(self) -> bool:
@@ -296,75 +220,11 @@ class Run:
         checkpoint.save(place, self.context.step, state, sound=self.health.last_good - 1, more=more)
         checkpoint.remain(place, {self.best["step"]} if self.best else set(), BEST_KIND)
 
-    def _sound_step(self) -> int:
-        """The newest checkpoint from before the policy degenerated."""
-        known = checkpoint.steps(self.directory.path / "checkpoints")
-        return max((s for s in known if s < self.health.last_good), default=0)
-
-    # ---- guards --------------------------------------------------------------------------------------
-
-    def check_rows(self, signals: Sequence[Signal]) -> None:
-        """UserError where credit wrote a row that it does not declare (`etude.channels`): nothing would read it."""
-        if name := undeclared(resolved_stages(self.recipe)["credit"], signals):
-            raise UserError(
-                f"{self.recipe.name}: credit writes the row '{name}', which it does not declare; see etude.channels.writes"
-            )
-
-    def guard(self, groups: Sequence[Group]) -> None:
-        """Stops a run whose episodes fail with errors more often than is allowed, the last `GUARDED` attempts of earlier
-        steps included; names the first error. In a small step one error alone would be more than is allowed."""
-        failed = [e for g in groups for e in g.failed]
-        total = len(failed) + sum(len(g.episodes) for g in groups)
-        before = [sum(counts) for counts in zip(*self.recent, strict=True)] or [0, 0]
-        lost, of = len(failed) + before[0], total + before[1]
-        if failed and lost > self.settings.error_rate * max(of, FEW):
-            first = failed[0].failure
-            assert first is not None
-            raise Refused(
-                f"{lost} of {of} attempts failed with an error (allowed: {self.settings.error_rate:.0%}); "
-                f"the first, in {first.where}: {first.error}\n{first.traceback}".rstrip()
-            )
-
-    def _remember(self, drawn: Sequence[Group]) -> None:
-        failed = sum(len(g.failed) for g in drawn)
-        self.recent.append((failed, failed + sum(len(g.episodes) for g in drawn)))
-        while sum(n for _, n in self.recent[1:]) >= GUARDED:
-            del self.recent[0]
-
     @property
     def learning(self) -> dict[str, Any]:
         """Stages and auxiliary models with a state."""
         named = {**self.stages, **self.context.auxiliary}
         return {n: part for n, part in named.items() if hasattr(part, "state_dict")}
-
-    def diagnose(self, groups: Sequence[Group], alive: float, **known: str) -> Diagnosis:
-        """What these groups teach, with what is `Known` besides."""
-        longest = self.generator.limit
-        cure = (
-            "raise run.context"
-            if longest == self.settings.context
-            else "the model takes no more; shorten the prompts"
-        )
-        context = f"{longest} tokens, the longest conversation; {cure}"
-        decode = self.generator.renderer.decode
-        facts = Known(self.settings.max_tokens, context, decode, self.own_reward is not None, **known)
-        return diagnose(groups, alive, facts)
-
-    def _stalled(self, drawn: Sequence[Group], alive: float, metrics: Mapping[str, Any]) -> None:
-        with self.uncharged():
-            metrics = {**metrics, **self.drift.measure(self.context)}
-        worse = self.health.degenerated(metrics)
-        if worse:
-            worse = (
-                f"the model has degenerated since step {self.health.last_good}: {worse}; lower update.lr "
-                f"({self.update.lr:g}), as in `etude resume {self.directory.path} --from {self._sound_step()} "
-                f"--set update.lr={self.update.lr / 10:g}`, which goes back to before"
-            )
-        found = self.diagnose(drawn, alive, worse=worse)
-        self.ended = f"no signal for {self.settings.patience} steps: {found.sentence}"
-        if found.pass_rate < 0.9:
-            self.checkpoint()
-            raise Refused(f"stopped at step {self.context.step}, {self.ended}")
 
     # ---- evaluation and state ------------------------------------------------------------------------
 
