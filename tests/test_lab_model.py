@@ -10,10 +10,12 @@ import toys
 from etude import seeds
 from etude.claims.settings import load as claims
 from etude.lab import abilities, model, teaching, vocabulary
+from etude.lab.lessons import LESSONS
 from etude.lab.model import SHIPPED, Teaching, directory
 from etude.lab.problems import KINDS
-from etude.lab.protocols import LESSONS, PROTOCOLS, SLIPS, Teacher
+from etude.lab.protocols import PROTOCOLS
 from etude.lab.tasks import CHECK, MAX_TOKENS, first_wrong, lab_task, problem, steps_right, taught
+from etude.lab.teacher import SLIPS, Teacher
 from etude.lab.worlds import marked
 from etude.models.policy import Policy
 from etude.rollout.conversation import Conversation

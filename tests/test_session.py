@@ -207,10 +207,10 @@ def test_old_names_are_refused_with_the_new_one(path: str) -> None:
 
 
 def test_a_methods_old_setting_is_refused_with_the_new_one(monkeypatch) -> None:
-    from etude.methods.renamed import RENAMED_SETTINGS
+    from etude.methods.renamed import renamed_settings
     from etude.train.setup import resolve
 
-    monkeypatch.setitem(RENAMED_SETTINGS, "grpo", {"objective.gone": "objective.here"})
+    monkeypatch.setitem(renamed_settings(), "grpo", {"objective.gone": "objective.here"})
     with pytest.raises(UserError, match=r"'objective\.gone' is called 'objective\.here' now"):
         resolve(Plan("grpo", "m", "t", Budget(1, "steps"), 0, {"objective.gone": "1"}))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from etude.docs.papers import table_row
-from etude.methods.renamed import RENAMED_SETTINGS
+from etude.methods.renamed import renamed_settings
 
 
-def renamed_page(renamed: Mapping[str, Mapping[str, str]] = RENAMED_SETTINGS) -> str:
-    """The table as Markdown, from {recipe: {old: new}}."""
+def renamed_page(renamed: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """The table as Markdown, from {recipe: {old: new}} (default: `renamed_settings`)."""
     rows = [
         table_row((f"`{recipe}`", f"`{old}`", f"`{new}`"))
-        for recipe, names in sorted(renamed.items())
+        for recipe, names in sorted((renamed or renamed_settings()).items())
         for old, new in names.items()
     ]
     return "\n".join(

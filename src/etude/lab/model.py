@@ -22,7 +22,7 @@ import torch
 from etude import cache as caches
 from etude import seeds
 from etude.lab import teaching, vocabulary
-from etude.lab.protocols import LESSONS
+from etude.lab.lessons import LESSONS
 from etude.models import embedded
 from etude.models.directory import read_config, read_tensors, write_json, write_tensors
 from etude.models.policy import Policy

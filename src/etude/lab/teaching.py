@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from etude import seeds
 from etude.credit.imitate import imitate, tagged
 from etude.lab import vocabulary
-from etude.lab.protocols import LESSONS, Example, protocols
+from etude.lab.lessons import LESSONS, protocols
+from etude.lab.teacher import Example
 from etude.rollout.demonstrate import DEMONSTRATED, answer_tokens
 from etude.text.chat_template import Renderer
 from etude.types import Episode, Message, Signal, Span, Task

@@ -16,7 +16,7 @@ from etude.event_loop import EventLoop
 from etude.event_loop import run as run_coroutine
 from etude.machine import card
 from etude.methods import find, outside
-from etude.methods.renamed import RENAMED_SETTINGS
+from etude.methods.renamed import renamed_settings
 from etude.models.device import chosen, named
 from etude.models.policy import Policy
 from etude.printable import say
@@ -190,7 +190,7 @@ def _renamed(recipe: Recipe) -> dict[str, str]:
     for under in (recipe.base, recipe.default_base):
         found |= _renamed(under) if under else {}
     for name in recipe.name.split("+"):
-        found |= RENAMED_SETTINGS.get(name, {})
+        found |= renamed_settings().get(name, {})
     return found
 
 
