@@ -13,7 +13,8 @@ from typer.main import get_command
 from etude import cli
 from etude.assembly import build
 from etude.methods import find
-from etude.train.config import parse_changes, run_settings
+from etude.train.config import parse_changes
+from etude.train.settings import run_settings
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)

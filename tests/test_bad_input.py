@@ -27,7 +27,8 @@ from etude.models.load import load
 from etude.models.tiny import tiny, tiny_directory
 from etude.report import tracking
 from etude.settings import parameters
-from etude.train.config import Plan, RunSettings
+from etude.train.config import Plan
+from etude.train.settings import RunSettings
 
 HALF = "\udcff"  # how Python holds a byte that is not UTF-8
 NUMBERS = ["nan", "inf", "-inf", "-1", "0", "1e400", "9" * 30, "9" * 5000, "", "text", HALF]

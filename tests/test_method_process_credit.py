@@ -11,12 +11,16 @@ import toys
 from etude.batch import pack
 from etude.credit.group import advantage, constant
 from etude.fixtures.examples import example_episode
+from etude.methods.process_credit.oreal import estimate_token_reward
 from etude.methods.process_credit.prime import implicit_outcome, process_advantages, to_go
 from etude.methods.process_credit.spa_rl import estimate_progress, executable, turn_ends
 from etude.methods.process_credit.spae import accuracy, potential
+from etude.models.outputs import Outputs
 from etude.rollout.basic import retry
 from etude.testing import laws
+from etude.testing.laws import close
 from etude.types import Episode, Signal, Span, Verdict
+from formulas import answers, autograd, prepared
 from lessons import right_if, scripted, setting, trained
 
 # ---- PAV -------------------------------------------------------------------------------------------------
@@ -300,3 +304,60 @@ def test_the_estimators_loss_is_the_squared_gap() -> None:
         [(r[end].sum() - e.reward) ** 2 for r, end, e in zip(rows, ends, episodes, strict=True)]
     )
     assert float(term.total(out, batch)[0]) / term.count(batch) == pytest.approx(expected, rel=1e-5)
+
+
+def test_oreal_with_whole_weights_is_reinforce_with_a_leave_one_out_baseline() -> None:
+    """Each side divided by its own tokens, the wrong one at half the weight."""
+    settings = {
+        "credit.max_each": 0,
+        "credit.weigh": False,
+        "objective.kl_weight": 0.0,
+        "objective.negative": 0.5,
+    }
+    lesson, groups = prepared("oreal", settings)
+    plain = {
+        id(s.episode): 2 * float(s.advantage.sum() / s.episode.sampled.sum())
+        for s in advantage("leave one out")(groups, None)
+    }
+
+    def formula(out: Outputs, batch):
+        sides = {True: [torch.zeros(()), 0], False: [torch.zeros(()), 0]}
+        ordered = [
+            s
+            for key in dict.fromkeys(s.episode.task.key for s in lesson.signals)
+            for s in lesson.signals
+            if s.episode.task.key == key
+        ]
+        for signal, on in zip(ordered, answers(batch), strict=True):
+            side = sides[signal.episode.correct]
+            side[0] = side[0] - plain[id(signal.episode)] * out.logp[on].sum()
+            side[1] += len(on)
+        return sides[True][0] / sides[True][1] + 0.5 * sides[False][0] / sides[False][1]
+
+    assert close(toys.gradient(lesson), autograd(lesson, formula), 1e-6)
+
+
+def test_oreal_keeps_one_of_each_and_learns_where_it_went_right() -> None:
+    lesson, groups = prepared("oreal")
+    for one in groups:
+        mine = [s for s in lesson.signals if s.episode.task is one.task]
+        rights = sorted(s.episode.correct for s in mine)
+        assert rights == ([False, True] if one.mixed else [])
+    weights = np.concatenate([s.extras["share"][s.episode.sampled] for s in lesson.signals])
+    assert weights.min() >= 0
+    assert weights.max() <= 1
+    assert len(np.unique(weights)) > 2
+    check_runner = lesson.context.auxiliary["token_reward"]
+    check_runner.optimiser().param_groups[0]["base_lr"] = check_runner.optimiser().param_groups[1][
+        "base_lr"
+    ] = 0.05
+    losses = [
+        check_runner.learn(estimate_token_reward(), lesson.signals, 0, 0.0)["loss/outcome"]
+        for _ in range(150)
+    ]
+    assert losses[-1] < 0.2 * losses[0]
+    scores = lesson.context.rows(
+        lesson.signals, lambda out: out.heads["token_reward"][:, 0], policy=check_runner.policy
+    )
+    for signal, row in zip(lesson.signals, scores, strict=True):
+        assert (row[signal.episode.sampled].mean() > 0) == signal.episode.correct

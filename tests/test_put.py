@@ -9,9 +9,9 @@ import pytest
 import etude
 from etude.errors import UserError
 from etude.models.tiny import tiny_directory
-from etude.train.config import run_settings
 from etude.train.measure import load_policy, run_defaults
 from etude.train.put import put, recorded, worked_examples
+from etude.train.settings import run_settings
 
 QUICK = {
     **{"run.precision": "fp32", "run.max_tokens": 3, "run.eval_problems": 2, "run.eval_samples": 1},

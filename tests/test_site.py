@@ -20,8 +20,8 @@ from etude.docs.site import pages
 from etude.methods import catalogue, find
 from etude.models.tiny import tiny_directory
 from etude.settings import parameters
-from etude.train.config import RunSettings
 from etude.train.plan_file import read
+from etude.train.settings import RunSettings
 
 PAGES = sorted(p.name for p in (ROOT / "docs" / "tutorial").glob("*.md"))
 MANY_PROCESSES = ("compare.md", "your-method.md")  # every run of a comparison starts Python anew

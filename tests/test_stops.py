@@ -25,7 +25,8 @@ from etude.sampling.paged import PagedEngine
 from etude.sampling.protocol import Sample
 from etude.sampling.scheduler import Scheduler
 from etude.text.stream import reached
-from etude.train.config import as_text, parse_changes, run_settings
+from etude.train.config import as_text, parse_changes
+from etude.train.settings import run_settings
 from etude.types import Message, SamplingParams, Task, Verdict
 from test_resume import facts, same_weights
 

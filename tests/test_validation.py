@@ -14,9 +14,9 @@ from etude.report.run import RunDirectory
 from etude.tasks import TaskSet, load
 from etude.tasks.asked import asked
 from etude.train import checkpoint, session
-from etude.train.config import goal, run_settings
 from etude.train.measure import load_policy
 from etude.train.reopen import Change, resume
+from etude.train.settings import goal, run_settings
 from etude.train.setup import start
 from etude.types import Message, Request, Task
 from test_resume import facts, same_weights

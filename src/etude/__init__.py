@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from etude.study.session import FinishedStudy, study
     from etude.tasks import TaskSet
     from etude.train.config import Budget, Plan
-    from etude.train.session import TrainedRun, evaluate, load, resume, train
+    from etude.train.session import evaluate, load, resume, train
+    from etude.train.trained import TrainedRun
     from etude.types import (
         Environment,
         Episode,
@@ -121,7 +122,7 @@ _HOME = {
     "Stage": "etude.settings",
     "Task": "etude.types",
     "TaskSet": "etude.tasks",
-    "TrainedRun": "etude.train.session",
+    "TrainedRun": "etude.train.trained",
     "UserError": "etude.errors",
     "Verdict": "etude.types",
     "compare": "etude.compare.session",

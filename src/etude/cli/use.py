@@ -100,8 +100,8 @@ def _kit(model: str, tools: str | None) -> Kit | None:
     """What may be called: `tools`, else what the run's model was trained with. None where there is nothing."""
     from etude.tasks.isolate import Pool
     from etude.tools.spec import users_own
-    from etude.train.config import run_settings
     from etude.train.measure import run_defaults
+    from etude.train.settings import run_settings
     from etude.train.setup import kit_of
 
     settings = run_settings(run_defaults(model), {} if tools is None else {"tools": tools})

@@ -29,7 +29,8 @@ from etude.machine import card
 from etude.models.load import locate
 from etude.report.lock import NAME, Lock
 from etude.report.run import RunDirectory
-from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, run_settings
+from etude.train.config import Budget, Plan, as_text
+from etude.train.settings import EXAM, RunSettings, run_settings
 from etude.train.setup import resolve
 
 Say = Callable[[str], None]

@@ -30,7 +30,6 @@ from etude.report.run import RunDirectory
 from etude.search.ledger import Limit
 from etude.tasks.isolate import Pool
 from etude.tools.spec import users_own
-from etude.train.config import run_settings
 from etude.train.measure import (
     Exam,
     checked_settings,
@@ -40,6 +39,7 @@ from etude.train.measure import (
     run_defaults,
     speaking,
 )
+from etude.train.settings import run_settings
 from etude.train.setup import kit_of
 from etude.types import Group
 

@@ -24,8 +24,8 @@ from etude.tasks import TaskSet
 from etude.tasks.check import Unjudged
 from etude.tasks.isolate import Pool
 from etude.tasks.rows import names_file
-from etude.train.config import RunSettings, run_settings
 from etude.train.measure import load_policy
+from etude.train.settings import RunSettings, run_settings
 from etude.train.setup import task_set
 from etude.types import Message, Task
 

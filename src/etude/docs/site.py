@@ -95,7 +95,7 @@ def _method(one: dict[str, Any]) -> str:
 def _settings() -> str:
     from etude.assembly import DEFAULTS
     from etude.settings import Stage
-    from etude.train.config import RunSettings
+    from etude.train.settings import RunSettings
 
     lines = [
         "# Settings",

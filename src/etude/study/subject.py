@@ -19,7 +19,7 @@ from etude.stages import Rollout
 from etude.study.declare import Arm, Measured
 from etude.tasks import TaskSet
 from etude.tasks.isolate import Pool
-from etude.train.config import RunSettings
+from etude.train.settings import RunSettings
 from etude.train.setup import task_set
 from etude.types import Episode, Group, Task
 

@@ -20,11 +20,12 @@ from etude.study.declare import Arm, Study, Training
 from etude.study.subject import Making, Subject
 from etude.tasks.isolate import Pool
 from etude.train import checkpoint
-from etude.train.config import Budget, Plan, RunSettings, as_text, run_settings
+from etude.train.config import Budget, Plan, as_text
 from etude.train.measure import load_policy
 from etude.train.put import put, worked_examples
 from etude.train.reopen import resume
 from etude.train.session import run_session
+from etude.train.settings import RunSettings, run_settings
 from etude.train.setup import start, task_set
 
 WORKER = "etude.study.work:work"

@@ -14,8 +14,8 @@ from etude.rollout.conversation import Generator
 from etude.rollout.group_rollout import checks_in
 from etude.tasks.check import judged
 from etude.tasks.isolate import Pool
-from etude.train.config import run_settings
 from etude.train.measure import Exam, checked_settings, fitting, run_defaults, speaking
+from etude.train.settings import run_settings
 from etude.types import Message, Task
 
 SHARES = (0.8, 0.6, 0.4)

@@ -12,7 +12,7 @@ from etude.tasks import TaskSet
 from etude.tasks.check import judged
 from etude.tasks.confinement import ready_to_run_programs
 from etude.tasks.files import Listed
-from etude.train.config import RunSettings
+from etude.train.settings import RunSettings
 from etude.types import Request, Task
 
 

@@ -12,7 +12,8 @@ from etude.errors import UserError
 from etude.models.load import MODELS, absolute
 from etude.report.run import RunDirectory, is_run
 from etude.tasks import TaskSet
-from etude.train.config import Plan, RunSettings
+from etude.train.config import Plan
+from etude.train.settings import RunSettings
 from etude.types import Message, Task, Verdict
 
 

@@ -29,9 +29,10 @@ from etude.tasks.isolate import Pool
 from etude.tools.kit import Kit
 from etude.tools.spec import users_own
 from etude.train import checkpoint, shards
-from etude.train.config import Plan, RunSettings, run_settings
+from etude.train.config import Plan
 from etude.train.lineage import found_model, found_tasks, trained_tasks
 from etude.train.put import asked_as, put, worked_examples
+from etude.train.settings import RunSettings, run_settings
 from etude.train.setup import kit_of, resolve, tell
 from etude.types import Group, Task
 

@@ -40,8 +40,9 @@ from etude.tasks.spec import as_pairs
 from etude.train.config import Budget, Plan, as_text
 from etude.train.reopen import resume
 from etude.train.rewards import with_rewards
-from etude.train.session import Watcher, run_session
+from etude.train.session import run_session
 from etude.train.setup import start
+from etude.train.watching import Watcher
 
 KEYS = ("name", "recipe", "model", "tasks", "pairs", "reward", "budget", "seed", "settings")
 _NAMED = re.compile(r"@([\w-]+)")

@@ -29,7 +29,8 @@ from etude.errors import UserError, nearest
 from etude.files import read_text
 from etude.recipe import Recipe
 from etude.settings import Parameter, Stage
-from etude.train.config import Plan, RunSettings, as_text
+from etude.train.config import Plan, as_text
+from etude.train.settings import RunSettings
 from etude.train.setup import resolve
 
 ENDINGS = (".toml", ".yaml", ".yml", ".json")

@@ -16,7 +16,7 @@ from etude.report.run import RunDirectory, is_run
 from etude.tasks import TaskSet, load
 from etude.tasks.files import Listed
 from etude.text.framing import Framing
-from etude.train.config import RunSettings, run_settings
+from etude.train.settings import RunSettings, run_settings
 from etude.types import SamplingParams
 
 Pairs = Sequence[Sequence[str]]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from etude import __version__
 from etude import tasks as sources
@@ -20,17 +18,25 @@ from etude.report.run import RunDirectory
 from etude.report.terminal import told
 from etude.scale.place import Place
 from etude.tasks import TaskSet
-from etude.tasks.content import contents
 from etude.tasks.isolate import Pool
 from etude.tools.spec import users_own
 from etude.train import checkpoint
-from etude.train.config import EXAM, Budget, Plan, RunSettings, as_text, sealed
+from etude.train.config import Budget, Plan, as_text, sealed
+from etude.train.differences import (
+    Differences,
+    check_arithmetic,
+    check_config,
+    check_model,
+    check_tasks,
+    difference,
+    engine_as_before,
+)
 from etude.train.fitting import fit, hide_labels
-from etude.train.identity import unlike
 from etude.train.lineage import found_model, found_tasks, known_places, model_place
 from etude.train.put import put, recorded
 from etude.train.rewards import asked_for, rewarded, users_code, with_rewards
 from etude.train.run import RewardFunction, Run
+from etude.train.settings import EXAM, RunSettings
 from etude.train.setup import (
     apart,
     assemble,
@@ -105,11 +111,10 @@ class _Reopening:
         self.directory, self.change = directory, change
         self.pool: Pool | None = None
         self.config = directory.config
-        self.warnings: list[str] = []
-        self.changed: dict[str, list[Any]] = {}  # what: [was, is]
+        self.found = Differences()
         before, self.place = self.config.get("placement"), place
         if place is not None:
-            self._note("placement", before, place.to_dict())
+            self.found.note("placement", before, place.to_dict())
         elif before is not None:
             self.place = Place.of(before, str(directory.path / "config.json"))
 
@@ -121,13 +126,13 @@ class _Reopening:
         reward_weights: Mapping[str, float] | None,
     ) -> tuple[Run, list[str]]:
         path = self.directory.path
-        self._unedited()
+        check_config(path, self.config, self.change.at)
         plan, (found, settings, stages) = self._plan(recipe)
         step, state, warnings = checkpoint.load(path / "checkpoints", self.change.at)
-        self.warnings += warnings
+        self.found.warnings += warnings
         where = known_places(self.config)
         if isinstance(tasks, str):
-            self._note("tasks", where["tasks"], sources.absolute(tasks))
+            self.found.note("tasks", where["tasks"], sources.absolute(tasks))
             plan, where["tasks"] = plan.but(tasks=tasks), sources.absolute(tasks)
         given = found_tasks(path, self.config) if tasks is None else task_set(tasks)
         holdout = hold_out(given, settings.eval_problems, settings.tuning)
@@ -140,50 +145,33 @@ class _Reopening:
         )
         rewarded(stages, parts, self.pool, settings, reward_weights)
         if self.change.model:
-            self._note("model", where["model"], model_place(self.change.model))
+            self.found.note("model", where["model"], model_place(self.change.model))
             plan = plan.but(model=self.change.model)
         where["model"] = (
             model_place(self.change.model) if self.change.model else found_model(path, self.config)
         )
         if settings.teacher:
             where["teacher"] = found_model(path, self.config, "teacher")
-        models = load_models(where, _as_before(settings, state), found, stages, self.place)
+        models = load_models(where, engine_as_before(settings, state), found, stages, self.place)
         put(models, settings, recorded(self.config))
-        given, holdout = fit(given, holdout, models["policy"], settings, self.warnings.extend)
+        given, holdout = fit(given, holdout, models["policy"], settings, self.found.warnings.extend)
         run = assemble(plan, settings, found, stages, given, self.directory, models, self.pool, self.place)
         run.holdout, run.validation = apart(where["model"], given, holdout, settings, lambda said: None)
         run.own_reward, run.origin = asked_for(parts), where["model"]
-        self._same_model(run, state)
-        self._same_tasks(run, state)
-        self._same_arithmetic(run, state, step)
+        check_model(run, state, self.found)
+        check_tasks(run, state, self.found, self.change.changed_tasks)
+        check_arithmetic(run, state, self.found, step)
         self._load(run, state)
         then = state["config"].get("history", [])
         self._go_on(run, step, where, self.config.get("history", [])[len(then) :])
-        return run, self.warnings
+        return run, self.found.warnings
 
     @property
     def _asked(self) -> bool:
         """Whether the run is told to go on otherwise than it would."""
         return bool(self.change.budget or self.change.settings)
 
-    def _note(self, what: str, was: Any, now: Any) -> None:
-        if was != now:
-            self.changed[what] = [was, now]
-
-    # ---- what must be as it was ----------------------------------------------------------------------
-
-    def _unedited(self) -> None:
-        """UserError where config.json is no longer what etude wrote: the run would not follow it."""
-        if "seal" not in self.config or sealed(self.config) == self.config:
-            return
-        _, state, _ = checkpoint.load(self.directory.path / "checkpoints", self.change.at)
-        then = {k: v for k, v in state["config"].items() if k not in ("seal", "history")}
-        now = {k: v for k, v in self.config.items() if k not in ("seal", "history")}
-        what = f" ({difference(then, now)})" if now != then else ""
-        raise UserError(
-            f"'{self.directory.path / 'config.json'}' was edited{what}; it records what the run is: restore it, and name what "
-            "shall change to `etude resume`: --set, --steps, --budget, --model or --tasks (another seed is another run)"
-        )
+    # ---- the plan, with what shall change --------------------------------------------------------------
 
     def _plan(self, recipe: Recipe | None) -> tuple[Plan, tuple[Recipe, RunSettings, dict[str, Any]]]:
         """The plan with its changes, and what it resolves to. UserError for what a run cannot change."""
@@ -200,8 +188,8 @@ class _Reopening:
                 )
         for path, was in config.get("methods", {}).items():
             if now["methods"].get(path) != was:
-                self._note(path, was, now["methods"].get(path))
-                self.warnings.append(
+                self.found.note(path, was, now["methods"].get(path))
+                self.found.warnings.append(
                     f"'{path}' has changed since the run began; the run goes on with it as it is now"
                 )
         if not self.change.settings:
@@ -229,65 +217,8 @@ class _Reopening:
         for name in given:
             stage, _, key = name.partition(".")
             old, new = (d["settings"] if stage == "run" else d["stages"][stage] for d in (was, now))
-            self._note(name, old[key], new[key])
+            self.found.note(name, old[key], new[key])
         return plan, resolved
-
-    def _same_model(self, run: Run, state: Mapping[str, Any]) -> None:
-        unequal = unlike(run.identity, state["model"])
-        fatal = [name for name in unequal if name != "weights" or run.settings.lora]
-        if fatal:
-            raise UserError(
-                f"the model at '{run.origin}' is not the one that '{self.directory.path}' began with (another "
-                f"{', another '.join(fatal)}); name that: etude resume {self.directory.path} --model PATH"
-            )
-        if unequal:
-            self.warnings.append(
-                f"the model at '{run.origin}' has other weights than the run began with; the checkpoint's are used"
-            )
-            run.origin = ""
-        run.identity = state["model"]
-
-    def _same_tasks(self, run: Run, state: Mapping[str, Any]) -> None:
-        path, named = self.directory.path, run.plan.tasks
-        held = set(state["holdout"]["keys"])
-        run.holdout = [task for task in run.holdout if task.key in held]
-        now = contents(run.holdout)
-        for what in ("questions", "checks"):
-            if now[what] != state["holdout"][what]:
-                raise UserError(
-                    f"the held-out problems of '{named}' are not those that the run was started with (other {what}), so that "
-                    "its evaluations could not be compared; restore them, or start a new run from its model: "
-                    f"etude train {run.recipe.name} -m {path}"
-                )
-        unequal = unlike(run.contents, state["tasks"])
-        if "reward" in unequal:
-            unequal.remove("reward")
-            self._note("reward", "the run's", "another function")
-            self.warnings.append(
-                "the reward function is not the one that the run began with; it goes on with this one"
-            )
-        if not unequal:
-            return
-        what = ", ".join(f"other {name}" for name in unequal)
-        if not self.change.changed_tasks:
-            raise UserError(
-                f"the tasks '{named}' are not those that the run was started with ({what}); restore them, or go on with "
-                f"what they are now: etude resume {path} --changed-tasks"
-            )
-        self._note("tasks' content", "as at the start", what)
-
-    def _same_arithmetic(self, run: Run, state: Mapping[str, Any], step: int) -> None:
-        now, then = run.arithmetic, state["arithmetic"]
-        if unequal := unlike(now, then):
-            unsaid = {"ranks": "1"}  # where none is named
-            pairs = {n: [d.get(n, unsaid.get(n)) for d in (then, now)] for n in unequal}
-            for name, (was, what) in pairs.items():
-                self._note(name, was, what)
-            said = "; ".join(f"{name} was {was!r}, is {what!r}" for name, (was, what) in pairs.items())
-            self.warnings.append(
-                f"this machine computes otherwise than the one that wrote the checkpoint ({said}): from step {step} on the run "
-                "is not bit for bit what it would have been there"
-            )
 
     # ---- going on ------------------------------------------------------------------------------------
 
@@ -303,7 +234,7 @@ class _Reopening:
             ) from error
         place = self.directory.path / "checkpoints"
         if run.best and run.best["step"] not in checkpoint.steps(place, BEST_KIND):
-            self.warnings.append(
+            self.found.warnings.append(
                 "the best weights until then are not kept any more; the present ones are the first to beat"
             )
             run.best = None
@@ -316,10 +247,10 @@ class _Reopening:
         old = run.plan.budget
         if self.change.budget:
             run.plan = run.plan.but(budget=Budget.further(self.change.budget, run.used()))
-            self._note("budget", str(old), str(run.plan.budget))
+            self.found.note("budget", str(old), str(run.plan.budget))
             before, after = (run.update.rate(step, b.progress(run.used())) for b in (old, run.plan.budget))
             if abs(before - after) > 1e-9:
-                self.warnings.append(
+                self.found.warnings.append(
                     f"update.decay={run.update.decay} follows the budget: the rate goes from {before:.2g} to {after:.2g} of "
                     "update.lr"
                 )
@@ -333,7 +264,7 @@ class _Reopening:
             run.ended, run.spent["barren"] = "", 0.0
         self.directory.truncate(step)
         place = self.directory.path / "checkpoints"
-        if self.changed or self.change.at is not None:
+        if self.found.changed or self.change.at is not None:
             checkpoint.remain(place, [s for s in checkpoint.steps(place) if s <= step])
         self._record(run, step, where)  # last: what follows a change must not stand beside what it replaces
 
@@ -341,30 +272,24 @@ class _Reopening:
         before = self.config.get("history", [])
         history = [{**e, "step": min(e["step"], step)} for e in before]
         if history != before:
-            self.warnings.append(f"what was changed at step {before[-1]['step']} holds from step {step} on")
-        entry = plain({"step": step, "etude": __version__, "asked": self._asked, "changed": self.changed})
-        if self.changed and history[-1:] != [entry]:
+            self.found.warnings.append(
+                f"what was changed at step {before[-1]['step']} holds from step {step} on"
+            )
+        entry = plain(
+            {"step": step, "etude": __version__, "asked": self._asked, "changed": self.found.changed}
+        )
+        if self.found.changed and history[-1:] != [entry]:
             history.append(entry)
-        if self.changed:
-            self.warnings.append(f"from step {step} on this is a branch of the run: {told(entry)}")
+        if self.found.changed:
+            self.found.warnings.append(f"from step {step} on this is a branch of the run: {told(entry)}")
         if history == before:
             return
         known = self.config.get("places", where)
-        places = {k: v for k, v in where.items() if k in known or k in self.changed}
+        places = {k: v for k, v in where.items() if k in known or k in self.found.changed}
         config = {**describe(run.plan, run.recipe, run.settings), "places": places, "history": history}
         if self.place is not None:
             config["placement"] = self.place.to_dict()
         self.directory.write_config(sealed(config))
-
-
-def _as_before(settings: RunSettings, state: Mapping[str, Any]) -> RunSettings:
-    """With the engine that the checkpoint is of: run.device=auto takes no GPU where the run began without one, and where it
-    began with one that is not here, the same module goes on on the CPU."""
-    if settings.device != "auto":
-        return settings
-    if "device" not in state["arithmetic"]:
-        return replace(settings, device="cpu")
-    return settings if torch.cuda.is_available() else replace(settings, backbone="transformers")
 
 
 def _found_again(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
@@ -377,12 +302,3 @@ def _found_again(plan: Plan) -> tuple[Recipe, RunSettings, dict[str, Any]]:
             f"the recipe '{plan.recipe}' of this run cannot be found again; where it was made in Python, give it: "
             "etude.resume(run, recipe=...)"
         ) from error
-
-
-def difference(old: Any, new: Any, path: str = "") -> str:
-    """The first place where two configurations differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            if old.get(name) != new.get(name):
-                return difference(old.get(name), new.get(name), f"{path}.{name}" if path else name)
-    return f"{path} was {old!r}, is {new!r}"

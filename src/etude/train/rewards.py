@@ -11,8 +11,9 @@ from etude.reward.parts import Part, absolute, read
 from etude.tasks import TaskSet
 from etude.tasks.files import Listed
 from etude.tasks.isolate import Pool
-from etude.train.config import Plan, RunSettings
+from etude.train.config import Plan
 from etude.train.run import RewardFunction
+from etude.train.settings import RunSettings
 from etude.types import Request, Task
 
 

@@ -26,7 +26,7 @@ from etude.tasks.isolate import Pool
 from etude.tasks.source import digest
 from etude.tools.kit import Kit
 from etude.train import checkpoint, guards, shards
-from etude.train.config import Plan, RunSettings
+from etude.train.config import Plan
 from etude.train.context import RunContext
 from etude.train.drift import Drift
 from etude.train.examine import examined, examined_start
@@ -35,6 +35,7 @@ from etude.train.meters import Metered
 from etude.train.metrics import lengths, step_metrics
 from etude.train.put import write_asking
 from etude.train.rescore import rescored
+from etude.train.settings import RunSettings
 from etude.train.step import Learner
 from etude.train.validation import BEST_KIND, validate
 from etude.types import Array, Episode, Group, Signal, Task

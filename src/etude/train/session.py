@@ -6,21 +6,16 @@ run.before, run.after, run.report(), run.save("my-model")
 
 from __future__ import annotations
 
-import shutil
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from etude.errors import Refused, UserError
-from etude.evaluate.result import BEST, EvalResult
-from etude.printable import clean, say
+from etude.evaluate.result import EvalResult
+from etude.printable import say
 from etude.recipe import Recipe
 from etude.report.page import write_report
 from etude.report.run import RunDirectory, is_run
-from etude.report.terminal import left
 from etude.report.tracking import Trackers, known
 from etude.scale.place import Place
 from etude.tasks import TaskSet
@@ -31,81 +26,14 @@ from etude.train.measure import Exam, evaluate_model, exam_tasks
 from etude.train.preflight import preflight
 from etude.train.reopen import Change
 from etude.train.run import RewardFunction, Run
+from etude.train.trained import TrainedRun
 from etude.train.validation import choose
+from etude.train.watching import Bar, Examined, Watcher
 from etude.types import Task
 
 GIVEN = "given from Python"  # stands for tasks in a plan
 IN_PLANS = ("model", "tasks", "budget", "seed", "out", "log", "force", "overwrite", "on")
 """Options of a plan file that `train` takes."""
-
-
-class Watcher(Protocol):
-    """Who is told how a session goes."""
-
-    def __call__(self, step: int, metrics: Mapping[str, Any], fraction: float) -> None:
-        """After step `step`, with `fraction` in [0, 1] of the budget spent."""
-        ...
-
-    def say(self, text: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """What a session left in `path`; everything is read from there."""
-
-    path: Path
-
-    @property
-    def directory(self) -> RunDirectory:
-        """Metrics, evaluations, findings and episodes."""
-        return RunDirectory.open(self.path)
-
-    @property
-    def before(self) -> EvalResult | None:
-        """Held-out accuracy of the model as it was given."""
-        found = [e for e in self.directory.evals() if e.get("rule") == "before"]
-        return EvalResult.from_dict(found[0]) if found else None
-
-    @property
-    def after(self) -> EvalResult | None:
-        """Held-out accuracy of the trained model; None until the run has ended."""
-        return next(
-            (EvalResult.from_dict(e) for e in reversed(self.directory.evals()) if self._chosen(e)), None
-        )
-
-    def _chosen(self, result: Mapping[str, Any]) -> bool:
-        best = self.directory.config["settings"].get("keep") == "best"
-        return str(result.get("rule")).startswith(BEST) if best else result.get("rule") == "last"
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """One dictionary per step."""
-        return self.directory.metrics()
-
-    @property
-    def model(self) -> Path:
-        """The directory of the trained model, which transformers loads. UserError where none was saved."""
-        model = self.path / "model"
-        if not model.exists():
-            raise UserError(f"'{self.path}' holds no trained model; resume the run to its end")
-        return model
-
-    def report(self) -> Path:
-        """Writes the run's page, one HTML file that opens offline, and returns where it lies."""
-        return write_report(self.path)
-
-    def save(self, directory: str | Path) -> Path:
-        """Copies the trained model to `directory`, which must not exist or be empty."""
-        place = Path(directory)
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise UserError(f"'{place}' exists already; name a new directory")
-        shutil.copytree(self.model, place, dirs_exist_ok=True)
-        return place
-
-    def __repr__(self) -> str:
-        shown = [f"{100 * r.mean.mean:.1f} %" for r in (self.before, self.after) if r is not None]
-        accuracy = f", held-out accuracy {' -> '.join(shown)}" if shown else ""
-        return f"<run '{self.path}': {self.directory.config['recipe']}, {len(self.metrics)} steps{accuracy}>"
 
 
 def train(
@@ -331,52 +259,11 @@ def summary_of(run: Run, model: Path | None) -> dict[str, Any]:
         "tokens": {k.removeprefix("tokens/"): v for k, v in last.items() if k.startswith("tokens/")},
         "flops": last.get("flops", 0.0),
         "before": next((e for e in evals if e.get("rule") == "before"), None),
-        "after": next((e for e in reversed(evals) if TrainedRun(run.directory.path)._chosen(e)), None),
+        "after": next((e for e in reversed(evals) if TrainedRun(run.directory.path).chosen(e)), None),
         "history": run.directory.config.get("history", []),
         "model": str(model) if model else None,
         "report": str(write_report(run.directory.path)) if model else None,
     }
-
-
-class Examined:
-    """Tells a watcher, now and then, how far a long evaluation is."""
-
-    def __init__(self, watcher: Watcher, every: float = 30.0) -> None:
-        self.watcher, self.every, self.begin, self.said = watcher, every, 0.0, 0.0
-
-    def __call__(self, done: int, of: int) -> None:
-        now = time.monotonic()
-        if done == 1:
-            self.begin = self.said = now
-        if 1 < done < of and now - self.said > self.every:
-            self.said = now
-            self.watcher.say(
-                f"problems examined: {done} of {of}{left(now - self.begin, (done - 1) / (of - 1))}"
-            )
-
-
-class Bar:
-    """A progress bar of the budget, in a notebook as in a terminal."""
-
-    def __init__(self, budget: Budget) -> None:
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=100.0, desc="pre-flight", file=sys.stderr, bar_format=BAR.format(budget=budget))
-
-    def __call__(self, step: int, metrics: Mapping[str, Any], fraction: float) -> None:
-        self.bar.set_description(f"step {step}", refresh=False)
-        shown = {name: f"{metrics[name]:.3g}" for name in ("reward", "signal") if name in metrics}
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update(100 * fraction - self.bar.n)
-
-    def say(self, text: str) -> None:
-        self.bar.write(clean(text), file=sys.stderr)
-
-    def close(self) -> None:
-        self.bar.close()
-
-
-BAR = "{{desc}}: {{percentage:3.0f}}% of {budget} |{{bar}}| {{elapsed}}<{{remaining}}{{postfix}}"
 
 
 def free(path: Path) -> Path:

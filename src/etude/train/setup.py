@@ -36,7 +36,7 @@ from etude.tasks.isolate import Pool
 from etude.tools.kit import Kit
 from etude.tools.spec import absolute, users_own
 from etude.tools.spec import sources as tool_sources
-from etude.train.config import Plan, RunSettings, run_settings, sealed
+from etude.train.config import Plan, sealed
 from etude.train.context import RunContext
 from etude.train.fitting import fit, hide_labels, missing, unexamined
 from etude.train.identity import model_identity
@@ -45,6 +45,7 @@ from etude.train.notes import idle, undecided
 from etude.train.put import SYSTEM, put, system_of, worked_examples
 from etude.train.rewards import asked_for, rewarded, users_code, with_rewards
 from etude.train.run import RewardFunction, Run
+from etude.train.settings import RunSettings, run_settings
 from etude.train.sharded import ShardedLearner
 from etude.train.step import Learner
 from etude.train.validation import set_aside

@@ -13,8 +13,8 @@ from etude.evaluate.intervals import clustered
 from etude.evaluate.result import BEST
 from etude.tasks import TaskSet, check_disjoint
 from etude.train import checkpoint
-from etude.train.config import RunSettings, goal
 from etude.train.examine import attempted
+from etude.train.settings import RunSettings, goal
 from etude.types import Task
 
 if TYPE_CHECKING:
