@@ -1,6 +1,7 @@
 """ERL as token rows: what is shown, what is trained, and by how much; its memory; attempts in environments."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from etude.methods.self_correction.erl import Reflect
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.second import between_tags
 from etude.tasks import load
-from etude.types import Request
+from etude.types import Message, Request
 from second_attempts import attempt_of, decode, plain, play, seven, trained
 
 
@@ -227,3 +228,11 @@ def test_eval_reflects_in_the_words_of_training() -> None:
     )
     asyncio.run(rollouts.group(build(find("erl"))[1]["group_rollout"]))
     assert [decode(a) for a in sampler.asked] == [decode(a) for a in trained_with]
+
+
+def test_the_question_is_the_last_message() -> None:
+    task = replace(toys.task(check=seven), prompt=(Message("system", "s0"), Message("user", "q0")))
+    _, _, sampler, _ = play("erl", ["5", "<prompt>aim higher</prompt>", "7"], task=task)
+    for asked in sampler.asked[1:]:
+        assert "q0" in decode(asked)
+        assert decode(asked).count("s0") == 1, "the system message stays as it is"

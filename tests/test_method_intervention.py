@@ -52,6 +52,7 @@ def test_the_first_wrong_step_is_replaced(proposer: str) -> None:
     group = intervened({"group_rollout.proposer": proposer}, [*FAILED_ATTEMPTS, *asked, "=9", "=7"])
     (episode,) = group.demonstrations
     assert tagged_text(episode) == [("intervention", "3+4\n")]
+    assert episode.index not in [e.index for e in group.episodes], "its random streams are its own"
     assert [e.correct for e in group.episodes] == [False, False]
     stages, where, _ = setting("intervention")
     (signal,) = (s for s in stages["credit"]([group], where) if s.episode is episode)

@@ -10,7 +10,7 @@ import torch
 import toys
 from etude import seeds
 from etude.assembly import build
-from etude.credit.group import advantage, standardised
+from etude.credit.group import advantage, constant, standardised, whitened
 from etude.errors import UserError
 from etude.fixtures.examples import example_advantages, example_group
 from etude.methods import find
@@ -218,3 +218,9 @@ def test_examples_are_what_they_say() -> None:
     assert example_advantages(advantage("off"), [0.5, 1.0], [0.0]) == [0.5, 1.0, 0.0]
     assert repeats(np.array([1, 2]), 3) == 0
     assert [len(s) for s in sentences(np.arange(4), [0, 0, 0, 1])] == [4]
+
+
+def test_whitened_advantages_are_zero_where_nothing_is_looked_at() -> None:
+    made = [constant(e, e.reward) for e in example_group([3.0, 1.0], [2, 2]).episodes]
+    found = whitened(made, on=lambda s: np.array([True, False]))
+    assert [s.advantage.tolist() for s in found] == [[pytest.approx(1), 0], [pytest.approx(-1), 0]]

@@ -64,6 +64,8 @@ def test_a_thought_may_be_twice_its_budget() -> None:
     _, _, groups = groups_of("rmt", {"group_rollout.budget_start": 2})
     thoughts = [e.notes["thought"] for g in groups for e in g.episodes]
     assert max(thoughts) == 4
+    guesses = [len(s) for g in groups for e in g.episodes for s in e.spans if s.tag == "guess"]
+    assert set(guesses) == {1}
     _, stages = build(find("rmt"), {"group_rollout.budget_start": 5, "group_rollout.budget_least": 2})
     for progress, budget in ((0.0, 5), (0.5, 2), (1.0, 2)):  # 5, 5 sqrt(0.2) = 2.2, 1
         late = asyncio.run(

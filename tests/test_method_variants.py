@@ -10,6 +10,7 @@ from etude.batch import pack
 from etude.fixtures.examples import example_group
 from etude.methods import find
 from etude.models.outputs import Outputs
+from etude.objective.terms import clipped_share
 from etude.testing.laws import close
 from etude.types import Signal
 from formulas import prepared
@@ -138,3 +139,28 @@ def test_the_other_metrics_are_reported_as_they_are() -> None:
     assert reported("nft", (1.5,), (-0.25,), rate=(0.25,))["negative_ratio"] == pytest.approx([5 / 6])
     assert reported("topr", (0.5,), (-1,))["taper"] == pytest.approx([0.5])
     assert reported("tea_rl", (1.0,), (1,), bonus=(0.1,))["exact_entropy"] == [1.0]
+
+
+def test_the_clip_cuts_off_what_goes_on_in_its_direction() -> None:
+    ratio, sign = torch.tensor([1.3, 1.1, 0.7, 0.7, 0.9, 1.3]), torch.tensor([1.0, 1, 1, -1, -1, -1])
+    assert clipped_share(ratio, sign, 0.2, 0.2).tolist() == [1, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(("better", "worse", "preferred"), [(0.5, 0.75, 0), (1.5, 1.25, 1), (0.75, 0.5, 1)])
+def test_the_share_of_preferred_pairs_is_reported_as_it_is(
+    better: float, worse: float, preferred: int
+) -> None:
+    """Likelihoods against the reference of the chosen and of the rejected answer, whichever way both have moved."""
+    signals = []
+    for moved, sign in ((better, 1.0), (worse, -1.0)):
+        episode = example_group([1.0], [2]).episodes[0]
+        extras = {"pair": np.ones(2, np.float32), "reference": np.array([0, -1 - np.log(moved)], np.float32)}
+        signals.append(
+            Signal(
+                episode, np.array([0.0, sign], np.float32), {"policy": np.array([0, 1], np.float32)}, extras
+            )
+        )
+    batch = pack(signals)
+    (term,) = build(find("dpo"))[1]["objective"].terms
+    _, found = term.loss(Outputs(batch.behaviour, torch.ones_like(batch.behaviour), {}), batch)
+    assert found["preferred"].tolist() == [preferred] * len(batch)

@@ -1,13 +1,18 @@
 """Methods that learn from wrong answers and wrong steps, and the laws where each method is certainly at work."""
 
+import asyncio
+
 import pytest
 import torch
 
 import toys
 from etude import seeds
+from etude.assembly import build
+from etude.methods import find
 from etude.methods.self_correction.lemma import MEND
 from etude.methods.self_correction.rise_editing import close_enough
 from etude.rollout.edits import subtle_error
+from lessons import rollouts
 from second_attempts import attempt_of, decode, plain, play, seven, trained
 
 
@@ -119,3 +124,15 @@ def test_the_laws_hold_where_the_method_is_at_work(name: str, settings: dict, at
         assert torch.allclose(toys.gradient(lesson, micro_tokens=cut), whole, atol=1e-9)
     without = toys.gradient(lesson, signals=[s for s in lesson.signals if not at_work(s)])
     assert not torch.allclose(without, whole, atol=1e-6), "it changes the gradient"
+
+
+def test_rise_editing_edits_the_last_step_of_an_answer_that_was_cut_off_as_a_whole() -> None:
+    """Without a token that ends it, the last word belongs to the step."""
+    _, stages = build(find("rise_editing"), {"group_rollout.likeness": 0.0})
+    sampler = toys.ScriptedSampler(replies=["10-3=7", "1"], ends=False)
+    spoken = rollouts(stages, sampler.policy, sampler, samples=2)
+    spoken.task = toys.task(check=seven)
+    group = asyncio.run(spoken.group(stages["group_rollout"]))
+    first = group.episodes[0]
+    edit = first.notes["edit"]
+    assert decode(first.tokens[edit["start"] : edit["end"]]) == "10-3=7"

@@ -8,8 +8,12 @@ import pytest
 
 import worlds_of_letters as letters
 from etude import tasks
-from etude.credit.pairs import preference_pairs
+from etude.credit.compared import compared
+from etude.credit.pairs import preference_pairs, sampled_pairs
 from etude.errors import UserError
+from etude.fixtures.compared import example_pair
+from etude.fixtures.examples import example_group
+from etude.fixtures.given import GivenContext
 from etude.rollout.pairs import given
 from etude.tasks.spec import as_pairs
 from etude.train.loop import train
@@ -141,3 +145,12 @@ def test_pairs_of_different_tasks_are_never_mixed_up(tmp_path: Path) -> None:
     found = read(tmp_path, *({"prompt": p, **SIDES} for p in ("Q", "R")))
     assert len({t.key for t in found}) == 2
     assert not preference_pairs()([], SimpleNamespace())
+
+
+def test_an_attempt_is_in_one_pair_at_most() -> None:
+    assert len(sampled_pairs(example_group([0.5, 0.5, 0.5]), GivenContext(), pairs=3, margin=0.0)) == 2
+
+
+def test_the_rating_of_an_answer_of_one_token_is_its_own() -> None:
+    pair = example_pair(rating_chosen=4.0, rating_rejected=1.0)
+    assert [s.extras["rating"].max() for s in compared(pair, GivenContext(), 1, 1e-6)] == [4.0, 1.0]

@@ -305,3 +305,10 @@ def test_the_student_may_write_on_after_the_teacher() -> None:
     group, (signal,), _, _ = play("think_tuning", ["1", "7"], settings, 1, generators)
     assert [t for t, _, _ in trained(signal)] == ["attempt", "guidance", "attempt"]
     assert group.episodes[0].correct
+
+
+def test_satori_without_backtracking_goes_on_after_the_whole_attempt() -> None:
+    group, *_ = play("satori", ["3+5\n=8", "7"], {"group_rollout.backtrack": 0}, samples=2)
+    first, again = group.episodes
+    assert decode(again.tokens).startswith(decode(first.tokens) + "\nWait")
+    assert [e.correct for e in group.episodes] == [False, True]

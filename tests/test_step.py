@@ -238,3 +238,11 @@ def test_what_does_not_fit_is_cut_in_two(error: Exception, monkeypatch: pytest.M
     monkeypatch.setattr(of.policy, "outputs", lambda *given: (_ for _ in ()).throw(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         of.accumulate(policy_gradient(), pack(signals))
+
+
+def test_a_rate_is_idle_below_half_the_spacing_of_float32() -> None:
+    of = learner()
+    size = of._size()
+    for share, said in ((0.9, True), (1.1, False)):
+        of.update = Update(lr=share * size * 2.0**-24)
+        assert ("float32" in of.idle(None)) == said

@@ -123,22 +123,28 @@ def test_bad_settings_get_one_sentence(spec: str, sentence: str) -> None:
 # ---- a proposal is tried out ---------------------------------------------------------------------------------------
 
 
-def test_a_proposal_is_worth_what_the_solver_makes_of_it() -> None:
+def trying(replies: list[str], samples: int) -> tuple[Any, Any, toys.ScriptedSampler]:
+    """Proposals and attempts at them, scripted: what plays them, the stages, and who says `replies`."""
     _, stages = build(find("absolute_zero"), {"group_rollout.probes": 4})
-    tries = ["<answer>3</answer>", "<answer>4</answer>", "<answer>4</answer>", "<answer>4</answer>"]
     letters: Any = Letters()  # every sign is a token; the toys' own tokenizer has no bar
     policy: Any = SimpleNamespace(tokenizer=letters, renderer=letters)
-    speaker = toys.ScriptedSampler(policy, replies=["<answer>X+1|2</answer>", *tries])
+    speaker = toys.ScriptedSampler(policy, replies=replies)
     rollouts = GroupRollout(
         proposal(Arithmetic(), "deduction", []),
         Request(),
-        1,
+        samples,
         Generator(speaker, letters, SamplingParams(max_tokens=64)),
         toys.check_runner,
         single(),
         stages["reward"],
         key=1,
     )
+    return rollouts, stages, speaker
+
+
+def test_a_proposal_is_worth_what_the_solver_makes_of_it() -> None:
+    tries = ["<answer>3</answer>", "<answer>4</answer>", "<answer>4</answer>", "<answer>4</answer>"]
+    rollouts, stages, speaker = trying(["<answer>X+1|2</answer>", *tries], 1)
     (episode,) = asyncio.run(stages["group_rollout"](rollouts))
     assert episode.notes[PROPOSED]["rate"] == 0.25
     assert episode.scores["reward"] == 0.75
@@ -147,6 +153,21 @@ def test_a_proposal_is_worth_what_the_solver_makes_of_it() -> None:
     (episode,) = asyncio.run(stages["group_rollout"](rollouts))
     assert PROPOSED not in episode.notes
     assert episode.scores["reward"] == -0.5
+
+
+def test_attempts_at_two_proposals_are_drawn_apart() -> None:
+    rollouts, stages, _ = trying(
+        ["<answer>X+1|2</answer>", "<answer>X+2|2</answer>", *["<answer>3</answer>"] * 8], 2
+    )
+    play, seen = rollouts.play, []
+
+    async def noted(index: int, *more: Any) -> Any:
+        seen.append(index)
+        return await play(index, *more)
+
+    rollouts.play = noted
+    asyncio.run(stages["group_rollout"](rollouts))
+    assert len(seen) == len(set(seen)) == 2 + 8
 
 
 # ---- the buffer ----------------------------------------------------------------------------------------------------

@@ -208,6 +208,15 @@ class Judged:
         return example_loss(errors, signals, self.critic)
 
 
+def _read() -> list[float]:
+    """How many episodes the critic reads, step after step of one episode, where one of those held may be read again."""
+    model = GivenModel(q=0.0, v=0.0)
+    credit = given_stage(RECIPE, "credit", critic_passes=1, old_episodes=1)
+    for _ in range(3):
+        credit([two_turns()], GivenContext(auxiliary={CRITIC: model, SLOW: Slow(q=0.0, v=0.0)}))
+    return [float(len(signals)) for _, signals in model.lessons]
+
+
 RECIPE: Recipe = Recipe(
     name="archer",
     paper=Paper("ArCHer: Training Language Model Agents via Hierarchical Multi-Turn RL", "2402.19446", 2024),
@@ -243,6 +252,7 @@ RECIPE: Recipe = Recipe(
             [[0.5 * 0.6, 1.0], [0.3, 0.8]],
         ),
         ByHand("(0 + 0.2^2) / 2 + (0.1^2 + 0.2^2) / 2", lambda: Judged().loss, 0.02 + 0.025),
+        ByHand("its own episode; then beside it one of one, one of two that are held", _read, [1, 2, 2]),
         ByHand("the slow copy keeps 1 - tau of itself", lambda: Judged(tau=0.25).slow.momentum, 0.75),
         OffPolicy(
             "no ratio, no clip; summed over two tokens, mean over two answers",

@@ -181,6 +181,16 @@ RECIPE = Recipe(
             [[3.0]],
         ),
         ByHand(
+            "values of a thousand: no overflow",
+            lambda: pooled(
+                torch.tensor([[0.0], [4.0]]),
+                torch.tensor([1e3, 1e3]),
+                torch.tensor([0, 0]),
+                torch.tensor([True, True]),
+            ),
+            [[2.0]],
+        ),
+        ByHand(
             "cosines 0.6 and 0: a tenth of -log(e^3 / (e^3 + 1))",
             lambda: _contrast(0.6, 0.8),
             0.1 * math.log(1 + math.exp(-3)),

@@ -121,6 +121,11 @@ TEA_RL = Recipe(
             ],
         ),
         ByHand(
+            "covariances of a thousand, both alike: no overflow",
+            lambda: bonuses([np.array([1e3, -1e3])], [np.array([-1.0, -3.0])], 0.1, 5.0),
+            [[0.05, 0.05]],
+        ),
+        ByHand(
             "alpha = 10 for one token each: bounded by 5",
             lambda: bonuses(
                 [np.array([1.0]), np.array([-1.0])], [np.array([-1.0]), np.array([-3.0])], 10.0, 5.0

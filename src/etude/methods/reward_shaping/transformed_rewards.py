@@ -86,9 +86,9 @@ class Transformed:
         )
 
 
-def utilities() -> list[float]:
-    """Of two attempts with the parts (2, 0) and (1, 1), where the starting model's answers have 0 and 1 of either."""
-    made = [({"a": 2.0, "b": 0.0}, "policy"), ({"a": 1.0, "b": 1.0}, "policy")]
+def utilities(number: int = 2) -> list[float]:
+    """Of the first `number` of two attempts with the parts (2, 0) and (1, 1), where the starting model's answers have 0 and 1 of either."""
+    made = [({"a": 2.0, "b": 0.0}, "policy"), ({"a": 1.0, "b": 1.0}, "policy")][:number]
     made += [({"a": v, "b": v}, START) for v in (0.0, 1.0)]
     episodes = tuple(
         replace(example_episode(1.0), player=player).with_scores({**parts, "reward": sum(parts.values())})
@@ -133,6 +133,11 @@ RECIPE: Recipe = Recipe(
             "the reference is 0.5 in either part",
             utilities,
             [_log_sigmoid(1.5) + _log_sigmoid(-0.5), 2 * _log_sigmoid(0.5)],
+        ),
+        ByHand(
+            "an attempt that is alone",
+            lambda: utilities(1),
+            [_log_sigmoid(1.5) + _log_sigmoid(-0.5)],
         ),
         ByHand("attempts alone are credited", credited, [1, -1]),
     ),
