@@ -287,6 +287,7 @@ SPECIAL = {  # texts that are read when a stage is made
     "drafts": "4",
     "by": "agreement",
     "corpus": str(Path(__file__).parent.parent / "constraints.txt"),
+    "principles": str(Path(__file__).parent / "data" / "principles.txt"),
 }
 
 

@@ -10,4 +10,4 @@ from pathlib import Path
 @cache
 def renamed_settings() -> dict[str, dict[str, str]]:
     """{recipe: {old: new}}."""
-    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
