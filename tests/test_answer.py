@@ -31,9 +31,9 @@ def test_golds_pass_their_own_check() -> None:
     [
         ("12", "number"), ("1/2", "number"), ("$18", "number"), ("12 apples", "number"), ("50%", "number"),
         ("\\frac{1}{2}", "number"), ("B", "choice"), ("(B)", "choice"), ("yes", "yes or no"), ("True", "yes or no"),
-        ("2024-03-05", "date"), ("March 5, 2024", "date"), ("12:30", "time"), ("0xFF", "digits"), ("020 6921 4236", "digits"),
+        ("2024-03-05", "date"), ("March 5, 2024", "date"), ("12:30", "time"), ("3 pm", "time"), ("2:3", "ratio"), ("July 4", "date"), ("31/12/1999", "date"), ("0xFF", "digits"), ("020 6921 4236", "digits"),
         ("[1, 2]", "list"), ("1, 2, 3", "list"), ("\\{1, 2\\}", "set"), ("(1, 2)", "tuple"), ("[0, 1)", "math"),
-        ("x^2+1", "math"), ("\\sqrt{2}", "math"), ("x=3", "math"), ("Paris", "text"), ("New York", "text"), ("B-12", "text"),
+        ("(x-2)(x+3)", "math"), ("7!", "math"), ("x > 2", "math"), ("100 m^2", "number"), ("3m^2", "math"), ("x^2+1", "math"), ("\\sqrt{2}", "math"), ("x=3", "math"), ("Paris", "text"), ("New York", "text"), ("B-12", "text"),
     ],
 )  # fmt: skip
 def test_the_kind_is_seen_from_the_gold(gold: str, kind: str) -> None:
@@ -45,8 +45,9 @@ def test_quantities() -> None:
         3,
         -4.5,
         1200,
-        5,
     ]
+    assert [float(q.value) for q in numbers("2 hours and 30 minutes, 5 dollars and 30 cents")] == [2.5, 5.3]
+    assert not numbers("not 7, more than 8, x > 9, 10 is wrong, between 11 and")
     assert quantity("4\\sqrt{2}") is None
     assert quantity("1e999999999") is None
     assert quantity("1" * 5000) is None
@@ -76,6 +77,11 @@ def test_hostile_replies_end_soon() -> None:
         "= " * 20_000,
         "-" * 50_000,
         "a " * 50_000,
+        "one hundred and " * 10_000,
+        "5 hours and " * 10_000,
+        "2024-1-" * 10_000,
+        "is not true " * 10_000,
+        "1 1/2 " * 10_000,
     ):
         for gold in ("42", "B", "yes", "Paris", "2024-03-05"):
             assert not Answer(gold)(reply).correct

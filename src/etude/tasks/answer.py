@@ -9,12 +9,25 @@ answer is"), else the last line. Golds of one kind never fall back to a laxer on
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from etude.errors import UserError, nearest
-from etude.tasks.answer_kinds import KINDS, LATEX, YES, choice_in, date_in, kind_of, parts, truth_in
+from etude.tasks.answer_kinds import (
+    KINDS,
+    LATEX,
+    YES,
+    choice_in,
+    date_in,
+    dates,
+    kind_of,
+    parts,
+    ratio_in,
+    time_in,
+    truth_in,
+)
 from etude.tasks.answer_places import AnswerPlace, bare, folded, places, said
 from etude.tasks.check import UNARY, AnswerCheck
 from etude.tasks.extract import alone, check_rule, extract
@@ -26,6 +39,7 @@ BLANK = {
     "choice": "A",
     "yes or no": "no",
     "date": "2000-01-01",
+    "ratio": "1:1",
     "list": "[0]",
     "set": "{0}",
     "tuple": "(0, 0)",
@@ -51,6 +65,7 @@ class Answer(AnswerCheck):
             "choice": lambda gold: choice_in(AnswerPlace(gold, "whole")) is not None,
             "yes or no": lambda gold: folded(bare(gold)) in YES,
             "date": lambda gold: date_in(gold) is not None,
+            "ratio": lambda gold: ratio_in(gold) is not None,
         } | dict.fromkeys(("list", "set", "tuple"), lambda gold: parts(gold) is not None)
         if self.kind in readable and not readable[self.kind](self.gold):
             kind = self.kind if self.kind == "yes or no" else f"a {self.kind}"
@@ -82,9 +97,26 @@ class Answer(AnswerCheck):
         if self.extract == "auto" and self.asked == "text" and "\n" in self.gold.strip():
             return [AnswerPlace(said(answer), "alone" if self.strict else "whole")]
         if self.extract == "auto":
-            return list(places(answer, self.strict))
+            found = list(places(answer, self.strict))
+            return self._first_line(answer) or found if [p.how for p in found] == ["line"] else found
         text = (alone if self.strict else extract)(said(answer), self.extract)
         return [] if text is None else [AnswerPlace(text, "alone" if self.strict else "whole")]
+
+    def _first_line(self, answer: str) -> list[AnswerPlace]:
+        """An answer on a first line of its own, where an explanation follows whose last line gives none."""
+        reader: dict[str, Callable[[AnswerPlace], object]] = {
+            "choice": choice_in,
+            "yes or no": truth_in,
+            "number": number_in,
+        }
+        first, *_, last = (line.strip() for line in said(answer).splitlines() if line.strip())
+        read = reader.get(self.asked)
+        if read is None:
+            return []
+        begins = AnswerPlace(first, "whole" if self.asked != "number" else "alone")
+        if self.asked == "yes or no":  # whatever is explained afterwards
+            return [begins] if re.match(r"\W*(?:yes|no|true|false)\b", first, re.IGNORECASE) else []
+        return [begins] if read(begins) is not None and read(AnswerPlace(last, "line")) is None else []
 
     def read(self, answer: str) -> str | None:
         """What a reply answers, written so that equal answers are equal texts; None where it answers nothing."""
@@ -118,7 +150,8 @@ class Answer(AnswerCheck):
             "choice": lambda p: choice_in(p) == choice_in(AnswerPlace(self.gold, "whole")),
             "yes or no": lambda p: truth_in(p) == YES[folded(bare(self.gold))],
             "date": self._date,
-            "time": self._text,
+            "time": lambda p: self._read(time_in, p),
+            "ratio": lambda p: self._read(ratio_in, p),
             "digits": self._digits,
             "list": self._parts,
             "set": self._parts,
@@ -131,15 +164,27 @@ class Answer(AnswerCheck):
         mine, gold = number_in(place), quantity(self.gold)
         if mine is not None and gold is not None:
             return gold.equals(mine)
-        if gold is None or place.how not in ("whole", "alone") or not LATEX.search(place.text):
+        if gold is None or not (place.all or place.how == "alone") or not LATEX.search(place.text):
             return False
         if not soon(place.text):
             return False
         return mathematically_equal(self.gold, place.text)
 
+    def _read(self, read: Callable[[str], object], place: AnswerPlace) -> bool:
+        """Whether what `read` makes of the gold is what it makes of the place, or of the end of its sentence."""
+        texts = (
+            [place.text]
+            if place.how == "alone"
+            else [place.text, *re.split(r"\bis\b|\bat\b|: ", place.text)[-1:]]
+        )
+        return read(self.gold) in [found for t in texts if (found := read(t)) is not None]
+
     def _date(self, place: AnswerPlace) -> bool:
         gold = date_in(self.gold)
-        return gold is not None and any(date_in(t) == gold for t in (place.text, _ending(place.text)))
+        found = {day for t in (place.text, _ending(place.text)) if (day := date_in(t)) is not None}
+        if not found and place.how != "alone":
+            found = dates(place.text)
+        return gold is not None and found == {gold}
 
     def _digits(self, place: AnswerPlace) -> bool:
         wanted = re.sub(r"[-\s.()+]", "", folded(self.gold))
@@ -148,29 +193,42 @@ class Answer(AnswerCheck):
         }
 
     def _text(self, place: AnswerPlace) -> bool:
-        gold, text = folded(bare(self.gold)), folded(bare(place.text))
+        gold, text = words(self.gold), words(place.text)
         if text == gold:
             return True
         if place.how == "lead" and re.match(rf"{re.escape(gold)}(?!\w)", text):
             return True
+        if place.how != "alone" and re.search(
+            rf"\b(?:is|are|was|were|by) (?:the )?{re.escape(folded(bare(self.gold)))}(?:,? (?:which|because|since|not)\b| ?\()",
+            folded(place.text),
+        ):
+            return True
         if place.how == "alone" or not re.search(
-            rf"(?<!\w){re.escape(gold)}$|[是为]{re.escape(gold)}$", text
+            rf"(?<![\w-]){re.escape(gold)}$|[是为]{re.escape(gold)}$|^{re.escape(gold)}です$", text
         ):
             return False
-        sentence = re.split(r"[.!?。！？]\s*", text)[-1]
+        sentence = re.split(r"[.!?。！？]\s*", folded(bare(place.text)))[-1]
         return not re.search(r"\b(?:not|never|neither|nor|or|isn't|wasn't|cannot)\b|n't\b|不|没", sentence)
 
     def _parts(self, place: AnswerPlace) -> bool:
         gold = parts(self.gold)
         assert gold is not None
-        texts = [place.text, right_side(place.text)] if place.text.count("=") == 1 else [place.text]
+        texts = [place.text]
+        if place.text.count("=") == 1:
+            texts.append(right_side(place.text))
+        if place.how != "alone":
+            texts.append(_ending(place.text))
         for text in texts:
             mine = parts(text)
             if mine is None:
                 continue
             if mine[0] and gold[0] and mine[0] != gold[0] and "set" in (mine[0], gold[0]):
                 continue
+            if {mine[0], gold[0]} == {"list", "tuple"} and len(gold[1]) == 2:
+                continue  # an open interval is not a closed one
             elements = [right_side(e) for e in mine[1]]
+            if gold[0] == "set":
+                elements = list(dict.fromkeys(elements))
             if len(elements) != len(gold[1]):
                 continue
             if gold[0] != "set":
@@ -185,11 +243,25 @@ class Answer(AnswerCheck):
                 left.remove(found)
             else:
                 return True
-        return False
+        interval = gold[0] in ("list", "tuple") and len(gold[1]) == 2 and _BOUNDS.search(place.text)
+        signs = gold[0] == "set" and _SIGNS.search(place.text)
+        return bool(interval or signs) and self._math(place)
 
     def _math(self, place: AnswerPlace) -> bool:
         texts = [place.text, _ending(place.text)] if place.how in ("lead", "line") else [place.text]
         return any(mathematically_equal(self.gold, t) for t in dict.fromkeys(texts) if t)
+
+
+_BOUNDS = re.compile(r"[<>≤≥]|\\(?:le|ge|leq|geq|lt|gt)(?![a-z])")
+_SIGNS = re.compile(r"±|\\pm(?![a-z])")
+
+
+def words(text: str) -> str:
+    """Text as it is compared with a gold that is text: `folded`, without stops within it, a leading article, the dots of
+    U.S.A., and with one form for what is listed."""
+    text = re.sub(r"\b([a-z])\.(?=[a-z]\b)", r"\1", folded(bare(text)))
+    text = re.sub(r"\s*(?:,\s+(?:and\s+)?|\s&\s|\sand\s)\s*|[;:!?.](?=\s)\s*", " ", text)
+    return re.sub(r"^(?:the|an|a) (?=\w)", "", text)
 
 
 def _same(gold: str, mine: str) -> bool:

@@ -11,7 +11,16 @@ from etude.tasks.extract import tags
 
 _QUOTES = str.maketrans(dict.fromkeys("‘’‚‛′`", "'") | dict.fromkeys("“”„‟″", '"'))
 DASHES = str.maketrans(dict.fromkeys("−–‐‑﹣－", "-"))
-_DRESSING = " \t\n.,;:!?。，、；：！？'\"*_`"
+_DRESSING = " \t\n.,;:!?。，、；：！？'\"*_`“”‘’„«»「」"
+
+
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+
+
+def raised(text: str) -> str:
+    """Signs that compatibility forms would lose: x² is x^{2} (not x2), 2½ is 2 1/2 (not 21/2)."""
+    text = _RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0]).translate(DASHES)}}}", text)
+    return "".join(f" {c}" if unicodedata.decomposition(c).startswith("<fraction>") else c for c in text)
 
 
 def folded(text: str) -> str:
@@ -41,7 +50,7 @@ _NEXT = re.compile(r"\n\s*(?:question|q|problem|user|human)\s*\d*\s*:", re.IGNOR
 _HASH = re.compile(r"####\s*([^\n]+)")
 BOX = re.compile(r"\\f?box(?:ed)?(?![a-z])")
 LEAD = re.compile(
-    r"(?:\b(?:final\s+|correct\s+|right\s+)?(?:answer|result|solution|option|choice)\b(?:\s+to\s[^.:\n]{0,60}?)?"
+    r"(?:\b(?:final\s+|correct\s+|right\s+)?(?:answer|result|solution|option|choice)\b[\"'*_`]*(?:\s+to\s[^.:\n]{0,60}?)?"
     r"\s*(?:is|are|was|equals|would\s+be|must\s+be|=|:)\s*:?|答案(?:是|为|：|:))\s*",
     re.IGNORECASE,
 )
@@ -77,25 +86,29 @@ def boxes(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class AnswerPlace:
-    """An answer as it stands in a reply. `whole`: all of it is meant; otherwise it begins with the answer ("lead") or holds
-    it somewhere ("line"). "alone": the answer must be all of the text (the strict reading)."""
+    """An answer as it stands in a reply. "whole" or in a "box": all of it is meant; otherwise it begins with the answer
+    ("lead") or holds it somewhere ("line"). "alone": the answer must be all of the text (the strict reading)."""
 
     text: str
-    how: str  # "whole" | "lead" | "line" | "alone"
+    how: str  # "whole" | "box" | "lead" | "line" | "alone"
+
+    @property
+    def all(self) -> bool:
+        return self.how in ("whole", "box")
 
 
 def places(reply: str, strict: bool = False) -> Iterator[AnswerPlace]:
     """Where the answer may stand, most telling first; the first that is there is the only one that counts, but for a lead
     ("the answer is"), after which the last line is looked at as well."""
     text = said(reply)
-    for marks in (
-        boxes(text),
-        [tag.strip() for tag in tags(text)],
-        [m.strip() for m in _HASH.findall(text)],
+    for marks, how in (
+        (boxes(text), "box"),
+        ([tag.strip() for tag in tags(text)], "whole"),
+        ([m.strip() for m in _HASH.findall(text)], "whole"),
     ):
         if marks:
             if not strict or len({folded(bare(m)) for m in marks}) == 1:
-                yield AnswerPlace(marks[-1], "alone" if strict else "whole")
+                yield AnswerPlace(marks[-1], "alone" if strict else how)
             return
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:

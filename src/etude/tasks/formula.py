@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from etude.tasks.answer_places import DASHES, bare
+from etude.tasks.answer_places import DASHES, bare, raised
 from etude.tasks.quantity import LONGEST
 
 _SOON = re.compile(
@@ -47,7 +47,8 @@ _GLYPHS = {
 
 def as_latex(text: str) -> str:
     """Text as LaTeX that math-verify reads: glyphs as commands, one kind of matrix, names of constants."""
-    text = bare(text.translate(DASHES))
+    factorial = "!" if re.search(r"\d\s*![\s$]*$", text) else ""  # else an exclamation
+    text = bare(raised(text).translate(DASHES)) + factorial
     for glyph, command in _GLYPHS.items():
         text = text.replace(glyph, command)
     text = re.sub(r"(?<![\\A-Za-z])(pi|sqrt|infty)(?![A-Za-z])", r"\\\1", text)
@@ -73,7 +74,7 @@ def mathematically_equal(gold: str, mine: str) -> bool:
     given = math_verify.parse(as_latex(mine), parsing_timeout=0)  # type: ignore[arg-type, unused-ignore]
     if not given:
         return False
-    if math_verify.verify(wanted, given, timeout_seconds=0):  # type: ignore[arg-type, unused-ignore]
+    if math_verify.verify(wanted, given, allow_set_relation_comp=True, timeout_seconds=0):  # type: ignore[arg-type, unused-ignore]
         return not _only_close(wanted[0], given[0])
     return _equal_for_positive(wanted[0], given[0])
 
