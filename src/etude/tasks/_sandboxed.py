@@ -20,6 +20,22 @@ import os
 import resource
 import sys
 
+ALWAYS_DENIED = """
+ptrace process_vm_readv process_vm_writev kcmp pidfd_open pidfd_getfd bpf setns unshare perf_event_open userfaultfd
+mount umount2 pivot_root chroot fsopen fsmount fsconfig open_tree move_mount mount_setattr open_by_handle_at
+io_uring_setup keyctl add_key request_key kexec_load kexec_file_load init_module finit_module delete_module
+memfd_create memfd_secret shmget semget msgget mq_open
+reboot sethostname setdomainname settimeofday clock_settime clock_adjtime adjtimex swapon swapoff acct quotactl
+ioperm iopl syslog mknod mknodat
+"""
+DENIED_ALONE = """
+socket socketpair kill tkill tgkill pidfd_send_signal rt_sigqueueinfo rt_tgsigqueueinfo setsid setpgid
+sched_setaffinity sched_setscheduler sched_setparam sched_setattr setpriority ioprio_set
+process_madvise process_mrelease move_pages migrate_pages
+chmod fchmod fchmodat fchmodat2 chown lchown fchown fchownat utime utimes utimensat futimesat truncate
+setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat file_setattr
+"""
+NEWER = {"memfd_secret": 447, "fchmodat2": 452, "setxattrat": 463, "removexattrat": 466, "file_setattr": 469}
 SHOWN = 200  # characters of an exception's message or of a value without a literal
 
 
@@ -76,53 +92,29 @@ def raised(error):
 
 
 def forbidden(seccomp, alone):
-    """A system-call filter (pyseccomp) that forbids new processes, tracing and namespaces; where it stands `alone`, without
-    namespaces around it, the network and signals to others as well. To be put on a process of one thread or none."""
+    """A system-call filter (pyseccomp) that forbids new processes, tracing, namespaces, memory that outlives its process or that
+    no limit counts, and what only an administrator may; where it stands `alone`, without namespaces around it, also the
+    network, whatever reaches another process, and changes of files that need no open file. To be put on a process of one
+    thread or none."""
     rules = seccomp.SyscallFilter(seccomp.ALLOW)
     again, absent, denied = seccomp.ERRNO(11), seccomp.ERRNO(38), seccomp.ERRNO(1)  # EAGAIN, ENOSYS, EPERM
     clone_thread = 0x00010000
     rules.add_rule(again, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, clone_thread, 0))
-    names = [
-        *(
-            "ptrace",
-            "process_vm_readv",
-            "process_vm_writev",
-            "kcmp",
-            "pidfd_open",
-            "pidfd_getfd",
-            "bpf",
-            "setns",
-        ),
-        *(
-            "unshare",
-            "mount",
-            "umount2",
-            "pivot_root",
-            "chroot",
-            "perf_event_open",
-            "userfaultfd",
-            "io_uring_setup",
-        ),
-        *("keyctl", "add_key", "request_key", "kexec_load", "init_module", "finit_module"),
-    ]
-    if alone:
-        names += [
-            "socket",
-            "socketpair",
-            "kill",
-            "tkill",
-            "pidfd_send_signal",
-            "rt_sigqueueinfo",
-            "setsid",
-            "setpgid",
-        ]
+    names = (ALWAYS_DENIED + (DENIED_ALONE if alone else "")).split()
     # The C library falls back from clone3 to clone, whose flags a filter can read.
     for answer, some in ((again, ("fork", "vfork")), (absent, ("clone3",)), (denied, names)):
         for name in some:
-            if (
-                seccomp.resolve_syscall(seccomp.system_arch(), name) >= 0
-            ):  # else this architecture has no such call
-                rules.add_rule(answer, name)
+            number = seccomp.resolve_syscall(seccomp.system_arch(), name)
+            if number < 0:  # this architecture has no such call, or the library is older than it
+                number = NEWER.get(name, -1)
+            if number >= 0:
+                rules.add_rule(answer, number)
+    if alone:
+        rules.add_rule(denied, "prlimit64", seccomp.Arg(0, seccomp.NE, 0))  # the limits of another process
+        for command in (8, 10, 15):  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals by way of a descriptor
+            rules.add_rule(denied, "fcntl", seccomp.Arg(1, seccomp.EQ, command))
+        for request in (0x8901, 0x8902):  # FIOSETOWN, SIOCSPGRP: the same
+            rules.add_rule(denied, "ioctl", seccomp.Arg(1, seccomp.EQ, request))
     return rules
 
 

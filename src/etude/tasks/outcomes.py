@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
+
+from etude.tasks import _sandboxed
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,27 @@ def _value(value: Any) -> Any:
             return bytes.fromhex(text).decode("utf-8", "surrogatepass")
         case ["bytes", str(data)]:
             return bytes.fromhex(data)
-        case ["other", str(kind), str(shown)]:
-            return Other(kind, shown)
+        case ["other", str(kind), str(text)]:
+            return Other(shown(kind), shown(text))
         case [("list" | "tuple" | "set" | "frozenset") as kind, list(items)]:
             made = [_value(v) for v in items]
+            if kind in ("set", "frozenset"):
+                _check_hashes(made)
             return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](made)
         case ["dict", list(items)]:
-            return {_value(k): _value(v) for k, v in items}
+            keys = [_value(k) for k, _ in items]
+            _check_hashes(keys)
+            return dict(zip(keys, (_value(v) for _, v in items), strict=True))
     raise ValueError("no value")
+
+
+def _check_hashes(keys: list[Any]) -> None:
+    """Raises ValueError where most keys share few hashes, made up so that this process would compare them all with each
+    other."""
+    if len(keys) > 500 and max(Counter(map(hash, keys)).values()) > 100:
+        raise ValueError("too many equal hashes")
+
+
+def shown(text: str) -> str:
+    """Text for people to read: a program that writes its replies itself could send control codes to a terminal."""
+    return _sandboxed.plain(text[: _sandboxed.SHOWN])

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from etude.tasks import _sandboxed, confinement
-from etude.tasks.outcomes import Ended, Missing, Printed, Raised, Returned, Unreadable, decoded, nonsense
+from etude.tasks.outcomes import Ended, Missing, Printed, Raised, Returned, Unreadable, decoded, nonsense, shown
 
 START_SECONDS = 30.0  # for a new process to be ready; not the program's time
 SCRIPT = Path(_sandboxed.__file__)
@@ -97,9 +97,9 @@ class Process:
             case ["loaded"]:
                 return None
             case ["unreadable", int(line), str(message)]:
-                return Unreadable(line, message)
+                return Unreadable(line, shown(message))
             case ["raised", str(kind), str(message)]:
-                return Raised(kind, message)
+                return Raised(shown(kind), shown(message))
         return nonsense()
 
     def call(
@@ -113,7 +113,7 @@ class Process:
             case ["returned", value]:
                 return decoded(value)
             case ["raised", str(kind), str(message)]:
-                return Raised(kind, message)
+                return Raised(shown(kind), shown(message))
             case ["missing"]:
                 return Missing()
         return nonsense()
@@ -127,9 +127,9 @@ class Process:
             case ["printed", ["str", str(said)], ["returned"]]:
                 error: Raised | Unreadable | None = None
             case ["printed", ["str", str(said)], ["raised", str(kind), str(message)]]:
-                error = Raised(kind, message)
+                error = Raised(shown(kind), shown(message))
             case ["printed", ["str", str(said)], ["unreadable", int(line), str(message)]]:
-                error = Unreadable(line, message)
+                error = Unreadable(line, shown(message))
             case _:
                 return nonsense()
         text = decoded(["str", said])
