@@ -21,3 +21,6 @@ def _any_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """No terminal, so no width: the readline library, where something imports it, writes one into the environment."""
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("LINES", raising=False)
+
+
+pytest_plugins = ["boxes"]  # the fixture `box`
