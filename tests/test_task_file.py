@@ -38,6 +38,8 @@ COLUMNS = {
     "MATH-500": ({"problem": "2+2=", "solution": "Add: $\\boxed{4}$.", "answer": "4"}, {}),
     "alpaca": ({"instruction": "2+2=", "input": "", "output": "4"}, {"input": ""}),
     "messages": ({"messages": [*USER, {"role": "assistant", "content": "4"}]}, {}),
+    "AIME": ({"Problem": "2+2=", "Answer": "4", "Year": 2024}, {"Year": 2024}),
+    "parts": ({"prompt": [{"role": "user", "content": [{"type": "text", "text": "2+2="}]}], "answer": "4"}, {}),
     "MetaMath": ({"query": "2+2=", "response": "We add.\nThe answer is: 4", "type": "x"}, {"type": "x"}),
     "names of ours": ({"prompt": "2+2=", "answer": 4, "feedback": "good", "source": "web"}, {"feedback_": "good", "source": "web"}),
 }  # fmt: skip
@@ -55,6 +57,12 @@ def test_columns_of_other_tools(case: str, tmp_path: Path) -> None:
     if case in ("GSM8K", "MATH", "MATH-500", "MetaMath"):
         assert task.reference is not None
         assert task.check(task.reference).correct
+
+
+def test_yes_and_no_as_json_writes_them(tmp_path: Path) -> None:
+    task = only(write(tmp_path, {"question": "Is 7 prime?", "answer": True}))
+    assert task.check("Yes, it is.").correct
+    assert not task.check("No.").correct
 
 
 def test_the_input_of_an_instruction_follows_it(tmp_path: Path) -> None:
@@ -189,7 +197,9 @@ def formats(place: Path) -> dict[str, str]:
         "T.JSONL": lines,
         "t.json": json.dumps(ROWS, indent=1),
         "u.json": lines,
+        "v.json": json.dumps({"version": 1, "data": ROWS}, indent=1),
         "t.csv": table,
+        "u.csv": table.replace(",", ";"),
     }
     texts["t.tsv"] = table.replace(",", "\t")
     for name, text in texts.items():
@@ -197,7 +207,9 @@ def formats(place: Path) -> dict[str, str]:
     return {name: str(place / name) for name in (*texts, "t.parquet")}
 
 
-@pytest.mark.parametrize("name", ["t.ndjson", "T.JSONL", "t.json", "u.json", "t.csv", "t.tsv", "t.parquet"])
+@pytest.mark.parametrize(
+    "name", ["t.ndjson", "T.JSONL", "t.json", "u.json", "v.json", "t.csv", "u.csv", "t.tsv", "t.parquet"]
+)
 def test_formats(name: str, tmp_path: Path) -> None:
     tasks = load(formats(tmp_path)[name] + ":eval_share=0").sources[0].tasks("train")
     assert {(t.prompt[0].content, t.answer, t.meta["note"]) for t in tasks} == {
@@ -213,6 +225,11 @@ def test_formats(name: str, tmp_path: Path) -> None:
         ("t.json", '[{"prompt": "a"}]', "item 1: the field 'answer' is missing"),
         ("t.json", "[1]", "item 1 must hold an object"),
         ("t.json", "[", "is not JSON"),
+        (
+            "t.json",
+            '{"train": [{"prompt": "a"}], "test": [{"prompt": "b"}]}',
+            "holds several arrays (train, test)",
+        ),
         ("t.csv", "prompt,answer\na\n", "line 2 has 1 cells where the header has 2 columns"),
         ("t.csv", "prompt,prompt\na,b\n", "the column 'prompt' stands twice"),
         ("t.csv", 'prompt,answer\n"a"b,c\n', "is not a row of a table"),

@@ -57,6 +57,7 @@ def known(row: Mapping[str, Any], where: str) -> tuple[Row, Row, tuple[str, str]
     """The fields of a task that a row holds under whatever name, all further columns, and the columns that the prompt and
     the answer came from. Raises UserError where a prompt or an answer is missing, two columns could be one, or a
     field is misspelt."""
+    row = _lower(row)
     found = {name: row[name] for name in FIELDS if name in row}
     used = set(found)
     _misspelt(row, where)
@@ -83,6 +84,15 @@ def known(row: Mapping[str, Any], where: str) -> tuple[Row, Row, tuple[str, str]
         found["kind"] = row["data_source"]
     further = {(f"{n}_" if n in OWN else n): v for n, v in row.items() if n not in used}
     return found, further, came
+
+
+def _lower(row: Mapping[str, Any]) -> Row:
+    """The row with "Problem" and "Answer" as "problem" and "answer", where it has no such columns."""
+    meant = (*FIELDS, *PROMPTS, *ANSWERS)
+    new = {
+        n: n.casefold() for n in row if n not in meant and n.casefold() in meant and n.casefold() not in row
+    }
+    return {new.get(n, n): v for n, v in row.items()}
 
 
 def _misspelt(row: Mapping[str, Any], where: str) -> None:
@@ -172,8 +182,10 @@ def _only(answer: str) -> bool:
 
 
 def text_answer(answer: Any, where: str) -> str:
-    """A gold answer as text. Raises UserError for what is neither text nor a finite number."""
-    if isinstance(answer, bool) or not isinstance(answer, (str, int, float, Decimal, date)):
+    """A gold answer as text. Raises UserError for what is neither text, true or false nor a finite number."""
+    if isinstance(answer, bool):
+        return "true" if answer else "false"
+    if not isinstance(answer, (str, int, float, Decimal, date)):
         raise UserError(f"{where}: 'answer' must be text or a number, not {kind_name(answer)}")
     if isinstance(answer, float) and not math.isfinite(answer):
         raise UserError(f"{where}: 'answer' is {answer}; it must be finite")

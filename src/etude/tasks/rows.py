@@ -71,6 +71,9 @@ def _ending(ending: str) -> str:
     return f"the ending '{ending}', which is not read" if ending else "no ending that says how to read it"
 
 
+ASKED = {"prompt", "question", "problem", "instruction", "query", "messages", "chosen"}
+
+
 def _text(file: Path, path: str | Path) -> str:
     try:
         data = file.read_bytes()
@@ -86,9 +89,12 @@ def _text(file: Path, path: str | Path) -> str:
 
 def _from_text(text: str, ending: str, path: str | Path) -> Iterator[Row]:
     if ending in (".csv", ".tsv"):
-        yield from _cells(text, "," if ending == ".csv" else "\t", path)
-    elif ending == ".json" and text.lstrip().startswith("["):
-        items = parsed(text, f"task file '{path}'")
+        head = text.partition("\n")[0]
+        comma = (
+            ";" if ";" in head and "," not in head else ","
+        )  # as spreadsheets write where the comma is a point
+        yield from _cells(text, comma if ending == ".csv" else "\t", path)
+    elif ending == ".json" and (items := _array(text, path)) is not None:
         for i, item in enumerate(items, 1):
             yield f"{path}, item {i}", _object(item, f"{path}, item {i}")
     else:
@@ -96,6 +102,29 @@ def _from_text(text: str, ending: str, path: str | Path) -> Iterator[Row]:
         for i, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield f"{path}, line {i}", _object(parsed(line, f"{path}, line {i}"), f"{path}, line {i}")
+
+
+def _array(text: str, path: str | Path) -> list[Any] | None:
+    """The rows of a JSON document: an array, or an object that holds one, such as {"data": [...]}; None for JSON lines."""
+    if text.lstrip().startswith("["):
+        found: list[Any] = parsed(text, f"task file '{path}'")
+        return found
+    try:
+        whole = parsed(text, f"task file '{path}'")
+    except UserError:
+        return None
+    if not isinstance(whole, dict):
+        return None
+    lists = {
+        n: v for n, v in whole.items() if isinstance(v, list) and v and all(isinstance(r, dict) for r in v)
+    }
+    if not {n.casefold() for n in whole}.isdisjoint(ASKED):  # one row
+        return None
+    if len(lists) > 1:
+        raise UserError(
+            f"task file '{path}' holds several arrays ({', '.join(lists)}); give each a file of its own"
+        )
+    return next(iter(lists.values()), None)
 
 
 def _object(row: Any, where: str) -> dict[str, Any]:

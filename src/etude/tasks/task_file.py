@@ -251,4 +251,12 @@ def _plain(message: Any) -> Any:
     """A message without the fields that it leaves empty, as tables write them."""
     if not isinstance(message, dict):
         return message
+    said = message.get("content")
+    texts = (
+        [p.get("text") for p in said if isinstance(p, dict) and p.get("type") == "text"]
+        if isinstance(said, list)
+        else []
+    )
+    if texts and len(texts) == len(said) and all(isinstance(t, str) for t in texts):
+        message = {**message, "content": "".join(texts)}  # OpenAI's parts of a message
     return {k: v for k, v in message.items() if k in ("role", "content") or v not in (None, [], {})}
