@@ -140,6 +140,16 @@ def test_templates_are_rendered_as_transformers_does(template: str, tmp_path: Pa
         assert read(path).render(said, generate) == wanted
 
 
+def test_a_template_of_typed_parts_is_given_them(tmp_path: Path) -> None:
+    """As of models that see images: what is said in plain text they leave out."""
+    typed = (
+        "{% for m in messages %}{{ m.role }}: {% for p in m.content %}{{ p.text }}{% endfor %};{% endfor %}"
+    )
+    tokenizer = read(tiny_directory(tmp_path / "m", template=typed))
+    said = [Message("system", "Be brief."), Message("user", "a")]
+    assert tokenizer.render(said, True) == "system: Be brief.;user: a;"
+
+
 def test_a_date_is_fixed_and_in_the_form_that_is_asked_for(tmp_path: Path) -> None:
     dated = "{{ strftime_now('%d %b %Y') }}" + LINES
     assert read(tiny_directory(tmp_path / "m", template=dated)).render([], False) == "01 Jan 2026"

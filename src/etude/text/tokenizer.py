@@ -143,7 +143,30 @@ class Tokenizer:
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
         """Documents are left at the template's own default."""
-        given = [{"role": m.role, "content": m.content} for m in messages]
+        return self._told(messages, self._typed, generate, thinking, tools)
+
+    @cached_property
+    def _typed(self) -> bool:
+        """Whether the template writes what is said only as a list of typed parts, as those of models that see images do;
+        plain text would be left out without a word."""
+        asked = [Message("user", MARK)]
+        try:
+            return MARK not in self._told(asked, False, True) and MARK in self._told(asked, True, True)
+        except Exception:
+            return False
+
+    def _told(
+        self,
+        messages: Sequence[Message],
+        typed: bool,
+        generate: bool,
+        thinking: bool | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        given: list[dict[str, Any]] = [
+            {"role": m.role, "content": [{"type": "text", "text": m.content}] if typed else m.content}
+            for m in messages
+        ]
         names: dict[str, Any] = {"tools": tools, "documents": None, **self.specials}
         if thinking is not None:
             names["enable_thinking"] = thinking
