@@ -66,3 +66,12 @@ def test_it_is_said_when_a_reward_is_given(tmp_path: Path, capsys) -> None:
         plan = letters.plan(tmp_path, recipe, 1, run__eval_problems=0)
         start(plan, tmp_path / f"run{number}", letters.words(), reward).close()
         assert ("the reward function does not change that" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize(("name", "offered"), [("grpo", False), ("ppo", True)])
+def test_a_recipes_page_offers_what_it_reads(name: str, offered: bool) -> None:
+    from etude.docs.method_page import facts
+
+    (page,) = facts(name)
+    assert ("update.head_lr" in page["settings"]) == offered
+    assert "update.lr" in page["settings"]

@@ -50,11 +50,16 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
 
 
 def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The settings of the recipe's stages, but for those that nothing of it reads."""
     from etude.assembly import resolved_stages
+    from etude.train.notes import trains_heads
 
-    found = {}
-    for name, part in resolved_stages(recipe).items():
+    stages, found = resolved_stages(recipe), {}
+    heads = trains_heads(recipe, stages["objective"].build("objective"))
+    for name, part in stages.items():
         for parameter, value in part:
+            if (name, parameter.name) == ("update", "head_lr") and not heads:
+                continue
             known = parameter.setting
             found[f"{name}.{parameter.name}"] = {
                 "value": value,

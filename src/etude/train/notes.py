@@ -17,10 +17,7 @@ def idle(recipe: Recipe, stages: Mapping[str, Any], changes: Mapping[str, str]) 
     """A sentence for each setting that was given and that nothing of this recipe reads."""
     read = {name for part in stages.values() for name in getattr(part, "reads", ())}
     teachers = {name for name, own in recipe.all_auxiliary.items() if own.source == "teacher"}
-    heads = {
-        **stages["objective"].heads,
-        **{n: h for own in recipe.all_auxiliary.values() for n, h in own.heads.items()},
-    }
+    heads = trains_heads(recipe, stages["objective"])
     unread = {
         "update.head_lr": not heads and "it trains no auxiliary heads",
         "run.oversample": resolved_stages(recipe)["filter"].factory is everything
@@ -33,6 +30,11 @@ def idle(recipe: Recipe, stages: Mapping[str, Any], changes: Mapping[str, str]) 
         for name, why in unread.items()
         if why and name in changes
     ]
+
+
+def trains_heads(recipe: Recipe, objective: Any) -> bool:
+    """Whether any auxiliary head is trained, which is what `update.head_lr` is for."""
+    return bool(objective.heads) or any(own.heads for own in recipe.all_auxiliary.values())
 
 
 def undecided(recipe: Recipe) -> list[str]:
