@@ -88,8 +88,6 @@ def f():
 """
 
 
-
-
 @pytest.mark.parametrize(
     "returned",
     [
@@ -107,5 +105,3 @@ def test_nothing_that_only_pretends_is_equal(box: Sandbox, returned: str) -> Non
     nested = run(box, f"def f(): return [{returned}]")
     assert isinstance(nested.value[0], Other)
     assert nested.value not in (["x"], [[1]], [[0, 1, 2]])
-
-

@@ -17,6 +17,7 @@ from etude.tasks.outcomes import Ended, Other, Printed, Raised, Returned, Unread
 from etude.tasks.sandbox import Limits, Sandbox
 from etude.types import Request
 
+
 def test_this_machine_offers_something() -> None:
     """The suite would pass with every test above skipped; where it runs, programs must be kept in."""
     assert confinement.protection(), (

@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from etude.tasks import _sandboxed, confinement
-from etude.tasks.outcomes import Ended, Missing, Printed, Raised, Returned, Unreadable, decoded, nonsense, shown
+from etude.tasks.outcomes import (
+    Ended,
+    Missing,
+    Printed,
+    Raised,
+    Returned,
+    Unreadable,
+    decoded,
+    nonsense,
+    shown,
+)
 
 START_SECONDS = 30.0  # for a new process to be ready; not the program's time
 SCRIPT = Path(_sandboxed.__file__)
