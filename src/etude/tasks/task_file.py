@@ -252,11 +252,9 @@ def _plain(message: Any) -> Any:
     if not isinstance(message, dict):
         return message
     said = message.get("content")
-    texts = (
-        [p.get("text") for p in said if isinstance(p, dict) and p.get("type") == "text"]
-        if isinstance(said, list)
-        else []
-    )
-    if texts and len(texts) == len(said) and all(isinstance(t, str) for t in texts):
-        message = {**message, "content": "".join(texts)}  # OpenAI's parts of a message
+    if isinstance(said, list) and said:  # OpenAI's parts of a message
+        texts = [p.get("text") for p in said if isinstance(p, dict) and p.get("type") == "text"]
+        written = [t for t in texts if isinstance(t, str)]
+        if len(written) == len(said):
+            message = {**message, "content": "".join(written)}
     return {k: v for k, v in message.items() if k in ("role", "content") or v not in (None, [], {})}
