@@ -10,7 +10,7 @@ import pytest
 
 from etude.errors import UserError
 from etude.report.preview import drawn, looked_at, screen
-from etude.tasks import load
+from etude.tasks import absolute, load
 from etude.tasks.isolate import Pool
 from etude.types import Task
 
@@ -71,6 +71,19 @@ def test_a_pattern_and_an_archive(tmp_path: Path) -> None:
     packed.write_bytes(b"no archive")
     with pytest.raises(UserError, match="cannot be read"):
         load(str(packed))
+
+
+def test_a_folder_by_its_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "mine" / "part-0.jsonl", *sums(0))
+    write(tmp_path / "mine" / "part-1.jsonl", *sums(10))
+    write(tmp_path / "gcd" / "part-0.jsonl", *sums(0))
+    monkeypatch.chdir(tmp_path)
+    assert len(asked("mine")) == 6
+    assert absolute("mine:weight=2") == f"{tmp_path}/mine:weight=2"
+    assert absolute("gcd") == "gcd", "a generator's name"
+    assert load("mine/*.jsonl").sources[0].name == "mine"
+    assert load("mine/part-*.jsonl").sources[0].name == "part", "what the names begin with"
+    assert load(f"{tmp_path}/mi*/?art-*.jsonl").sources[0].name == "mi"
 
 
 @pytest.mark.parametrize("several", [True, False])
@@ -144,6 +157,21 @@ def test_a_file_that_can_be_read_in_two_ways_asks(row: dict, said: str, tmp_path
 def test_what_was_understood_is_said(tmp_path: Path) -> None:
     (note,) = load(str(write(tmp_path / "t.jsonl", *sums(0)))).notes
     assert note.endswith("3 tasks: 3 number (prompt from 'question', answer from 'answer')")
+    added = {"instruction": "Add.", "input": "1, 2", "output": "3"}
+    (note,) = load(str(write(tmp_path / "alpaca.jsonl", added))).notes
+    assert note.endswith("(prompt from 'instruction + input', answer from 'output')")
+
+
+def test_a_gold_beside_a_conversation_is_the_answer(tmp_path: Path) -> None:
+    """What the conversation ends with is then a worked solution; without one it is what a reply must say."""
+    talk = [{"role": "user", "content": "2 and 3?"}, {"role": "assistant", "content": "That makes 5."}]
+    (task,) = only(tmp_path, {"messages": talk, "gold": 5.0})
+    assert (task.answer, task.reference, len(task.prompt)) == ("5.0", "That makes 5.", 1)
+    assert task.check("It is 5").correct
+    (task,) = only(tmp_path, {"messages": talk, "score": 5.0})
+    assert (task.answer, task.reference) == ("That makes 5.", None)
+    (note,) = load(str(write(tmp_path / "talk.jsonl", {"messages": talk}))).notes
+    assert "(prompt from 'messages', answer from 'the last message')" in note
 
 
 # ---- multiple choice -------------------------------------------------------------------------------------

@@ -50,13 +50,13 @@ def tasks(
     json: Json = False,
 ) -> None:
     """Where problems come from, and their parameters; of a file or a spec, its tasks as a model will see them."""
-    from etude.tasks import catalogue, load
+    from etude.tasks import catalogue, is_file, load
 
     found = {info.name: info.to_dict() for info in catalogue()}
     if name is not None and (name not in found or model is not None):
         from etude.report.preview import drawn, looked_at, screen
 
-        if not re.search(r"[:,/\\.~]", name) and name not in found:
+        if not re.search(r"[:,/\\.~]", name) and name not in found and not is_file(name):
             raise UserError(f"there is no task source '{name}'{nearest(name, found)}")
         chosen = load(name)
         rows = looked_at(drawn(chosen, n), _renderer(model))

@@ -72,23 +72,30 @@ def absolute(spec: str) -> str:
     """The spec with every path made absolute, as a run stores it: it is read alike from every directory."""
 
     def one(name: str) -> str:
-        return (
-            os.path.abspath(locate.place(name)) if rows.names_file(name) and not locate.on_hub(name) else name
-        )
+        return os.path.abspath(locate.place(name)) if is_file(name) and not locate.on_hub(name) else name
 
     made = []
     for part in parse(spec):
-        name = part.name if part.name in SOURCES else one(part.name)
+        name = one(part.name)
         params = {k: one(v) if k == "eval" else v for k, v in part.params.items()}
         given = ",".join(f"{k}={quoted(v)}" for k, v in params.items())
         made.append(f"{quoted(name)}:{given}" if given else quoted(name))
     return ",".join(made)
 
 
+def is_file(name: str) -> bool:
+    """Whether a name means a file, a pattern, a folder or a data set; a folder that is called like a source is written ./NAME."""
+    if name in SOURCES:
+        return False
+    return rows.names_file(name) or (
+        locate.place(name).is_dir() and name not in (*environments.KINDS, *gym.names(), *EXCLUDED)
+    )
+
+
 def source(name: str, params: Mapping[str, Any] | None = None, called: str | None = None) -> Source:
     """One source by name: a file (`etude.tasks.rows`), one of `SOURCES`, an environment, or a reasoning-gym generator.
     Parameters may be text or typed. Raises UserError for an unknown name."""
-    if name not in SOURCES and rows.names_file(name):
+    if is_file(name):
         return task_file.source(name, params, called)
     if name in SOURCES:
         made: Source = SOURCES[name](name, params, called)

@@ -25,7 +25,9 @@ ANSWERS = (
     *("answer", "ground_truth", "final_answer", "expected_answer", "gold", "solution", "output", "response"),
     *("completion", "target", "label"),
 )
+CERTAIN = ANSWERS[:5]  # beside messages: what the last of them says is then a worked solution
 UNCLEAR = ("output", "response", "completion", "target", "label")  # any of which may be the answer
+LAST = "the last message"
 OWN = (
     "feedback",
     "steps",
@@ -68,10 +70,13 @@ def known(row: Mapping[str, Any], where: str) -> tuple[Row, Row, tuple[str, str]
         used.add("input")
     if column == "messages" and prompt and prompt[-1].get("role") == "assistant":
         *prompt, last = prompt
-        row = {**row, "answer": last["content"]} if "answer" not in row else row
+        if any(name in row for name in (*CERTAIN, "reward_model")):
+            found.setdefault("reference", last["content"])
+        else:
+            row = {**row, LAST: last["content"]}
     found["prompt"] = prompt
     found["answer"], gold = _answer(row, where)
-    came = (column, gold)
+    came = (f"{column} + input" if "input" in used else column, gold)
     column = gold
     used.add(column)
     if "reference" not in found and column != "solution" and isinstance(row.get("solution"), str):
@@ -117,8 +122,9 @@ def _prompt(row: Mapping[str, Any], where: str) -> tuple[Any, str]:
 
 
 def _answer(row: Mapping[str, Any], where: str) -> tuple[Any, str]:
-    if "answer" in row:
-        return row["answer"], "answer"
+    for name in ("answer", LAST):
+        if name in row:
+            return row[name], name
     given = row.get("reward_model")
     if isinstance(given, Mapping) and "ground_truth" in given:
         gold = given["ground_truth"]

@@ -53,8 +53,11 @@ def ending(path: Path) -> str:
 
 
 def stem(path: str | Path) -> str:
-    """The name of a file or folder without its ending."""
-    last = str(path).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    """The name of a file or folder without its ending; of a pattern, of the folder or of what its names begin with."""
+    *above, last = str(path).replace("\\", "/").rstrip("/").split("/")
+    if set(last) & set("*?[") and not place(path).exists():
+        fixed = [re.split(r"[*?[]", part)[0].strip("-_. ") for part in (*above, last)]
+        return next((part for part in reversed(fixed) if part), "tasks")
     last = last[:-3] if last.lower().endswith(".gz") else last
     return next((last[: -len(e)] for e in ENDINGS if last.lower().endswith(e) and len(last) > len(e)), last)
 
