@@ -10,7 +10,7 @@ import pytest
 from etude.report.health import Finding, Health
 from etude.report.terminal import Progress, clean, eval_screen, final_screen, sparkline
 
-WELL = {"entropy": 1.0, "length": 30.0, "truncated": 0.05, "kl_start": 0.01, "kl_sampler": 0.0, "gap": 1e-6, "clip": 0.02, "errors": 0.0,
+WELL = {"entropy": 1.0, "length": 32.0, "truncated": 0.05, "kl_start": 0.01, "kl_sampler": 0.0, "gap": 1e-6, "clip": 0.02, "errors": 0.0,
         "signal_tokens": 0.6, "correct": 0.4, "grad_norm": 0.5, "loss/policy": 0.1}  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def test_all_at_once_the_cause_still_comes_first() -> None:
         ("signal_tokens", 0.049, 0.05, "no signal"),
         ("entropy", 0.199, 0.2, "entropy collapse"),
         ("entropy", 3.01, 3.0, "entropy rise"),
-        ("length", 75.1, 75.0, "length explosion"),
+        ("length", 80.1, 80.0, "length explosion"),
         ("errors", 0.01, 0.0, "errors"),
         ("grad_norm", None, 1e9, "not finite"),
         ("loss/policy", float("inf"), 1e9, "not finite"),
@@ -92,6 +92,36 @@ def test_thresholds(name: str, beyond: float, within: float, finding: str) -> No
     patient = finding not in ("errors", "not finite", "gap", "update", "drift")
     assert found[0].step == (13 if patient else 11)
     assert watch({name: [beyond, beyond, within]})[1] == [] or not patient, "two steps are noise"
+
+
+def test_short_replies_drift_by_the_reply() -> None:
+    """32 tokens at 0.5 nats are 16 nats a reply, which are 4 a token where a reply has four."""
+    for length, bound in ((4.0, 4.0), (16.0, 1.0), (32.0, 0.5), (500.0, 0.5)):
+        for value, wanted in ((bound - 0.01, []), (bound + 0.01, ["drift"])):
+            health = Health()
+            seen = [
+                health.observe(s, {"length": length, "kl_start": value} if s == 9 else {"length": length})
+                for s in range(1, 10)
+            ]
+            assert [f.name for found in seen for f in found] == wanted, (length, value)
+
+
+def test_entropy_may_fall_as_wrong_answers_do() -> None:
+    """From 60 % wrong to 15 %: a quarter of the fifth is left as a floor, 0.05; where the votes are the policy's own, all of it."""
+
+    def fell(entropy: float, right: float, labelled: bool = True) -> list[str]:
+        health, found = Health(), []
+        for step in range(1, 31):
+            now = {"correct": right if step > 10 else 0.4, "entropy": entropy if step > 15 else 1.0}
+            found += health.observe(step, {**WELL, **now}, labelled)
+        return [f.name for f in found]
+
+    assert fell(0.06, 0.85) == []
+    assert fell(0.04, 0.85) == ["entropy collapse"]
+    assert fell(0.06, 0.4) == ["entropy collapse"], "nothing was learned by it"
+    assert fell(0.06, 0.2) == ["entropy collapse"], "no wider floor where answers become worse"
+    assert fell(0.21, 0.2) == []
+    assert fell(0.06, 0.85, labelled=False) == ["entropy collapse"]
 
 
 def test_now_and_then_is_not_in_a_row() -> None:

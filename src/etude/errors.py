@@ -12,10 +12,14 @@ class Refused(UserError):
     """A run that would be able to start but not to learn, or not to be trusted; names the cause."""
 
 
+LISTED = 24
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` or the list of what is known, to close a sentence with."""
+    """`; did you mean 'x'?` or what is known, at most `LISTED` names, to close a sentence with."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
-    return f"; known: {', '.join(names)}" if names else ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"; known: {', '.join(names[:LISTED])}{more}" if names else ""

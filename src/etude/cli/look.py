@@ -57,7 +57,7 @@ def tasks(
         from etude.report.preview import drawn, looked_at, screen
 
         if not re.search(r"[:,/\\.~]", name) and name not in found and not is_file(name):
-            raise UserError(f"there is no task source '{name}'{nearest(name, found)}")
+            raise UserError(f"there is no file, folder or task source '{name}'{nearest(name, found)}")
         chosen = load(name)
         rows = looked_at(drawn(chosen, n), _renderer(model))
         if json:

@@ -42,7 +42,8 @@ class Health:
     signal_low: float = 0.05
     """Share of sampled tokens with non-zero credit (without it: of groups with mixed outcomes)."""
     entropy_low: float = 0.2
-    """Entropy of the policy, as a share of what it was at the start."""
+    """Entropy of the policy, as a share of what it was at the start; times the share of wrong answers that is left, because what
+    is right every time is said every time (`entropy_floor`)."""
     entropy_high: float = 3.0
     """Entropy of the policy, as a multiple of what it was at the start (and at least 0.5 nats above)."""
     length_high: float = 2.5
@@ -50,7 +51,10 @@ class Health:
     truncated_high: float = 0.5
     """Share of episodes that were cut at the length limit."""
     drift_high: float = 0.5
-    """Divergence from the starting weights, nats per token."""
+    """Divergence from the starting weights, nats per token, where a reply has `drift_tokens` or more."""
+    drift_tokens: int = 32
+    """Replies that were shorter than this at the start may drift as many nats a reply as one of this length: to give up wrong
+    answers costs nats per answer, however few tokens it has."""
     kl_high: float = 0.5
     """Divergence from the policy that sampled the batch, nats per token."""
     update_high: float = 2.0
@@ -81,15 +85,18 @@ class Health:
     _streak: dict[str, int] = field(default_factory=dict, repr=False)  # name -> step at which it began
     _count: dict[str, int] = field(default_factory=dict, repr=False)
     _start: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    labelled: bool = True
+    """Whether `correct` is what the check says; else it is agreement with the policy's own votes."""
     windows: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict, repr=False)
     """Of the reward and of every second opinion: the first and the last `2 x baseline` readings."""
     first: Finding | None = None
     """The first finding of the run: its cause, as far as metrics can tell."""
 
-    def observe(self, step: int, metrics: Mapping[str, Any]) -> list[Finding]:
+    def observe(self, step: int, metrics: Mapping[str, Any], labelled: bool = True) -> list[Finding]:
         """The findings that step `step` establishes, each once per run, causes before effects. Metrics that
-        are missing are not judged."""
+        are missing are not judged. `labelled`: whether `correct` is the check's word, not that of the policy's own votes."""
         found = []
+        self.labelled = labelled
         self._note(metrics)
         for name, reads, judge in CHECKS:
             if reads and all(number(metrics, metric) is None for metric in reads):
@@ -107,7 +114,7 @@ class Health:
                 value, threshold, message = bad
                 finite = value if math.isfinite(value) else None
                 found.append(Finding(step, name, message, finite, threshold, self._streak[name]))
-        for name in ("entropy", "length"):
+        for name in ("entropy", "length", "correct"):
             start, now = self._start.setdefault(name, []), number(metrics, name)
             if now is not None and math.isfinite(now) and len(start) < self.baseline:
                 start.append(now)
@@ -197,6 +204,19 @@ class Health:
 
     def entropy_bound(self, was: float) -> float:
         return max(self.entropy_high * was, was + 0.5)
+
+    def entropy_floor(self, was: float) -> float:
+        """`entropy_low` of what it was, less what learning explains: the share of wrong answers now, of that at the start."""
+        right = self.was("correct")
+        if not self.labelled or right is None or right >= 1:
+            return self.entropy_low * was
+        return self.entropy_low * was * min(1.0, (1 - self.correct) / (1 - right))
+
+    @property
+    def drift_bound(self) -> float:
+        """`drift_high` nats per token; for short replies as many nats a reply as one of `drift_tokens` may have."""
+        length = self.was("length") or self.drift_tokens
+        return self.drift_high * max(1.0, self.drift_tokens / length)
 
     def was(self, name: str) -> float | None:
         """What a metric was over the first `baseline` steps; None until they are over."""

@@ -47,10 +47,10 @@ def _above(name: str, field_name: str, text: str) -> Callable[[Health, Mapping[s
 
 def _entropy_fell(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
     value, was = number(metrics, "entropy"), health.was("entropy")
-    if value is None or was is None or not value < health.entropy_low * was:
+    if value is None or was is None or not value < health.entropy_floor(was):
         return None
     text = f"entropy fell from {was:.3g} to {value:.3g} nats: the policy says the same thing every time"
-    return value, health.entropy_low * was, text + "; lower the learning rate or add an entropy or KL term"
+    return value, health.entropy_floor(was), text + "; lower the learning rate or add an entropy or KL term"
 
 
 def _entropy_rose(health: Health, metrics: Mapping[str, Any]) -> Crossing | None:
@@ -183,7 +183,7 @@ CHECKS: tuple[
         ("kl_start",),
         _above(
             "kl_start",
-            "drift_high",
+            "drift_bound",
             "the policy is {value:.3g} nats per token away from where the run began (healthy: up to {bound:g})",
         ),
     ),

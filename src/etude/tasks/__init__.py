@@ -104,7 +104,7 @@ def source(name: str, params: Mapping[str, Any] | None = None, called: str | Non
         return environments.EnvironmentSource(name, params, called)
     if name not in (*gym.names(), *EXCLUDED):
         raise UserError(
-            f"there is no task '{name}'{nearest(name, [*gym.names(), *environments.KINDS, *SOURCES])}"
+            f"there is no file, folder or task '{name}'{nearest(name, [*gym.names(), *environments.KINDS, *SOURCES])}"
         )
     return gym.GymSource(name, params, called)
 

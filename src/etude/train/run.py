@@ -190,7 +190,7 @@ class Run(Metered):
         if self.validation and (step % self.settings.validate_every == 0 or self.context.progress >= 1):
             metrics |= validate(self)
         self.directory.write_step(step, metrics, signals, drawn, self.decode)
-        for finding in self.health.observe(step, metrics):
+        for finding in self.health.observe(step, metrics, labelled=not self.settings.unlabelled):
             self.directory.write_finding(finding.to_dict())
         alive = metrics["signal_tokens"]
         self.spent["barren"] = 0.0 if alive > 0 else self.spent["barren"] + 1
