@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import etude
+from etude.cli.demo import EXAMPLES
 
 SUMS = "chain_sum:max_terms=2,max_digits=2"
 SIZE = {
@@ -31,7 +32,7 @@ SIZE = {
 }
 ROOM = {**SIZE, "update.lr": 1e-5, "run.max_tokens": 24}
 SENTENCE = {**ROOM, "run.stop": ["\n", ". "]}
-SHOWN = {**ROOM, "run.examples": str(Path(__file__).parent / "demo_examples.jsonl"), "run.shots": 2}
+SHOWN = {**ROOM, "run.examples": str(EXAMPLES), "run.shots": 2}
 PULL = {"objective.kl_weight": 0.05}
 ASKED = ("max_tokens", "stop", "examples", "shots")
 AGAIN = {"rollout.attempts": 2, "rollout.told": "", "filter.keep_share": 1.0}

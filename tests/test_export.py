@@ -35,6 +35,9 @@ SMALL = {
     "run.eval_samples": 2,
     "run.preflight": 4,
     "update.lr": 2e-3,
+    "run.top_p": 1.0,  # as it is anyway, like what follows
+    "run.shots": 4,
+    "objective.clip_low": 0.2,
 }
 
 
@@ -97,6 +100,13 @@ def test_a_directory_is_the_runs_model_with_a_card(run: Path, tmp_path: Path) ->
         "2 samples",
     ):
         assert said in card
+    assert "| update.lr | 0.002 |" in card
+    assert "| run.max_tokens | 2 |" in card
+    assert "run.group_size" in card
+    for usual in ("run.top_p", "run.shots", "objective.clip"):
+        assert usual not in card, (
+            "a plan written out in full says all settings; the card says those that are not as usual"
+        )
     assert "do not state the licence of the base model" in card
     assert f"| torch | {torch.__version__} |" in card
     assert not list(tmp_path.glob(".*"))

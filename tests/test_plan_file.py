@@ -84,6 +84,11 @@ def test_a_sweep_is_a_comparison_on_tuning_problems(tmp_path: Path) -> None:
     assert said[0] == "lr-1e-06_group_size-4=grpo:update.lr=1e-06,run.group_size=4"
     assert len([w for w in said if "=grpo:" in w]) == 4
     assert said[-2:] == ["--set", "run.tuning=true"]
+    assert words(tmp_path, text, "--out", "x")[-2:] == ["--out", "x"]
+    with pytest.raises(
+        UserError, match="holds a sweep, which `etude compare` runs, and that has no option --force"
+    ):
+        words(tmp_path, text, "--force")
 
 
 def test_several_recipes_are_a_comparison(tmp_path: Path) -> None:

@@ -39,6 +39,11 @@ def expanded(words: Sequence[str], group: Any) -> list[str]:
     for parameter in group.commands[command].params:
         if parameter.param_type_name == "option":
             options |= {o.lstrip("-"): parameter.is_flag for o in parameter.opts if o.startswith("--")}
+    for word in found[2:] if command != found[0] else ():
+        if word.startswith("--") and word.partition("=")[0].lstrip("-") not in (*options, "help"):
+            raise UserError(
+                f"'{found[1]}' holds a sweep, which `etude compare` runs, and that has no option {word}"
+            )
     said = file.words(options, compare=command == "compare")
     if command == "check":
         said[:1] = ["--recipe", said[0]]

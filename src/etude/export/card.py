@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etude.assembly import resolved_stages
 from etude.errors import UserError
 from etude.methods import find
 from etude.recipe import Recipe
+from etude.report.json_files import plain
 from etude.report.run import RunDirectory, is_run
 from etude.report.terminal import amount, how, share
+from etude.train.config import run_settings
 from etude.train.put import SYSTEM, recorded
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -176,7 +179,7 @@ def _training(
         "attempts per step": f"{settings['tasks_per_step']} tasks x {settings['group_size']}",
         "longest reply": f"{settings['max_tokens']} tokens",
         "learning rate": (config.get("stages") or {}).get("update", {}).get("lr"),
-        **plan["changes"],
+        **_changed(config, plan["changes"]),
     }
     if last:
         used = {k.removeprefix("tokens/"): v for k, v in last.items() if k.startswith("tokens/")}
@@ -184,6 +187,20 @@ def _training(
         shown["tokens"] = ", ".join(f"{amount(float(v), '')} {k}" for k, v in used.items())
         shown["model FLOPs"] = f"{float(last.get('flops') or 0):.3g}"
     return _table(shown)
+
+
+def _changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are other than their defaults: a plan that was written out in full says all of them."""
+    recipe = _recipe(config)
+    if recipe is None:
+        return dict(changes)
+    usual = {f"run.{n}": v for n, v in plain(run_settings(recipe.all_defaults, {}).__dict__).items()}
+    for name, part in resolved_stages(recipe).items():
+        usual |= {f"{name}.{n}": plain(v) for n, v in part.checked(name).items()}
+    now = {f"run.{n}": v for n, v in config["settings"].items()}
+    for name, found in (config.get("stages") or {}).items():
+        now |= {f"{name}.{n}": v for n, v in found.items()}
+    return {k: v for k, v in changes.items() if k not in now or now[k] != usual.get(k, now)}
 
 
 def _findings(run: RunDirectory) -> list[str]:
