@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import etude
+import worlds_of_letters as letters
 from etude import cli
 from etude.errors import UserError
 from etude.fixtures.given import Letters
@@ -24,10 +26,12 @@ from etude.sampling.native import NativeSampler
 from etude.sampling.paged import PagedEngine
 from etude.sampling.protocol import Sample
 from etude.sampling.scheduler import Scheduler
+from etude.scale.place import Place
 from etude.text.stream import reached
 from etude.train.config import as_text, parse_changes
 from etude.train.settings import run_settings
 from etude.types import Message, SamplingParams, Task, Verdict
+from scripted_engine import Engine, served
 from test_resume import facts, same_weights
 
 PLAIN = SamplingParams(max_tokens=24)
@@ -79,6 +83,39 @@ def test_a_reply_ends_with_the_token_that_completes_a_stop_string(engine: str) -
         assert not met or stop not in decode(cut.tokens[:-1])
         ended += met
     assert ended
+
+
+def test_a_server_is_not_told_of_stop_strings(tmp_path: Path) -> None:
+    """What it samples is cut here, to what this process would have sampled; the tokens behind are paid for."""
+    directory = letters.model(tmp_path)
+    policy, params = Policy.load(directory, "fp32"), SamplingParams(max_tokens=8)
+    policy.renderer.decode = Letters().decode  # type: ignore[method-assign]
+    asked = [np.array([3 + i % 4, 7, 8, 8 + i % 3], np.int32) for i in range(8)]
+
+    async def sampled(sampler: Any, stop: tuple[str, ...]) -> list[Sample]:
+        told = replace(params, stop=stop)
+        return list(await asyncio.gather(*(sampler.sample(p, told, i) for i, p in enumerate(asked))))
+
+    with served(Engine(directory)) as (address,):
+
+        async def made() -> Any:
+            place = Place.of({"engines": {"address": [address], "patience": 0.0}})
+            sampler = await place.sampler(policy, 32, 256)
+            await sampler.refresh()
+            return sampler
+
+        there = asyncio.run(made())
+        free = asyncio.run(sampled(there, ()))
+        stop = next(text for s in free if len(text := Letters().decode(s.tokens)) > 4)[2:4]
+        before = policy.meter.generated
+        found = asyncio.run(sampled(there, (stop,)))
+        assert policy.meter.generated - before == sum(len(s.tokens) for s in free)
+    here = asyncio.run(sampled(sampler_for(policy), (stop,)))
+    assert any(s.stop == "cut" for s in found)
+    for a, b in zip(found, here, strict=True):
+        assert a.tokens.tolist() == b.tokens.tolist()
+        assert np.allclose(a.logp, b.logp, atol=1e-6)
+        assert a.stop == b.stop
 
 
 class Said:

@@ -23,6 +23,7 @@ from etude.report.run import RunDirectory
 from etude.scale import local
 from etude.scale.place import Place
 from etude.scale.sampler import EngineSampler
+from etude.text.stream import reached
 from etude.train.config import Budget, Plan
 from etude.train.loop import train
 from etude.train.reopen import resume
@@ -93,6 +94,21 @@ def test_its_log_probabilities_are_ours_but_for_rounding(engine: Any, params: Sa
     assert gap.abs().mean() < 0.05
     assert gap.mean().abs() < 0.01
     assert (torch.expm1(-gap) + gap).mean() < 5e-3
+
+
+def test_a_reply_ends_at_a_stop_string(engine: Any) -> None:
+    """The server is not told of it: a reply is the one without it, up to the token that completes it."""
+    loop, _, sampler = engine
+    decode = sampler.policy.renderer.decode
+    whole = replies(loop, sampler, SamplingParams(max_tokens=48))
+    cut = replies(loop, sampler, SamplingParams(max_tokens=48, stop=("\n", ". ")))
+    ended = 0
+    for free, short in zip(whole, cut, strict=True):
+        n = reached(decode, free.tokens.tolist(), ("\n", ". ")) or len(free.tokens)
+        assert short.tokens.tolist() == free.tokens[:n].tolist()
+        assert short.logp.tolist() == free.logp[:n].tolist()
+        ended += short.stop == "cut"
+    assert ended > 4
 
 
 def test_new_weights_arrive_and_old_ones_come_back(engine: Any) -> None:
