@@ -17,8 +17,8 @@ from etude.recipe import Recipe
 from etude.report.json_files import plain
 from etude.report.run import RunDirectory, is_run
 from etude.report.terminal import amount, how, share
-from etude.train.config import run_settings
 from etude.train.put import SYSTEM, recorded
+from etude.train.settings import run_settings
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
