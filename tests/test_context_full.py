@@ -9,7 +9,8 @@ import worlds_of_letters as letters
 from etude.methods import catalogue
 from etude.report.turns import screen
 from etude.rollout.attempts import attempt
-from etude.rollout.conversation import DROP_OLDEST, FULL, LEFT_OUT, Conversation, Generator
+from etude.rollout.conversation import Conversation, Generator
+from etude.rollout.full import DROP_OLDEST, FULL, LEFT_OUT
 from etude.train.loop import collect, train
 from etude.train.run import Run
 from etude.train.setup import start

@@ -16,7 +16,7 @@ from etude.rollout.seats import ILLEGALLY, RETURN, SEAT, Seats
 from etude.tasks import TaskSet, load, self_test
 from etude.tasks import kuhn_poker as kuhn
 from etude.tasks import tic_tac_toe as ttt
-from etude.tasks.game import Match, Table, random_player, said, scripted
+from etude.tasks.game import LiveGame, Match, random_player, said, scripted
 from etude.tasks.games import GameSource
 from etude.testing import toys
 from etude.types import Episode, Request
@@ -45,7 +45,7 @@ def test_what_bad_play_loses() -> None:
     ("moves", "won"), [("PP", -1), ("PBP", -1), ("PBB", -2), ("BP", 1), ("BB", -2), ("bb", -2)]
 )
 def test_the_ends_of_a_game(moves: str, won: float) -> None:
-    table = Table(kuhn.KuhnPoker(deal=("J", "Q")))
+    table = LiveGame(kuhn.KuhnPoker(deal=("J", "Q")))
     for move in moves:
         assert table.turn is not None
         table.act(said(move))
@@ -63,14 +63,14 @@ def test_a_seat_knows_its_own_card_alone() -> None:
 
 
 def test_an_illegal_reply_loses_and_a_long_game_is_drawn() -> None:
-    table = Table(kuhn.KuhnPoker())
+    table = LiveGame(kuhn.KuhnPoker())
     table.act("P")
     table.act("I do not know")
     assert table.returns == (0.5, -1.5)
     assert not table.verdict(1, 2.0).correct
     assert table.verdict(0, 2.0, "hint").correct
     assert "no legal move" in table.verdict(1, 2.0, "hint").feedback
-    long = Table(ttt.TicTacToe(), longest=2)
+    long = LiveGame(ttt.TicTacToe(), longest=2)
     long.act("4")
     with pytest.raises(RuntimeError, match="not over"):
         _ = long.returns
@@ -82,7 +82,7 @@ def test_an_illegal_reply_loses_and_a_long_game_is_drawn() -> None:
 
 
 def _played(players: tuple[str, str], seed: int) -> tuple[float, float]:
-    table, rng = Table(ttt.TicTacToe(seed)), np.random.default_rng(seed)
+    table, rng = LiveGame(ttt.TicTacToe(seed)), np.random.default_rng(seed)
     while (seat := table.turn) is not None:
         table.act(said(scripted(table.game, players[seat])(table.game, seat, rng)))
     assert table.illegal is None
@@ -246,8 +246,8 @@ def test_games_of_textarena_do_not_disturb_each_other() -> None:
     assert isinstance(task.environment, Match)
     self_test(task)
 
-    def play(steps: int, beside: Table | None) -> tuple[float, float] | None:
-        table, rng = Table(task.environment.game()), np.random.default_rng(0)  # type: ignore[union-attr]
+    def play(steps: int, beside: LiveGame | None) -> tuple[float, float] | None:
+        table, rng = LiveGame(task.environment.game()), np.random.default_rng(0)  # type: ignore[union-attr]
         while table.turn is not None:
             table.act(said(random_player(table.game, table.turn, rng)))
             if beside is not None and beside.turn is not None:
@@ -256,7 +256,7 @@ def test_games_of_textarena_do_not_disturb_each_other() -> None:
 
     alone = play(0, None)
     shared = random.getstate()
-    assert play(0, Table(task.environment.game())) == alone
+    assert play(0, LiveGame(task.environment.game())) == alone
     assert random.getstate() == shared
     for env, sentence in (
         ("TicTacTo-v0", "did you mean 'TicTacToe-v0'"),

@@ -15,7 +15,7 @@ from etude.assembly import build
 from etude.batch import pack
 from etude.credit.kl_penalty import drift
 from etude.fixtures.examples import example_group
-from etude.fixtures.given import example_attempts
+from etude.fixtures.given import example_answers
 from etude.methods import find
 from etude.methods.imitation_and_rl.carft import actor_critic_and_contrast, embedded
 from etude.methods.imitation_and_rl.relift import IMITATE, Interleave
@@ -108,7 +108,7 @@ def test_relift_has_moments_for_each_kind_of_step() -> None:
         ),
         value=1,
     )
-    episode, on = example_attempts((1.0, (2,))).episodes[0], np.array([0.0, 1.0], np.float32)
+    episode, on = example_answers((1.0, (2,))).episodes[0], np.array([0.0, 1.0], np.float32)
     steps = []
     for row in ("policy", "imitation", "policy"):
         before = of.policy.state_dict()["heads.value"]

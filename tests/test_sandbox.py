@@ -13,7 +13,7 @@ import pytest
 from boxes import run
 from etude.errors import Refused
 from etude.tasks import confinement, load, outcomes, sandbox, sandbox_probe
-from etude.tasks.outcomes import Ended, Other, Printed, Raised, Returned, Unreadable
+from etude.tasks.outcomes import Ended, NotPython, Other, Printed, Raised, Returned
 from etude.tasks.sandbox import Limits, Sandbox
 from etude.types import Request
 
@@ -54,7 +54,7 @@ def test_what_is_no_plain_value_equals_nothing(box: Sandbox) -> None:
 
 
 def test_programs_that_fail(box: Sandbox) -> None:
-    assert run(box, "def f(: pass") == Unreadable(1, "invalid syntax")
+    assert run(box, "def f(: pass") == NotPython(1, "invalid syntax")
     assert run(box, "1 / 0") == Raised("ZeroDivisionError", "division by zero")
     assert run(box, "def f(): raise ValueError('no')") == Raised("ValueError", "no")
     assert isinstance(run(box, "g = 1"), outcomes.Missing)

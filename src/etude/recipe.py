@@ -127,7 +127,7 @@ class Manipulated:
 class AuxiliaryModel:
     """A model beside the policy. `source`: "start" (the policy's weights when the run began, frozen), "teacher"
     (the user's second model), or "copy" (starts as the policy; a stage trains it by
-    `context.companions[name].learn(objective, signals, step, progress)`)."""
+    `context.auxiliary[name].learn(objective, signals, step, progress)`)."""
 
     source: str = "start"
     lr: float = 0.0  # of a trained copy, as a multiple of the policy's

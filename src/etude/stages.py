@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for annotations alone: these rooms are built on the contrac
     from etude.models.policy import Policy
     from etude.rollout.conversation import Conversation
     from etude.rollout.group_rollout import GroupRollout
+    from etude.tasks import TaskSet
     from etude.train.step import Learner
 
 
@@ -29,7 +30,7 @@ class Context(Protocol):
     """Where the run stands, its models, and keyed randomness (`train.context.RunContext`)."""
 
     seed: int
-    tasks: Any  # tasks.TaskSet
+    tasks: TaskSet
     learner: Learner
     sampling: SamplingParams
     auxiliary: dict[str, Any]  # name -> Policy, or Learner where it is trained
@@ -50,7 +51,7 @@ class Context(Protocol):
         signals: Sequence[Signal],
         read: Callable[[Outputs], Tensor],
         needs: Iterable[str] = (),
-        policy: Any = None,
+        policy: Policy | None = None,
     ) -> list[Array]:
         """`read` of a policy's outputs on `signals`, without gradient: one f32[T] (or [T, K]) per signal."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from etude.compare.schedule import Job, run_all
 from etude.errors import UserError
 from etude.files import read_json, write_atomically
 from etude.machine import card
+from etude.printable import Say
 from etude.report.lock import Lock
 from etude.train.setup import resolve
 
 UNTESTED, FAILED = "untested", "failed"
 MORE = "more"  # of a result that is not the last: how many seeds it will be judged by in the end
-Say = Callable[[str], None]
 Results = dict[str, dict[str, dict[str, Any]]]  # {recipe: {bed: result}}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,12 @@ from etude.evaluate.result import final
 from etude.files import read_json, write_atomically
 from etude.machine import card
 from etude.models.load import locate
+from etude.printable import Say
 from etude.report.lock import NAME, Lock
 from etude.report.run import RunDirectory
 from etude.train.config import Budget, Plan, as_text
 from etude.train.settings import EXAM, RunSettings, run_settings
 from etude.train.setup import resolve
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from etude.curriculum.base import SourceMixture
 from etude.errors import UserError
 from etude.settings import Setting
 from etude.stages import Context
+from etude.tasks import TaskSet
 from etude.types import Array, Group, Request, Task
 
 By = Annotated[
@@ -104,7 +105,7 @@ class ByArm(SourceMixture):
         self.by = by
         self.p: Array = np.zeros(0)  # f64[K], the probabilities of the last draw
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         """Finds the arms of the task set, before anything is sampled."""
         self.arms = Arms(tasks, self.by)
 

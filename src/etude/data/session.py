@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from etude.evaluate.run import hold_out
 from etude.files import write_atomically
 from etude.machine import commit
 from etude.models.policy import Policy
+from etude.printable import Say
 from etude.settings import Stage
 from etude.tasks import TaskSet
 from etude.tasks.check import Unjudged
@@ -28,8 +29,6 @@ from etude.train.measure import load_policy
 from etude.train.settings import RunSettings, run_settings
 from etude.train.setup import task_set
 from etude.types import Message, Task
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

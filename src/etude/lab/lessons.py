@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from etude.lab.problems import KINDS, LETTERS
-from etude.lab.protocols import PROTOCOLS, Layout, hint, plain, revise, straight, world
+from etude.lab.protocols import PROTOCOLS, Dialogue, hint, plain, revise, straight, world
 from etude.lab.second_attempts import advised, critique, feedback_chat, feedback_prompt, reflect, retry_plain
 from etude.lab.tasks import LEVELS
 from etude.lab.teacher import FEWER_SLIPS, SLIPS, Example, Teacher, asked, learnt
 from etude.types import Task
 
-PRACTISED: Mapping[str, tuple[float, Layout]] = {
+PRACTISED: Mapping[str, tuple[float, Dialogue]] = {
     **PROTOCOLS,
     "plain": (0.08, plain),
     "straight": (0.22, straight),
@@ -26,7 +26,7 @@ PRACTISED: Mapping[str, tuple[float, Layout]] = {
 }
 """The same for a later lesson: more of what the claims live on, and fewer solutions that are worked twice."""
 
-HELPED: Mapping[str, tuple[float, Layout]] = {
+HELPED: Mapping[str, tuple[float, Dialogue]] = {
     **PROTOCOLS,
     "plain": (0.04, plain),
     "straight": (0.14, straight),
@@ -110,7 +110,7 @@ def drills(rng: np.random.Generator) -> tuple[Task, Example]:
 
 def protocols(
     rng: np.random.Generator,
-    among: Mapping[str, tuple[float, Layout]] = PROTOCOLS,
+    among: Mapping[str, tuple[float, Dialogue]] = PROTOCOLS,
     level_shares: Sequence[float] = LEVEL_SHARES,
     slips: Mapping[str, float] = SLIPS,
 ) -> tuple[Task, Example]:

@@ -25,7 +25,7 @@ from etude.lab.tasks import CHECK, WAIT
 from etude.lab.teacher import Example, Teacher, asked, learnt, shown
 from etude.lab.worlds import Lock, marked
 
-Layout = Callable[[Teacher], Example]
+Dialogue = Callable[[Teacher], Example]
 
 
 # ---- solutions ---------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def edit(t: Teacher) -> Example:
     return [asked(said), learnt(wrong[-1])]
 
 
-PROTOCOLS: Mapping[str, tuple[float, Layout]] = {
+PROTOCOLS: Mapping[str, tuple[float, Dialogue]] = {
     "plain": (0.30, plain),
     "world": (0.05, world),
     "check": (0.03, check),

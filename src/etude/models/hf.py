@@ -21,6 +21,7 @@ from etude.models.backbone import assemble, predicting
 from etude.models.config import ModelConfig, Unsupported
 from etude.models.directory import read_tensors
 from etude.models.head import chosen_log_probabilities
+from etude.models.hf_export import merged, whole
 from etude.models.hooks import Hook, Hooks, blocks_of
 from etude.models.outputs import Outputs
 from etude.models.pretrained import adapted, decodes, pretrained
@@ -268,26 +269,8 @@ class TransformersBackbone:
     @torch.no_grad()
     def export(self) -> Iterable[tuple[str, Tensor]]:
         yield from ((f"heads.{n}", t.detach()) for n, t in self.heads.items())
-        module = self.module
-        if not self.lora:
-            masters = {n: m.detach() for n, m in self.masters.items()}
-            yield from _published(module, {n: masters.get(n, t) for n, t in _distinct(module)})
-            return
-        base = module.get_base_model()
-        layers = {n: m for n, m in base.named_modules() if hasattr(m, "get_delta_weight")}
-        if any(type(m).__name__ == "ParamWrapper" for m in layers.values()):  # stacked experts
-            merged = copy.deepcopy(module).float().merge_and_unload()
-            yield from _published(base, dict(_distinct(merged)))
-            return
-        found = {}
-        for name, value in _distinct(base):
-            if "lora_" in name:
-                continue
-            owner = name.removesuffix(".base_layer.weight")
-            if owner in layers and owner != name:
-                value = value.float() + layers[owner].get_delta_weight("default").float()
-            found[name.replace(".base_layer.", ".")] = value
-        yield from _published(base, found)
+        masters = {n: m.detach() for n, m in self.masters.items()}
+        yield from merged(self.module) if self.lora else whole(self.module, masters)
 
 
 class SharedBackbone(TransformersBackbone):
@@ -339,24 +322,6 @@ class SharedBackbone(TransformersBackbone):
     def clone(self, frozen: bool) -> TransformersBackbone:
         with self.active():
             return super().clone(frozen)
-
-
-def _distinct(module: Any) -> Iterable[tuple[str, Tensor]]:
-    """The state of a module, tied tensors once: a second name would hold the rounded working copy."""
-    own = dict(module.named_parameters())  # each parameter under its first name
-    tied = {name for name, _ in module.named_parameters(remove_duplicate=False)} - own.keys()
-    return [(name, value.detach()) for name, value in module.state_dict().items() if name not in tied]
-
-
-def _published(module: Any, state: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
-    """A state in float32, by the names that checkpoints of this architecture have where the module's are others."""
-    held = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    try:
-        from transformers.core_model_loading import revert_weight_conversion
-    except ImportError:
-        return held.items()
-    renamed: dict[str, Tensor] = revert_weight_conversion(module, held)
-    return renamed.items()
 
 
 def _active(module: Any) -> int:

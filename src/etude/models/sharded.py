@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from etude.batch import Batch
 from etude.errors import UserError
-from etude.models.hf import TransformersBackbone, _distinct, _published
+from etude.models.hf import TransformersBackbone
+from etude.models.hf_export import distinct, published
 from etude.models.hooks import Hook
 from etude.models.outputs import Outputs
 from etude.models.weights import Weights
@@ -187,11 +188,11 @@ class ShardedBackbone(TransformersBackbone):
         """As `export`, of a model without adapters. All ranks call this."""
         heads: dict[str, Tensor] = {}
         found: dict[str, Tensor] = {}
-        for name, value in [*self._own_heads().items(), *_distinct(self.module)]:
+        for name, value in [*self._own_heads().items(), *distinct(self.module)]:
             tensor = whole(value.detach())
             if keep:
                 (heads if name.startswith("heads.") else found)[name] = tensor.cpu()
-        return [*heads.items(), *_published(self.module, found)] if keep else []
+        return [*heads.items(), *published(self.module, found)] if keep else []
 
     def _stated(self) -> Mapping[str, Tensor]:
         return self.masters or {**dict(self.module.named_parameters()), **self._own_heads()}

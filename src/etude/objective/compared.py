@@ -1,4 +1,4 @@
-"""Losses of reward models, over pairs of answers. A method's own file holds its formula, a function of a `Comparison`."""
+"""Losses of reward models, over pairs of answers. A method's own file holds its formula, a function of a `ComparedPairs`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Members = Annotated[
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedPairs:
     """P pairs: what the K members give the chosen and the rejected answer, f32[P, K] each; how much better the chosen one is,
     f32[P]; and the ratings of both, f32[P] each, NaN where there are none."""
 
@@ -43,7 +43,7 @@ class Comparison:
         return self.chosen - self.rejected
 
 
-CompareLoss = Callable[[Comparison], Tensor]
+CompareLoss = Callable[[ComparedPairs], Tensor]
 """-> f32[P, K], the loss of each pair for each member."""
 
 
@@ -65,7 +65,7 @@ def comparing(loss: CompareLoss, members: int = 1) -> Term:
         better, worse = (end[side] for side in pairs_of(batch))
         values = out.heads[REWARD]
         rating = batch.extras[RATING]
-        found = Comparison(
+        found = ComparedPairs(
             values[better], values[worse], batch.extras[STRENGTH][better], rating[better], rating[worse]
         )
         seen = seen_by(batch.extras[MEMBERS][better], members).to(values)

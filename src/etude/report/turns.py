@@ -12,7 +12,7 @@ from etude.errors import UserError
 from etude.printable import clean
 from etude.report.run import RunDirectory
 from etude.report.terminal import told
-from etude.rollout.conversation import LEFT_OUT
+from etude.rollout.full import LEFT_OUT
 
 Row = Mapping[str, Any]
 

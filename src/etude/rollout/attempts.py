@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 from etude import seeds
 from etude.rollout import turns
-from etude.rollout.conversation import FULL, Conversation
+from etude.rollout.conversation import Conversation
+from etude.rollout.full import FULL
 from etude.settings import Setting
 from etude.tasks.extract import extract
 from etude.types import Environment, Episode, Message, Task, Verdict

@@ -14,6 +14,7 @@ import numpy as np
 
 from etude import seeds
 from etude.rollout.calls import ATTEMPTS, RESULT, with_calls
+from etude.rollout.full import DROP_OLDEST, FULL, REFUSE, leave_out
 from etude.sampling.protocol import Sample, Unanswered
 from etude.text.chat_template import Renderer
 from etude.text.stream import Pause
@@ -21,15 +22,6 @@ from etude.text.stream import before as before_stop
 from etude.text.tool_calls import TOOL, Offer
 from etude.tools.kit import CALLS, Kit, ToolSession
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
-
-FULL = "context_full"
-"""Note: how many tokens the conversation may have, where it reached them."""
-LEFT_OUT = "context_left_out"
-"""Note: (replies so far, messages that the next one no longer sees), each time that earlier turns were left out."""
-REFUSE, DROP_OLDEST = (
-    "refuse",
-    "drop_oldest",
-)  # what is done where a conversation has reached its longest length
 
 
 class CheckRunner(Protocol):
@@ -80,7 +72,7 @@ class Conversation:
     _unsaid: list[Message] = field(default_factory=list)  # given to the policy, not yet tokenised
     _instead: list[Message] | None = None  # what training sees in place of `_unsaid`
     _new_context: bool = False  # the next message begins a new sequence
-    _question: str = ""  # what the first message of the user said, where turns after it were left out
+    question: str = ""  # what the first message of the user said, where turns after it were left out
     full: bool = False  # no reply fits any more, until a new context begins
     samples: list[Sample] = field(default_factory=list)  # all replies as they were sampled
     session: ToolSession | None = None  # of the tools of this episode
@@ -102,7 +94,7 @@ class Conversation:
     def new_context(self, said: str | Sequence[Message]) -> None:
         """Begins a new sequence within the same episode: what came before is no longer in the policy's context."""
         self.messages, self._unsaid, self._instead, self._new_context = [], [], None, True
-        self.full, self._question = False, ""
+        self.full, self.question = False, ""
         self.user(said)
 
     def inject(self, text: str, tag: str) -> None:
@@ -201,7 +193,7 @@ class Conversation:
             left < wanted
             and self.generator.when_full == DROP_OLDEST
             and not goes_on
-            and self._leave_out(wanted)
+            and leave_out(self, wanted)
         ):
             context = self.context
             left = self.generator.limit - len(context)
@@ -248,31 +240,6 @@ class Conversation:
         """The spans of the assistant's turn that the conversation ends with."""
         last = next((i for i in reversed(range(len(self.spans))) if self.spans[i].role != "assistant"), -1)
         return self.spans[last + 1 :]
-
-    def _leave_out(self, room: int) -> bool:
-        """Begins a new sequence with the question and the latest turns that leave `room` tokens, so that the oldest turns are
-        no longer seen; False where not even the latest one fits, or training sees other words than sampling did."""
-        if not self.spans or self.spans[-1].role != "user" or self.messages[-1].role != "user":
-            return False
-        if any(span.hidden or span.unseen for span in self.spans):
-            return False
-        first = next(i for i, m in enumerate(self.messages) if m.role == "user")
-        replies = [i for i, m in enumerate(self.messages) if m.role == "assistant" and i > first + 1]
-        for begin in [*replies, len(self.messages) - 1]:
-            if begin <= first + 1:
-                continue
-            question = self._question or self.messages[first].content
-            said = Message("user", f"{question}\n\n(Earlier turns are left out.)")
-            kept = [*self.messages[:first], said, *self.messages[begin:]]
-            if kept[-2] is said:  # two turns of the user in a row break many templates
-                kept[-2:] = [Message("user", f"{said.content}\n\n{kept[-1].content}")]
-            tokens = self.prompt(kept)
-            if len(tokens) + room <= self.generator.limit:
-                self.notes[LEFT_OUT] = [*self.notes.get(LEFT_OUT, ()), (self.turns, begin - first - 1)]
-                self.spans[-1] = Span("user", tokens, restart=True, tag="prompt")
-                self.messages, self._question = kept, question
-                return True
-        return False
 
     async def check(self, answer: str) -> Verdict:
         """The task's verdict on `answer`, kept with the episode. An error of the checker raises `Failed`."""

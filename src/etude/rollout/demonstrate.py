@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from etude.rollout.attempts import below
 from etude.rollout.conversation import Conversation, Generator
 from etude.tasks.settled import settled
+from etude.text.chat_template import Renderer
 from etude.types import Array, Environment, Episode, SamplingParams, Task, Verdict
 
 DEMONSTRATED = "demonstration"  # the tag of its spans, and the name of who wrote it (`Episode.player`)
@@ -43,7 +43,7 @@ def _through(task: Task, environment: Environment, lines: list[str], conversatio
         conversation.user(said)
 
 
-def solution(task: Task, renderer: Any) -> Episode:
+def solution(task: Task, renderer: Renderer) -> Episode:
     """`demonstrate` with a renderer alone, outside of a rollout."""
     silent = Generator(None, renderer, SamplingParams(), DEMONSTRATED)
     return demonstrate(task, Conversation(task, silent, _unchecked, 0))
@@ -53,6 +53,6 @@ async def _unchecked(task: Task, answer: str) -> Verdict:
     raise RuntimeError("a demonstration is not checked")
 
 
-def answer_tokens(renderer: Any, words: str) -> Array:
+def answer_tokens(renderer: Renderer, words: str) -> Array:
     """int32[n]: `words` as a reply of the model's own, with the token that ends it."""
     return np.concatenate([renderer.tokenizer.encode(words), np.array(renderer.stops[:1], np.int32)])

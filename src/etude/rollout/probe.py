@@ -18,6 +18,7 @@ from etude import seeds
 from etude.rollout.conversation import Conversation
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting
+from etude.text.tokenizer import Tokenizer
 from etude.types import Array, Episode, Task
 
 Separator = Annotated[str, Setting("text that ends a step; empty: every token is a step")]
@@ -30,7 +31,7 @@ CUTS = "cuts"  # note: numbers of tokens after which a step ends (`step_cuts`)
 BROKEN = "\ufffd"  # what a decoder writes for bytes that are not yet a character
 
 
-def text_ends(tokenizer: Any, tokens: Array) -> Array:
+def text_ends(tokenizer: Tokenizer, tokens: Array) -> Array:
     """int64[n]: how many characters of the decoded text stand after each of int32[n] `tokens`. A character of
     several tokens belongs to the last of them; special tokens have none."""
     ends, base, read, length = [], 0, 0, 0
@@ -43,7 +44,7 @@ def text_ends(tokenizer: Any, tokens: Array) -> Array:
     return np.array(ends, np.int64)
 
 
-def step_cuts(tokenizer: Any, episode: Episode, separator: str, max_steps: int) -> list[int]:
+def step_cuts(tokenizer: Tokenizer, episode: Episode, separator: str, max_steps: int) -> list[int]:
     """Numbers of tokens of the episode after which a step of a reply is over and another one follows: at most
     `max_steps` - 1 of them, evenly chosen."""
     cuts: list[int] = []
@@ -57,7 +58,7 @@ def step_cuts(tokenizer: Any, episode: Episode, separator: str, max_steps: int) 
     return cuts
 
 
-def _cuts(tokenizer: Any, tokens: Array, separator: str) -> list[int]:
+def _cuts(tokenizer: Tokenizer, tokens: Array, separator: str) -> list[int]:
     if not separator:
         return list(range(1, len(tokens)))
     ends, text = text_ends(tokenizer, tokens), tokenizer.decode(tokens)
@@ -65,7 +66,7 @@ def _cuts(tokenizer: Any, tokens: Array, separator: str) -> list[int]:
     return sorted({int(np.searchsorted(ends, end)) + 1 for end in over if text[end:].strip()})
 
 
-def steps_of(tokenizer: Any, episode: Episode, separator: str) -> tuple[list[int], list[str]]:
+def steps_of(tokenizer: Tokenizer, episode: Episode, separator: str) -> tuple[list[int], list[str]]:
     """Where an answer begins, where each of its steps ends (numbers of tokens, K + 1 of them), and the K steps."""
     start = int(np.flatnonzero(episode.sampled)[0])
     cuts = [start, *step_cuts(tokenizer, episode, separator, 1 << 20), len(episode.tokens)]

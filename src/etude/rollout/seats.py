@@ -12,7 +12,7 @@ from etude.rollout.attempts import attempt, below
 from etude.rollout.conversation import Conversation
 from etude.rollout.writers import AUXILIARY
 from etude.settings import Setting
-from etude.tasks.game import LONGEST, Match, Table, said, scripted
+from etude.tasks.game import LONGEST, LiveGame, Match, said, scripted
 from etude.types import Episode, Task
 
 SEAT, RETURN, ILLEGALLY = "seat", "return", "illegally"
@@ -37,7 +37,7 @@ Opponent = Annotated[
 Longest = Annotated[int, Setting("turns after which a game is a draw", "turns", low=1)]
 
 
-Mover = Callable[[Table, int], Awaitable[str]]
+Mover = Callable[[LiveGame, int], Awaitable[str]]
 
 
 class Seats:
@@ -53,7 +53,7 @@ class Seats:
         if not isinstance(match, Match):
             verdict, _ = await attempt(conversation, task.prompt, 1, tag=MOVE)
             return [conversation.done(**{SEAT: 0, RETURN: verdict.reward, ILLEGALLY: False})]
-        table = Table(match.game(), self.longest)
+        table = LiveGame(match.game(), self.longest)
         own = [0, 1] if self.opponent == SELF else [conversation.index % 2]
         talks = {seat: conversation.fork(seat) if len(own) > 1 else conversation for seat in own}
         other = self._other(task, conversation, match)
@@ -77,7 +77,7 @@ class Seats:
             model = conversation.generators[MODELS[self.opponent]]
             key = seeds.key(conversation.key, "opposite")
 
-            async def speak(table: Table, seat: int) -> str:
+            async def speak(table: LiveGame, seat: int) -> str:
                 asked = below(task.prompt, table.game.observe(seat))
                 talk = Conversation(
                     task, model, conversation.check_runner, seeds.key(key, table.turns), conversation.index
@@ -88,12 +88,12 @@ class Seats:
             return speak
         rng = seeds.generator(conversation.key, "opposite")
 
-        async def scripted_move(table: Table, seat: int) -> str:
+        async def scripted_move(table: LiveGame, seat: int) -> str:
             return said(scripted(table.game, self.opponent)(table.game, seat, rng))
 
         return scripted_move
 
-    def _ended(self, talk: Conversation, table: Table, seat: int, match: Match) -> Episode:
+    def _ended(self, talk: Conversation, table: LiveGame, seat: int, match: Match) -> Episode:
         talk.verdict(table.verdict(seat, match.most, match.feedback))
         notes = {SEAT: seat, RETURN: table.returns[seat], ILLEGALLY: table.illegal == seat}
         # Two seats of one game are two attempts at its task: numbered apart.

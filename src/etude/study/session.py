@@ -7,7 +7,7 @@ found.verdicts, found.report()
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from etude.errors import UserError
 from etude.files import read_json, write_atomically
 from etude.machine import card
 from etude.models.load import locate
+from etude.printable import Say
 from etude.report.page import write_report
 from etude.studies import absolute, find
 from etude.study.analysis import judged, means
@@ -30,7 +31,6 @@ from etude.train.config import Budget, as_text
 from etude.train.setup import resolve, task_set
 from etude.types import Request
 
-Say = Callable[[str], None]
 OF_A_MODEL = ("update.lr", "update.warmup")
 
 

@@ -90,7 +90,7 @@ def scripted(game: Any, name: str) -> Player:
     return known[name]
 
 
-class Table:
+class LiveGame:
     """A game as it is played: a reply that is no legal move ends it, and so does its `LONGEST` turn."""
 
     def __init__(self, game: Game, longest: int = LONGEST) -> None:
@@ -165,7 +165,7 @@ class Opposed:
 
     def __init__(self, match: Match, seed: int) -> None:
         self._match, self._seed = match, seed
-        self._table = Table(match.game())
+        self._table = LiveGame(match.game())
         self._opponent = scripted(self._table.game, match.opponent)
         self._rng = seeds.generator(seed, "opponent", match.seed, match.seat)
         self._wait()

@@ -32,7 +32,7 @@ class Raised:
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class NotPython:
     """The program is not Python."""
 
     line: int
@@ -57,7 +57,7 @@ class Ended:
 @dataclass(frozen=True)
 class Printed:
     text: str
-    error: Raised | Unreadable | None = None
+    error: Raised | NotPython | None = None
 
 
 def nonsense() -> Ended:

@@ -62,7 +62,7 @@ class Program:
             match program.load(code):
                 case None:
                     pass
-                case outcomes.Unreadable(line, message):
+                case outcomes.NotPython(line, message):
                     return f"Line {line} of the program cannot be read: {message}."
                 case stopped:
                     return f"The program cannot be loaded: {stopped}."

@@ -28,10 +28,10 @@ from etude.tasks import _sandboxed, confinement
 from etude.tasks.outcomes import (
     Ended,
     Missing,
+    NotPython,
     Printed,
     Raised,
     Returned,
-    Unreadable,
     decoded,
     nonsense,
     shown,
@@ -98,7 +98,7 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
-    def load(self, code: str) -> Ended | Raised | Unreadable | None:
+    def load(self, code: str) -> Ended | Raised | NotPython | None:
         """Runs the program's text; None where it ran to its end."""
         reply = self._ask(["load", code])
         if isinstance(reply, Ended):
@@ -107,7 +107,7 @@ class Process:
             case ["loaded"]:
                 return None
             case ["unreadable", int(line), str(message)]:
-                return Unreadable(line, shown(message))
+                return NotPython(line, shown(message))
             case ["raised", str(kind), str(message)]:
                 return Raised(shown(kind), shown(message))
         return nonsense()
@@ -135,11 +135,11 @@ class Process:
             return reply
         match reply:
             case ["printed", ["str", str(said)], ["returned"]]:
-                error: Raised | Unreadable | None = None
+                error: Raised | NotPython | None = None
             case ["printed", ["str", str(said)], ["raised", str(kind), str(message)]]:
                 error = Raised(shown(kind), shown(message))
             case ["printed", ["str", str(said)], ["unreadable", int(line), str(message)]]:
-                error = Unreadable(line, shown(message))
+                error = NotPython(line, shown(message))
             case _:
                 return nonsense()
         text = decoded(["str", said])

@@ -31,7 +31,7 @@ class TextArenaGame(OwnChance):
         super().__init__(seed)
         self._env = self._alone(lambda: textarena.make(env))
         self._alone(lambda: self._env.reset(num_players=2, seed=seed % 2**32))
-        # An illegal move is not given a second chance here: the game ends (`tasks.game.Table`).
+        # An illegal move is not given a second chance here: the game ends (`tasks.game.LiveGame`).
         self._env.state.error_allowance = 0
         self._seen: dict[int, str] = {0: "", 1: ""}
         self._over = False

@@ -80,7 +80,7 @@ class UnitTests:
             match process.load(code):
                 case None:
                     pass
-                case outcomes.Unreadable(line, message):
+                case outcomes.NotPython(line, message):
                     return f"Line {line} of the program cannot be read: {message}."
                 case stopped:
                     return f"The program cannot be loaded: {stopped}."

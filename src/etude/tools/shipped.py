@@ -65,7 +65,7 @@ def python(code: str) -> str:
     if found.error is not None:
         what = (
             f"line {found.error.line} cannot be read: {found.error.message}"
-            if isinstance(found.error, outcomes.Unreadable)
+            if isinstance(found.error, outcomes.NotPython)
             else f"{found.error.kind}: {found.error.message}"
         )
         raise ToolError(f"{found.text}{what}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from etude.rollout.conversation import FULL
+from etude.rollout.full import FULL
 from etude.types import NOISE, Group
 
 

@@ -38,7 +38,7 @@ from etude.types import Group, Task
 
 # Settings of a run that also shape an evaluation.
 COUNTS = {"max_tokens", "temperature", "top_p", "top_k", "context", "rows"}
-Say = Callable[[Sequence[str]], None]
+Tell = Callable[[Sequence[str]], None]
 HELD = 200  # held-out problems of a source that is no file
 COUNTS |= {"teacher"}  # of a method that asks a second model
 COUNTS |= {"prompt", "system", "examples", "shots", "thinking", "stop"}  # how questions are put
@@ -66,7 +66,7 @@ def exam_tasks(
     suite: str | None,
     problems: int | None,
     models: Sequence[str] = (),
-    say: Say | None = None,
+    say: Tell | None = None,
 ) -> tuple[str, list[Task]]:
     """The name and the problems of a suite (fixed by content hash), or of a task set: of files all their tasks but those
     that one of `models` (a run) trains on, else those that are held out. `problems`: at most so many. `say` takes sentences about

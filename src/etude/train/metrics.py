@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from etude.evaluate.transitions import transitions
-from etude.rollout.conversation import FULL
+from etude.rollout.full import FULL
 from etude.tools.kit import CALLS, use_of
 from etude.types import Episode, Group, Signal
 

@@ -43,7 +43,7 @@ from etude.update import Update
 
 DRIFT_EVERY = 20  # steps between measurements of the distance from the starting weights
 AUDIT = 20  # steps between those in which sampler and trainer are compared
-Progress = Callable[[int, dict[str, Any]], None]
+OnStep = Callable[[int, dict[str, Any]], None]
 Beside = Callable[[Policy, Generator, Sequence[Group]], Mapping[str, Any]]
 """Measures more at an evaluation: (policy, generator, attempts) -> what is written beside the accuracy."""
 RewardFunction = Callable[[Episode], Any] | str | Sequence[Any]
@@ -91,7 +91,7 @@ class Run(Metered):
     identity: dict[str, str]  # of that model (`train.identity`)
     times: dict[str, float]  # seconds by use, of the step in progress; "begin": when it began
     place: Place | None = None  # where engines sample and ranks train; None: this process does both
-    on_step: Progress | None = None
+    on_step: OnStep | None = None
     on_examined: Callable[[int, int], None] | None = (
         None  # hears how many problems of an evaluation are done, of how many
     )

@@ -25,7 +25,7 @@ import numpy as np
 from etude.channels import writes
 from etude.credit.group import centred, constant
 from etude.fixtures.examples import example_episode, example_group
-from etude.fixtures.given import GivenContext, GivenModel, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, GivenModel, example_answers, given_stage
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.policy import High, Length, Low, clipped
 from etude.objective.terms import Objective, averaged, per_constant
@@ -202,7 +202,7 @@ def credited(*steps: tuple[int, Sequence[float]], **settings: Any) -> list[list[
     credit = given_stage(RECIPE, "credit", turn_weight=0.0, buffer_episodes=2, replay_steps=2, **settings)
     for step, rewards in steps:
         context = GivenContext(GivenModel(-1.0), step=step)
-        signals = credit([example_attempts(*((r, (1, 2)) for r in rewards))], context)
+        signals = credit([example_answers(*((r, (1, 2)) for r in rewards))], context)
     found = []
     for s in signals:
         row = s.weights.get(REPLAYED, np.zeros(len(s.advantage)))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate
-from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, beyond_prompt, example_answers, given_stage
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
 from etude.settings import Setting, stage
@@ -40,7 +40,7 @@ def right_answers(
 
 def _kept(**settings: object) -> list[int]:
     """Of answers a (right), b (wrong), a (right) and c (right): the numbers of those that are imitated."""
-    group = example_attempts((1.0, (2,)), (0.0, (3,)), (1.0, (2,)), (1.0, (4,)))
+    group = example_answers((1.0, (2,)), (0.0, (3,)), (1.0, (2,)), (1.0, (4,)))
     signals = given_stage(RECIPE, "credit", **settings)([group], GivenContext())
     assert beyond_prompt(signals, IMITATION) == [1.0] * len(signals)
     return [s.episode.index for s in signals]

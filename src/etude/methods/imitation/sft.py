@@ -10,7 +10,7 @@ from etude.credit.imitate import IMITATION, shown
 from etude.fixtures.given import (
     GivenContext,
     beyond_prompt,
-    example_attempts,
+    example_answers,
     example_demonstration,
     given_stage,
 )
@@ -56,7 +56,7 @@ RECIPE: Recipe = Recipe(
             "of a wrong attempt and a demonstration, the demonstration",
             lambda: beyond_prompt(
                 given_stage(RECIPE, "credit")(
-                    [example_attempts((0.0, (5, 6)), demonstrations=[example_demonstration((7, 8, 9))])],
+                    [example_answers((0.0, (5, 6)), demonstrations=[example_demonstration((7, 8, 9))])],
                     GivenContext(),
                 ),
                 IMITATION,

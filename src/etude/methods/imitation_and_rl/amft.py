@@ -20,7 +20,7 @@ from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
-    example_attempts,
+    example_answers,
     example_demonstration,
     given_stage,
 )
@@ -126,7 +126,7 @@ class LearnedBalance:
 
 def _mu(steps: int, **settings: float) -> float:
     """mu after some steps whose attempts lie 0.03 nats below the demonstrations' entropy, by the entropy alone."""
-    group = example_attempts((1.0, (2,)), demonstrations=[example_demonstration((3,))])
+    group = example_answers((1.0, (2,)), demonstrations=[example_demonstration((3,))])
     credit = given_stage(RECIPE, "credit", mu_rate=0.0, **settings)
     for _ in range(steps):
         credit([group], GivenContext(GivenModel(entropy=1.03, value=0.0)))
@@ -135,7 +135,7 @@ def _mu(steps: int, **settings: float) -> float:
 
 def _weights(**settings: float) -> list[list[float]]:
     """Weight rows of a right attempt (of entropy 1: log pi = -1) beside a demonstration of entropy 2."""
-    group = example_attempts((1.0, (2,)), demonstrations=[example_demonstration((3,))])
+    group = example_answers((1.0, (2,)), demonstrations=[example_demonstration((3,))])
     credit = given_stage(RECIPE, "credit", mu_rate=0.0, **settings)
     signals = credit([group], GivenContext(GivenModel(entropy=2.0, value=0.0)))
     return [beyond_prompt(signals, name) for name in ("policy", IMITATION)]

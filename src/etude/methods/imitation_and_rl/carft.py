@@ -21,7 +21,7 @@ from etude.credit.kl_penalty import ActorCriticFromWarmup
 from etude.fixtures.given import (
     GivenContext,
     GivenModel,
-    example_attempts,
+    example_answers,
     example_demonstration,
     example_loss,
     given_stage,
@@ -130,7 +130,7 @@ def actor_critic_and_contrast(
 def _contrast(*right: float) -> float:
     """The loss of a right and a wrong attempt beside a demonstration, embedded in the plane at (1, 0) (the
     demonstration), at `right`, and at (0, 1). On-policy the surrogate is 0; values have no weight here."""
-    group = example_attempts((1.0, (2,)), (0.0, (3,)), demonstrations=[example_demonstration((4,))])
+    group = example_answers((1.0, (2,)), (0.0, (3,)), demonstrations=[example_demonstration((4,))])
     context = GivenContext(GivenModel(value=0.0), {"reference": GivenModel()})
     signals = given_stage(RECIPE, "credit")([group], context)
     model = GivenModel(value=0.0, embed=[right, (0.0, 1.0), (1.0, 0.0)])

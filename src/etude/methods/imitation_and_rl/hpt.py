@@ -18,7 +18,7 @@ from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
-    example_attempts,
+    example_answers,
     example_demonstration,
     example_loss,
     given_stage,
@@ -55,7 +55,7 @@ def gated(
 
 def _rows(*rewards: float, gate: float = 0.0) -> list[list[float]]:
     """Advantages and imitation weights where attempts with these rewards stand beside a demonstration of 2 tokens."""
-    group = example_attempts(*((r, (2,)) for r in rewards), demonstrations=[example_demonstration((3, 4))])
+    group = example_answers(*((r, (2,)) for r in rewards), demonstrations=[example_demonstration((3, 4))])
     signals = given_stage(RECIPE, "credit", gate=gate)([group], GivenContext())
     return [beyond_prompt(signals, name) for name in ("advantage", IMITATION)]
 
@@ -63,10 +63,10 @@ def _rows(*rewards: float, gate: float = 0.0) -> list[list[float]]:
 def _loss() -> float:
     """Of four attempts at one task, the first right and three times as likely by now, and of the demonstration of a task
     that no attempt solved, of log-probability -2; all of one token, L = 1."""
-    solved = example_attempts((1.0, (2,)), *[(0.0, (3,))] * 3)
+    solved = example_answers((1.0, (2,)), *[(0.0, (3,))] * 3)
     hopeless = replace(EXAMPLE_TASK, prompt=(Message("user", "another"),))
     worked = replace(example_demonstration((4,)), task=hopeless)
-    failed = replace(example_attempts((0.0, (5,)), demonstrations=[worked]), task=hopeless)
+    failed = replace(example_answers((0.0, (5,)), demonstrations=[worked]), task=hopeless)
     signals = given_stage(RECIPE, "credit")([solved, failed], GivenContext())
     model = GivenModel(logp=[-1 + math.log(3), -1.0, -1.0, -1.0, -2.0])
     return example_loss(

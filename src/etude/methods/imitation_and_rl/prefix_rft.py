@@ -16,7 +16,7 @@ from etude import seeds
 from etude.credit.attempts import adopted
 from etude.credit.group import centred, constant
 from etude.credit.imitate import tagged
-from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_answers, given_stage
 from etude.objective.entropy import entropy_bonus, exact_entropy
 from etude.objective.hybrid import EntropyWeight
 from etude.objective.policy import Dual, High, Length, Low, clipped
@@ -146,7 +146,7 @@ def _with_given(group: Group, given: Sequence[int]) -> Group:
 def _rows(**settings: float | bool) -> list[list[float]]:
     """Advantages and log-probabilities of a right hybrid, of three given tokens and one of its own, and of ordinary
     attempts of rewards 1 and 0. The given tokens have entropies 1, 3, 2 and log-probabilities -4, -5, -6."""
-    group = _with_given(example_attempts((1.0, (2,)), (0.0, (3,)), (1.0, (7,))), (4, 5, 6))
+    group = _with_given(example_answers((1.0, (2,)), (0.0, (3,)), (1.0, (7,))), (4, 5, 6))
     # The fourth token was sampled by the policy; its outputs are asked for and not used.
     model = GivenModel(logp=[-4.0, -5.0, -6.0, -9.0], entropy=[1.0, 3.0, 2.0, 9.0])
     signals = given_stage(RECIPE, "credit", **settings)([group], GivenContext(model))
@@ -156,7 +156,7 @@ def _rows(**settings: float | bool) -> list[list[float]]:
 def _two() -> list[float]:
     """Advantages of two right hybrids of two given tokens each and one of their own, of entropies 1, 2 and 3, 4, beside
     no ordinary attempt."""
-    groups = [_with_given(example_attempts((1.0, (7,))), given) for given in ((3, 4), (5, 6))]
+    groups = [_with_given(example_answers((1.0, (7,))), given) for given in ((3, 4), (5, 6))]
     model = GivenModel(entropy=[1.0, 2.0, 0.0, 3.0, 4.0, 0.0])
     return beyond_prompt(given_stage(RECIPE, "credit", prefix_trained=0.5)(groups, GivenContext(model)))
 

@@ -13,7 +13,7 @@ from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
-    example_attempts,
+    example_answers,
     example_demonstration,
     given_stage,
 )
@@ -58,7 +58,7 @@ def _rows() -> list[list[float]]:
     model = GivenModel(logp=-1.0, value=[0.1, 0.2])
     context = GivenContext(model, {"reference": GivenModel(logp=[-2.0, -1.5])})
     credit = given_stage(RECIPE, "credit", kl_weight=0.5, lam=1.0, whiten=False)
-    groups = [example_attempts((1.0, (2, 3))), example_attempts(demonstrations=[example_demonstration((4,))])]
+    groups = [example_answers((1.0, (2, 3))), example_answers(demonstrations=[example_demonstration((4,))])]
     signals = credit(groups, context)
     return [beyond_prompt(signals, name) for name in ("advantage", "returns", IMITATION)]
 

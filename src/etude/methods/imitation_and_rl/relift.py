@@ -14,7 +14,7 @@ from etude.credit.imitate import IMITATION, shown
 from etude.fixtures.given import (
     GivenContext,
     beyond_prompt,
-    example_attempts,
+    example_answers,
     example_demonstration,
     given_stage,
 )
@@ -100,14 +100,14 @@ class TwoOptimisers(Update):
 def _purposes(*rewards: float) -> list[int]:
     """What a buffer of one task asks for at three steps (1: a demonstration), if these attempts came before."""
     curriculum = given_stage(RECIPE, "curriculum", buffer_size=1)
-    curriculum.observe([example_attempts(*((r, (2,)) for r in rewards))] * 2, [], GivenContext())
+    curriculum.observe([example_answers(*((r, (2,)) for r in rewards))] * 2, [], GivenContext())
     requests = [curriculum.next(1, GivenContext()) for _ in range(3)]
     return [sum(r.purpose == IMITATE for r in step) for step in requests]
 
 
 def _rows() -> list[list[float]]:
-    tried = example_attempts((1.0, (2,)), (0.0, (3,)))
-    due = example_attempts(demonstrations=[example_demonstration((4, 5))])
+    tried = example_answers((1.0, (2,)), (0.0, (3,)))
+    due = example_answers(demonstrations=[example_demonstration((4, 5))])
     signals = given_stage(RECIPE, "credit")([tried, due], GivenContext())
     return [beyond_prompt(signals, name) for name in ("advantage", IMITATION)]
 

@@ -23,7 +23,7 @@ from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
-    example_attempts,
+    example_answers,
     example_demonstration,
     given_stage,
 )
@@ -192,14 +192,14 @@ def predict_and_read(imitation_weight: ImitationWeight = 0.1, kl_weight: KLWeigh
 
 def _rewards() -> list[float]:
     """A right guess after 4 tokens and a wrong one after 8, both on a budget of 8."""
-    attempts = example_attempts((1.0, (2,)), (0.0, (3,))).episodes
+    attempts = example_answers((1.0, (2,)), (0.0, (3,))).episodes
     noted = [replace(e, notes={THOUGHT: n, BUDGET: 8}) for e, n in zip(attempts, (4, 8), strict=True)]
     return [given_stage(RECIPE, "reward")(e)["reward"] for e in noted]
 
 
 def _rows() -> list[list[float]]:
     """Advantages and imitation weights of guesses at token 2 (rewards 3, 1) and token 0 (reward 5) of a text of 3."""
-    attempts = example_attempts((3.0, (2,)), (5.0, (3,)), (1.0, (4,))).episodes
+    attempts = example_answers((3.0, (2,)), (5.0, (3,)), (1.0, (4,))).episodes
     noted = [replace(e, notes={SPOT: spot}) for e, spot in zip(attempts, (2, 0, 2), strict=True)]
     text = replace(example_demonstration((7, 8, 9)), notes={SPOTS: (0, 2)})
     group = Group(text.task, tuple(noted), demonstrations=(text,))

@@ -14,7 +14,7 @@ import numpy as np
 
 from etude.credit.group import assigned, leave_one_out
 from etude.credit.kl_penalty import KLPrice, drift
-from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_answers, given_stage
 from etude.objective.policy import plain
 from etude.recipe import ByHand, Credited, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import stage
@@ -42,7 +42,7 @@ def _priced() -> list[float]:
     """Advantages of a right answer of two tokens that the start gave log-probabilities -2 and -3, and of a wrong one of
     one token at -1, where the policy has -1 for each; at a price of 1/4."""
     context = GivenContext(auxiliary={"reference": GivenModel(logp=[-2.0, -3.0, -1.0])})
-    group = example_attempts((1.0, (2, 3)), (0.0, (4,)))
+    group = example_answers((1.0, (2, 3)), (0.0, (4,)))
     return beyond_prompt(given_stage(RECIPE, "credit", kl_weight=0.25)([group], context))
 
 

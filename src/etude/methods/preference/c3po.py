@@ -17,7 +17,7 @@ from torch import Tensor
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.pairs import Margin, Pairs, given_pairs, sampled_pairs
-from etude.fixtures.given import example_attempts, given_stage
+from etude.fixtures.given import example_answers, given_stage
 from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
@@ -95,7 +95,7 @@ def constrained(
 
 def credited() -> list[list[float]]:
     """Weights at the last token in the rows policy, near and out, of a pair and of one answer either side of the scope."""
-    pair = example_attempts((1.0, (5,)), (0.0, (6,)))
+    pair = example_answers((1.0, (5,)), (0.0, (6,)))
     groups = [pair]
     for name in (NEAR, OUT):
         task = Task(name, pair.task.check, meta={SCOPE: name})  # type: ignore[arg-type]

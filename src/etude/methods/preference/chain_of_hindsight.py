@@ -17,7 +17,7 @@ from etude import seeds
 from etude.channels import writes
 from etude.credit.imitate import IMITATION
 from etude.credit.pairs import Margin, Pairs, answer_of, given_pairs, sampled_pairs
-from etude.fixtures.given import GivenContext, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, example_answers, given_stage
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe
 from etude.rollout.pairs import pairs_or_attempts
@@ -83,7 +83,7 @@ def laid(order: str) -> list[float]:
     """The imitation weights of a pair of one and two tokens in this order, behind prompts of one token each."""
     context: Any = GivenContext()
     context.policy.renderer.extend = lambda before, said, ended, asks: (np.ones(1, np.int32), False)
-    group = example_attempts((1.0, (5,)), (0.0, (6, 7)))
+    group = example_answers((1.0, (5,)), (0.0, (6, 7)))
     pair = sampled_pairs(group, context, 1, 1e-6)
     signal = chained(pair, order, {"good": GOOD, "bad": BAD}, context)
     assert signal.episode.tokens[1] == (5 if order.startswith("good") else 6)
@@ -94,7 +94,7 @@ def made() -> float:
     """How many texts the assembled credit makes of one pair."""
     context: Any = GivenContext()
     context.policy.renderer.extend = lambda before, said, ended, asks: (np.ones(1, np.int32), False)
-    return float(len(given_stage(RECIPE, "credit")([example_attempts((1.0, (5,)), (0.0, (6, 7)))], context)))
+    return float(len(given_stage(RECIPE, "credit")([example_answers((1.0, (5,)), (0.0, (6, 7)))], context)))
 
 
 RECIPE: Recipe = Recipe(

@@ -18,7 +18,7 @@ from torch import Tensor
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.pairs import answer_of, given_pairs, preferred
-from etude.fixtures.given import GivenContext, GivenModel, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, GivenModel, example_answers, given_stage
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
 from etude.objective.preference import DpoBeta, implicit_rewards
@@ -124,7 +124,7 @@ def credited(policy: float, reference: float) -> list[list[float]]:
     """Advantage and baseline at the answer's token of attempts with rewards 1 and 0, where both models give every token
     these log-probabilities."""
     context = GivenContext(GivenModel(policy), {"reference": GivenModel(reference)})
-    signals = given_stage(RECIPE, "credit")([example_attempts((1.0, (5,)), (0.0, (6, 7)))], context)
+    signals = given_stage(RECIPE, "credit")([example_answers((1.0, (5,)), (0.0, (6, 7)))], context)
     return [[float(s.advantage[-1]), float(s.extras[BASELINE][-1])] for s in signals]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from etude.channels import writes
 from etude.credit.pairs import preferred
-from etude.fixtures.given import example_attempts, example_demonstration, given_stage
+from etude.fixtures.given import example_answers, example_demonstration, given_stage
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.objective.preference import PAIR
 from etude.recipe import ByHand, Manipulated, Paper, Recipe
@@ -89,7 +89,7 @@ def _words(shown: Episode) -> np.ndarray:
 def credited() -> list[list[float]]:
     """Advantage and pair at the last token, of a demonstration and two answers of which one says the same."""
     shown = replace(example_demonstration((7, 8)), text="same")
-    made = example_attempts((0.0, (5, 6)), (0.0, (7, 8)), demonstrations=[shown])
+    made = example_answers((0.0, (5, 6)), (0.0, (7, 8)), demonstrations=[shown])
     tried = tuple(replace(e, text=t) for e, t in zip(made.episodes, ("other", "same"), strict=True))
     signals = given_stage(RECIPE, "credit")([replace(made, episodes=tried)], SimpleNamespace())
     return [[float(s.advantage[-1]), float(s.extras[PAIR][-1])] for s in signals]

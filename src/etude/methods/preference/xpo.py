@@ -16,7 +16,7 @@ import numpy as np
 from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.pairs import preferred
-from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, beyond_prompt, example_answers, given_stage
 from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
@@ -82,7 +82,7 @@ def optimistic(
 
 def credited() -> list[list[float]]:
     """Advantages and optimism weights: the policy wins the first pair, loses the second; the third is equal."""
-    made = example_attempts(*((r, (5,)) for r in (1.0, 0.0, 0.5, 0.0, 1.0, 0.5)))
+    made = example_answers(*((r, (5,)) for r in (1.0, 0.0, 0.5, 0.0, 1.0, 0.5)))
     players = ("policy",) * 3 + ("reference",) * 3
     tried = tuple(replace(e, player=p) for e, p in zip(made.episodes, players, strict=True))
     signals = given_stage(RECIPE, "credit")([replace(made, episodes=tried)], GivenContext())

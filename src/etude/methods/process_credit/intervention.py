@@ -15,7 +15,7 @@ import numpy as np
 from etude.channels import writes
 from etude.credit.group import each, standardised
 from etude.credit.imitate import IMITATION, imitate, tagged
-from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, beyond_prompt, example_answers, given_stage
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.hybrid import ImitationWeight, imitation
 from etude.objective.policy import High, Low, MeanOver, clipped
@@ -116,7 +116,7 @@ def clipped_and_imitation(
 def _rows(progress: float, **settings: float | bool) -> list[list[float]]:
     """Advantages and imitation weights of attempts of rewards 1 and 0, and of a corrected attempt: a step of two tokens,
     the intervention of one."""
-    group = example_attempts((1.0, (2,)), (0.0, (3,)))
+    group = example_answers((1.0, (2,)), (0.0, (3,)))
     prompt, _ = group.episodes[0].spans
     steps = (Span("assistant", np.array([4, 5], np.int32), tag="attempt"),)
     correction = Span("assistant", np.array([6], np.int32), tag=INTERVENTION)

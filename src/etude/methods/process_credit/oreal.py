@@ -17,7 +17,7 @@ from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
-    example_attempts,
+    example_answers,
     example_loss,
     given_stage,
 )
@@ -114,7 +114,7 @@ LN3 = math.log(3)
 def _rows() -> list[list[float]]:
     """Of a right and a wrong answer of two tokens each, scored 2 ln 3, 0 and -2 ln 3, 0: means ln 9, ln 3 and the same
     below 0, p = 9/10, 3/4 and 1/10, 1/4."""
-    group = example_attempts((1.0, (2, 3)), (0.0, (4, 5)))
+    group = example_answers((1.0, (2, 3)), (0.0, (4, 5)))
     model = GivenModel(**{TOKEN_REWARD: [2 * LN3, 0, -2 * LN3, 0]})
     signals = given_stage(RECIPE, "credit")([group], GivenContext(auxiliary={TOKEN_REWARD: model}))
     return [beyond_prompt(signals, name) for name in ("advantage", SHARE, RIGHT, WRONG)]
@@ -122,7 +122,7 @@ def _rows() -> list[list[float]]:
 
 def _pairs() -> list[list[float]]:
     """Which of the answers to three tasks are kept as right and as wrong, of one right in four, and none twice."""
-    groups = [example_attempts(*((r, (2,)) for r in rewards)) for rewards in ([1, 0, 0, 0], [0] * 4, [0] * 4)]
+    groups = [example_answers(*((r, (2,)) for r in rewards)) for rewards in ([1, 0, 0, 0], [0] * 4, [0] * 4)]
     signals = given_stage(RECIPE, "credit", weigh=False)(groups, GivenContext())
     return [beyond_prompt(signals, name) for name in (RIGHT, WRONG)]
 
@@ -131,7 +131,7 @@ def _token_reward_loss() -> float:
     """What the auxiliary model is trained by: means of ln 3 in a right answer and 0 in a wrong one."""
     model = GivenModel(**{TOKEN_REWARD: [2 * LN3, 0, LN3, -LN3]})
     credit = given_stage(RECIPE, "credit")
-    credit([example_attempts((1.0, (2, 3)), (0.0, (4, 5)))], GivenContext(auxiliary={TOKEN_REWARD: model}))
+    credit([example_answers((1.0, (2, 3)), (0.0, (4, 5)))], GivenContext(auxiliary={TOKEN_REWARD: model}))
     ((objective, signals),) = model.lessons
     return example_loss(objective, signals, model)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.credit.group import centred, constant
-from etude.fixtures.given import GivenContext, beyond_prompt, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, beyond_prompt, example_answers, given_stage
 from etude.objective.policy import plain
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
@@ -96,7 +96,7 @@ def with_progress(
 
 def _advantages(**settings: float) -> list[float]:
     """Of a right attempt of two steps, two tokens and one, all right after the first; and of a wrong one of one."""
-    right, wrong = example_attempts((1.0, (2, 3, 4)), (0.0, (5,))).episodes
+    right, wrong = example_answers((1.0, (2, 3, 4)), (0.0, (5,))).episodes
     right = replace(right, notes={CUTS: [3], CONTINUED: [[1.0, 1.0]]})  # tokens counted with the prompt's
     wrong = replace(wrong, notes={CUTS: [], CONTINUED: []})
     credit = given_stage(RECIPE, "credit", **settings)

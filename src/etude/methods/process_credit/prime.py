@@ -18,7 +18,7 @@ from etude.fixtures.given import (
     GivenContext,
     GivenModel,
     beyond_prompt,
-    example_attempts,
+    example_answers,
     example_loss,
     given_stage,
 )
@@ -113,7 +113,7 @@ def process_and_outcome(
 
 
 # log pi_phi = -1 on every token of a right attempt of two tokens and of a wrong one of one; log pi_ref = -3, -1 and 0.
-PAIR = example_attempts((1.0, (2, 3)), (0.0, (4,)))
+PAIR = example_answers((1.0, (2, 3)), (0.0, (4,)))
 REFERENCE = (-3.0, -1.0, 0.0)
 
 

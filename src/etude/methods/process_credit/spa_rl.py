@@ -16,7 +16,7 @@ from etude.credit.kl_penalty import KLPrice, drift
 from etude.fixtures.given import (
     GivenContext,
     GivenModel,
-    example_attempts,
+    example_answers,
     example_loss,
     given_stage,
 )
@@ -113,7 +113,7 @@ def progress_rewards(
 
 def _two_turns() -> Group:
     """A right attempt: a turn of two tokens, a refusal, a turn of one token."""
-    (episode,) = example_attempts((1.0, (2, 3))).episodes
+    (episode,) = example_answers((1.0, (2, 3))).episodes
     prompt, turn = episode.spans
     heard = Span("user", np.array([ord(c) for c in "NO"], np.int32))
     last = Span("assistant", np.array([4], np.int32), True, -np.ones(1, np.float32))

@@ -14,7 +14,7 @@ import numpy as np
 
 from etude.credit.group import centred, whitened
 from etude.fixtures.examples import example_episode
-from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_answers, given_stage
 from etude.methods.policy_gradient.dapo import RECIPE as DAPO
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
@@ -141,7 +141,7 @@ def step_potentials(
 def _advantages() -> list[float]:
     """Of a right attempt of four steps of one token, and of a wrong one of a single step. After the right one's steps the
     gold answer has probability 1/2, 1, 1 and the answers confidence 0, 1, 1."""
-    right, wrong = example_attempts((1.0, (2, 3, 4, 5)), (0.0, (6,))).episodes
+    right, wrong = example_answers((1.0, (2, 3, 4, 5)), (0.0, (6,))).episodes
     task = replace(right.task, answer="7")
     right = replace(right, task=task, notes={CUTS: [2, 3, 4], LEAD: [9], CONFIDENCE: [0.0, 1.0, 1.0]})
     group = Group(task, (right, replace(wrong, task=task)))
@@ -151,7 +151,7 @@ def _advantages() -> list[float]:
 
 def _accuracy(*p: float) -> float:
     """Acc where the tokens of the gold answer, forced after the only step, have these probabilities."""
-    attempt = example_attempts((1.0, (2, 3))).episodes[0]
+    attempt = example_answers((1.0, (2, 3))).episodes[0]
     attempt = replace(attempt, task=replace(attempt.task, answer="7" * len(p)), notes={CUTS: [2], LEAD: [9]})
     context: Any = GivenContext(GivenModel(logp=np.log(p).tolist()))
     return float(accuracy([attempt], context)[0][0])

@@ -17,13 +17,14 @@ from etude import seeds
 from etude.channels import writes
 from etude.credit.baseline import Gamma, Lambda, terminal, token_gae
 from etude.credit.kl_penalty import KLPrice, drift
-from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_answers, given_stage
 from etude.objective.policy import clipped_with_value
 from etude.recipe import AuxiliaryModel, ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.probe import noting, text_ends
 from etude.settings import Setting, stage
 from etude.stages import Context, GroupRolloutStage
+from etude.text.tokenizer import Tokenizer
 from etude.types import Array, Episode, Group, Signal, Task
 from etude.update import Update
 
@@ -75,7 +76,7 @@ def find_span(text: str, span: str, similarity: float) -> tuple[int, int] | None
 
 
 def token_marks(
-    tokenizer: Any, tokens: Array, good: Sequence[str], poor: Sequence[str], similarity: float
+    tokenizer: Tokenizer, tokens: Array, good: Sequence[str], poor: Sequence[str], similarity: float
 ) -> Array:
     """int64[n]: +1 on tokens of words inside good spans, -1 inside poor ones (which win), 0 elsewhere: on
     punctuation, on special tokens, and wherever a span was not found."""
@@ -182,7 +183,7 @@ class MarkedTokens:
 
 def _credited(reference: Sequence[float], **settings: float) -> tuple[list[float], float]:
     """Returns of a right attempt with marks +1, 0, -1, and beta after it. log pi_old = -1 everywhere."""
-    (episode,) = example_attempts((1.0, (2, 3, 4))).episodes
+    (episode,) = example_answers((1.0, (2, 3, 4))).episodes
     group = Group(episode.task, (replace(episode, notes={MARKS: [0, 1, 0, -1]}),))
     context = GivenContext(GivenModel(value=0.0), {"reference": GivenModel(logp=reference)})
     credit = given_stage(RECIPE, "credit", lam=1.0, **settings)

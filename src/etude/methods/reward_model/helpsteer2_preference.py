@@ -22,7 +22,7 @@ from etude.fixtures.compared import compared_row, example_pair
 from etude.fixtures.given import GivenContext, given_stage
 from etude.methods.reward_model.reward_model import RECIPE as REWARD_MODEL
 from etude.models.outputs import Outputs
-from etude.objective.compared import MEMBERS, RATING, REWARD, STRENGTH, Comparison, over_comparisons
+from etude.objective.compared import MEMBERS, RATING, REWARD, STRENGTH, ComparedPairs, over_comparisons
 from etude.objective.preference import PAIR, pair_loss
 from etude.objective.terms import Objective, Term, TokenLoss, objective, sum_per_episode
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
@@ -69,7 +69,7 @@ def by_strength(
     """Of pairs -m log sigmoid(d) (scaled), -log sigmoid(d - m) (margin) or -log sigmoid(d), d = r(y+) - r(y-); of ratings
     (r(y) - h)^2. Means over pairs, and over answers."""
 
-    def loss(pairs: Comparison) -> Tensor:
+    def loss(pairs: ComparedPairs) -> Tensor:
         m = pairs.strength[:, None]
         if strength_use == "margin":
             return pair_loss(pairs.margin - m, 1.0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from etude.credit.compared import compared_pairs
 from etude.fixtures.compared import compared_row, example_pair
 from etude.fixtures.given import GivenContext, given_stage
-from etude.objective.compared import REWARD, STRENGTH, Comparison, Members, over_comparisons, seen_by
+from etude.objective.compared import REWARD, STRENGTH, ComparedPairs, Members, over_comparisons, seen_by
 from etude.objective.preference import pair_loss
 from etude.objective.terms import Objective
 from etude.recipe import ByHand, Manipulated, Paper, Recipe
@@ -31,7 +31,7 @@ def bradley_terry(
 ) -> Objective:
     """-log sigmoid(r(y+) - r(y-)) + c (r(y+) + r(y-))^2; mean over pairs and members."""
 
-    def loss(pairs: Comparison) -> Tensor:
+    def loss(pairs: ComparedPairs) -> Tensor:
         return pair_loss(pairs.margin, 1.0) + centre_weight * (pairs.chosen + pairs.rejected) ** 2
 
     return over_comparisons(loss, members)

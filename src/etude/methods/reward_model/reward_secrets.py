@@ -22,7 +22,7 @@ from etude.fixtures.compared import compared_row, example_pair
 from etude.fixtures.given import given_stage
 from etude.methods.reward_model.reward_model import RECIPE as REWARD_MODEL
 from etude.methods.reward_model.reward_model import bradley_terry
-from etude.objective.compared import MEMBERS, RATING, REWARD, STRENGTH, Comparison, over_comparisons
+from etude.objective.compared import MEMBERS, RATING, REWARD, STRENGTH, ComparedPairs, over_comparisons
 from etude.objective.preference import PAIR, pair_loss
 from etude.objective.terms import Objective
 from etude.recipe import AuxiliaryModel, ByHand, Manipulated, Paper, Recipe, Reduction
@@ -110,7 +110,7 @@ def adaptive_margin(
     """-(1 - a) log sigmoid(d - u) - a log sigmoid(-(d - u)), d = r(y+) - r(y-), u = margin_weight x strength, and a = `smoothing`
     where the strength is negative, else 0; mean over pairs."""
 
-    def loss(pairs: Comparison) -> Tensor:
+    def loss(pairs: ComparedPairs) -> Tensor:
         strength = pairs.strength[:, None]
         lead = pairs.margin - margin_weight * strength
         a = smoothing * (strength < 0).to(lead)

@@ -8,20 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from etude.credit.group import assigned, centred
-from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_answers, given_stage
 from etude.methods.policy_gradient.dr_grpo import RECIPE as DR_GRPO
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
+from etude.text.chat_template import Renderer
 from etude.types import Array, Episode, Group, Message, Signal, Span
 
 
-def unasked(episode: Episode, renderer: Any) -> Signal:
+def unasked(episode: Episode, renderer: Renderer) -> Signal:
     """The first answer of an episode behind its prompt with the user's words emptied; what it says is weighted, nothing else."""
     first = next(i for i, span in enumerate(episode.spans) if span.sampled)
     blank = [Message(m.role, "" if m.role == "user" else m.content) for m in episode.task.prompt]
@@ -69,7 +70,7 @@ def credited(logp: float) -> list[float]:
     """Advantages of attempts with rewards 1 and 0, sampled at log-probability -1 a token, where without its question the first
     has `logp` a token and the second has -1."""
     context = GivenContext(GivenModel([logp, -1.0]))
-    return beyond_prompt(given_stage(RECIPE, "credit")([example_attempts((1.0, (5,)), (0.0, (6,)))], context))
+    return beyond_prompt(given_stage(RECIPE, "credit")([example_answers((1.0, (5,)), (0.0, (6,)))], context))
 
 
 RECIPE: Recipe = Recipe(

@@ -6,7 +6,7 @@ Bengio et al., Curriculum Learning, ICML 2009.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
+from etude.tasks import TaskSet
 from etude.types import Array
 
 
@@ -46,7 +47,7 @@ class EasyToHard(ByArm):
         self.begin_at, self.end_at = begin_at, end_at
         self.progress = 0.0  # at the last draw
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         super().prepare(tasks)
         self.levels = levels_of(self.arms)
 

@@ -23,6 +23,7 @@ from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.reward.attempts import rewards_of
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Reward
+from etude.text.chat_template import Renderer
 from etude.types import Array, Episode, Group, Message, Request, Signal, Task
 
 START = "start"  # task meta: the `Start` that a task goes on from
@@ -47,7 +48,7 @@ class Start:
     def key(self) -> int:
         return seeds.key("start", self.task.key, self.steps, self.reply.tobytes())
 
-    def as_task(self, renderer: Any, request: str) -> Task:
+    def as_task(self, renderer: Renderer, request: str) -> Task:
         """The task of improving on it: question, answer, then `request`. `meta["parent"]` is the key of the task, so
         that what is held out stays held out."""
         said = (Message("assistant", renderer.decode(self.reply)), Message("user", request))

@@ -26,6 +26,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
+from etude.tasks import TaskSet
 from etude.types import Array, Group, Request, Signal
 
 TARGET = -1  # the target's number among the parts of a step
@@ -122,7 +123,7 @@ class Aligned(ByArm):
     every: Every = 1
     by: By = "both"
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         super().prepare(tasks)
         self.p = np.zeros(len(self.arms))
         self.targets = self.arms.named(self.target or self.arms.names[-1])
@@ -181,7 +182,7 @@ class Aligned(ByArm):
 class Exp3(Aligned):
     """Arms are drawn from pi; R_a adds up cos(g_a, g_T) / pi(a), once in every update in which arm a was played."""
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         super().prepare(tasks)
         self.totals, self.turn = np.zeros(len(self.others)), 1  # R, f64[K], and t
         self.pi = self._pi()
@@ -228,7 +229,7 @@ class Ucb1(Aligned):
 
     ucb1_beta: Annotated[float, Setting("beta, share of the newest cosine in the mean", low=0, high=1)] = 0.1
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         super().prepare(tasks)
         self.means, self.known = np.zeros(len(self.others)), np.zeros(len(self.others), bool)  # R
         self.plays = np.zeros(len(self.others))  # n

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
+from etude.tasks import TaskSet
 from etude.types import Array
 
 
@@ -32,7 +33,7 @@ class Mixture(ByArm):
         super().__init__("both")
         self.given = parse_weights(weights)
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         super().prepare(tasks)
         names = self.given or dict.fromkeys([n.rpartition("/")[0] for n in self.arms.names], 1.0)
         self.weights = np.zeros(len(self.arms))

@@ -21,6 +21,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
+from etude.tasks import TaskSet
 from etude.types import Array, Group, Signal
 
 PRIOR_B = 3.0  # standard deviation of the prior of difficulties, logits; of abilities it is 1
@@ -79,7 +80,7 @@ class Ability(ByArm):
         super().__init__(by)
         self.crowd, self.every, self.creep, self.min_arms = crowd, every, creep, min_arms
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         super().prepare(tasks)
         self.answers = Tally(len(self.arms))  # since the last update
         self.takers: list[tuple[Array, Array]] = []  # (right, tried) of each, until difficulties are fitted

@@ -20,6 +20,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
+from etude.tasks import TaskSet
 from etude.types import Array, Group, Signal
 
 
@@ -46,7 +47,7 @@ class Evolving(ByArm):
         super().__init__(by)
         self.tau, self.alpha, self.decay_absent, self.advantage = sec_tau, sec_alpha, decay_absent, advantage
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         super().prepare(tasks)
         self.q = np.zeros(len(self.arms))
 

@@ -23,6 +23,7 @@ from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.rollout.demonstrate import solution
 from etude.settings import Setting, stage
 from etude.stages import Context
+from etude.tasks import TaskSet
 from etude.types import Array, Group, Signal
 
 
@@ -101,7 +102,7 @@ class SkillGraph(ByArm):
         self.eta, self.loss_window, self.every, self.graph, self.edge = eta, loss_window, every, graph, edge
         self.loss, self.probe_tasks = loss, probe_tasks
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         super().prepare(tasks)
         self.a = skill_graph(self.arms, self.graph, self.edge)
         self.losses: list[Array] = []  # f64[K] each, the last `loss_window`

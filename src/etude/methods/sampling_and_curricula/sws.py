@@ -82,7 +82,7 @@ class Weakness:
         self.listed: dict[str, Task] = {}  # the training tasks of finite sources, by key
         self.counts: dict[Unit, dict[int, tuple[int, int]]] = {}  # {u: {t: (right attempts, all attempts)}}
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         finite = (source for source in getattr(tasks, "sources", ()) if isinstance(source, Listed))
         self.listed = {task.key: task for source in finite for task in source.tasks("train")}
 

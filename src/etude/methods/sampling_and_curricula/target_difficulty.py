@@ -18,6 +18,7 @@ from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.recipe import ByHand, Manipulated, Paper, Recipe
 from etude.settings import Setting, stage
 from etude.stages import Context
+from etude.tasks import TaskSet
 from etude.types import Array, Group, Signal
 
 
@@ -44,7 +45,7 @@ class TargetDifficulty(ByArm):
         self.target_rate, self.sensitivity = target_rate, sensitivity
         self.target_reward, self.target_start = target_reward, target_start
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         super().prepare(tasks)
         self.levels = levels_of(self.arms)
         known = [level for found in self.levels.values() for _, level in found]

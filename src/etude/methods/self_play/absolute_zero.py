@@ -28,6 +28,7 @@ from etude.rollout.basic import single
 from etude.rollout.group_rollout import GroupRollout
 from etude.settings import Setting, stage
 from etude.stages import Context, GroupRolloutStage, Reward
+from etude.tasks import TaskSet
 from etude.tasks.triples import MODES, PROPOSE, TRIPLE, Posed, Triple, proposal, task_of
 from etude.types import Episode, Group, Request, Signal, Task
 
@@ -61,7 +62,7 @@ class Proposals:
         self.language: Any = None
         self.last: dict[str, float] = {}
 
-    def prepare(self, tasks: Any) -> None:
+    def prepare(self, tasks: TaskSet) -> None:
         """Finds the language that the tasks' programs are written in."""
         found = (getattr(source, "language", None) for source in getattr(tasks, "sources", ()))
         self.language = next((language for language in found if language is not None), None)

@@ -8,7 +8,7 @@ import numpy as np
 
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate
-from etude.fixtures.given import GivenContext, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, example_answers, given_stage
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.recipe import ByHand, Paper, Recipe
 from etude.settings import stage
@@ -28,7 +28,7 @@ def highest() -> Credit:
 
 
 def _chosen(*rewards: float) -> list[int]:
-    group = example_attempts(*((r, (2,)) for r in rewards))
+    group = example_answers(*((r, (2,)) for r in rewards))
     return [s.episode.index for s in given_stage(RECIPE, "credit")([group], GivenContext())]
 
 

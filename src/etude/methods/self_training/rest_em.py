@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from etude.channels import writes
 from etude.credit.imitate import IMITATION
 from etude.credit.rounds import BEGINNING, START, Anew, begin_round
-from etude.fixtures.given import GivenContext, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, example_answers, given_stage
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.methods.imitation.rft import right_answers
 from etude.recipe import ByHand, Paper, Recipe, Reduction
@@ -54,7 +54,7 @@ def _rounds(anew: bool) -> list[int]:
     for step in range(3):
         context: Any = GivenContext(step=step, auxiliary={START: None})
         context.learner = learner
-        group = example_attempts((1.0, (2,)), (1.0, (2,)), (1.0, (3,)), (0.0, (4,)))
+        group = example_answers((1.0, (2,)), (1.0, (2,)), (1.0, (3,)), (0.0, (4,)))
         found.append(len(credit([group], context)))
     return [*found, learner.back]
 

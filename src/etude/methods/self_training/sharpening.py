@@ -14,7 +14,7 @@ import numpy as np
 from etude.channels import writes
 from etude.credit.group import constant
 from etude.credit.imitate import IMITATION, imitate
-from etude.fixtures.given import GivenContext, GivenModel, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, GivenModel, example_answers, given_stage
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.recipe import AuxiliaryModel, ByHand, Paper, Recipe
 from etude.rollout.group_rollout import optional_verdict
@@ -46,7 +46,7 @@ def likeliest() -> Credit:
 
 def _chosen() -> list[int]:
     """Answers of one token at -2, of two at -1/2 each and of three at -1 each: the sums are -2, -1 and -3."""
-    group = example_attempts((0.0, (2,)), (0.0, (3, 4)), (0.0, (5, 6, 7)))
+    group = example_answers((0.0, (2,)), (0.0, (3, 4)), (0.0, (5, 6, 7)))
     model = GivenModel(logp=(-2.0, -0.5, -0.5, -1.0, -1.0, -1.0))
     signals = given_stage(RECIPE, "credit")([group], GivenContext(auxiliary={FIRST: model}))
     return [s.episode.index for s in signals]

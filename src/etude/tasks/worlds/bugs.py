@@ -168,7 +168,7 @@ class RepositoryWorld(World):
 
 
 def _why(stopped: Any) -> str:
-    if isinstance(stopped, outcomes.Unreadable):
+    if isinstance(stopped, outcomes.NotPython):
         return f"line {stopped.line} cannot be read, {stopped.message}"
     return str(stopped)
 
