@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -18,7 +20,7 @@ from etude.cli import app
 from etude.errors import Refused, UserError
 from etude.fixtures.examples import EXAMPLE_TASK, example_episode
 from etude.report.health import Health
-from etude.reward.asking import JudgeError
+from etude.reward.asking import JudgeError, _sampled
 from etude.reward.combined import Combined
 from etude.reward.judge import Criterion, Judge, criteria_of, made, rubric_in, share_of_points
 from etude.reward.parts import Options, Part, parse, read
@@ -270,3 +272,20 @@ def test_no_finding_where_both_rise_or_one_stands_still() -> None:
     assert not hacked(lambda step: 0.1 * step)
     assert not hacked(lambda step: 0.5)
     assert not hacked(lambda step: -0.1 * step, lambda step: 0.5)
+
+
+def test_a_judge_says_no_more_than_its_context_leaves() -> None:
+    asked = []
+
+    class Sampler:
+        async def refresh(self) -> None: ...
+
+        async def sample(self, tokens: Any, params: Any, key: int) -> Any:
+            asked.append(params.max_tokens)
+            return SimpleNamespace(tokens=tokens)
+
+    renderer = SimpleNamespace(prompt=lambda messages, asks: np.arange(6), decode=lambda tokens: "yes")
+    for limit in (8, 100):
+        generator: Any = SimpleNamespace(sampler=Sampler(), renderer=renderer, limit=limit)
+        assert asyncio.run(_sampled(generator, [Message("user", "?")], 10)) == "yes"
+    assert asked == [2, 10]

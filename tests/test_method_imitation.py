@@ -8,6 +8,7 @@ import toys
 from etude.assembly import build
 from etude.batch import pack
 from etude.methods import find
+from etude.methods.imitation.otr import inverse_cdf
 from etude.models.outputs import Outputs
 from etude.testing.laws import close
 from formulas import autograd, prepared
@@ -132,3 +133,9 @@ def test_entropy_sft_keeps_the_tokens_whose_loss_exceeds_their_uncertainty() -> 
     wanted = delta >= delta.sort(descending=True).values[round(0.5 * len(delta)) - 1]
     assert torch.equal((pack(lesson.signals).weight("imitation") > 0)[shown], wanted)
     assert 0 < int(wanted.sum()) < len(wanted)
+
+
+def test_a_draw_beyond_rounded_probabilities_is_the_last_token() -> None:
+    """Cumulative sums end a little below 1."""
+    p = torch.tensor([[0.5, 0.4999]])
+    assert inverse_cdf(p, torch.tensor([[0.25, 0.75, 0.99999]])).tolist() == [[0, 1, 1]]

@@ -10,6 +10,7 @@ from etude.batch import pack
 from etude.fixtures.examples import example_group
 from etude.methods import find
 from etude.models.outputs import Outputs
+from etude.objective.preference import PAIR
 from etude.objective.terms import clipped_share
 from etude.testing.laws import close
 from etude.types import Signal
@@ -154,7 +155,7 @@ def test_the_share_of_preferred_pairs_is_reported_as_it_is(
     signals = []
     for moved, sign in ((better, 1.0), (worse, -1.0)):
         episode = example_group([1.0], [2]).episodes[0]
-        extras = {"pair": np.ones(2, np.float32), "reference": np.array([0, -1 - np.log(moved)], np.float32)}
+        extras = {PAIR: np.ones(2, np.float32), "reference": np.array([0, -1 - np.log(moved)], np.float32)}
         signals.append(
             Signal(
                 episode, np.array([0.0, sign], np.float32), {"policy": np.array([0, 1], np.float32)}, extras

@@ -20,7 +20,7 @@ from etude import seeds
 from etude.batch import Batch
 from etude.channels import writes
 from etude.errors import UserError
-from etude.fixtures.given import GivenContext, example_attempts, given_stage
+from etude.fixtures.given import GivenContext, example_answers, given_stage
 from etude.models.outputs import Outputs
 from etude.objective.preference import sides
 from etude.objective.terms import Objective, Term, TokenLoss, objective, spread, sum_per_episode
@@ -177,7 +177,7 @@ def _log_share(score: Tensor, key: Tensor) -> Tensor:
 
 def _signals() -> list[list[float]]:
     """Constitution and answer of each signal of two answers, of one and two tokens, and the tokens that are trained on."""
-    group = example_attempts((0.0, (5,)), (0.0, (6, 7)))
+    group = example_answers((0.0, (5,)), (0.0, (6, 7)))
     noted = tuple(
         replace(e, task=group.task, notes={CONSTITUTION: str(i)}) for i, e in enumerate(group.episodes)
     )

@@ -106,7 +106,7 @@ def with_bonus(
 def _paid(right: bool, status: int) -> float:
     from dataclasses import replace
 
-    episode = replace(example_episode(float(right)), notes={STATUS: status})
+    episode = replace(example_episode(float(right)), notes={STATUS: status} if status else {})
     return float(built(RECIPE, "reward")(episode)["reward"])
 
 

@@ -244,7 +244,7 @@ def _two_kinds() -> list[float]:
     return [float(s.advantage[0]) for s in built(RECIPE, "credit")(groups)]
 
 
-def _asked(n: int = 6) -> list[str]:
+def _asked(n: int) -> list[str]:
     """The kinds of the first tasks."""
     from etude.tasks.triples import TripleSource
 
@@ -327,9 +327,9 @@ RECIPE = Recipe(
             [1, -1, *[-1 / 3**0.5] * 3, 3**0.5],
         ),
         ByHand(
-            "six requests: propose and solve each mode",
-            lambda: [[kind in (PROPOSE + m, m) for m in MODES].index(True) for kind in _asked()],
-            [0, 0, 1, 1, 2, 2],
+            "eight requests: propose and solve each mode, and the first again",
+            lambda: [[kind in (PROPOSE + m, m) for m in MODES].index(True) for kind in _asked(8)],
+            [0, 0, 1, 1, 2, 2, 0, 0],
         ),
         ByHand("three to begin with; what is proposed again is not taken again", _grown, [3, 4, 4, 5]),
         Credited(
