@@ -115,7 +115,8 @@ class Answer(AnswerCheck):
             return []
         begins = AnswerPlace(first, "whole" if self.asked != "number" else "alone")
         if self.asked == "yes or no":  # whatever is explained afterwards
-            return [begins] if re.match(r"\W*(?:yes|no|true|false)\b", first, re.IGNORECASE) else []
+            opens, closes = (YES.get("".join(re.findall(r"[a-z]+", t.casefold())[:1])) for t in (first, last))
+            return [begins] if opens is not None and closes in (None, opens) else []
         return [begins] if read(begins) is not None and read(AnswerPlace(last, "line")) is None else []
 
     def read(self, answer: str) -> str | None:
@@ -194,7 +195,7 @@ class Answer(AnswerCheck):
 
     def _text(self, place: AnswerPlace) -> bool:
         gold, text = words(self.gold), words(place.text)
-        if text == gold:
+        if text == gold or (place.how != "alone" and re.fullmatch(rf"{re.escape(gold)} ?\([^()]*\)", text)):
             return True
         if place.how == "lead" and re.match(rf"{re.escape(gold)}(?!\w)", text):
             return True
@@ -220,6 +221,8 @@ class Answer(AnswerCheck):
             texts.append(_ending(place.text))
         for text in texts:
             mine = parts(text)
+            if mine is None and gold[0] == "set" and len(gold[1]) == 1:
+                mine = "", [text]
             if mine is None:
                 continue
             if mine[0] and gold[0] and mine[0] != gold[0] and "set" in (mine[0], gold[0]):

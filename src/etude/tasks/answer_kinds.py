@@ -14,8 +14,9 @@ _CHOICE = re.compile(r"[(\[]?([A-Ja-j])[)\]]?")
 _PICKED = re.compile(
     r"(?i:answer|option|choice|correct(?:\s+\w+)?|select|choose|pick)[\"'*_`]*\s*(?:is|:|=|would be|\s-\s)?\s*:?\s*[\"*]*\(?([A-J])\)?(?![\w'])"
     r"|\(?\b([A-J])\)?\s+is\s+(?:the\s+)?(?:correct|right|answer|best)"
-    r"|\b(?i:so|thus|therefore|hence|it is|it's|it must be),?\s+\**\(?([A-J])\)?\W*$",
+    r"|\b(?i:so|thus|therefore|hence|it is|it's|it must be|maybe|probably),?\s+\**\(?([A-J])\)?(?:\W*$|\s+(?:because|since|as)\b)",
 )
+_ANOTHER = re.compile(r"\)?\s*(?:or|and|&|/)\s*\(?[A-J]\b")  # A or B: none is chosen
 YES = {"yes": True, "true": True, "no": False, "false": False}
 _SAID = YES | {"yeah": True, "yep": True, "nope": False}
 _EITHER = re.compile(r"\b(?:yes|true|no|false)\W+(?:or|and)\W+(?:yes|true|no|false)\b")
@@ -28,13 +29,16 @@ def choice_in(place: AnswerPlace) -> str | None:
         return found[1].upper()
     if place.how == "alone":
         return None
-    if found := re.match(r"\(?([A-J])(?:(?:[).:]|\)\.|\s-)(?:\s|$)|,?\s(?:because|since|as)\b)", text):
-        return found[1]
-    if place.how == "lead" and (
-        found := re.match(r"\W*(?:option\s+|choice\s+)?\(?([A-J])\)?(?![\w'])", text)
-    ):
-        return found[1]
-    picked = [m[1] or m[2] or m[3] for m in _PICKED.finditer(text)]
+    beginning = r"\(?([A-J])(?:(?:[).:]|\)\.|\s-)(?:\s|$)|,?\s(?:because|since|as)\b)"
+    lead = r"\W*(?:option\s+|choice\s+)?\(?([A-J])\)?(?![\w'])"
+    for pattern in (beginning, *([lead] if place.how == "lead" else [])):
+        if (found := re.match(pattern, text)) and not _ANOTHER.match(text, found.end(1)):
+            return found[1]
+    picked = [
+        next(filter(None, m.groups()))
+        for m in _PICKED.finditer(text)
+        if not _ANOTHER.match(text, m.end(m.lastindex or 0))
+    ]
     return picked[-1] if picked else None
 
 
@@ -47,6 +51,8 @@ def truth_in(place: AnswerPlace) -> bool | None:
         return None
     if words and words[0] in _SAID:
         return _SAID[words[0]]
+    if concluded := re.search(r"\b(?:so|hence|thus|therefore),? (yes|no|true|false)\W*$", text):
+        return YES[concluded[1]]
     if words in (["t"], ["f"]):
         return words == ["t"]
     found = {_SAID[w] for w in words if w in _SAID} if place.how != "alone" else set()
@@ -127,7 +133,7 @@ def parts(text: str) -> tuple[str, list[str]] | None:
     for opened in ("\\{", "[", "(", "{"):
         if text.startswith(opened) and text.endswith(pairs[opened]):
             inner = text[len(opened) : -len(pairs[opened])]
-            if not _closed(inner) or (opened == "(" and "," not in inner and inner.strip()):
+            if not _closed(inner) or (opened == "(" and not re.search("[,;]", inner) and inner.strip()):
                 return None  # (x - 2)(x + 3), (x + 1)
             return kinds[opened], _split(inner)
     text = re.sub(r",?\s+and\s+" if text.count("=") < 2 else r",?\s+(?:and|or)\s+", ", ", text)
@@ -183,7 +189,7 @@ def _formula(text: str) -> bool:
     return (
         bool(names)
         and all(len(n) == 1 or n in known or (len(n) == 2 and re.search(r"[+=^*]", text)) for n in names)
-        and bool(re.fullmatch(r"[-+*/=<>≤≥^()\d\s.A-Za-z]+", text))
+        and bool(re.fullmatch(r"[-+*/=<>≤≥^()_\d\s.A-Za-z]+", text))
         and bool(re.search(r"[-+*/=<>≤≥^(]|\d[a-z]", text))
         and not re.fullmatch(r"[A-Z]-?\d+", text)
     )

@@ -168,7 +168,8 @@ _NO_ANSWER_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _NO_ANSWER_AFTER = re.compile(
-    rf"\s?(?:{_BOUND})|\s(?:is|was|would be)(?:n't|\s(?:not|wrong|incorrect|too|never))\b", re.IGNORECASE
+    rf"\s?(?:{_BOUND})|\sor (?:less|more|fewer|greater|higher|lower|above|below)\b|\s(?:is|was|would be)(?:n't|\s(?:not|wrong|incorrect|too|never))\b",
+    re.IGNORECASE,
 )
 _BETWEEN = re.compile(r"(\bbetween\s[^.;\n]{1,24}?\sand\s)(?=[-\d$.])", re.IGNORECASE)
 
@@ -197,6 +198,8 @@ def numbers(text: str) -> list[Quantity]:
         if re.match(r"[A-Za-z_\\^{(]|[.,:]\d|\s?[-+*/^×·]\s?[\d\\(]|\s?\\(?!\))", after) and not re.match(
             r"[A-Za-z°]+\b", after
         ):
+            continue
+        if not match["degree"] and re.match(r"[A-Za-z]\b", after) and unit(after[0]) is None:  # 25x
             continue
         if _NO_ANSWER_BEFORE.search(before) or _NO_ANSWER_AFTER.match(after) or start in ends_of_ranges:
             continue
