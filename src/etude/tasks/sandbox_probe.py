@@ -48,6 +48,13 @@ def _writing_files(attempt: Try) -> bool:
         return not path.exists()
 
 
+def _modes(attempt: Try) -> bool:
+    with tempfile.NamedTemporaryFile() as mine:
+        before = os.stat(mine.name).st_mode
+        attempt("os.chmod(a, 0o777)", mine.name)
+        return os.stat(mine.name).st_mode == before
+
+
 def _network(attempt: Try) -> bool:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
@@ -99,6 +106,7 @@ def _output(attempt: Try) -> bool:
 PROBES: dict[str, Callable[[Try], bool]] = {
     "reading files": _reading_files,
     "writing files": _writing_files,
+    "modes of files": _modes,
     "the network": _network,
     "the environment": _environment,
     "signals to others": _signals,
