@@ -18,6 +18,8 @@ from etude.tasks.extract import peel
 from etude.types import Verdict
 
 _FENCE = re.compile(r"```[A-Za-z]*[ \t]*\n(.*?)```", re.DOTALL)
+WORK = 30_000  # thousands of instructions that any query may take: about two seconds
+LARGEST_VALUE = 1 << 20  # bytes
 DIGITS = 10  # significant digits to which real numbers of two results agree
 
 
@@ -103,7 +105,7 @@ class Query(AnswerCheck):
     """The answer is an SQL query (SQLite) whose result is the gold query's, in its order where the gold orders.
 
     `setup`: statements that make the tables, or `database`: a file, opened for reading only. The answer may read and
-    compute, nothing else; it runs in a process of its own under a deadline. Real numbers agree to ten digits."""
+    compute, nothing else; it runs in a process of its own, and one that takes too much work is wrong. Real numbers agree to ten digits."""
 
     setup: str = ""
     database: str = ""
@@ -116,23 +118,37 @@ class Query(AnswerCheck):
 
     def __call__(self, answer: str) -> Verdict:
         """Judges the query in `answer`. Raises sqlite3.Error where the gold query itself fails."""
-        wanted = self._rows(self.gold)
+        wanted, work = self._rows(self.gold)
         try:
-            rows = self._rows(answer.strip() if self.strict else fenced(answer))
+            rows, _ = self._rows(answer.strip() if self.strict else fenced(answer), len(wanted) + 1, work)
         except (sqlite3.Error, sqlite3.Warning) as error:
             return self.failed(f"{UNARY} The query fails: {error}.")
         ordered = re.search(r"\border\s+by\b[^()]*$", self.gold, re.IGNORECASE)
         if rows == wanted or (not ordered and Counter(rows) == Counter(wanted)):
             return Verdict(1.0, True)
         return self.failed(
-            f"{UNARY} The query gives {len(rows)} rows where {len(wanted)} are right, or other values."
+            f"{UNARY} The query gives {len(rows) if len(rows) <= len(wanted) else 'more'} rows where {len(wanted)} are right, "
+            "or other values."
         )
 
-    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+    def _rows(self, query: str, most: int = -1, work: int = 0) -> tuple[list[tuple[Any, ...]], int]:
+        """The result, and what it took in thousands of SQLite's instructions. With `most`, of a query that the model wrote:
+        that many rows at most, and an sqlite3.Error where it makes a huge value or takes far more than `work`."""
+        taken = 0
+
+        def count() -> bool:
+            nonlocal taken
+            taken += 1
+            return most >= 0 and taken > max(WORK, 10 * work)
+
         with contextlib.closing(self._open()) as connection:
             connection.set_authorizer(_reading)
-            found = connection.execute(query.rstrip().rstrip(";")).fetchall()
-        return [tuple(_rounded(value) for value in row) for row in found]
+            connection.set_progress_handler(count, 1000)
+            if most >= 0:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_VALUE)
+            cursor = connection.execute(query.rstrip().rstrip(";"))
+            found = cursor.fetchall() if most < 0 else cursor.fetchmany(most)
+        return [tuple(_rounded(value) for value in row) for row in found], taken
 
     def _open(self) -> sqlite3.Connection:
         if self.database:
