@@ -91,3 +91,11 @@ def test_where_nothing_keeps_it_in_it_is_isolated_all_the_same(monkeypatch: pyte
     with Pool(workers=1) as own:
         assert own.run(task.check, task.answer).correct
         assert len(own.pids) == 1
+
+
+@pytest.mark.parametrize("name", ["countdown", "simple_integration"])
+def test_what_would_be_worked_out_for_ever_is_wrong_and_no_error(pool: Pool, name: str) -> None:
+    task = load(name).draw(Request(), 0, 0)
+    answers = ("9**9**9", "(9**9)**(9**9)", "x**(9**9)**9", "9**99999999", "9**(99*99*99)", "1" * 100_000)
+    for answer in answers:
+        assert not pool.run(task.check, answer).correct

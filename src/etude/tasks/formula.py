@@ -66,7 +66,7 @@ def mathematically_equal(gold: str, mine: str) -> bool:
     if len(mine) > 4 * LONGEST:
         return False
     # One plain number has no second reading as an exponent too large to work out.
-    if re.search(r"[eE^]\s?\{?\s?[-+]?\d{5,}", mine) or _endless(mine):
+    if re.search(r"[eE^]\s?\{?\s?[-+]?\d{5,}", mine) or endless(mine):
         return bare(mine) == bare(gold)
     wanted = math_verify.parse(as_latex(gold), parsing_timeout=0)  # type: ignore[arg-type, unused-ignore]
     if not wanted:
@@ -79,7 +79,7 @@ def mathematically_equal(gold: str, mine: str) -> bool:
     return _equal_for_positive(wanted[0], given[0])
 
 
-def _endless(text: str) -> bool:
+def endless(text: str) -> bool:
     """Whether a formula holds a number that no library should be asked for: a tower of powers of numbers, a factorial of a
     factorial or of five digits, a binomial coefficient of such a size."""
     number = r"[({\s]*(\d[\d\s.]*)[)}\s]*"
