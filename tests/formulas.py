@@ -16,7 +16,7 @@ from etude.types import Request
 
 
 def prepared(name: str, settings: dict | None = None, drift: float = 0.0, tasks=None, samples: int = 4):
-    """A lesson as `toys.lesson` makes it, with the companions and voices that the recipe asks for."""
+    """A lesson as `toys.lesson` makes it, with the auxiliary models and generators that the recipe asks for."""
     recipe, stages = build(find(name), settings or {})
     policy = toys.TablePolicy(0, dict(stages["objective"].heads))
     where = toys.context(policy)
@@ -29,9 +29,9 @@ def prepared(name: str, settings: dict | None = None, drift: float = 0.0, tasks=
     return toys.Lesson(stages, where, signals), groups
 
 
-def trained(companion: AuxiliaryModel) -> Learner:
-    copy = toys.TablePolicy(0, dict(companion.heads))
-    return Learner(copy, Update(lr=companion.lr), micro_tokens=1 << 20)
+def trained(model: AuxiliaryModel) -> Learner:
+    copy = toys.TablePolicy(0, dict(model.heads))
+    return Learner(copy, Update(lr=model.lr), micro_tokens=1 << 20)
 
 
 async def played(stages, where, tasks, samples: int):

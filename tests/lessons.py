@@ -42,14 +42,14 @@ def rollouts(
 
 
 def setting(name: str, settings: dict | None = None, lr: float = 1e-3, **stages):
-    """A recipe's stages, its context with trained companions (copies of the policy), and the groups it gathers."""
+    """A recipe's stages, its context with trained auxiliary models (copies of the policy), and the groups that it samples."""
     recipe, built = build(find(name), settings or {})
     built |= stages
     policy = toys.TablePolicy(0, dict(built["objective"].heads))
     where = toys.context(policy)
-    for other, companion in recipe.all_auxiliary.items():
-        if companion.source == "copy":
-            copy = toys.TablePolicy(0, dict(companion.heads))
+    for other, model in recipe.all_auxiliary.items():
+        if model.source == "copy":
+            copy = toys.TablePolicy(0, dict(model.heads))
             where.auxiliary[other] = Learner(copy, Update(lr=lr, head_lr=lr, max_norm=0), other)
     return built, where, toys.play(built, policy, [toys.task(i) for i in range(4)])
 
@@ -59,7 +59,7 @@ def trained(episode: Episode, row: np.ndarray) -> np.ndarray:
 
 
 def scripted(stages, replies: list[str], task: Task | None = None, samples: int = 1) -> tuple[Group, object]:
-    """What `gather` collects where the sampler says `replies` in order, and the sampler."""
+    """The group where the sampler says `replies` in order, and the sampler."""
     sampler = toys.ScriptedSampler(replies=list(replies))
     speaker = toys.generator(sampler.policy, sampler, max_tokens=64)
     parts = (stages["rollout"], stages["reward"], seeds.key("toy"))

@@ -23,6 +23,7 @@ from etude.report.health import Health
 from etude.reward.asking import JudgeError, _sampled
 from etude.reward.combined import Combined
 from etude.reward.judge import Criterion, Judge, criteria_of, made, rubric_in, share_of_points
+from etude.reward.model import made as reward_model
 from etude.reward.parts import Options, Part, parse, read
 from etude.train.loop import train
 from etude.train.setup import start
@@ -289,3 +290,10 @@ def test_a_judge_says_no_more_than_its_context_leaves() -> None:
         generator: Any = SimpleNamespace(sampler=Sampler(), renderer=renderer, limit=limit)
         assert asyncio.run(_sampled(generator, [Message("user", "?")], 10)) == "yes"
     assert asked == [2, 10]
+
+
+def test_options_of_a_reward_model_are_read_before_it_is_loaded() -> None:
+    with pytest.raises(UserError, match="there is no option 'weight'"):
+        reward_model("nowhere", {"weight": "1"})
+    with pytest.raises(UserError, match="nominal_weight is 'x'; it must be a number"):
+        reward_model("nowhere", {"aggregate": "min", "nominal_weight": "x"})

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import worlds_of_letters as letters
 from etude import tasks
@@ -14,6 +15,7 @@ from etude.errors import UserError
 from etude.fixtures.compared import example_pair
 from etude.fixtures.examples import example_group
 from etude.fixtures.given import GivenContext
+from etude.objective.compared import seen_by
 from etude.rollout.pairs import given
 from etude.tasks.spec import as_pairs
 from etude.train.loop import train
@@ -154,3 +156,9 @@ def test_an_attempt_is_in_one_pair_at_most() -> None:
 def test_the_rating_of_an_answer_of_one_token_is_its_own() -> None:
     pair = example_pair(rating_chosen=4.0, rating_rejected=1.0)
     assert [s.extras["rating"].max() for s in compared(pair, GivenContext(), 1, 1e-6)] == [4.0, 1.0]
+
+
+def test_members_of_an_ensemble_see_the_pairs_of_their_bits() -> None:
+    seen = seen_by(torch.tensor([1.0, 2.0, 3.0, 0.0]), 2)
+    assert seen.tolist() == [[1, 0], [0, 1], [1, 1], [1, 1]]
+    assert seen_by(torch.tensor([2.0]), 1).tolist() == [[1]]

@@ -15,12 +15,12 @@ from etude.types import Message, SamplingParams
 from second_attempts import decode, play, trained
 
 
-@pytest.mark.parametrize(("who", "companion"), [("start", "reference"), ("teacher", "teacher")])
-def test_another_may_reflect_and_is_not_trained(who: str, companion: str) -> None:
+@pytest.mark.parametrize(("who", "model"), [("start", "reference"), ("teacher", "teacher")])
+def test_another_may_reflect_and_is_not_trained(who: str, model: str) -> None:
     other = toys.ScriptedSampler(replies=["<prompt>listen</prompt>"])
-    generators = {companion: toys.generator(other.policy, other)}
+    generators = {model: toys.generator(other.policy, other)}
     group, signals, sampler, stages = play("erl", ["5", "7"], {"rollout.writer": who}, others=generators)
-    assert stages["rollout"].reads == {companion}
+    assert stages["rollout"].reads == {model}
     (episode,) = group.episodes
     reflection = next(s for s in episode.spans if s.tag == "reflection")
     assert (decode(reflection.tokens), reflection.sampled) == ("<prompt>listen</prompt>", False)
