@@ -114,3 +114,12 @@ def test_hostile_replies_end_soon() -> None:
 def test_forms_that_people_write(check: str, gold: str, reply: str, right: bool) -> None:
     kind = math_kind(gold) if check == "math" else "auto"
     assert Answer(gold, kind=kind)(reply).correct == right
+
+
+def test_an_inequality_that_would_have_to_be_solved_is_not() -> None:
+    from etude.tasks.isolate import Pool
+
+    with Pool(workers=1, seconds=20) as pool:
+        for reply in ("\\frac{x^9+1}{x^8-3} < \\sqrt{x}", "x^{20} > x^{19} + 3x^2", "<" + " " * 1500 + "x"):
+            assert not pool.run(Answer("[1, \\infty)"), reply).correct
+        assert pool.run(Answer("[1, \\infty)"), "1 \\le x").correct

@@ -57,6 +57,12 @@ def as_latex(text: str) -> str:
     return f"${text}$"
 
 
+# An inequality that can be read as an interval at once: others would have to be solved, which can take for ever.
+_RELATION = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt)(?![a-z])")
+_SIDE = r"(?:\s*[a-z]\s*|(?:[-\d./\s{}]|\\[dt]?frac|\\sqrt|\\pi|\\infty)+)"
+_PLAIN_BOUNDS = re.compile(rf"\$?{_SIDE}(?:(?:{_RELATION.pattern}){_SIDE}){{1,2}}\$?")
+
+
 def mathematically_equal(gold: str, mine: str) -> bool:
     """By math-verify (Hugging Face), and exactly: numbers that only agree to many digits are different. Symbols under a root
     are taken for positive."""
@@ -74,7 +80,8 @@ def mathematically_equal(gold: str, mine: str) -> bool:
     given = math_verify.parse(as_latex(mine), parsing_timeout=0)  # type: ignore[arg-type, unused-ignore]
     if not given:
         return False
-    if math_verify.verify(wanted, given, allow_set_relation_comp=True, timeout_seconds=0):  # type: ignore[arg-type, unused-ignore]
+    interval = all(_PLAIN_BOUNDS.fullmatch(t) for t in map(as_latex, (gold, mine)) if _RELATION.search(t))
+    if math_verify.verify(wanted, given, allow_set_relation_comp=interval, timeout_seconds=0):  # type: ignore[arg-type, unused-ignore]
         return not _only_close(wanted[0], given[0])
     return _equal_for_positive(wanted[0], given[0])
 
