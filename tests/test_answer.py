@@ -120,6 +120,6 @@ def test_an_inequality_that_would_have_to_be_solved_is_not() -> None:
     from etude.tasks.isolate import Pool
 
     with Pool(workers=1, seconds=20) as pool:
-        for reply in ("\\frac{x^9+1}{x^8-3} < \\sqrt{x}", "x^{20} > x^{19} + 3x^2", "<" + " " * 1500 + "x"):
+        for reply in ("\\frac{x^9+1}{x^8-3} < \\sqrt{x}", "x^{20} > x^{19} + 3x^2", "<" + " " * 300 + "x"):
             assert not pool.run(Answer("[1, \\infty)"), reply).correct
         assert pool.run(Answer("[1, \\infty)"), "1 \\le x").correct
