@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # models of a few thousand weight
 # The tests are those of the CPU's engine, whose numbers are exact; what needs a GPU is asked for: pytest -m gpu.
 if "gpu" not in sys.argv:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+# A shell that starts the tests in the background has its children ignore Ctrl-C, and so would every program that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

@@ -88,7 +88,7 @@ def test_ufo_draws_nothing_in_place_of_what_it_leaves_out(
         context=None,
         curriculum=SourceMixture(),
         filter=build(find(name))[1]["filter"],
-        guard=lambda groups: None,
+        recent=[],
     )
     monkeypatch.setattr(
         loop, "sample", lambda run, requests, **_: [example_group([i % 2, 1.0]) for i in range(len(requests))]
