@@ -10,6 +10,7 @@ from typing import Any
 
 from etude.assembly import resolved_stages
 from etude.curriculum.filter import everything
+from etude.objective.terms import Objective
 from etude.recipe import Recipe
 
 
@@ -32,7 +33,7 @@ def idle(recipe: Recipe, stages: Mapping[str, Any], changes: Mapping[str, str]) 
     ]
 
 
-def trains_heads(recipe: Recipe, objective: Any) -> bool:
+def trains_heads(recipe: Recipe, objective: Objective) -> bool:
     """Whether any auxiliary head is trained, which is what `update.head_lr` is for."""
     return bool(objective.heads) or any(own.heads for own in recipe.all_auxiliary.values())
 
