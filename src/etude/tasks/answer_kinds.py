@@ -100,8 +100,8 @@ def dates(text: str) -> set[Day]:
     return {day for m in _DATE.finditer(tidy(text)) if (day := date_in(m[0])) is not None}
 
 
-def time_in(text: str) -> tuple[int, int, int, str] | None:
-    """A time of day: hour, minute, second, and "" where morning or afternoon is left open."""
+def time_in(text: str) -> tuple[int, int, int, bool] | None:
+    """A time of day: hour, minute, second, and whether it says which half of the day is meant."""
     text = bare(tidy(text)).strip()
     found = re.fullmatch(
         r"(?i)(\d{1,2}):(\d{2})(?::(\d{2}))?\s?([ap]\.?m\.?)?|(\d{1,2})\s?([ap]\.?m\.?)", text
@@ -109,10 +109,12 @@ def time_in(text: str) -> tuple[int, int, int, str] | None:
     if found is None:
         return None
     hour, half = int(found[1] or found[5]), (found[4] or found[6] or "").lower()[:1]
-    if half and not 1 <= hour <= 12:
+    ambiguous = 1 <= hour <= 12
+    if half and not ambiguous:
         return None
-    hour = hour % 12 + 12 * (half == "p") if half else hour
-    return hour, int(found[2] or 0), int(found[3] or 0), half and "half" if hour < 13 else "half"
+    if half:
+        hour = hour % 12 + 12 * (half == "p")
+    return hour, int(found[2] or 0), int(found[3] or 0), bool(half) or not ambiguous
 
 
 def ratio_in(text: str) -> tuple[int, int] | None:
