@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,15 +50,31 @@ def test_help_and_version_import_nothing_heavy() -> None:
     assert started("train", "--help").stderr.splitlines()[-1] == "[]"
 
 
+def test_the_table_is_shown_at_once_on_a_fresh_machine(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is imported for it, nor kept; the index is of the methods as they are, and is not believed for others."""
+    assert remembered.INDEX.read_text(encoding="utf-8") == remembered.index(), (
+        "run: python -m etude.docs.method_docs"
+    )
+    shown = started("recipes", XDG_CACHE_HOME=str(cache.parent))
+    assert shown.stderr.splitlines()[-1] == "[]"
+    assert shown.stdout == table(method_page.facts()) + "\n"
+    assert not list(cache.glob("*"))
+    package = cache / "package"
+    shutil.copytree(remembered.ROOT / "methods", package / "methods")
+    shutil.copy(remembered.ROOT / "recipe.py", package)
+    monkeypatch.setattr(remembered, "ROOT", package)
+    monkeypatch.setattr(method_page, "facts", lambda name=None: [{"name": "one"}])
+    assert len(remembered.listed()) > 100
+    (package / "methods" / "mine.py").write_text("a = 1\n")
+    assert remembered.listed() == [{"name": "one"}]
+
+
 def test_recipes_are_remembered(cache: Path) -> None:
     """The second time nothing is imported to say the same; a change of a file counts."""
     first = remembered.facts()
     assert first == method_page.facts()
     assert remembered.facts() == first
     (kept,) = cache.glob("recipes-*.json")
-    shown = started("recipes", XDG_CACHE_HOME=str(cache.parent))
-    assert shown.stderr.splitlines()[-1] == "[]"
-    assert shown.stdout == table(first) + "\n"
     one = started("recipes", "topr", XDG_CACHE_HOME=str(cache.parent))
     assert one.stderr.splitlines()[-1] == "[]"
     assert one.stdout.startswith("topr\n")
@@ -148,6 +165,6 @@ def test_an_interrupt_speaks_of_resuming_only_where_something_can_be_resumed(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(remembered, "facts", interrupted)
+    monkeypatch.setattr(remembered, "listed", interrupted)
     assert cli(["recipes"]) == 130
     assert capsys.readouterr().err == "etude: interrupted\n"

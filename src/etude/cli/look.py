@@ -29,14 +29,15 @@ def recipes(
 ) -> None:
     """All methods, or one method's page: idea, equation, settings, departures, claim."""
     from etude.docs.method_page import one, table
-    from etude.docs.remembered import facts
+    from etude.docs.remembered import facts, listed
 
-    found = facts(name)
     if json:
+        found = facts(name)
         _print(found if name is None else found[0])
+    elif name is not None:
+        say(one(facts(name)[0]))
     else:
-        width = shutil.get_terminal_size((1000, 24)).columns
-        say(table(found, width) if name is None else one(found[0]))
+        say(table(listed(), shutil.get_terminal_size((1000, 24)).columns))
 
 
 def tasks(

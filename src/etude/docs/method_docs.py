@@ -1,6 +1,6 @@
-"""Pages of the documentation that are made from the recipes and their results:
+"""Pages of the documentation that are made from the recipes and their results, and the index that `etude recipes` reads:
 
-python -m etude.docs.method_docs [FOLDER]        writes them (default: docs)
+python -m etude.docs.method_docs [FOLDER]        writes them (default: docs; a checkout's index with them)
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from etude.docs.claims import Results, read
 from etude.docs.claims_page import claims_page, pictures
 from etude.docs.method_page import HEADER, facts, rows
 from etude.docs.papers import papers_page, table_row
+from etude.docs.remembered import INDEX, index
 from etude.docs.renamed_page import renamed_page
 from etude.docs.studies import studies_page
 from etude.methods import outside
@@ -53,6 +54,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (folder / name).write_text(text, encoding="utf-8")
+    INDEX.write_text(index(), encoding="utf-8")
 
 
 if __name__ == "__main__":

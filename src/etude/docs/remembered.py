@@ -1,5 +1,6 @@
-"""What `etude recipes` shows, kept between calls in the user's cache: to find it out every method and torch are imported,
-which takes seconds. A change of any file of etude makes it anew."""
+"""What `etude recipes` shows, without importing every method and torch for it, which takes seconds. The table comes from an
+index that is written with the documentation's pages and holds for the methods that it was made from; all else is kept between
+calls in the user's cache, and a change of any file of etude makes it anew."""
 
 from __future__ import annotations
 
@@ -16,11 +17,34 @@ import platformdirs
 
 import etude
 from etude.docs import method_page
+from etude.docs.claims import result
 from etude.errors import UserError
-from etude.files import write_atomically
+from etude.files import read_json, write_atomically
 from etude.registry import declared
 
 ROOT = Path(etude.__file__).parent
+INDEX = Path(__file__).with_name("recipes.json")
+LISTED = ("name", "topic", "year", "replaces", "confidence", "tests")  # what the table shows, but for results
+
+
+def listed() -> list[dict[str, Any]]:
+    """One object per recipe, with what the table shows (`method_page.rows`)."""
+    if not _registered():
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            index = read_json(INDEX)
+            if index["methods"] == _state_of_methods():
+                return [{**one, "claim": result(one["name"])} for one in index["recipes"]]
+    return facts()
+
+
+def index() -> str:
+    """The file `INDEX`, of the package's methods as they are."""
+    from etude.methods import outside
+
+    own = [one for one in method_page.facts() if one["topic"] != outside.TOPIC]
+    found = [{name: one[name] for name in LISTED} for one in own]
+    lines = ",\n".join("  " + json.dumps(one) for one in found)
+    return f'{{"methods": "{_state_of_methods()}", "recipes": [\n{lines}\n]}}\n'
 
 
 def facts(name: str | None = None) -> list[dict[str, Any]]:
@@ -47,6 +71,14 @@ def facts(name: str | None = None) -> list[dict[str, Any]]:
 
 def _registered() -> bool:
     return bool(declared("etude.recipes", tuple(sys.path)))
+
+
+def _state_of_methods() -> str:
+    """Names the content of the files that recipes are made of."""
+    known = hashlib.blake2b(digest_size=12)
+    for path in [ROOT / "recipe.py", *sorted((ROOT / "methods").rglob("*.py"))]:
+        known.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return known.hexdigest()
 
 
 def _key() -> str:
