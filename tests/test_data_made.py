@@ -12,9 +12,11 @@ import pytest
 
 from etude import cli
 from etude.data.checking import check
+from etude.data.embedding import embedded
 from etude.data.items import read
 from etude.data.recipe import catalogue, find
-from etude.data.recipes.clusters import embedded
+from etude.data.recipes.auto_cot import fits
+from etude.data.recipes.clusters import read_by
 from etude.data.recipes.dart import wanted
 from etude.data.session import Order, choose, make, mix
 from etude.data.workshop import Workshop
@@ -329,8 +331,39 @@ def test_every_recipe_says_what_it_is(name: str, capsys: pytest.CaptureFixture[s
 
 def test_items_are_embedded_by_what_they_say(tiny: str) -> None:
     policy = Policy.load(tiny, precision="fp32")
-    points = embedded(policy, [item("aaaa"), item("aaaa"), item("zz9", "bbbbbbb")])
+    items = [item("aaaa"), item("aaaa"), item("zz9", "bbbbbbb")]
+    points = embedded(policy, [read_by(policy, one) for one in items])
     assert points.shape == (3, 32)
     assert np.linalg.norm(points, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
     assert points[0] == pytest.approx(points[1], abs=1e-5)
     assert float(points[0] @ points[2]) < 0.999
+
+
+def test_demonstrations_that_nobody_wrote(
+    tmp_path: Path, tiny: str, sums: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One a cluster, from the first of its questions whose chain is short; no gold answer is looked at."""
+    told: list[str] = []
+
+    def said(self: Workshop, prompts: Any, why: str, who: str = "policy", **params: Any) -> list[str]:
+        told.extend(p[-1].content for p in prompts)
+        numbers = [int(p[-1].content.split("+")[0]) for p in prompts]
+        return ["and so on\n" * 6 if n % 2 else f"{n} and 1:\n{n + 2}" for n in numbers]
+
+    monkeypatch.setattr(Workshop, "said", said)
+    out = tmp_path / "shown"
+    assert cli.run(["data", "make", "auto_cot", "-m", tiny, "-t", sums, "-n", "4", "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "data.jsonl").read_text().splitlines()]
+    assert 1 <= len(rows) <= 4
+    for row in rows:
+        n = int(row["prompt"].split("+")[0])
+        assert n % 2 == 0
+        assert (row["answer"], row["reference"]) == (str(n + 2), f"{n} and 1:\n{n + 2}")
+    came = [row["provenance"] for row in rows]
+    assert len({c["cluster"] for c in came}) == len(rows)
+    assert all(text.endswith("\n\nThink step by step.") for text in told)
+    assert len(told) >= sum(c["tried"] for c in came)
+    (task, *_) = load(sums).examined() or []
+    assert fits(task, "one\ntwo\nso it is 7.", 3) == "7"
+    assert fits(task, "one\ntwo\nso it is 7.", 2) is None
+    assert fits(task, "we find 7 and then add 1 to that number", 3) is None

@@ -16,8 +16,8 @@ from typing import Annotated
 
 import numpy as np
 
-from etude.batch import pack, unpack
 from etude.credit.imitate import imitate, tagged
+from etude.data.embedding import clustered, embedded
 from etude.data.items import Item, messages
 from etude.data.recipe import CHOOSE, DataRecipe
 from etude.data.workshop import Workshop, losses
@@ -27,7 +27,7 @@ from etude.recipe import Paper
 from etude.rollout.demonstrate import DEMONSTRATED, solution
 from etude.settings import Setting, stage
 from etude.train.step import Learner
-from etude.types import Array, SamplingParams, Task, Verdict
+from etude.types import Array, Episode, Task, Verdict
 from etude.update import Update
 
 
@@ -35,27 +35,16 @@ def _never(answer: str) -> Verdict:
     return Verdict(0.0, False)
 
 
-def embedded(policy: Policy, items: Sequence[Item]) -> Array:
-    """float64[items, width]: the mean of the last hidden states over an item's tokens, of length 1."""
-    rows = []
-    for item in items:
-        episode = solution(Task(tuple(messages(item)), _never, reference=item.text), policy.renderer)
-        rows.append(imitate(episode, np.ones(len(episode.tokens), bool)))
-    batch = pack(rows, SamplingParams())
-    out = policy.score(batch, frozenset({"hidden"}))
-    assert out.hidden is not None
-    hidden = out.hidden
-    states = hidden.new_zeros((len(batch), hidden.shape[-1]))
-    states[batch.needed.to(hidden.device) if len(hidden) != len(batch) else slice(None)] = hidden
-    means = np.array([state[1:].mean(0) for state in unpack(states, batch, rows)], float)
-    return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9))
+def read_by(policy: Policy, item: Item) -> Episode:
+    """An item as the model reads it: what is asked and what is answered."""
+    return solution(Task(tuple(messages(item)), _never, reference=item.text), policy.renderer)
 
 
 def trained(policy: Policy, items: Sequence[Item], steps: int, batch: int, lr: float, seed: int) -> None:
     """Imitation of what was chosen, in keyed permutations."""
     signals = []
     for item in items:
-        episode = solution(Task(tuple(messages(item)), _never, reference=item.text), policy.renderer)
+        episode = read_by(policy, item)
         signals.append(imitate(episode, tagged(episode, DEMONSTRATED)))
     learner, rng = Learner(policy, Update(lr=lr), "choosing", seed), np.random.default_rng(seed)
     for step in range(steps):
@@ -94,12 +83,9 @@ def clusters(
     """The workshop's `wanted` items, of a file."""
 
     def choose(shop: Workshop, items: list[Item]) -> list[Item]:
-        from scipy.cluster.vq import kmeans2
-
-        points = embedded(shop.own, items)
         rng = shop.random("clusters")
-        k = min(number, len(items))
-        _, labels = kmeans2(points, k, minit="++", seed=int(rng.integers(2**31)), iter=50)
+        centres, labels = clustered(embedded(shop.own, [read_by(shop.own, i) for i in items]), number, rng)
+        k = len(centres)
         left = [[int(i) for i in rng.permutation(np.flatnonzero(labels == c))] for c in range(k)]
         weights = np.full(k, 1 / k)
         policy = shop.own.clone(frozen=False) if rounds > 1 else shop.own
