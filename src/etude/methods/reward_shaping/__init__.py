@@ -1,1 +1,1 @@
-"""Several rewards at once, and rewards for length."""
+"""Several rewards at once, and rewards for form or length."""
