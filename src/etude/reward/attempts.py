@@ -43,3 +43,8 @@ def scores(rewards: Sequence[float]) -> dict[str, float]:
 def each_attempt() -> Reward:
     """The `scores` of the attempts' own rewards."""
     return lambda episode: scores(rewards_of(episode))
+
+
+def verdict_if_any() -> Reward:
+    """The last verdict's reward; 1 for a text that was not checked."""
+    return lambda episode: {"reward": episode.verdict.reward if episode.verdict else 1.0}

@@ -21,6 +21,7 @@ from etude.credit.imitate import IMITATION, imitate, shown, tagged
 from etude.fixtures.examples import EXAMPLE_TASK
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
+from etude.reward.attempts import verdict_if_any
 from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import DEMONSTRATED, answer_tokens
 from etude.rollout.edits import subtle_error
@@ -28,7 +29,7 @@ from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
 from etude.rollout.intervene import propose, reveals
 from etude.rollout.probe import Separator, steps_of
 from etude.settings import Setting, stage
-from etude.stages import Context, Credit, Reward, Rollout
+from etude.stages import Context, Credit, Rollout
 from etude.types import Array, Episode, Group, Signal, Span, Task
 
 ERROR, CORRECTION = "error", "correction"
@@ -136,12 +137,7 @@ class Corrected:
         return conversation.generator.renderer.tokenizer.encode(text), at
 
 
-# ---- reward and credit -------------------------------------------------------------------------------
-
-
-def verdict_if_any() -> Reward:
-    """The last verdict's reward; 1 for a text that was not checked."""
-    return lambda episode: {"reward": episode.verdict.reward if episode.verdict else 1.0}
+# ---- credit ------------------------------------------------------------------------------------------
 
 
 @writes(IMITATION)

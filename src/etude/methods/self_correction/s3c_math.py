@@ -19,9 +19,10 @@ from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate, shown, tagged
 from etude.fixtures.curricula import built
 from etude.fixtures.examples import EXAMPLE_TASK, example_episode
-from etude.methods.self_correction.lemma import CORRECTION, ERROR, MEND, correction, verdict_if_any
+from etude.methods.self_correction.lemma import CORRECTION, ERROR, MEND, correction
 from etude.objective.imitation import cross_entropy
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
+from etude.reward.attempts import verdict_if_any
 from etude.rollout.conversation import Conversation
 from etude.rollout.demonstrate import DEMONSTRATED, answer_tokens
 from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
