@@ -1,7 +1,14 @@
 """Answers that are refined, corrected or taken up again: what is asked, what is trained, what was thrown away."""
 
+from dataclasses import replace
+
+import pytest
+
 import toys
+import worlds_of_letters as letters
 from etude.methods import find
+from etude.tasks.check import NoText
+from etude.types import Message, Task
 from second_attempts import decode, plain, play, trained
 
 
@@ -58,3 +65,69 @@ def test_a_correction_is_the_solution_in_training_and_the_policys_own_in_an_exam
     )
     assert [v.correct for v in group.episodes[0].verdicts] == [False, True]
     assert "There might be an error above" in decode(sampler.asked[1])
+
+
+def pair_world():
+    """A world of two turns, won by saying a, then b."""
+    problems = (Task((Message("user", w),), letters.First(w), reference=w) for w in "ab")
+    return replace(toys.task(), environment=letters.Pair(*problems), check=NoText("pair"))
+
+
+def parts(trace) -> list[tuple[str, str]]:
+    return [(s.tag, decode(s.tokens).strip()) for s in trace.spans if s.role == "assistant"]
+
+
+def test_agent_r_takes_a_bad_course_back_and_goes_on_as_the_good_one_went() -> None:
+    """Three courses: x b, a b, and, where the tree promised most, after a: y. The policy finds x bad at once."""
+    replies = ["x", "b", "a", "b", "y", "it harms. Judgement: Bad"]
+    group, signals, sampler, _ = play("agent_r", replies, {"group_rollout.width": 2}, 3, task=pair_world())
+    assert [e.correct for e in group.episodes] == [False, True, False]
+    assert [e.index for e in group.episodes] == [0, 1, 2]
+    assert sampler.asked[4].tolist() == sampler.asked[3].tolist(), (
+        "the second turn after a, without asking for a again"
+    )
+    judging = decode(sampler.asked[5])
+    assert "The next action:\nx" in judging
+    assert "What came of it:\nb" in judging
+    found = sorted(parts(trace) for trace in group.demonstrations)
+    assert [[tag for tag, _ in trace] for trace in found] == [
+        ["bad", "bad", "revision", "good"],
+        ["bad", "revision", "good", "good"],
+    ]
+    assert [[said for tag, said in trace if tag != "revision"] for trace in found] == [
+        ["a", "y", "b"],
+        ["x", "a", "b"],
+    ]
+    good, *traces = signals
+    assert [said for _, said, _ in trained(good, "imitation")] == ["a", "b"]
+    assert [[tag for tag, _, _ in trained(s, "imitation")] for s in traces] in (
+        [["revision", "good"], ["revision", "good", "good"]],
+        [["revision", "good", "good"], ["revision", "good"]],
+    )
+    whole = decode(max((s.episode.tokens for s in traces), key=len))
+    assert "ok." in whole
+
+
+def test_agent_r_cuts_where_it_is_told_to() -> None:
+    for cut, bad in (("first", ["x"]), ("end", ["x", "b"])):
+        settings = {"group_rollout.cut": cut}
+        group, *_ = play("agent_r", ["x", "b", "a", "b"], settings, 2, task=pair_world())
+        assert [said for tag, said in parts(group.demonstrations[0]) if tag == "bad"] == bad
+
+
+def test_a_world_that_does_not_repeat_itself_is_no_tree() -> None:
+    class Moody(letters.Pair):
+        made = 0
+
+        def __call__(self, seed: int = 0):
+            Moody.made += 1
+            return Moody(*self.problems)
+
+        def act(self, text: str):
+            said, verdict = super().act(text)
+            return f"{said}{Moody.made}", verdict
+
+    task = pair_world()
+    task = replace(task, environment=Moody(*task.environment.problems))
+    with pytest.raises(AssertionError, match="did not say the same again"):
+        play("agent_r", ["x", "b", "a", "b", "y"], {"group_rollout.width": 2}, 3, task=task)
