@@ -70,6 +70,13 @@ class TransformersSampler(Scheduler):
         if self.cache is not None:
             self.seen = torch.cat([self.seen, torch.ones(len(self.live), 1, dtype=torch.int64)], dim=1)
         positions = (self.seen.cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        self._draw(self.live, self._read(tokens, positions))
+        for i, request in enumerate(self.live):
+            if self._finished(request):
+                self._gone.add(i)
+
+    def _read(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Feeds int64[rows, n] to the model: what `_draw` is given, at the last token of each row."""
         device, padded = self.backbone.device, bool(self.backbone.obstacle)
         # where sequences are packed, the distribution is what the trainer reads off hidden states
         run = self.backbone.module if padded else packed.body(self.backbone.module)
@@ -86,10 +93,8 @@ class TransformersSampler(Scheduler):
             raise UserError(
                 f"the model ('{kind}') keeps no key/value cache, so it cannot be sampled from in batches"
             )
-        self._draw(self.live, (out.logits if padded else out.last_hidden_state)[:, -1].float())
-        for i, request in enumerate(self.live):
-            if self._finished(request):
-                self._gone.add(i)
+        found: Tensor = (out.logits if padded else out.last_hidden_state)[:, -1].float()
+        return found
 
     def _compact(self) -> None:
         """Removes rows that are finished or abandoned from the cache."""

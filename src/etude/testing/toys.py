@@ -125,6 +125,15 @@ class TableSampler:
 
     policy: TablePolicy
     longest: int = 6
+    beside: tuple[TablePolicy, float] | None = None  # another table, and its share of a geometric mixture
+
+    def mixed_with(self, other: TableSampler, share: float) -> TableSampler:
+        return TableSampler(self.policy, self.longest, (other.policy, share))
+
+    def _logits(self, last: int, at: int) -> torch.Tensor:
+        where = torch.tensor([last]), torch.tensor([at])
+        row = self.policy.logits(*where)[0]
+        return row.lerp(self.beside[0].logits(*where)[0], self.beside[1]) if self.beside else row
 
     async def sample(
         self,
@@ -143,7 +152,7 @@ class TableSampler:
         last = int(prompt[-1])
         for i in range(min(params.max_tokens, self.longest)):
             with torch.no_grad():
-                row = self.policy.logits(torch.tensor([last]), torch.tensor([len(prompt) + i]))[0]
+                row = self._logits(last, len(prompt) + i)
             logp = torch.log_softmax(row / params.temperature, -1)
             sure.append(float(torch.logsumexp(row, -1) - row.mean() - np.log(len(row))))
             last = min(int(torch.searchsorted(logp.exp().cumsum(0), uniforms.next())), len(logp) - 1)
