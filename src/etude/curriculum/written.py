@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from etude.stages import Context
 from etude.tasks.asked import normalised
 from etude.text import near_duplicates
 from etude.text.near_duplicates import signature
-from etude.types import Group, Task
+from etude.types import Episode, Group, Task
 
 Near = Annotated[
     float,
@@ -28,18 +28,49 @@ MostKept = Annotated[int, Setting("written tasks that are kept; the oldest leave
 
 @dataclass
 class Written:
-    """One written task, and what became of it. `parent`: the key of the task or example that it was written from. `step`: when."""
+    """One written task, and what became of it. `parent`: the key of the task or example that it was written from, `asked`: the
+    words that its writer read, `index`: which of the attempts at `parent` wrote it, `probed`: how often it was solved when it was
+    tried out (None: it was not). `step`: when."""
 
     task: Task
     parent: str = ""
     step: int = 0
     tried: int = 0
     solved: int = 0
+    writer: str = "policy"
+    asked: str = ""
+    index: int = -1
+    probed: float | None = None
+
+    @classmethod
+    def by(cls, episode: Episode, task: Task, step: int, probed: float | None = None) -> Written:
+        """`task` as an episode wrote it, which was asked for tasks."""
+        asked = episode.task.prompt[-1].content
+        return cls(task, episode.task.key, step, 0, 0, episode.player, asked, episode.index, probed)
 
     @property
     def rate(self) -> float | None:
         """The share of attempts that solved it; None before any."""
         return self.solved / self.tried if self.tried else None
+
+
+@dataclass(frozen=True)
+class News:
+    """Of the task `key`: that it was "written", "tried" in this step, or that it "left" the buffer."""
+
+    what: str
+    key: str
+    written: Written | None = None
+
+
+def after(example: Task, task: Task, writer: str) -> Written:
+    """`task` as somebody wrote it who was shown `example`."""
+    return Written(task, example.key, writer=writer, asked=example.prompt[-1].content)
+
+
+def tried_at_once(entries: Sequence[Written]) -> list[News]:
+    """News of tasks that were written and attempted in the same step, and are not kept."""
+    return [n for e in entries for n in (News("written", e.task.key, e), News("tried", e.task.key))]
 
 
 @dataclass
@@ -51,6 +82,7 @@ class WrittenTasks:
     kept: dict[str, Written] = field(default_factory=dict)  # by the task's key
     refused: dict[str, int] = field(default_factory=dict)
     _signs: dict[str, Any] = field(default_factory=dict)  # MinHash signatures, by key
+    _news: list[News] = field(default_factory=list)  # what the run's directory has not heard yet
 
     def __post_init__(self) -> None:
         if self.near < 1:
@@ -69,11 +101,13 @@ class WrittenTasks:
             self.refused[why] = self.refused.get(why, 0) + 1
             return False
         self.kept[new.task.key] = new
+        self._news.append(News("written", new.task.key, new))
         if self.near < 1:
             self._signs[new.task.key] = signature(normalised(new.task))
         while len(self.kept) > self.most:
             oldest = next(iter(self.kept))
             del self.kept[oldest]
+            self._news.append(News("left", oldest))
             self._signs.pop(oldest, None)
         return True
 
@@ -94,6 +128,12 @@ class WrittenTasks:
             if entry := self.kept.get(group.task.key):
                 entry.tried += len(group.episodes)
                 entry.solved += sum(e.correct for e in group.episodes)
+                self._news.append(News("tried", entry.task.key))
+
+    def news(self) -> list[News]:
+        """What became of written tasks since this was last asked, in order."""
+        told, self._news = self._news, []
+        return told
 
     def sample(self, n: int, rng: np.random.Generator, kind: str | None = None) -> list[Written]:
         """At most `n` different ones, of a kind, each equally likely."""
@@ -109,7 +149,7 @@ class WrittenTasks:
         return found | ({"solved": float(np.mean(known))} if known else {})
 
     def state_dict(self) -> dict[str, Any]:
-        rows = [Written(w.task, w.parent, w.step, w.tried, w.solved) for w in self]
+        rows = [replace(w) for w in self]  # as they are now
         return {"kept": rows, "refused": dict(self.refused)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

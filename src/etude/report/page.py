@@ -17,7 +17,7 @@ from typing import Any
 
 from etude.errors import UserError
 from etude.files import read_json, write_atomically
-from etude.report import data, json_files
+from etude.report import data, json_files, written
 from etude.report.run import RunDirectory, is_run
 from etude.report.study import study_page
 
@@ -33,6 +33,7 @@ SCRIPTS = (
     "tree.js",
     "episode.js",
     "episodes.js",
+    "written.js",
     "compare.js",
     "home.js",
     "main.js",
@@ -62,7 +63,14 @@ def write_report(path: str | Path) -> Path:
 
 def run_data(run: RunDirectory, episode_bytes: int) -> dict[str, Any]:
     """All that the page of one run shows, with about `episode_bytes` of its episodes."""
-    return {"kind": "run", **data.summary(run), "episodes": data.sample(run, episode_bytes)}
+    known = run.written()
+    shown = {"rows": written.within(known, episode_bytes // 4), "total": len(known)}
+    return {
+        "kind": "run",
+        **data.summary(run),
+        "episodes": data.sample(run, episode_bytes),
+        **({"written": shown} if known else {}),
+    }
 
 
 def read_results(path: Path) -> dict[str, Any]:

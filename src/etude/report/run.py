@@ -3,6 +3,7 @@
 config.json     the resolved plan                 card.json     versions, commit, machine
 metrics.jsonl   one object per step               evals.jsonl   one object per evaluation
 findings.jsonl  health findings                   episodes/     step-000012.parquet, one row per attempt
+written.jsonl   tasks that a model wrote, and what became of them
 checkpoints/    what `train.checkpoint` writes    report.html   the page
 ended.json      how the last session ended        trackers/     copies of the metrics for other programs
 """
@@ -18,14 +19,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etude.curriculum.written import News
 from etude.errors import UserError
 from etude.files import read_json, write_atomically, writing
-from etude.report import json_files, rows
+from etude.report import json_files, rows, written
 from etude.report.lock import NAME, Lock, holder
 from etude.report.suspects import COLUMNS, suspects
 from etude.types import Group, Signal
 
-LINES = ("metrics.jsonl", "evals.jsonl", "findings.jsonl")
+LINES = ("metrics.jsonl", "evals.jsonl", "findings.jsonl", "written.jsonl")
 OWN = {
     "config.json",
     "card.json",
@@ -153,9 +155,10 @@ class RunDirectory:
         signals: Sequence[Signal],
         groups: Sequence[Group],
         decode: rows.Decode,
+        news: Sequence[News] = (),
     ) -> None:
         """Records one step: its episodes first, its metrics last, so that a line in metrics.jsonl means
-        that the step is whole. `decode` maps token ids int32[n] to text, special tokens included. A
+        that the step is whole. `news`: of tasks that a model wrote. `decode` maps token ids int32[n] to text, special tokens included. A
         metric that is not finite is stored as null. Raises UserError when the disk is full."""
         episodes = rows.table(step, signals, groups, decode, self._pieces)
         sink = pa.BufferOutputStream()
@@ -163,6 +166,8 @@ class RunDirectory:
         with writing(self.path / "episodes"):
             (self.path / "episodes").mkdir(exist_ok=True)
         write_atomically(self.episode_file(step), sink.getvalue().to_pybytes())
+        for line in written.lines(step, news, episodes):
+            json_files.append_line(self.path / "written.jsonl", line)
         json_files.append_line(self.path / "metrics.jsonl", {**metrics, "step": step})
 
     def write_eval(self, result: Mapping[str, Any]) -> None:
@@ -255,6 +260,10 @@ class RunDirectory:
 
     def findings(self) -> list[dict[str, Any]]:
         return json_files.read_lines(self.path / "findings.jsonl")
+
+    def written(self) -> list[dict[str, Any]]:
+        """The tasks that a model wrote, the newest first (`report.written.listed`)."""
+        return written.listed(json_files.read_lines(self.path / "written.jsonl"))
 
     def steps(self) -> list[int]:
         """The steps whose episodes are on disk, in order."""

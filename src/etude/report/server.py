@@ -24,6 +24,7 @@ from etude.report.run import RunDirectory, is_run
 DEPTH = 4  # folders below the served one in which runs are looked for
 PAGE = 4000  # episodes in one answer, about
 MOST_STEPS = 2000  # step files whose episodes are listed
+MOST_WRITTEN = 5000  # written tasks that are listed, the newest
 
 
 class Library:
@@ -98,6 +99,11 @@ class Library:
         rows = self._step(name, run, step) if run.episode_file(step).exists() else []
         mine = {row["id"]: row["group"] for row in rows}[episode]
         return data.full(run, step, [r for r in rows if r["id"] == episode or mine == r["group"] >= 0])
+
+
+def writes(path: Path) -> bool:
+    """Whether a model wrote tasks in this run."""
+    return (path / "written.jsonl").exists()
 
 
 def _comparison(path: Path) -> dict[str, Any]:
@@ -179,6 +185,9 @@ class Handler(BaseHTTPRequestHandler):
             return data.summary(library.run(query["run"]), int(query.get("after", 0)))
         if what == "episodes":
             return library.episodes(query["run"], int(query.get("after", -1)))
+        if what == "written":
+            rows = library.run(query["run"]).written()
+            return {"rows": rows[:MOST_WRITTEN], "total": len(rows)}
         if what == "group":
             return library.group(query["run"], query["id"])
         raise KeyError(what)
@@ -187,11 +196,13 @@ class Handler(BaseHTTPRequestHandler):
         content: dict[str, Any] = {"kind": "home", "name": self.library.root.name}
         if name is not None:
             path = self.library.find(name)
-            content = {"kind": "run", "name": path.name, "run": name}
+            content = {"kind": "run", "name": path.name, "run": name, "writes": writes(path)}
             if not is_run(path):
                 results = page.read_results(path)
                 prefix = "" if name == "." else f"{name}/"
+                arms = [run for arm in results["arms"] for run in arm.get("runs") or [] if writes(path / run)]
                 content = {"kind": "comparison", "name": path.name, "results": results, "prefix": prefix}
+                content["writes"] = arms
         self._send(HTTPStatus.OK, page.build(content, live=True).encode(), "text/html; charset=utf-8")
 
     def _json(self, value: Any) -> None:

@@ -189,7 +189,8 @@ class Run(Metered):
                 metrics |= self.drift.measure(self.context)
         if self.validation and (step % self.settings.validate_every == 0 or self.context.progress >= 1):
             metrics |= validate(self)
-        self.directory.write_step(step, metrics, signals, drawn, self.decode)
+        news = [n for part in self.stages.values() if hasattr(part, "news") for n in part.news()]
+        self.directory.write_step(step, metrics, signals, drawn, self.decode, news)
         for finding in self.health.observe(step, metrics, labelled=not self.settings.unlabelled):
             self.directory.write_finding(finding.to_dict())
         alive = metrics["signal_tokens"]

@@ -2,18 +2,18 @@
 
 A problem is weak where accuracy is low and does not rise; of a source whose problems never repeat, a level of a kind is. In
 the second phase part of the tasks are weak problems, new ones of weak levels (`sws`), or written by a model after their
-example (`sws_written`), and problems that are too hard or too easy are left out (`curriculum.filter.within`). SwS: Self-aware Weakness-driven Problem Synthesis in Reinforcement
-Learning for LLM Reasoning, arXiv 2506.08989.
-"""
+example (`sws_written`), and problems that are too hard or too easy are left out (`curriculum.filter.within`). SwS, arXiv 2506.08989."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 
+from etude.curriculum import written as buffer
 from etude.curriculum.filter import within
 from etude.fixtures.curricula import ExampleContext, attempts_at, built
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
@@ -31,11 +31,9 @@ from etude.tasks.posed import by_majority, worked_out
 from etude.types import Episode, Group, Request, Signal, Task
 
 WEAK = "weak"  # purpose of a request: a weak problem, or a new one of a weak level
-WRITTEN = "written"  # task meta: a problem that a model wrote (`tasks.posed`)
+WRITTEN = "written"  # task meta: a problem that a model wrote (`tasks.posed`), and where it came from
 
-Unit = tuple[
-    str, float, str
-]  # kind, level and, of a task that comes again, its key: u, whose accuracy is logged
+Unit = tuple[str, float, str]  # kind, level, key of a task that comes again: u, whose accuracy is logged
 
 
 # ---- the curriculum ----------------------------------------------------------------------------------------
@@ -150,9 +148,7 @@ class Weakness:
 
 # ---- problems that a model writes --------------------------------------------------------------------------
 
-WRITER = (
-    1 << 19
-)  # index of the conversation in which a problem is written; those that vote on its answer follow
+WRITER = 1 << 19  # index of the conversation in which a problem is written; those of the vote follow
 WRITE = "{question}\n\nWrite another problem of this kind. Write nothing else."
 
 
@@ -176,6 +172,7 @@ class Written:
         self.votes, self.min_votes = votes, min_votes
         self.problem_request = worded(problem_request, "question")
         self.last: dict[str, float] = {}
+        self.told: list[buffer.News] = []
 
     async def __call__(self, rollouts: GroupRollout) -> list[Episode]:
         if rollouts.request.purpose == WEAK:
@@ -184,7 +181,8 @@ class Written:
             except Failed:
                 task = None
             if task is not None and rollouts.admits(task):
-                rollouts.task = task
+                origin = buffer.after(rollouts.task, task, self.writer.who)
+                rollouts.task = replace(task, meta={**task.meta, WRITTEN: origin})
         return await rollouts.plays(range(rollouts.samples))
 
     async def _write(self, rollouts: GroupRollout) -> Task | None:
@@ -201,8 +199,12 @@ class Written:
         return by_majority(example, text, [answer_of(example, a) for a in answers], self.min_votes)
 
     def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
-        asked = [WRITTEN in g.task.meta for g in groups if g.request.purpose == WEAK]
-        self.last = {"written": float(np.mean(asked))} if asked else {}
+        asked = [g.task.meta.get(WRITTEN) for g in groups if g.request.purpose == WEAK]
+        self.told = buffer.tried_at_once([entry for entry in asked if entry is not None])
+        self.last = {"written": float(np.mean([e is not None for e in asked]))} if asked else {}
+
+    def news(self) -> list[buffer.News]:
+        return self.told
 
     def report(self) -> Mapping[str, float]:
         """Of the last step: the share of the weak tasks that were written, not drawn."""

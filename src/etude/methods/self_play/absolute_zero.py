@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude.credit.group import Credit, constant, whitened
-from etude.curriculum.written import MostKept, Near, Written, WrittenTasks
+from etude.curriculum.written import MostKept, Near, News, Written, WrittenTasks
 from etude.fixtures.curricula import ExampleContext, attempts_at, built
 from etude.fixtures.examples import example_episode
 from etude.objective.entropy import entropy_bonus
@@ -80,11 +80,11 @@ class Proposals:
         for mode in MODES:
             given = [str(i) for i in range(self.inputs if mode == "induction" else 1)]
             pairs = tuple((i, self.language.run(program, i) or "") for i in given)
-            self._take(Triple(mode, program, pairs), "", context)
+            task = task_of(self.language, Triple(mode, program, pairs))
+            self.written.add(Written(task, step=context.step, writer="given to begin with"), context)
 
-    def _take(self, triple: Triple, parent: str, context: Context) -> bool:
-        task = task_of(self.language, triple)
-        return self.written.add(Written(task, parent, context.step), context)
+    def news(self) -> list[News]:
+        return self.written.news()
 
     def _request(self, context: Context, number: int) -> Request:
         mode, rng = MODES[number // 2 % 3], context.rng("triples", number)
@@ -109,7 +109,10 @@ class Proposals:
         taken = []
         for episode in asked:
             note = episode.notes.get(PROPOSED)
-            if note and self._take(note[TRIPLE], episode.task.key, context):
+            if not note:
+                continue
+            task = task_of(self.language, note[TRIPLE])
+            if self.written.add(Written.by(episode, task, context.step, note["rate"]), context):
                 taken.append(note)
         self.new += [task_of(self.language, n[TRIPLE]).key for n in taken]
         rates = [n["rate"] for n in taken]

@@ -1,7 +1,7 @@
 // What is on screen follows from the address, so every view can be linked to and gone back from.
 
 const POLL = 2000; // milliseconds between looks at a run that may still be training
-const state = { view: "", run: "", episode: "" };
+const state = { view: "", run: "", episode: "", task: "" };
 let body = null; // the view on screen
 let source = null; // the run it shows
 
@@ -26,29 +26,36 @@ function readAddress() {
 
 function topBar(content) {
   const views = [["curves", "Curves"], ["episodes", "Episodes"], ["settings", "Settings"]];
+  if (wroteTasks(state.run)) views.push(["written", "Written tasks"]);
   if (CONTENT.kind === "comparison") views.unshift(["comparison", "Comparison"]);
   const tabs = el("nav", { class: "tabs", "aria-label": "views" });
   if (CONTENT.kind !== "home")
     for (const [view, name] of views)
-      tabs.append(el("a", { href: address({ view, episode: "" }), "aria-current": view === state.view ? "page" : null, text: name }));
+      tabs.append(el("a", { href: address({ view, episode: "", task: "" }), "aria-current": view === state.view ? "page" : null, text: name }));
   const home = CONTENT.kind === "home" || location.protocol === "file:" ? el("span", { class: "brand", text: "etude" })
     : el("a", { class: "brand", href: "/", text: "etude" });
   const tools = el("div", { class: "tools" },
     el("button", { type: "button", class: "plain", text: "?", title: "keys", "aria-label": "keyboard help", onclick: help }),
     el("button", { type: "button", class: "plain", text: "◐", title: "dark or light (t)", "aria-label": "switch between dark and light", onclick: theme }));
   const picker = CONTENT.kind === "comparison" && state.view !== "comparison"
-    ? runPicker(CONTENT.results.arms, state.run, (run) => goTo({ run, episode: "" })) : null;
+    ? runPicker(CONTENT.results.arms, state.run, (run) => goTo({ run, episode: "", task: "" })) : null;
   const live = source && source.live ? el("span", { class: "live", title: "read from disk every two seconds", text: "● live" }) : null;
   document.getElementById("top").replaceChildren(
     el("div", { class: "bar" }, home, el("h1", { text: CONTENT.name }), live, tools), el("div", { class: "bar" }, tabs, picker));
 }
+
+// The views that list things of which one is open.
+const LISTS = {
+  episodes: () => episodesView(source, state.episode, (episode) => goTo({ episode })),
+  written: () => writtenView(source, state.task, (task) => goTo({ task })),
+};
 
 async function show() {
   const before = { ...state };
   readAddress();
   const main = document.getElementById("main");
   const same = body && before.view === state.view && before.run === state.run;
-  if (same && state.view === "episodes") return body.open(state.episode);
+  if (same && body.open) return body.open(state.view === "written" ? state.task : state.episode);
   if (body && body.leave) body.leave();
   body = source = null;
   try {
@@ -63,9 +70,9 @@ async function show() {
       topBar();
       if (!source) throw new Error(`The run '${state.run}' was not found beside this comparison.`);
       const opened = { ...state };
-      const content = state.view === "episodes" ? null : await source.load();
+      const content = LISTS[state.view] ? null : await source.load();
       if (opened.view !== state.view || opened.run !== state.run) return;
-      body = state.view === "episodes" ? episodesView(source, state.episode, (episode) => goTo({ episode })) : runView(content, state.view, source);
+      body = LISTS[state.view] ? LISTS[state.view]() : runView(content, state.view, source);
     }
   } catch (error) {
     body = el("p", { class: "empty", text: error.message });
@@ -103,8 +110,8 @@ function theme() {
 }
 
 const KEYS = [
-  ["1 2 3 4", "the views, from left to right"], ["j k", "next and previous episode"], ["c", "next colouring of tokens"],
-  ["← →", "next and previous token, in a conversation"], ["/", "find an episode"], ["Escape", "back to the list"], ["t", "dark or light"], ["?", "this help"],
+  ["1 2 3 4", "the views, from left to right"], ["j k", "next and previous in a list"], ["c", "next colouring of tokens"],
+  ["← →", "next and previous token, in a conversation"], ["/", "find in a list"], ["Escape", "back to the list"], ["t", "dark or light"], ["?", "this help"],
 ];
 
 function help() {
@@ -121,7 +128,7 @@ function key(event) {
   const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
   if (event.key === "Escape") {
     if (typing) event.target.blur();
-    else if (state.episode) goTo({ episode: "" });
+    else if (state.episode || state.task) goTo({ episode: "", task: "" });
     return;
   }
   if (typing) return;

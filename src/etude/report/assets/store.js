@@ -24,6 +24,7 @@ function embedded(content) {
         : "";
       return { rows, note };
     },
+    async written() { return content.written || { rows: [], total: 0 }; },
     async group(id) {
       const row = byId.get(id);
       if (!row) throw new Error(`Episode ${id} is not in this file; \`etude view\` shows every episode.`);
@@ -75,11 +76,18 @@ function served(name) {
       }
       return { rows, note };
     },
+    async written() { return get("written", { run: name }); },
     async group(id) { return get("group", { run: name, id }); },
   };
 }
 
 const runs = new Map();
+
+// Whether a model wrote tasks in the run called `name`: then there is a view of them.
+function wroteTasks(name) {
+  if (CONTENT.kind === "run") return Boolean(CONTENT.writes || CONTENT.written);
+  return Boolean(CONTENT.runs ? (CONTENT.runs[name] || {}).written : (CONTENT.writes || []).includes(name));
+}
 
 // The run called `name` in this page: the page's own, or one of a comparison's.
 function runSource(name) {
