@@ -132,6 +132,7 @@ class AuxiliaryModel:
     source: str = "start"
     lr: float = 0.0  # of a trained copy, as a multiple of the policy's
     heads: Mapping[str, int] = field(default_factory=dict)  # linear outputs on a trained copy's trunk
+    sampled: bool = False  # a trained copy that speaks as well (the others that are sampled are frozen)
 
 
 STANDARD = {"reference": AuxiliaryModel("start"), "teacher": AuxiliaryModel("teacher")}

@@ -324,9 +324,10 @@ def assemble(
 
     generator = generating("policy", policy, sampler)
     generators = {
-        name: generating(name, model, sampled_here(model, settings.rows))
+        name: generating(name, held, sampled_here(held, settings.rows))
         for name, model in auxiliary.items()
-        if not isinstance(model, Learner)
+        if not isinstance(model, Learner) or _auxiliary(recipe, stages)[name].sampled
+        for held in [getattr(model, "policy", model)]
     }
     if hasattr(stages["reward"], "bind"):
         stages["reward"].bind({"policy": generator, **generators})
