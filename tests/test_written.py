@@ -15,6 +15,7 @@ from etude.methods import find
 from etude.report import written
 from etude.report.page import write_report
 from etude.report.run import RunDirectory
+from etude.tasks.posed import with_answer
 from etude.types import Group, Message, Signal, Task
 from test_report_page import content_of
 from toys import coin
@@ -87,7 +88,7 @@ def test_the_page_holds_them_and_no_more_than_fits(tmp_path: Path) -> None:
     assert "written" not in content_of(write_report(make_run(tmp_path / "other", steps=1).path).read_text())
 
 
-@pytest.mark.parametrize("recipe", ["absolute_zero"])
+@pytest.mark.parametrize("recipe", ["absolute_zero", "soar"])
 def test_a_recipe_that_writes_tells_its_run(tmp_path: Path, recipe: str) -> None:
     """Every stage that keeps a buffer hands its news on (`Run.record` asks for them)."""
     from etude.assembly import build
@@ -98,3 +99,17 @@ def test_a_recipe_that_writes_tells_its_run(tmp_path: Path, recipe: str) -> None
     keeper.written.add(Written(new), ExampleContext())
     assert [n.key for n in keeper.news()] == [new.key]
     json.dumps(written.lines(1, [News("left", "x")], make_run(tmp_path / "r", steps=1).episodes()))
+
+
+def test_a_text_with_a_problem_and_its_answer_is_a_task() -> None:
+    plain = Task((Message("user", "Be short."), Message("user", "What is left?")), coin, answer="none")
+    found = with_answer(plain, "Problem: How many?\nAnswer: 2\nbecause")
+    assert found is not None
+    assert [m.content for m in found.prompt] == ["Be short.", "How many?"]
+    assert (found.answer, found.check("2").correct, found.check("3").correct) == ("2", True, False)
+    assert with_answer(plain, "Problem: How many?") is None
+    assert with_answer(plain, "Problem:\nAnswer: 2") is None
+    sums = Task((Message("user", "What is 1 + 1?"),), coin, answer="2")
+    worked = with_answer(sums, "What is 3 + 4?\nAnswer: 9")
+    assert worked is not None
+    assert worked.answer == "7", "worked out, whatever the text says"

@@ -57,6 +57,18 @@ def by_majority(example: Task, text: str, answers: Sequence[str | None], least: 
     return None if task.key == example.key else _marked(task)
 
 
+def with_answer(example: Task, text: str) -> Task | None:
+    """The problem in a text: with its answer worked out where it can be, else with the one that the text gives after "Answer:".
+    None where there is neither."""
+    found = worked_out(example, text)
+    if found is not None:
+        return found
+    problem, marked, answer = text.rpartition("Answer:")
+    problem = problem.partition("Problem:")[2] if "Problem:" in problem else problem
+    answer = answer.strip().split("\n")[0].strip()
+    return by_majority(example, problem, [answer], 1) if marked and problem.strip() and answer else None
+
+
 def _another(example: Task, question: str, gold: str, check: Check) -> Task:
     prompt = (*example.prompt[:-1], Message(example.prompt[-1].role, question))
     meta = {k: v for k, v in example.meta.items() if k not in ("steps", "environment_key")}

@@ -327,7 +327,7 @@ def assemble(
         name: generating(name, held, sampled_here(held, settings.rows))
         for name, model in auxiliary.items()
         if not isinstance(model, Learner) or _auxiliary(recipe, stages)[name].sampled
-        for held in [getattr(model, "policy", model)]
+        for held in [model.policy if isinstance(model, Learner) else model]
     }
     if hasattr(stages["reward"], "bind"):
         stages["reward"].bind({"policy": generator, **generators})

@@ -7,6 +7,7 @@ like. A set that helped enough is kept, and so is the student that it made. Teac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import numpy as np
 from etude.credit.group import constant, each, leave_one_out
 from etude.curriculum.written import MostKept, Near, News, Written, WrittenTasks
 from etude.fixtures.curricula import ExampleContext, attempts_at, built, example_task, example_tasks
-from etude.fixtures.examples import example_episode
 from etude.fixtures.given import GivenModel
 from etude.objective.policy import plain
 from etude.recipe import AuxiliaryModel, ByHand, Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
@@ -23,7 +23,7 @@ from etude.settings import Setting, stage
 from etude.stages import Context, Credit, GroupRolloutStage
 from etude.tasks import TaskSet
 from etude.tasks.check import NoText
-from etude.tasks.posed import by_majority, worked_out
+from etude.tasks.posed import with_answer
 from etude.types import Array, Episode, Group, Message, Request, Signal, Task
 
 TUTOR, BASELINE, BEST = "tutor", "baseline", "best"
@@ -58,25 +58,18 @@ class Lessons:
         sets: Annotated[int, Setting("g, sets of problems in a round", low=2, high=64)] = 4,
         practice: Annotated[int, Setting("steps of practice on a set", "steps", low=1)] = 10,
         promote_above: Annotated[
-            float,
-            Setting("tau, mean gain of the last rounds above which the best student becomes the baseline"),
+            float, Setting("tau, mean gain of three rounds above which the best student is promoted")
         ] = 0.01,
-        averaged: Annotated[int, Setting("rounds whose gains are averaged for that", "rounds", low=1)] = 3,
         final_at: Annotated[
-            float,
-            Setting(
-                "share of the run at which teaching ends and the hard problems are trained on", low=0, high=1
-            ),
+            float, Setting("share of the run at which teaching ends and the hard is trained", low=0, high=1)
         ] = 0.75,
         near: Near = 1.0,
         most_kept: MostKept = 16384,
     ) -> None:
-        self.sets, self.practice, self.tau, self.averaged = sets, practice, promote_above, averaged
+        self.sets, self.practice, self.tau = sets, practice, promote_above
         self.final_at, self.final = final_at, final_at <= 0
         self.written = WrittenTasks(near, most_kept)
-        self.round: list[
-            tuple[str, int]
-        ] = []  # what the steps of this round are for, and of which set; -1: the baseline
+        self.round: list[tuple[str, int]] = []  # what its steps are for, and of which set; -1: the baseline
         self.texts: list[tuple[Episode, int]] = []  # the tutor's, and their sets
         self.lessons: list[list[Task]] = []  # the problems of each set
         self.exam: list[Task] = []
@@ -84,56 +77,36 @@ class Lessons:
         self.means: list[float] = []  # of the last rounds' gains
         self.kept: list[Task] = []  # of the sets that were promoted
         self.last: dict[str, float] = {}
-        self.hard: list[tuple[str, float]] = []
-        self.easy: list[tuple[str, float]] = []
 
     def prepare(self, tasks: TaskSet) -> None:
-        """The hardest level of every kind is what is to be learnt; the tutor sees problems of the easiest alone, and those only
-        where its request shows one."""
+        """The hardest level of every kind is what is to be learnt; of the easiest the tutor may be shown a problem."""
         self.hard = [(kind, max(tasks.levels(kind), default=0.0)) for kind in tasks.kinds]
         self.easy = [(kind, min(tasks.levels(kind), default=0.0)) for kind in tasks.kinds]
 
     def next(self, n: int, context: Context) -> list[Request]:
+        numbers = range(context.drawn, context.drawn + n)
+        hard, easy = ([levels[i % len(levels)] for i in numbers] for levels in (self.hard, self.easy))
         if self.final:
-            return [self._last_phase(context, context.drawn + i) for i in range(n)]
+            draws = context.rng("kept", context.drawn).integers(max(1, len(self.kept)), size=n)
+            return [
+                Request(task=self.kept[k], purpose=FINAL) if self.kept and i % 2 else Request(*level)
+                for i, k, level in zip(numbers, draws, hard, strict=True)
+            ]
         what, k = (self.round or [(TEACH, -1)])[0]
         if what == TEACH:
-            return [self._drawn(self.easy, context, i, TEACH) for i in range(n)]
+            return [Request(*level, purpose=TEACH, why=TEACH) for level in easy]
         if what == EXAM and k < 0:
-            return [self._drawn(self.hard, context, i, EXAM, 1) for i in range(n)]
+            return [Request(*level, samples=1, purpose=EXAM, why=EXAM) for level in hard]
         if what == EXAM:
-            return [
-                Request(task=task, samples=1, purpose=EXAM, why="examined again") for task in self.exam[:n]
-            ]
+            return [Request(task=task, samples=1, purpose=EXAM, why=EXAM) for task in self.exam[:n]]
         chosen = context.rng("practice", context.drawn).integers(len(self.lessons[k]), size=n)
         return [Request(task=self.lessons[k][j], purpose=LESSON, why=f"set {k}") for j in chosen]
-
-    def _drawn(
-        self,
-        levels: Sequence[tuple[str, float]],
-        context: Context,
-        i: int,
-        purpose: str,
-        samples: int | None = None,
-    ) -> Request:
-        kind, level = levels[(context.drawn + i) % len(levels)]
-        return Request(kind, level, samples, purpose=purpose, why=purpose)
-
-    def _last_phase(self, context: Context, number: int) -> Request:
-        if self.kept and number % 2:
-            task = self.kept[int(context.rng("kept", number).integers(len(self.kept)))]
-            return Request(task=task, purpose=FINAL, why="a problem that helped")
-        kind, level = self.hard[(number // 2 if self.kept else number) % len(self.hard)]
-        return Request(kind, level, purpose=FINAL, why="hard")
 
     def observe(self, groups: Sequence[Group], signals: Sequence[Signal], context: Context) -> None:
         self.written.judge(groups)
         if self.final:
             return
-        if not self.round:
-            self._read(groups, context)
-        else:
-            self._go_on(groups, context)
+        (self._go_on if self.round else self._read)(groups, context)
         if context.progress >= self.final_at:
             self.final, self.round = True, []
             context.learner.become(context.auxiliary[BASELINE])
@@ -175,7 +148,7 @@ class Lessons:
         lesson = [constant(e, a) for (e, _), a in zip(self.texts, worth, strict=True)]
         if any(worth):
             context.auxiliary[TUTOR].learn(plain(), lesson, context.step, context.progress)
-        self.means = [*self.means, float(gains.mean())][-self.averaged :]
+        self.means = [*self.means, float(gains.mean())][-3:]
         best = int(gains.argmax())
         promoted = float(np.mean(self.means)) > self.tau and gains[best] > 0
         if promoted:
@@ -215,18 +188,6 @@ class Lessons:
 # ---- group rollout: who speaks ---------------------------------------------------------------------------------------
 
 
-def read_lesson(example: Task, text: str) -> Task | None:
-    """The problem in a text: with its answer computed where it can be (`tasks.posed`), else with the answer that the text names
-    after "Answer:". None where there is neither."""
-    found = worked_out(example, text)
-    if found is not None:
-        return found
-    problem, marked, answer = text.rpartition("Answer:")
-    problem = problem.partition("Problem:")[2] if "Problem:" in problem else problem
-    answer = answer.strip().split("\n")[0].strip()
-    return by_majority(example, problem, [answer], 1) if marked and problem.strip() and answer else None
-
-
 def taught(
     lesson_request: Annotated[
         str, Setting("how the tutor is asked; {question} in it stands for a problem of the easiest level")
@@ -255,7 +216,7 @@ def taught(
         async def write(task: Task, conversation: Any) -> Episode:
             talk = rollouts.conversation(conversation.index, task, rollouts.generators[TUTOR])
             talk.user(task.prompt)
-            found = read_lesson(example, await talk.reply(tag=TEACH))
+            found = with_answer(example, await talk.reply(tag=TEACH))
             fine = found is not None and rollouts.admits(found)
             return talk.done(**({WROTE: found} if fine else {}))
 
@@ -280,37 +241,23 @@ def students() -> Credit:
 # ---- the recipe -----------------------------------------------------------------------------------------------------
 
 
-class _Weights(GivenModel):
-    """A learner whose weights are one number."""
-
-    def __init__(self, value: float = 0.0) -> None:
-        super().__init__()
-        self.value = value
-
-    def become(self, other: _Weights) -> None:
-        self.value = other.value
-
-
 def _step(purpose: str, *groups: Sequence[float], wrote: bool = False) -> list[Group]:
     made = []
     for i, rewards in enumerate(groups):
         group = attempts_at(("a", 1.0), rewards, i)
-        notes = [
-            {WROTE: example_task(("written", 0.0), 10 * i + j)} if wrote else {} for j in range(len(rewards))
-        ]
-        episodes = [
-            Episode(group.task, e.spans, index=e.index, verdicts=e.verdicts, scores=e.scores, notes=n)
-            for e, n in zip(group.episodes, notes, strict=True)
-        ]
-        made.append(Group(group.task, tuple(episodes), Request(purpose=purpose)))
+        notes = {WROTE: example_task(("written", 0.0), i)} if wrote else {}
+        episodes = tuple(replace(e, notes=notes) for e in group.episodes)
+        made.append(replace(group, episodes=episodes, request=Request(purpose=purpose)))
     return made
 
 
-def _round(*right: int, **settings: Any) -> tuple[Lessons, ExampleContext]:
+def _taught(*right: int, **settings: Any) -> tuple[Lessons, ExampleContext]:
     """After a round of two sets of one step each, in which so many of 4 were right: before, after the first, after the second."""
     lessons: Lessons = built(RECIPE, "curriculum", {"sets": 2, "practice": 1, **settings})
     lessons.prepare(example_tasks(("a", 0.0), ("a", 1.0)))
-    context = ExampleContext(learner=_Weights(), auxiliary={n: _Weights() for n in (TUTOR, BASELINE, BEST)})
+    context = ExampleContext(
+        learner=GivenModel(), auxiliary={n: GivenModel() for n in (TUTOR, BASELINE, BEST)}
+    )
 
     def examined(number: int) -> None:
         lessons.observe(_step(EXAM, *[[float(i < number)] for i in range(4)]), [], context)
@@ -325,19 +272,19 @@ def _round(*right: int, **settings: Any) -> tuple[Lessons, ExampleContext]:
 
 
 def _paid(*right: int) -> list[float]:
-    _, context = _round(*right)
+    _, context = _taught(*right)
     return [float(s.advantage[0]) for _, signals in context.auxiliary[TUTOR].lessons for s in signals]
 
 
 def _left(*right: int, **settings: Any) -> list[float]:
     """The weights of the baseline and of the student after the round, and how many problems were kept."""
-    lessons, context = _round(*right, **settings)
+    lessons, context = _taught(*right, **settings)
     return [context.auxiliary[BASELINE].value, context.learner.value, len(lessons.kept)]
 
 
 def _asked_for(*right: int) -> list[float]:
-    """How many requests of the next step are for the tutor, for exams, for practice, and for the last phase."""
-    lessons, context = _round(*right)
+    """How many requests of the next step are for the tutor, exams, practice, and of the last phase for what was kept."""
+    lessons, context = _taught(*right)
     purposes = [r.purpose for r in lessons.next(4, context)]
     context.progress = 0.8
     lessons.observe(_step(TEACH, [0.0], wrote=True), [], context)
@@ -345,12 +292,7 @@ def _asked_for(*right: int) -> list[float]:
     return [purposes.count(p) for p in (TEACH, EXAM, LESSON, FINAL)]
 
 
-def _read(text: str) -> tuple[str, str | None]:
-    task = read_lesson(example_task(("a", 0.0)), text)
-    return ("", None) if task is None else (task.prompt[-1].content, task.answer)
-
-
-RECIPE = Recipe(
+RECIPE: Recipe = Recipe(
     name="soar",
     paper=Paper(
         "Teaching Models to Teach Themselves: Reasoning at the Edge of Learnability", "2601.18778", 2026
@@ -377,16 +319,11 @@ RECIPE = Recipe(
     },
     auxiliary={
         TUTOR: AuxiliaryModel("copy", lr=1.0, sampled=True),
-        BASELINE: AuxiliaryModel("copy"),
-        BEST: AuxiliaryModel("copy"),
+        **dict.fromkeys((BASELINE, BEST), AuxiliaryModel("copy")),
     },
     needs=("text",),
     claim="Problems paid by progress unlock a level that direct reinforcement never solves.",
-    manipulation=(
-        Manipulated(
-            "a tenth of what the tutor writes is a problem with an answer", r"curriculum\.readable", 0.1
-        ),
-    ),
+    manipulation=(Manipulated("a tenth of the texts are problems", r"curriculum\.readable", 0.1),),
     examples=(
         ByHand("1 of 4 before, 3 and 1 after: gains 1/2 and 0", lambda: _paid(1, 3, 1), [0.5, -0.5]),
         ByHand("2, 1 and 4 of 4: gains -1/4 and 1/2", lambda: _paid(2, 1, 4), [-0.75, 0.75]),
@@ -400,34 +337,18 @@ RECIPE = Recipe(
             [0.25, -0.25, -0.5, 0.0],
         ),
         ByHand(
-            "the better student, of weight 3, is the next baseline, and its set is kept",
-            lambda: _left(1, 3, 1),
-            [3, 3, 1],
+            "the better student, 3, is the next baseline; its set is kept", lambda: _left(1, 3, 1), [3, 3, 1]
         ),
         ByHand("a mean gain of 1/4 is not above 0.3", lambda: _left(1, 3, 1, promote_above=0.3), [0, 0, 0]),
-        ByHand("the next round is asked for, then the last phase", lambda: _asked_for(1, 3, 1), [4, 0, 0, 4]),
         ByHand(
-            "a text with both, one without an answer, one that is arithmetic but whose example is none",
-            lambda: float(
-                [_read("Problem: 1+1?\nAnswer: 2\nso"), _read("Problem: 1+1?"), _read("1+1?\nAnswer: 3")]
-                == [("1+1?", "2"), ("", None), ("1+1?", "3")]
-            ),
-            1,
+            "the next round; in the end what was kept and the hard by turns",
+            lambda: _asked_for(1, 3, 1),
+            [4, 0, 0, 2],
         ),
         ByHand(
-            "reports of an exam are no attempts that are learnt from",
-            lambda: [
-                len(built(RECIPE, "credit")(_step(p, [1.0, 0.0]), None)) for p in (TEACH, EXAM, LESSON, FINAL)
-            ],
-            [0, 0, 2, 2],
-        ),
-        ByHand(
-            "a verdict is the reward, where there is one",
-            lambda: [
-                built(RECIPE, "reward")(e)["reward"]
-                for e in (example_episode(1.0), Episode(example_task(("a", 0)), ()))
-            ],
-            [1, 0],
+            "exams and the tutor's texts are not learnt from",
+            lambda: [len(built(RECIPE, "credit")(_step(p, [1.0, 0.0]), None)) for p in (TEACH, EXAM, LESSON)],
+            [0, 0, 2],
         ),
         Credited("1 of 3 right: 1 - 0, 0 - 1/2", [[1.0, 0, 0]], [[1.0, -0.5, -0.5]]),
         OffPolicy(
