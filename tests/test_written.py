@@ -88,7 +88,7 @@ def test_the_page_holds_them_and_no_more_than_fits(tmp_path: Path) -> None:
     assert "written" not in content_of(write_report(make_run(tmp_path / "other", steps=1).path).read_text())
 
 
-@pytest.mark.parametrize("recipe", ["absolute_zero", "soar"])
+@pytest.mark.parametrize("recipe", ["absolute_zero", "soar", "socratic_zero"])
 def test_a_recipe_that_writes_tells_its_run(tmp_path: Path, recipe: str) -> None:
     """Every stage that keeps a buffer hands its news on (`Run.record` asks for them)."""
     from etude.assembly import build
