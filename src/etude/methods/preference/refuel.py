@@ -56,7 +56,7 @@ class Dialogues:
 
     def __init__(
         self,
-        turns: Annotated[int, Setting("turns of a dialogue, at most", "turns", low=1, high=64)] = 5,
+        turns: Annotated[int, Setting("turns of a dialogue, at most", low=1, high=64)] = 5,
         branch: Annotated[
             str,
             Setting(

@@ -28,7 +28,7 @@ Verified = Annotated[
     int, Setting("n_1, more tokens of run.teacher where it checks something", "tokens", low=0)
 ]
 Paragraph = Annotated[str, Setting("text that ends a paragraph")]
-Turns = Annotated[int, Setting("paragraphs looked at", "turns", low=1)]
+Turns = Annotated[int, Setting("paragraphs looked at", low=1)]
 
 
 def speculative_thinking(
