@@ -21,7 +21,7 @@ from etude.rollout.attempts import answer_of
 from etude.rollout.conversation import Conversation, Generator
 from etude.search.ledger import Charged, Exhausted, Ledger, Limit
 from etude.tasks.unlabelled import unlabelled
-from etude.types import Episode, Message, Task, Verdict
+from etude.types import Array, Episode, Message, Task, Verdict
 
 SEARCH = "search"
 """Note: what was thought of on the way: {"nodes": [...], "spent": {...}, "oracle": bool}."""
@@ -197,6 +197,10 @@ class Session:
     def shuffled(self, n: int, *name: object) -> list[int]:
         """The numbers 0..n-1 in an order by chance, named as draws are."""
         return [int(i) for i in seeds.generator(self._key, "order", *name).permutation(n)]
+
+    def drawn(self, weights: Array, *name: object) -> int:
+        """One of the numbers 0..len(weights)-1 by chance, with these probabilities, named as draws are."""
+        return int(seeds.generator(self._key, "order", *name).choice(len(weights), p=weights))
 
     # ---- the oracle ----------------------------------------------------------------------------------
 
