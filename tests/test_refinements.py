@@ -131,3 +131,39 @@ def test_a_world_that_does_not_repeat_itself_is_no_tree() -> None:
     task = replace(task, environment=Moody(*task.environment.problems))
     with pytest.raises(AssertionError, match="did not say the same again"):
         play("agent_r", ["x", "b", "a", "b", "y"], {"group_rollout.width": 2}, 3, task=task)
+
+
+def test_pit_is_shown_the_tasks_answer_first_and_then_the_starts() -> None:
+    def shown(settings, replies=()) -> tuple:
+        start = toys.ScriptedSampler(replies=list(replies))
+        generators = {"reference": toys.generator(start.policy, start)}
+        group, _, sampler, _ = play("pit", ["7", "6"], settings, 2, generators)
+        return group, decode(sampler.asked[0]), start
+
+    group, asked, start = shown({})
+    assert not start.asked
+    assert "3+4=7" in asked
+    assert asked.count("Improve this answer.") == 1
+    assert [e.reward for e in group.episodes] == [0.0, -1.0], "the solution was right already"
+    group, asked, start = shown({"group_rollout.own_from": 0.0}, ["8"])
+    assert decode(start.asked[0]) == plain()
+    assert "3+4=7" not in asked
+    assert [e.reward for e in group.episodes] == [1.0, 0.0]
+    assert group.task.meta["parent"] != group.task.key
+
+
+def test_pit_is_examined_by_improving_its_own_answer() -> None:
+    group, _, sampler, _ = play(
+        "pit", ["5", "6", "7"], {"group_rollout.referenced": False, "rollout.rounds": 2}
+    )
+    assert [v.correct for v in group.episodes[0].verdicts] == [False, False, True]
+    assert decode(sampler.asked[2]).count("Improve this answer.") == 2
+
+
+def test_the_gap_model_reads_the_answer_that_is_improved_on() -> None:
+    _, signals, *_ = play("pit_reward", ["7", "5"], None, 2)
+    texts = [decode(s.episode.tokens) for s in signals]
+    assert [t.split("Improve")[0].count("7") for t in texts] == [0, 1, 0, 1], (
+        "behind the worse, itself, itself, the better"
+    )
+    assert [t.rstrip().endswith("7") for t in texts] == [True, True, False, False]
