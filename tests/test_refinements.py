@@ -154,7 +154,7 @@ def test_pit_is_shown_the_tasks_answer_first_and_then_the_starts() -> None:
 
 def test_pit_is_examined_by_improving_its_own_answer() -> None:
     group, _, sampler, _ = play(
-        "pit", ["5", "6", "7"], {"group_rollout.referenced": False, "rollout.rounds": 2}
+        "pit", ["5", "6", "7"], {"group_rollout.referenced": False, "rollout.improvements": 2}
     )
     assert [v.correct for v in group.episodes[0].verdicts] == [False, False, True]
     assert decode(sampler.asked[2]).count("Improve this answer.") == 2

@@ -159,7 +159,7 @@ class Referenced:
 
 
 def answer_then_improve(
-    rounds: Annotated[int, Setting("improvements of its own answer, as it is examined", low=0)] = 1,
+    improvements: Annotated[int, Setting("improvements of its own answer, as it is examined", low=0)] = 1,
     improve_request: Request = IMPROVE,
 ) -> Rollout:
     """A task that shows an answer: one attempt. Any other: an attempt, and that many requests to improve it, in one
@@ -172,7 +172,7 @@ def answer_then_improve(
             assert isinstance(found, Episode)
             return found
         said: Sequence[Message] = task.prompt
-        for number in range(1, rounds + 2):
+        for number in range(1, improvements + 2):
             await attempt(conversation, said, number)
             said = (Message("user", improve_request),)
         return conversation.done()
@@ -308,7 +308,7 @@ IMPROVER: Recipe = Recipe(
         Reduction(
             "no answer is shown, no price: PPO",
             "ppo",
-            {"group_rollout.referenced": False, "credit.kl_weight": 0.0, "rollout.rounds": 0},
+            {"group_rollout.referenced": False, "credit.kl_weight": 0.0, "rollout.improvements": 0},
         ),
     ),
 )
