@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -29,13 +29,14 @@ Members = Annotated[
 @dataclass(frozen=True)
 class ComparedPairs:
     """P pairs: what the K members give the chosen and the rejected answer, f32[P, K] each; how much better the chosen one is,
-    f32[P]; and the ratings of both, f32[P] each, NaN where there are none."""
+    f32[P]; the ratings of both, f32[P] each, NaN where there are none; and a method's own extras of the pair, f32[P] each."""
 
     chosen: Tensor
     rejected: Tensor
     strength: Tensor
     rating_chosen: Tensor
     rating_rejected: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def margin(self) -> Tensor:
@@ -56,9 +57,10 @@ def seen_by(bits: Tensor, members: int) -> Tensor:
     return torch.where(seen.sum(1, keepdim=True) > 0, seen, torch.ones_like(seen))
 
 
-def comparing(loss: CompareLoss, members: int = 1) -> Term:
+def comparing(loss: CompareLoss, members: int = 1, extras: Sequence[str] = ()) -> Term:
     """The mean of `loss` over the pairs, and over the members that see each; either answer carries half of it. Metrics:
-    `preferred`, the share of pairs whose chosen answer has the larger mean number, and `margin`, by how much."""
+    `preferred`, the share of pairs whose chosen answer has the larger mean number, and `margin`, by how much. `extras`: rows of
+    the method's own that the loss reads at the end of the chosen answer."""
 
     def of_tokens(out: Outputs, batch: Batch) -> TokenLoss:
         end = _ends(batch)
@@ -66,7 +68,12 @@ def comparing(loss: CompareLoss, members: int = 1) -> Term:
         values = out.heads[REWARD]
         rating = batch.extras[RATING]
         found = ComparedPairs(
-            values[better], values[worse], batch.extras[STRENGTH][better], rating[better], rating[worse]
+            values[better],
+            values[worse],
+            batch.extras[STRENGTH][better],
+            rating[better],
+            rating[worse],
+            {name: batch.extras[name][better] for name in extras},
         )
         seen = seen_by(batch.extras[MEMBERS][better], members).to(values)
         each = (loss(found) * seen).sum(1) / seen.sum(1)
@@ -88,8 +95,8 @@ def _ends(batch: Batch) -> Tensor:
     return end.index_copy(0, batch.episode[on], on)
 
 
-def over_comparisons(loss: CompareLoss, members: int = 1) -> Objective:
+def over_comparisons(loss: CompareLoss, members: int = 1, extras: Sequence[str] = ()) -> Objective:
     """`comparing(loss)` over `members` heads. Micro-batches hold whole groups, so that a pair is never cut."""
-    term = comparing(loss, members)
-    made = objective(term, unit="group", extras={PAIR, STRENGTH, RATING, MEMBERS})
+    term = comparing(loss, members, extras)
+    made = objective(term, unit="group", extras={PAIR, STRENGTH, RATING, MEMBERS, *extras})
     return replace(made, heads={REWARD: members})
