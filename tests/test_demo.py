@@ -29,3 +29,12 @@ def test_what_it_shows_solved_is_right_and_asked_as_its_tasks_are() -> None:
         found = re.search(r"(\d+) ([-+]) (\d+)", asked)
         assert found is not None
         assert int(task.answer or "") == int(found[1]) + int(f"{found[2]}{found[3]}")
+
+
+def test_second_attempts_are_shown_beside_first_ones() -> None:
+    """Where every first attempt was right nobody made a second one, and its share is the whole."""
+    some = {"mean": 0.5, "attempts": {"first": 0.25, "second": 0.5}}
+    shown = demo.screen({"before": some, "after": {"mean": 1.0, "attempts": {}}}).splitlines()
+    assert len(shown) == 3
+    assert shown[1].split() == ["first", "attempt", "25.0%", "->", "100.0%"]
+    assert shown[2].split() == ["second", "attempt", "50.0%", "->", "100.0%"]

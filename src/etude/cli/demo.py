@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from etude.train.config import Budget, Plan
 
@@ -31,3 +32,40 @@ def plan(steps: int | None = None) -> Plan:
             "run.evals": "3",
         },
     )
+
+
+PROBLEMS, SAMPLES = 50, 4
+"""How second attempts are examined."""
+
+
+def second_attempts(run: Path) -> dict[str, dict[str, Any]]:
+    """{"before" and "after" training: an examination in which a wrong answer is told so, with a hint, and tried again}. Training
+    made first attempts only."""
+    from etude.train.session import evaluate
+
+    settings = {name.removeprefix("run."): value for name, value in plan().changes.items()}
+    settings = {name: settings[name] for name in ("max_tokens", "examples", "shots")}
+    models = {"before": plan().model, "after": run}
+    return {
+        when: evaluate(
+            model,
+            f"{TASKS},feedback=hint",
+            problems=PROBLEMS,
+            samples=SAMPLES,
+            settings=settings,
+            again="feedback",
+        ).to_dict()
+        for when, model in models.items()
+    }
+
+
+ROWS = {"first": "first attempt", "second": "second attempt"}
+
+
+def screen(found: dict[str, dict[str, Any]]) -> str:
+    """What first attempts came to, and what they and the second ones did."""
+    lines = [f"and where a wrong answer gets a hint and a second attempt ({PROBLEMS} problems x {SAMPLES}):"]
+    for name, says in ROWS.items():
+        shares = (found[when]["attempts"].get(name, found[when]["mean"]) for when in ("before", "after"))
+        lines.append(f"  {says:<18}" + "  ->  ".join(f"{100 * share:.1f}%" for share in shares))
+    return "\n".join(lines)

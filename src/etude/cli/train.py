@@ -284,13 +284,17 @@ def demo(
     json: Json = False,
 ) -> None:
     """The main job on the embedded model: arithmetic with answers that can be checked, in minutes, on a CPU."""
-    from etude.cli.demo import plan
+    from etude.cli.demo import plan, screen, second_attempts
     from etude.report.terminal import Progress
     from etude.train.session import run_session
     from etude.train.setup import start
 
     run = start(plan(steps), out, overwrite=True, wait=True)
-    _finish(run_session(run, watcher=Progress(run.plan.budget, json)), json)
+    summary = run_session(run, watcher=Progress(run.plan.budget, json))
+    again = second_attempts(out)
+    _finish({**summary, "second_attempts": again} if json else summary, json)
+    if not json:
+        say(screen(again))
 
 
 def _finish(summary: dict[str, Any], as_json: bool) -> None:
