@@ -45,7 +45,7 @@ def second_attempts(run: Path) -> dict[str, dict[str, Any]]:
 
     settings = {name.removeprefix("run."): value for name, value in plan().changes.items()}
     settings = {name: settings[name] for name in ("max_tokens", "examples", "shots")}
-    models = {"before": plan().model, "after": run}
+    models: dict[str, str | Path] = {"before": plan().model, "after": run}
     return {
         when: evaluate(
             model,
