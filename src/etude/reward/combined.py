@@ -5,18 +5,21 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from etude.errors import UserError
 from etude.reward.function import from_function
-from etude.reward.parts import Part
+from etude.reward.parts import Part, pieces
 from etude.reward.scores import Scores
 from etude.stages import Context
 from etude.tasks.isolate import Pool
 from etude.types import Episode, Group, Signal
 
+PARTIAL = "partial rewards"
+"""Note: [character of the last reply at which a piece of it ends, what that piece is worth] for every piece that was judged."""
 WATCHED = "watched/"
 """Before the name of a score that takes no part in the reward."""
 
@@ -61,10 +64,14 @@ class Combined:
         for part in self.parts:
             if getattr(part.score, "of_groups", False):
                 continue
-            value = await self._value(part, episode, found, notes)
+            if part.options.by == "answer":
+                value = await self._value(part, episode, found, notes)
+                worth = part.options.factor * self.transformed(part, value)
+            else:
+                value, worth = await self._piece_by_piece(part, episode, notes)
             found[_label(part)] = value
             if part.options.factor:
-                total += part.options.factor * self.transformed(part, value)
+                total += worth
             if part.options.gate is not None and value < part.options.gate:
                 break
         return Scores({**found, "reward": total}, notes)
@@ -84,6 +91,19 @@ class Combined:
                 added[i]["reward"] = total + part.options.factor * self.transformed(part, value)
                 added[i].notes[part.name] = scores.notes
         return added
+
+    async def _piece_by_piece(
+        self, part: Part, episode: Episode, notes: dict[str, Any]
+    ) -> tuple[float, float]:
+        """The sum of the values of the answer's pieces, and of what they are worth; `notes` keeps each where it ends."""
+        value, worth = 0.0, 0.0
+        for text, end in pieces(episode.text, part.options.by):
+            given = await self._value(part, replace(episode, text=text), {}, {})
+            value, earned = value + given, part.options.factor * self.transformed(part, given)
+            worth += earned
+            if part.options.factor:
+                notes.setdefault(PARTIAL, []).append([end, earned])
+        return value, worth
 
     async def _value(
         self, part: Part, episode: Episode, found: dict[str, float], notes: dict[str, Any]

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from etude.errors import UserError, nearest
 from etude.types import Episode
 
 TRANSFORMS = ("none", "log_sigmoid", "normalise")
+PIECES = {  # where a piece of an answer ends
+    "answer": r"(?!)",  # nowhere
+    "line": r"\n+",
+    "sentence": r"[.!?]+(?=\s|$)|\n+",
+    "clause": r"[.!?,;:]+(?=\s|$)|\n+",
+}
 _FUNCTION = re.compile(r"(?P<path>.*\.py):(?P<name>\w+)")
 _NAMED = re.compile(r"(?P<module>[\w.]+):(?P<name>\w+)")
 
@@ -38,8 +45,13 @@ class Options:
     centre: float = 0.0  # subtracted first
     low: float = -math.inf  # what is left is clipped to [low, high]
     high: float = math.inf
+    by: str = "answer"  # what is judged at a time: the answer, or each of its pieces, whose values are added
 
     def __post_init__(self) -> None:
+        if self.by not in PIECES:
+            raise UserError(f"there is no piece '{self.by}'{nearest(self.by, PIECES)}")
+        if self.by != "answer" and self.transform == "normalise":
+            raise UserError("transform=normalise goes with whole answers, not with by=")
         if self.transform not in TRANSFORMS:
             raise UserError(f"there is no transform '{self.transform}'{nearest(self.transform, TRANSFORMS)}")
         if not self.low <= self.high:
@@ -67,6 +79,14 @@ class Part:
     @property
     def name(self) -> str:
         return self.options.name
+
+
+def pieces(text: str, by: str) -> list[tuple[str, int]]:
+    """The pieces of a text, each with the character at which it ends; what is blank is none."""
+    ends = [m.end() for m in re.finditer(PIECES[by], text)]
+    cuts = [0, *(e for e in ends if e < len(text)), len(text)]
+    found = [(text[a:b], b) for a, b in pairwise(cuts)]
+    return [(piece.strip(), end) for piece, end in found if piece.strip()]
 
 
 def length(episode: Episode) -> float:
@@ -155,13 +175,15 @@ def parse(text: str) -> Part:
         raise UserError(f"reward '{text}': {error}") from None
     score, name, user = _source(source, own, text)
     options = options if options.name else replace(options, name=name)
+    if options.by != "answer" and (source in BUILT_IN or getattr(score, "of_groups", False)):
+        raise UserError(f"reward '{text}': by= goes with what judges one text, and this does not")
     if options.name == "reward" or not options.name:
         raise UserError(f"reward '{text}': a part cannot be called '{options.name}'")
     return Part(text, score, options, user)
 
 
 def _value(name: str, value: str) -> Any:
-    if name in ("name", "transform"):
+    if name in ("name", "transform", "by"):
         return value
     try:
         number = float(value)
