@@ -58,12 +58,17 @@ class UnitTests:
 
     def __call__(self, answer: str) -> Verdict:
         """Judges the program in `answer`."""
-        blocks = _BLOCK.findall(answer)
-        fault = self.fault(self.program(blocks[-1] if blocks else answer))
+        block = self.block(answer)
+        fault = self.fault(self.program(answer if block is None else block))
         if not fault:
             return Verdict(1.0, True)
         full = f"{fault} A program that works:\n{self.gold}" if self.gold else fault
         return Verdict(0.0, False, feedback_text(self.feedback, UNARY, fault, full))
+
+    def block(self, answer: str) -> str | None:
+        """The last code block of an answer; None where there is none."""
+        blocks = _BLOCK.findall(answer)
+        return str(blocks[-1]) if blocks else None
 
     def program(self, code: str) -> str:
         """The whole program: what the prompt gave, and the answer, which may begin anew or go on."""
