@@ -13,6 +13,7 @@ from etude.channels import writes
 from etude.credit.group import constant
 from etude.credit.imitate import IMITATION, tagged
 from etude.objective.preference import PAIR
+from etude.rollout.demonstrate import DEMONSTRATED
 from etude.rollout.pairs import side_of
 from etude.settings import Setting
 from etude.stages import Context, Credit
@@ -24,8 +25,8 @@ Margin = Annotated[float, Setting("least difference in reward within a pair", lo
 
 
 def answer_of(episode: Episode) -> Array:
-    """bool[T]: the tokens that are compared: those of a given answer, or what was sampled."""
-    side = side_of(episode)
+    """bool[T]: the tokens that are compared: those of a given answer or of a solution, or what was sampled."""
+    side = side_of(episode) or (DEMONSTRATED if episode.demonstration else "")
     return tagged(episode, side) if side else episode.sampled
 
 

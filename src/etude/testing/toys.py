@@ -267,7 +267,8 @@ def play(
     others: Mapping[str, Any] | None = None,
 ) -> list[Group]:
     """Groups as the loop would collect them. `others`: auxiliary models that can be sampled."""
-    generators = {n: generator(p) for n, p in (others or {}).items() if isinstance(p, TablePolicy)}
+    held = {n: getattr(p, "policy", p) for n, p in (others or {}).items()}
+    generators = {n: generator(p) for n, p in held.items() if isinstance(p, TablePolicy)}
 
     async def together() -> Sequence[Group]:
         group_rollouts = [

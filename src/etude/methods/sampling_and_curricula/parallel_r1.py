@@ -16,16 +16,15 @@ import numpy as np
 
 from etude.fixtures.curricula import ExampleContext, built
 from etude.fixtures.examples import example_episode
-from etude.fixtures.inference import GOLD, Reply, Script, Spoken
+from etude.fixtures.inference import Spoken, example_question, judged, speaker
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
 from etude.objective.policy import clipped
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.attempts import below
-from etude.rollout.conversation import Conversation, Generator
+from etude.rollout.conversation import Conversation
 from etude.settings import Setting, stage
 from etude.stages import Context, Rollout
-from etude.tasks.check import Number
-from etude.types import Episode, Group, Message, SamplingParams, Signal, Span, Task
+from etude.types import Episode, Group, Signal, Span, Task
 
 FORK, JOIN = "<Parallel>", "</Parallel>"
 PATH, ARRIVED = "<Path>", "</Path>"
@@ -155,22 +154,16 @@ class Alternating:
 
 # ---- the recipe -----------------------------------------------------------------------------------------------------
 
-THEN = "</Path>"
-ANSWERED = ("2+2.<Parallel>", "a" + THEN, "bc" + THEN, "so.</Summary>\n7")
+ANSWERED = ("2+2.<Parallel>", "a</Path>", "bc</Path>", "so.</Summary>\n7")
 
 
 def _played(*replies: str, **settings: Any) -> tuple[Episode, list[str]]:
     """The answer to a question whose answer is 7, and what the policy was asked with, in order."""
     asked: list[str] = []
-    script = Script([Reply(text) for text in replies], asked=asked)
-    generator = Generator(script, Spoken(), SamplingParams(max_tokens=200))  # type: ignore[arg-type]
-
-    async def check(task: Task, answer: str) -> Any:
-        return task.check(answer)
-
-    task = Task((Message("user", "3+4?"),), Number(GOLD), answer=GOLD)
+    task = example_question()
     rollout = built(RECIPE, "rollout", {"parallel_request": "", **settings})
-    return asyncio.run(rollout(task, Conversation(task, generator, check, 0))), asked
+    talk = Conversation(task, speaker(replies, asked=asked), judged, 0)
+    return asyncio.run(rollout(task, talk)), asked
 
 
 def _sequences(episode: Episode) -> list[str]:

@@ -228,17 +228,12 @@ def winners_and_losers(
             losers = [e for e in group.episodes if not e.correct]
             if group.demonstrations and len(losers) == len(group.episodes) and solution_wins:
                 for number, loser in enumerate(losers[:pairs], 1):
-                    found += [_chosen(group.demonstrations[0], number), preferred(loser, -1.0, number)]
+                    found += [preferred(group.demonstrations[0], 1.0, number), preferred(loser, -1.0, number)]
             else:
                 found += sampled_pairs(group, context, pairs, 1e-6)
         return found
 
     return credit
-
-
-def _chosen(solution: Episode, number: int) -> Signal:
-    mask = tagged(solution, DEMONSTRATED).astype(np.float32)
-    return Signal(solution, mask, {"policy": mask}, {PAIR: np.full(len(mask), number, np.float32)})
 
 
 # ---- the recipe -------------------------------------------------------------------------------------------------------
