@@ -1,12 +1,15 @@
 """Answers that are refined, corrected or taken up again: what is asked, what is trained, what was thrown away."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 import toys
 import worlds_of_letters as letters
+from etude.fixtures.inference import answered
 from etude.methods import find
+from etude.methods.self_correction import cosc
 from etude.tasks.check import NoText
 from etude.types import Message, Task
 from second_attempts import decode, plain, play, trained
@@ -167,3 +170,34 @@ def test_the_gap_model_reads_the_answer_that_is_improved_on() -> None:
         "behind the worse, itself, itself, the better"
     )
     assert [t.rstrip().endswith("7") for t in texts] == [True, True, False, False]
+
+
+def test_code_cot_repairs_by_the_error_of_its_own_tests() -> None:
+    wrong, right = "```python\ndef f(x):\n    return x\n```", "```python\ndef f(x):\n    return 2*x\n```"
+    tests = "```python\nassert f(2) == 4\nf = lambda x: 4\n```"
+    found = answered(find("code_cot"), wrong, tests, "```python\ndef f(x) return\n```", right)
+    assert found.text == right
+    assert "AssertionError: f(2) == 4" in found.asked[2], (
+        "and the tests cannot put another program in its place"
+    )
+    assert "cannot be read" in found.asked[3]
+    assert len(answered(find("code_cot"), right, tests).asked) == 2, "nothing to repair"
+
+
+def test_cosc_reads_outputs_and_learns_all_but_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cosc.output_of("```python\nprint(3+5)\n```") == "8"
+    monkeypatch.setattr(cosc, "_BLOCK", re.compile("run (.*)"))  # the tiny tokenizer knows no backtick
+    group, (signal,), sampler, _ = play("cosc", ["run 3+5", "No.\nRevise.", "run 3+4", "It is 7"])
+    assert "The output:\n8\n" in decode(sampler.asked[1])
+    assert "Write the program anew." in decode(sampler.asked[2])
+    assert group.episodes[0].correct
+    assert [tag for tag, _, _ in trained(signal, "imitation")] == [
+        "program 1",
+        "conclusion 1",
+        "program 2",
+        "conclusion 2",
+    ]
+    group, signals, sampler, _ = play("cosc", ["7", "5"])
+    assert "There was no program to run." in decode(sampler.asked[1])
+    assert not signals, "a chain that ends wrong"
+    assert group.episodes[0].notes["programs"] == [1]
