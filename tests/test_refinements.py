@@ -201,3 +201,27 @@ def test_cosc_reads_outputs_and_learns_all_but_them(monkeypatch: pytest.MonkeyPa
     assert "There was no program to run." in decode(sampler.asked[1])
     assert not signals, "a chain that ends wrong"
     assert group.episodes[0].notes["programs"] == [1]
+
+
+def test_glore_keeps_what_was_sound_and_marks_the_first_bad_step() -> None:
+    """A wrong draft of three steps: of two continuations from the first the second ends right, from the second none does."""
+    replies = ["3+4\n3+5\n8", "6", "x\n7", "8", "9"]
+    group, signals, sampler, _ = play("glore_refiner", replies, {"group_rollout.probes": 2}, 1)
+    noted = group.episodes[0].notes["steps"]
+    assert [bool(tokens) for tokens in noted["verified"]] == [True, False]
+    assert [decode(asked).rsplit("\n", 1)[-1] for asked in sampler.asked[1:3]] == ["", ""], (
+        "after whole steps"
+    )
+    assert [trained(s, "imitation") for s in signals] == [[("refined", "3+4\nx\n7", 0.0)]] * 2
+    whole, local = (decode(s.episode.tokens) for s in signals)
+    assert "[BAD]" not in whole
+    assert "3+4\n[BAD] 3+5\n8" in local or "3+4\nBAD 3+5\n8" in local
+
+
+def test_a_stepwise_reward_model_learns_from_continuations_and_an_outcome_model_from_the_end() -> None:
+    replies = ["3+4\n3+5\n8", "3+4\n7", "7", "8"]
+    _, signals, *_ = play("sorm", replies, {"group_rollout.probes": 1, "credit.balanced": False}, 2)
+    labels = [(decode(s.episode.tokens).removeprefix(plain()), float(s.extras["label"][-1])) for s in signals]
+    assert labels == [("3+4\n", 1), ("3+4\n3+5\n", 0), ("3+4\n3+5\n8", 0), ("3+4\n", 1), ("3+4\n7", 1)]
+    _, signals, *_ = play("sorm", ["3+4\n3+5\n8"], {"group_rollout.probes": 0})
+    assert [float(s.extras["label"][-1]) for s in signals] == [0, 0, 0]
