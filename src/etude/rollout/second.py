@@ -79,7 +79,7 @@ def reconsider(
 class Refine:
     """An attempt; where it is wrong, a critique of it (by `critic`, or the task's feedback itself), then a second
     attempt in a context of its own that shows question, first answer and critique. The critic knows the task's
-    feedback; notes `UNAIDED` keep the prompts that show none of this help."""
+    feedback where `ask` tells it ({feedback}); notes `UNAIDED` keep the prompts that show none of this help."""
 
     def __init__(
         self,

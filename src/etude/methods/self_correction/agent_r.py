@@ -41,7 +41,6 @@ REVISIONS = (
     "That was the wrong way to go about it. I will take another.",
     "My last action did not help. I have to correct it.",
     "I made a mistake there. Let me go on from before it.",
-    "This leads nowhere. I should have done something else.",
 )
 GO_ON = "ok."
 CUTS = ("policy", "start", "teacher", "first", "end")
@@ -131,7 +130,7 @@ class Reflected:
         self.reads = self.judge.reads if self.judge else frozenset()
 
     async def __call__(self, rollouts: GroupRollout) -> list[Episode]:
-        alpha = self.good_from + (1 - self.good_from) * rollouts.progress
+        alpha = rising(self.good_from, rollouts.progress)
         root = Turn()
         courses: list[Episode] = []
         for number in range(rollouts.samples):
@@ -230,6 +229,11 @@ async def _on(
     return line.done()
 
 
+def rising(good_from: float, progress: float) -> float:
+    """alpha, from `good_from` at the beginning of the run to 1 at its end."""
+    return good_from + (1 - good_from) * progress
+
+
 def well_apart(ends: Sequence[Turn], alpha: float, apart: float) -> list[tuple[Turn, Turn]]:
     """All (good, bad): R(good) >= alpha, R(good) - R(bad) > `apart`."""
     worth = {e: e.verdict.reward if e.verdict else 0.0 for e in ends}
@@ -287,12 +291,6 @@ A, B = [("a", "0", 1.0), ("a", "1", 0.0)], [("b", "0", 0.0), ("b", "1", 0.25)]
 CHOICES = (([A[0], B[0]], 2, "a"), ([*A, B[0]], 2, "b"), ([*A, *B], 2, ""), ([*A, *B], 3, ""))
 
 
-def _pairs(alpha: float, apart: float) -> list[int]:
-    """How many courses are good, and how many pairs there are."""
-    pairs = well_apart(_tree(*A, *B).ends, alpha, apart)
-    return [len({g for g, _ in pairs}), len(pairs)]
-
-
 def _weights() -> list[float]:
     """The row `IMITATION` of a good course (2 tokens), the same once more, a bad course, and a trace of a bad turn (1), the
     revision (2), "ok." (1) and a good turn (1)."""
@@ -319,7 +317,7 @@ RECIPE: Recipe = Recipe(
         "a course is played to its end at once and stays in the tree, where the release tries four replies at every turn on the way down",
         "all of a task's pairs are equally likely, as in the release; the turns that both courses share are not judged",
         "the good course must reach alpha, not exceed it, and alpha rises evenly from 0.5 to 1, where the paper has three rounds",
-        "four sentences take a course back, without an action called wait; the release draws from ten",
+        "three sentences take a course back, without an action called wait; the release draws from ten",
         "no general conversations are mixed in; turns that call tools are not laid out in traces",
     ),
     stages={
@@ -341,10 +339,13 @@ RECIPE: Recipe = Recipe(
             lambda: [chosen(_tree(*c), w, 0.25).text == at for c, w, at in CHOICES],
             [1, 1, 1, 1],
         ),
+        ByHand("alpha half way from 0.6 to 1", lambda: rising(0.6, 0.5), 0.8),
         ByHand(
-            "good and bad: 1 against 0, 0 and 1/4; differing by more than 3/4: 0 and 0; from 1/4 on, that against 0 and 0 too",
-            lambda: [_pairs(alpha, apart) for alpha, apart in ((0.5, 0.2), (0.5, 0.75), (0.25, 0.2))],
-            [[1, 3], [1, 2], [2, 5]],
+            "pairs: 1 with 0, 0 and 1/4; of more than 3/4 apart: 1 with 0 and 0; from alpha = 1/4 on, that with 0 and 0 too",
+            lambda: [
+                len(well_apart(_tree(*A, *B).ends, *at)) for at in ((0.5, 0.2), (0.5, 0.75), (0.25, 0.2))
+            ],
+            [3, 2, 5],
         ),
         ByHand(
             "what a judgement says: bad, nothing, good, uncertain",

@@ -17,7 +17,7 @@ from etude.credit.attempts import distilled
 from etude.credit.imitate import IMITATION, imitate, tagged
 from etude.credit.rounds import START, Anew, begin_round
 from etude.fixtures.attempts import credited_signals, example_attempts, weights_of
-from etude.fixtures.given import GivenModel
+from etude.fixtures.given import GivenModel, SetBack
 from etude.methods.self_training.rest_em import RECIPE as REST_EM
 from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.reward.attempts import each_attempt
@@ -74,19 +74,10 @@ def answers_and_refinements(
 # ---- the recipe ------------------------------------------------------------------------------------------------------
 
 
-class _Beginning:
-    """A learner that counts how often it was set back."""
-
-    back = 0
-
-    def become(self, other: object) -> None:
-        self.back += 1
-
-
 def _learnt(step: int = 0, **settings: Any) -> tuple[list[Signal], int]:
     """Credit of: right at once; wrong and refined; wrong twice. And how often the first weights were put back."""
     episodes = [example_attempts(1.0), example_attempts(0.0, 1.0), example_attempts(0.0, 0.0)]
-    learner = _Beginning()
+    learner = SetBack()
     context: dict[str, Any] = {
         "step": step,
         "learner": learner,

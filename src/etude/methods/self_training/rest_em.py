@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from etude.channels import writes
 from etude.credit.imitate import IMITATION
 from etude.credit.rounds import BEGINNING, START, Anew, begin_round
-from etude.fixtures.given import GivenContext, example_answers, given_stage
+from etude.fixtures.given import GivenContext, SetBack, example_answers, given_stage
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.methods.imitation.rft import right_answers
 from etude.recipe import ByHand, Paper, Recipe, Reduction
@@ -38,18 +38,9 @@ def rounds_of_right_answers(
     return credit
 
 
-class _Beginning:
-    """A learner that counts how often it was set back."""
-
-    back = 0
-
-    def become(self, other: object) -> None:
-        self.back += 1
-
-
 def _rounds(anew: bool) -> list[int]:
     """Of rounds 0, 1 and 2 with three right answers, two of which are alike: signals, and how often weights were put back."""
-    learner, found = _Beginning(), []
+    learner, found = SetBack(), []
     credit = given_stage(RECIPE, "credit", anew=anew)
     for step in range(3):
         context: Any = GivenContext(step=step, auxiliary={START: None})
