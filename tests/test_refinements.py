@@ -185,7 +185,9 @@ def test_code_cot_repairs_by_the_error_of_its_own_tests() -> None:
 
 
 def test_cosc_reads_outputs_and_learns_all_but_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cosc.output_of("```python\nprint(3+5)\n```") == "8"
+    assert cosc.output_of("```python\nprint(1)\n```\nNo.\n```python\nprint(3+5)\n```") == "8", (
+        "the last program"
+    )
     monkeypatch.setattr(cosc, "_BLOCK", re.compile("run (.*)"))  # the tiny tokenizer knows no backtick
     group, (signal,), sampler, _ = play("cosc", ["run 3+5", "No.\nRevise.", "run 3+4", "It is 7"])
     assert "The output:\n8\n" in decode(sampler.asked[1])
@@ -197,6 +199,10 @@ def test_cosc_reads_outputs_and_learns_all_but_them(monkeypatch: pytest.MonkeyPa
         "program 2",
         "conclusion 2",
     ]
+    group, _, sampler, _ = play("cosc", ["run 1", "7\nRevise."], {"rollout.programs": 1})
+    assert [v.correct for v in group.episodes[0].verdicts] == [False], (
+        "the last conclusion is judged, whatever it says"
+    )
     group, signals, sampler, _ = play("cosc", ["7", "5"])
     assert "There was no program to run." in decode(sampler.asked[1])
     assert not signals, "a chain that ends wrong"

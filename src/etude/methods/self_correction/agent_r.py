@@ -350,7 +350,7 @@ RECIPE: Recipe = Recipe(
         ByHand(
             "what a judgement says: bad, nothing, good, uncertain",
             lambda: [
-                called_bad(f"Good idea? Judgement: {word}") for word in ("Bad", "", "Good", "Uncertain")
+                called_bad(f"Judgement: Good? Judgement: {word}") for word in ("Bad", "", "Good", "Uncertain")
             ],
             [1, 1, 0, 0],
         ),
