@@ -229,5 +229,9 @@ def test_a_stepwise_reward_model_learns_from_continuations_and_an_outcome_model_
     _, signals, *_ = play("sorm", replies, {"group_rollout.probes": 1, "credit.balanced": False}, 2)
     labels = [(decode(s.episode.tokens).removeprefix(plain()), float(s.extras["label"][-1])) for s in signals]
     assert labels == [("3+4\n", 1), ("3+4\n3+5\n", 0), ("3+4\n3+5\n8", 0), ("3+4\n", 1), ("3+4\n7", 1)]
+    (stop,) = toys.TablePolicy().renderer.stops[:1]
+    assert [s.episode.tokens.tolist().count(stop) for s in signals] == [2] * 5, (
+        "each ends as the prompt and a reply do"
+    )
     _, signals, *_ = play("sorm", ["3+4\n3+5\n8"], {"group_rollout.probes": 0})
     assert [float(s.extras["label"][-1]) for s in signals] == [0, 0, 0]

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from etude.batch import Batch
+from etude.batch import Batch, pack
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate
-from etude.fixtures.given import GivenContext, beyond_prompt, example_answers, given_stage
+from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_answers, given_stage
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.methods.imitation.rft import right_answers
 from etude.models.outputs import Outputs
@@ -202,10 +202,10 @@ def _behind(episode: Episode, context: Context, wording: str, draft: str, soluti
 
 
 def _group() -> Group:
-    """A right answer 5; a wrong one of three steps 6, 7, 8, after the first of which 9 9 ended right."""
+    """A right answer 5; a wrong one of three steps 6, 7, 8, after the first of which 8 ended right, and after the second 9 9."""
     made = example_answers((1.0, (5,)), (0.0, (6, 7, 8)))
     right, wrong = made.episodes
-    noted = {"cuts": [1, 2, 3, 4], "text": ["a\n", "b\n", "c"], "verified": [[9, 9], []]}
+    noted = {"cuts": [1, 2, 3, 4], "text": ["a\n", "b\n", "c"], "verified": [[8], [9, 9]]}
     return replace(made, episodes=(right, replace(wrong, notes={STEPS: noted})))
 
 
@@ -215,6 +215,15 @@ def _labels(**settings: Any) -> list[list[float]]:
     return [
         [len(s.episode.tokens) - 1, float(s.weights[REWARD][-1]), float(s.extras[LABEL][-1])] for s in signals
     ]
+
+
+def _told() -> float:
+    """Of four beginnings, 5, 6, 6 7 (sound) and 6 7 8 (not), to which the head gives 1, -1, 1 and -1: how many are told."""
+    signals = given_stage(SORM, "credit")([_group()], GivenContext())
+    model, batch = GivenModel(reward=[[1.0], [-1.0], [1.0], [-1.0]]), pack(signals)
+    (term,) = given_stage(SORM, "objective").terms
+    told = term.loss(model.score(batch), batch)[1]["told"]
+    return float(told[batch.weight(REWARD) != 0].sum())
 
 
 def _refined(**settings: Any) -> list[list[int]]:
@@ -254,10 +263,11 @@ SORM: Recipe = Recipe(
             [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]],
         ),
         ByHand(
-            "of one step: 5 and 6, both sound; of two and three: not",
+            "5, 6 and 6 7, all sound; 6 7 8: not",
             lambda: _labels(),
-            [[2, 1, 1], [2, 1, 1], [3, 1, 0], [4, 1, 0]],
+            [[2, 1, 1], [2, 1, 1], [3, 1, 1], [4, 1, 0]],
         ),
+        ByHand("three of four are told", _told, 3),
         ByHand(
             "of three sound ones and one other: a third each, and 1; of one kind alone: 1",
             lambda: [
@@ -302,9 +312,9 @@ REFINER: Recipe = Recipe(
     ),
     examples=(
         ByHand(
-            "the right answer; it again behind the draft; 6, which was sound, and 9 9",
+            "the right answer; it again behind the draft; 6 7, the longest that was sound, and 9 9",
             lambda: [len(_refined()), *_refined()[1], *_refined()[2]],
-            [3, 5, 6, 9, 9],
+            [3, 5, 6, 7, 9, 9],
         ),
         ByHand("the right answer alone", lambda: _refined(globally=False, locally=False), [[5]]),
         ByHand("the second of two steps is bad", lambda: float(marked(["a;", "b;"], 1) == f"a;{BAD} b;"), 1),
