@@ -3,10 +3,12 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import toys
 import worlds_of_letters as letters
+from etude import seeds
 from etude.fixtures.inference import answered
 from etude.methods import find
 from etude.methods.self_correction import cosc
@@ -44,12 +46,17 @@ def test_a_mixture_is_sampled_run_by_run_after_what_it_holds_already() -> None:
     )
     assert decode(sampler.asked[0]) == plain()
     assert not group.episodes
-    replies = ["a", "b", "c", "d", "e"]
+    replies = ["abcdef"] * 5  # longer than any run: the rest is not taken
     _, (signal,), sampler, _ = play(
         "scheduled_sampling", list(replies), {**settings, "group_rollout.own_share": 0.5}
     )
     read = signal.extras["read"].astype(int)
     assert len(sampler.asked) > 1, "several runs"
+    own = seeds.generator(seeds.key("toy"), "own").random(len(read)) < 0.5
+    own &= signal.weights["imitation"] > 0
+    own[-1] = False
+    letters_read = np.array([decode([token]) in set("abcdef") for token in read])
+    assert letters_read.tolist() == own.tolist()
     for asked in sampler.asked:
         assert asked.tolist() == read[: len(asked)].tolist()
 

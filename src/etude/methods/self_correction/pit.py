@@ -217,6 +217,14 @@ def _corners() -> list[list[float]]:
     ]
 
 
+def _pairs() -> list[list[float]]:
+    """Of answers 5, 6, 7 and 8, of which the first two are right, and of two pairs at most: last token and pair of each corner."""
+    made = example_answers((1.0, (5,)), (1.0, (6,)), (0.0, (7,)), (0.0, (8,)))
+    signals = given_stage(GAP, "credit", pairs=2)([made], GivenContext())
+    ends = [(int(s.episode.tokens[-1]), float(s.extras[PAIR][-1])) for s in signals]
+    return [[float(a < 7), pair] for a, pair in ends]
+
+
 def _gaps() -> list[float]:
     """Rewards of a right answer where none was shown, a wrong one, a right one; and of a wrong one after a right one."""
     found = []
@@ -259,6 +267,11 @@ GAP: Recipe = Recipe(
     manipulation=(Manipulated("six pairs in ten are told apart at last", "preferred", 0.6, read="last"),),
     examples=(
         ByHand("5 and 6 7: wl, ww, ll, lw", lambda: [row[-1] for row in _corners()], [0, 1, 2, 3]),
+        ByHand(
+            "two pairs: a right answer twice, then a wrong one twice, of each",
+            _pairs,
+            [[1, 1], [1, 1], [0, 1], [0, 1], [1, 2], [1, 2], [0, 2], [0, 2]],
+        ),
         ByHand(
             "the answers, each with the weight of one token",
             lambda: [row[:-1] for i, row in enumerate(_corners()) if i in (0, 1)],
