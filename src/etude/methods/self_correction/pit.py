@@ -23,7 +23,14 @@ from etude.credit.kl_penalty import KLPrice, drift
 from etude.credit.pairs import Margin, Pairs, answer_of, given_pairs, sampled_pairs
 from etude.fixtures.curricula import built
 from etude.fixtures.examples import example_episode
-from etude.fixtures.given import GivenContext, GivenModel, beyond_prompt, example_answers, given_stage
+from etude.fixtures.given import (
+    GivenContext,
+    GivenModel,
+    beyond_prompt,
+    example_answers,
+    example_loss,
+    given_stage,
+)
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.methods.sampling_and_curricula.exit import IMPROVE, QUALITY
 from etude.models.outputs import Outputs
@@ -217,12 +224,19 @@ def _corners() -> list[list[float]]:
     ]
 
 
-def _pairs() -> list[list[float]]:
-    """Of answers 5, 6, 7 and 8, of which the first two are right, and of two pairs at most: last token and pair of each corner."""
+def _two_pairs() -> list[Signal]:
+    """Credit of answers 5, 6, 7 and 8, of which the first two are right, in two pairs."""
     made = example_answers((1.0, (5,)), (1.0, (6,)), (0.0, (7,)), (0.0, (8,)))
-    signals = given_stage(GAP, "credit", pairs=2)([made], GivenContext())
-    ends = [(int(s.episode.tokens[-1]), float(s.extras[PAIR][-1])) for s in signals]
-    return [[float(a < 7), pair] for a, pair in ends]
+    signals: list[Signal] = given_stage(GAP, "credit", pairs=2)([made], GivenContext())
+    return signals
+
+
+def _loss() -> float:
+    """The loss of two pairs, whose corners lie in the reverse order: the first has the numbers `R`, the second zeros."""
+    signals = _two_pairs()[::-1]
+    ends = [(int(s.extras[CORNER][-1]), int(s.extras[PAIR][-1])) for s in signals]
+    model = GivenModel(reward=[[R[corner] if pair == 1 else 0.0] for corner, pair in ends])
+    return example_loss(given_stage(GAP, "objective"), signals, model)
 
 
 def _gaps() -> list[float]:
@@ -269,7 +283,7 @@ GAP: Recipe = Recipe(
         ByHand("5 and 6 7: wl, ww, ll, lw", lambda: [row[-1] for row in _corners()], [0, 1, 2, 3]),
         ByHand(
             "two pairs: a right answer twice, then a wrong one twice, of each",
-            _pairs,
+            lambda: [[s.episode.tokens[-1] < 7, s.extras[PAIR][-1]] for s in _two_pairs()],
             [[1, 1], [1, 1], [0, 1], [0, 1], [1, 2], [1, 2], [0, 2], [0, 2]],
         ),
         ByHand(
@@ -277,6 +291,7 @@ GAP: Recipe = Recipe(
             lambda: [row[:-1] for i, row in enumerate(_corners()) if i in (0, 1)],
             [[5, 1], [5, 1]],
         ),
+        ByHand("of two pairs, the second undecided five times", _loss, (LOSS + 5 * math.log(2)) / 2),
         OffPolicy(
             "numbers 2, 1/2, 0, -1: differences 3, 3/2, 2, 3/2, 1",
             ratio=(2.0, 0.5, 1.0, 1.0),
