@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import string
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import etude
 import worlds_of_letters as letters
 from etude.methods import find
 from etude.models.tiny import tiny_directory
+from etude.report.run import RunDirectory
 from etude.train.loop import train
 from etude.train.setup import start
 
@@ -37,8 +39,26 @@ def test_a_hacked_reward_is_watched(tmp_path: Path, monkeypatch, capsys) -> None
     assert "score/watched/check" in capsys.readouterr().out
 
 
+def test_contracts_are_read_labelled_and_preferred(tmp_path: Path, monkeypatch, capsys) -> None:
+    model = str(tiny_directory(tmp_path / "m", string.printable, layers=1, width=32, heads=2, kv_heads=1))
+    monkeypatch.setattr("sys.argv", ["smart_contracts.py", str(tmp_path / "out"), "1", model])
+    found = runpy.run_path(str(EXAMPLES / "smart_contracts.py"), run_name="__main__")
+    assert capsys.readouterr().out.count("nats a token") == 4
+    stages = [RunDirectory.open(tmp_path / "out" / "runs" / n).config for n in ("read", "label", "prefer")]
+    assert [s["plan"]["recipe"] for s in stages] == ["sft", "sft", "rpo"]
+    assert [s["plan"]["model"] for s in stages][1:] == [
+        str(tmp_path / "out" / "runs" / n / "model") for n in ("read", "label")
+    ]
+    for row in found["contracts"]():
+        paid_first = row["code"].index(found["PAY"]) < row["code"].index(found["WRITE"])
+        assert row["good"].startswith("Yes" if paid_first or "tx.origin" in row["code"] else "No")
+        assert row["poor"][:3] == row["good"][:3]
+        assert ("line 2" in row["good"]) == paid_first
+
+
 def test_every_program_is_run_here() -> None:
-    assert {p.stem for p in EXAMPLES.glob("*.py")} == {"second_attempt", "curriculum", "reward_hacking"}
+    programs = {"second_attempt", "curriculum", "reward_hacking", "smart_contracts"}
+    assert {p.stem for p in EXAMPLES.glob("*.py")} == programs
 
 
 def test_the_curriculum_of_the_page_trains(tmp_path: Path) -> None:

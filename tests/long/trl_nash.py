@@ -15,6 +15,7 @@ from trl.experimental.nash_md import NashMDTrainer
 with open(sys.argv[1]) as file:
     job = json.load(file)
 model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+model.model.embed_tokens.padding_idx = None
 width = max(len(r["completion"]) for r in job["rows"])
 own, reference = [], []
 for r in job["rows"]:
