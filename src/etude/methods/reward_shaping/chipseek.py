@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -61,12 +62,11 @@ def calls_in(tests: str, name: str) -> list[list[Any]]:
     """The arguments with which tests call the function, so far as they stand there as literals."""
     found = []
     for node in ast.walk(ast.parse(tests)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-            if node.func.id in (name, "candidate"):
-                try:
-                    found.append([ast.literal_eval(a) for a in node.args])
-                except (ValueError, TypeError):
-                    continue
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.keywords:
+            continue
+        if node.func.id in (name, "candidate"):
+            with contextlib.suppress(ValueError, TypeError):  # an argument that is no literal
+                found.append([ast.literal_eval(a) for a in node.args])
     return found
 
 
@@ -128,21 +128,16 @@ def tool_hierarchy(
     return reward
 
 
-def graded(text: str, right: bool = False, **settings: float) -> Mapping[str, float]:
-    """The scores of a reply to a task with one test."""
+def graded(text: str, right: bool = False) -> Mapping[str, float]:
+    """The scores of a reply to a task with one test, without the sandbox."""
     check = UnitTests("f", "assert f(1) == 2", gold="def f(x):\n    return x + 1\n")
     made = example_episode(float(right))
     task = replace(made.task, check=check)
     tried = replace(made, task=task, text=text, verdicts=(Verdict(float(right), right),))
-    return asyncio.run(given_stage(RECIPE, "reward", **settings)(tried))
-
-
-def total(text: str, right: bool = False, **settings: float) -> float:
-    return graded(text, right, **settings)["reward"]
+    return asyncio.run(given_stage(RECIPE, "reward", quality_weight=0.0)(tried))
 
 
 WORKS = "```python\ndef f(x):\n    return x + 1\n```"
-BARE = {"quality_weight": 0.0}  # without the sandbox
 
 RECIPE = Recipe(
     name="chipseek",
@@ -172,16 +167,16 @@ RECIPE = Recipe(
         ByHand(
             "no program; one that is not Python; one that fails; one that works",
             lambda: [
-                total("No.", **BARE),
-                total("```python\ndef f(x:\n```", **BARE),
-                total("```python\ndef f(x):\n    return x\n```", **BARE),
-                total(WORKS, True, **BARE),
+                graded("No.")["reward"],
+                graded("```python\ndef f(x:\n```")["reward"],
+                graded("```python\ndef f(x):\n    return x\n```")["reward"],
+                graded(WORKS, True)["reward"],
             ],
             [0, 0.1, 0.2, 1.2],
         ),
         ByHand(
             "Python without a block passes both gates before the tests",
-            lambda: total("def f(x):\n    return x", **BARE),
+            lambda: graded("def f(x):\n    return x")["reward"],
             0.2,
         ),
         ByHand(
