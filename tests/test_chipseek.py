@@ -62,5 +62,5 @@ def test_a_program_is_measured_once_it_works() -> None:
 
 
 def test_a_wrong_program_may_not_earn_more() -> None:
-    with pytest.raises(UserError, match="must be below tests_weight"):
+    with pytest.raises(UserError, match="must lie in"):
         build(find("chipseek"), {"reward.quality_weight": 1.0})

@@ -22,7 +22,7 @@ from etude import seeds
 from etude.fixtures.examples import example_episode
 from etude.fixtures.given import given_stage
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
-from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.basic import single
 from etude.rollout.conversation import Conversation
 from etude.settings import Setting, stage
@@ -190,7 +190,7 @@ RECIPE: Recipe = Recipe(
     ),
     stages={"rollout": stage(judging), "reward": stage(ranking_reward)},
     claim="Trained on many principles, a judge orders answers better under principles that it has not seen than one trained on a single principle.",
-    manipulation=(Manipulated("orders are better than by chance", "score/ranking", 0.5, read="max"),),
+    unchecked="every pair of answers that is ordered wrongly takes from the reward",
     examples=(
         ByHand("all in order; no long thoughts", lambda: judged(GOOD), [0.8 + 0.2 * 0.95, 1, 0.95]),
         ByHand(

@@ -15,7 +15,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Annotated, Any
 
-from etude.errors import UserError
 from etude.fixtures.examples import example_episode
 from etude.fixtures.given import given_stage
 from etude.methods.policy_gradient.grpo import RECIPE as GRPO
@@ -95,17 +94,12 @@ def tool_hierarchy(
     syntax_weight: Annotated[float, Setting("reward of a program that is Python", low=0)] = 0.1,
     tests_weight: Annotated[float, Setting("reward of a program that passes its tests", low=0)] = 1.0,
     quality_weight: Annotated[
-        float, Setting("most that a working program gains or loses by size and steps", low=0)
+        float, Setting("most that a working program gains or loses, of tests_weight", low=0, high=0.99)
     ] = 0.3,
 ) -> Reward:
     """r_fmt + r_syn [Python] + r_fun [tests pass] + r_q [tests pass] mean over size and steps of (reference - mine) / reference.
-    Other tasks than those with unit tests are passed or failed, without the gates before. Raises UserError where a wrong program could earn more
-    than one that works."""
-    if quality_weight >= tests_weight:
-        raise UserError(
-            f"quality_weight {quality_weight:g} must be below tests_weight {tests_weight:g}, or a wrong program may earn more than a "
-            "right one"
-        )
+    Other tasks than those with unit tests are passed or failed, without the gates before. A wrong
+    program never earns more than one that works."""
 
     async def reward(episode: Episode) -> dict[str, float]:
         check = episode.task.check
@@ -123,7 +117,7 @@ def tool_hierarchy(
             found |= {"size": saved(size(program), size(gold)), "steps": saved(*each)}
         quality = (found.get("size", 0.0) + found.get("steps", 0.0)) / 2
         total = format_weight * found["format"] + syntax_weight * found["syntax"]
-        return {**found, "reward": total + tests_weight * right + quality_weight * quality}
+        return {**found, "reward": total + tests_weight * (right + quality_weight * quality)}
 
     return reward
 
