@@ -23,6 +23,7 @@ from etude.objective.hybrid import EntropyWeight
 from etude.objective.policy import High, Low, MeanOver, clipped
 from etude.objective.terms import Objective
 from etude.recipe import ByHand, Credited, Manipulated, OffPolicy, Paper, Recipe, Reduction
+from etude.reward.learnability import learnability
 from etude.rollout.attempts import answer_of
 from etude.rollout.basic import single
 from etude.rollout.group_rollout import GroupRollout
@@ -175,11 +176,6 @@ async def _tried(rollouts: GroupRollout, check: Posed, episode: Episode, probes:
 
 
 # ---- reward ------------------------------------------------------------------------------------------------------
-
-
-def learnability(rate: float) -> float:
-    """r = 1 - s for a task that a share s of the solver's attempts solve; 0 where none does."""
-    return 1.0 - rate if rate > 0 else 0.0
 
 
 def roles() -> Reward:
