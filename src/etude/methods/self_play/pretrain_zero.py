@@ -67,7 +67,7 @@ def cloze(paragraph: str, hidden: str) -> Task:
 
 class Masks:
     """Of a task that brings a worked solution, which is the paragraph: `masks` texts that name a passage of it, and for each that does
-    as many predictions as run.group_size. A task whose solution is shorter than `shortest` words is attempted as it is."""
+    as many predictions as run.group_size. A task whose solution is shorter than `text_words` words is attempted as it is."""
 
     def __init__(
         self,
@@ -78,16 +78,18 @@ class Masks:
             float, Setting("share of the run in which passages are drawn by chance", low=0, high=1)
         ] = 0.0,
         random_words: Annotated[int, Setting("longest passage that is drawn by chance", "words", low=1)] = 3,
-        shortest: Annotated[int, Setting("shortest paragraph; shorter ones are no text", "words", low=2)] = 4,
+        text_words: Annotated[
+            int, Setting("shortest paragraph; shorter ones are no text", "words", low=2)
+        ] = 4,
     ) -> None:
         self.masks, self.random_until, self.random_words = masks, random_until, random_words
-        self.shortest = shortest
+        self.text_words = text_words
         self.last: dict[str, float] = {}
         self.told: list[News] = []
 
     async def __call__(self, rollouts: GroupRollout) -> list[Episode]:
         paragraph = rollouts.task.reference
-        if not self.masks or len((paragraph or "").split()) < self.shortest or paragraph is None:
+        if not self.masks or len((paragraph or "").split()) < self.text_words or paragraph is None:
             return await rollouts.plays(range(rollouts.samples))
         if rollouts.progress < self.random_until:
             drawn = [
