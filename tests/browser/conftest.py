@@ -1,4 +1,4 @@
-"""One Chromium for all tests of pages; they are passed over where there is none."""
+"""A Chromium for the tests of pages; they are passed over where there is none."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
              "--disable-sync", "--no-first-run", "--disable-quic"]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """Of one module: while it is there its event loop runs, in which no test of another module could run its own."""
     if CHROMIUM is None:
         pytest.skip("skipped: no Chromium here (apt-get install chromium)")
     sync_api = pytest.importorskip(
