@@ -109,6 +109,12 @@ def test_every_recipe_plays_through_a_server_as_it_does_here(recipe: str, tmp_pa
             with pytest.raises(Refused, match="which engines do not say"):
                 start(settings, tmp_path / "there", letters.words(), place=place_of(address))
             return
+        if recipe == "nash_md":  # two models draw each token together
+            run = start(settings, tmp_path / "there", letters.words(), place=place_of(address))
+            with pytest.raises(UserError, match="sampled token by token in this process"):
+                train(run)
+            run.close()
+            return
         for name, place in (("here", None), ("there", place_of(address))):
             run = start(settings, tmp_path / name, letters.words(), place=place)
             train(run)
