@@ -286,6 +286,7 @@ SPECIAL = {  # texts that are read when a stage is made
     "ways": "direct+steps",
     "drafts": "4",
     "by": "agreement",
+    "aligned_by": "agreement",
     "corpus": str(Path(__file__).parent.parent / "constraints.txt"),
     "principles": str(Path(__file__).parent / "data" / "principles.txt"),
 }
