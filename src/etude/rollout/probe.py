@@ -62,8 +62,13 @@ def _cuts(tokenizer: Tokenizer, tokens: Array, separator: str) -> list[int]:
     if not separator:
         return list(range(1, len(tokens)))
     ends, text = text_ends(tokenizer, tokens), tokenizer.decode(tokens)
-    over = [m.end() for m in re.finditer(f"(?:{re.escape(separator)})+", text)]
-    return sorted({int(np.searchsorted(ends, end)) + 1 for end in over if text[end:].strip()})
+    return sorted({int(np.searchsorted(ends, end)) + 1 for end in step_ends(text, separator)})
+
+
+def step_ends(text: str, separator: str) -> list[int]:
+    """Numbers of characters after which a step of a text is over and another one follows: behind each run of separators."""
+    over = [m.end() for m in re.finditer(f"(?:{re.escape(separator)})+", text)] if separator else []
+    return [end for end in over if text[end:].strip()]
 
 
 def steps_of(tokenizer: Tokenizer, episode: Episode, separator: str) -> tuple[list[int], list[str]]:

@@ -243,6 +243,11 @@ class Answering:
     reads: frozenset[str] = frozenset()
     limit: Limit = field(default_factory=Limit)
 
+    @property
+    def in_process(self) -> str:
+        """Why no engine can sample for it; "" where one can."""
+        return "asks how certain every reply was, which engines do not say" if self.certainty else ""
+
     async def __call__(self, task: Task, conversation: Conversation) -> Episode:
         session = Session(task, conversation, self.limit, self.oracle, self.certainty)
         found: Draft | str | None

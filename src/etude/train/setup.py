@@ -75,11 +75,9 @@ def start(
     if "run.tools" in plan.changes:
         plan = plan.but(changes={**plan.changes, "run.tools": absolute(plan.changes["run.tools"])})
     recipe, settings, stages = resolve(plan)
-    if place is not None and place.samples and getattr(stages["rollout"], "certainty", False):
-        raise Refused(
-            f"recipe {recipe.name} asks how certain every reply was, which engines do not say; sample in this process, without "
-            "a table [engines]"
-        )
+    why = next((s.in_process for s in stages.values() if getattr(s, "in_process", "")), "")
+    if place is not None and place.samples and why:
+        raise Refused(f"recipe {recipe.name} {why}; sample in this process, without a table [engines]")
     about = {**describe(plan, recipe, settings), "places": places(plan, settings, tasks is None)}
     config = sealed(about if place is None else {**about, "placement": place.to_dict()})
     tasks = task_set(plan.tasks if tasks is None else tasks)

@@ -12,7 +12,6 @@ there are some, the card says how many of the demonstrations are right.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -22,7 +21,7 @@ from etude.data.items import Item, of_task
 from etude.data.recipe import MAKE, DataRecipe
 from etude.data.workshop import Workshop
 from etude.recipe import Paper
-from etude.rollout.attempts import answer_of
+from etude.rollout.attempts import answer_of, below
 from etude.settings import Setting, stage
 from etude.tasks.unlabelled import unlabelled
 from etude.types import Array, Episode, Message, Span, Task
@@ -75,8 +74,7 @@ def asked(shop: Workshop, task: Task) -> Episode:
 
 
 def told(task: Task, trigger: str) -> list[Message]:
-    *before, last = task.prompt
-    return [*before, replace(last, content=f"{last.content}\n\n{trigger}" if trigger else last.content)]
+    return list(below(task.prompt, trigger))
 
 
 def nearest_first(points: Array, centres: Array, labels: Array) -> list[list[int]]:

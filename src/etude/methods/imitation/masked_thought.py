@@ -17,9 +17,9 @@ from etude.channels import writes
 from etude.credit.imitate import IMITATION, shown
 from etude.fixtures.given import GivenContext, beyond_prompt, example_demonstration, given_stage
 from etude.methods.imitation.sft import RECIPE as SFT
-from etude.objective.imitation import cross_entropy
+from etude.models.outputs import Outputs
 from etude.objective.policy import MeanOver
-from etude.objective.terms import Objective
+from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
@@ -70,7 +70,13 @@ def misread(batch: Batch) -> Tensor:
 
 
 def cross_entropy_with_holes(mean: MeanOver = "token") -> Objective:
-    return replace(cross_entropy(mean), corrupt=misread, extras=frozenset({READ}))
+    """-log pi(y_t | what is read before it). Metric `replaced`: the share of the read tokens that are not the solution's."""
+
+    def loss(out: Outputs, batch: Batch) -> TokenLoss:
+        return -out.logp, {"replaced": (misread(batch) != batch.tokens).to(out.logp)}
+
+    term = Term("imitation", loss, MEANS[mean], weight=IMITATION)
+    return replace(objective(term, extras={READ}), corrupt=misread)
 
 
 def _read(progress: float, **settings: float) -> list[float]:

@@ -31,6 +31,7 @@ class AgainstTheMixture:
     """Half of the episodes by the policy, half by the mixture of policy and reference (at least one each)."""
 
     reads = frozenset({"reference"})
+    in_process = "draws every token from two models at once, which engines cannot"
 
     def __init__(
         self,

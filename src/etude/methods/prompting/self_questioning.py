@@ -52,8 +52,7 @@ def self_questioning(
             return await session.draft("sample", 0)
         text = await session.say(ASK.format(question=session.question, m=questions), "ask", tag="questions")
         asked = read_questions(text)[:questions]
-        answers = await session.gather(known(session, q, i) for i, q in enumerate(asked))
-        background = "\n".join(f"{q}\n{a}" for q, a in zip(asked, answers, strict=False))
+        background = "\n".join(await session.gather(known(session, q, i) for i, q in enumerate(asked)))
         if scaffold == "placebo":
             background = placebo(len(background))
         if not background:
@@ -62,10 +61,11 @@ def self_questioning(
         return await session.draft("sample", 0, said=reworded(session.prompt, said))
 
     async def known(session: Session, question: str, number: int) -> str:
+        """The question with its answer below it."""
         if texts and (found := texts.best(question, 1)):
-            return found[0]
+            return f"{question}\n{found[0]}"
         said = await session.say(question, "know", number, tag="answer to itself", max_tokens=answer_tokens)
-        return " ".join(said.split())
+        return f"{question}\n{' '.join(said.split())}"
 
     return answering(method)
 

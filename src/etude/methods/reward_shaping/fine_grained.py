@@ -11,8 +11,7 @@ released code (allenai/FineGrainedRLHF, `fgrlhf/ppo.py`, `fine_grained_config.ym
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -25,12 +24,14 @@ from etude.fixtures.given import GivenContext, GivenModel, example_answers, give
 from etude.methods.policy_gradient.ppo import RECIPE as PPO
 from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.reward.combined import PARTIAL
+from etude.rollout.probe import text_ends
 from etude.settings import Setting, stage
 from etude.stages import Context
+from etude.text.tokenizer import Tokenizer
 from etude.types import Array, Episode, Group, Signal
 
 
-def laid_out(episode: Episode, decode: Callable[[Array], str]) -> Array:
+def laid_out(episode: Episode, tokenizer: Tokenizer) -> Array:
     """f32[T]: what each piece is worth on the token with which it ends, and the rest of the reward on the last token."""
     partial = [(int(end), float(worth)) for end, worth in episode.notes.get(PARTIAL, ())]
     row = terminal(episode, episode.reward - sum(worth for _, worth in partial))
@@ -39,10 +40,10 @@ def laid_out(episode: Episode, decode: Callable[[Array], str]) -> Array:
     if not partial or not places:
         return row
     tokens, start = episode.spans[places[-1]].tokens, int(starts[places[-1]])
-    before = len(episode.text) - len(decode(tokens))  # characters of a prefix that was not sampled
+    ends = text_ends(tokenizer, tokens)
+    before = len(episode.text) - int(ends[-1])  # characters of a prefix that was not sampled
     for end, worth in partial:
-        at = bisect_left(range(len(tokens) - 1), end - before, key=lambda i: len(decode(tokens[: i + 1])))
-        row[start + at] += worth
+        row[start + int(np.searchsorted(ends[:-1], end - before))] += worth
     return row
 
 
@@ -65,8 +66,7 @@ class AtTheEndsOfPieces:
 
     def __call__(self, groups: Sequence[Group], context: Context) -> list[Signal]:
         episodes = [e for g in groups for e in g.episodes]
-        decode = context.policy.renderer.decode
-        rewards = [laid_out(e, decode) for e in episodes]
+        rewards = [laid_out(e, context.policy.tokenizer) for e in episodes]
         self.pieces = float(np.mean([len(e.notes.get(PARTIAL, ())) for e in episodes])) if episodes else 0.0
         if self.kl_weight:
             away = drift(episodes, context)

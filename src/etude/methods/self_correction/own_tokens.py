@@ -16,16 +16,12 @@ from typing import Annotated, Any
 import numpy as np
 
 from etude import seeds
-from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.imitate import IMITATION, imitate, shown, tagged
 from etude.fixtures.attempts import credited_signals, example_attempts
 from etude.fixtures.given import GivenContext, beyond_prompt, example_demonstration, given_stage
-from etude.methods.imitation.masked_thought import READ, masked_now, misread
+from etude.methods.imitation.masked_thought import READ, cross_entropy_with_holes, masked_now
 from etude.methods.imitation.sft import RECIPE as SFT
-from etude.models.outputs import Outputs
-from etude.objective.policy import MeanOver
-from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.reward.attempts import verdict_if_any
 from etude.rollout.attempts import Share, attempt, attempt_tag, due
@@ -94,16 +90,6 @@ def with_own_tokens() -> Credit:
         ]
 
     return credit
-
-
-def after_the_mixture(mean: MeanOver = "token") -> Objective:
-    """-log pi(y*_t | x, m_<t). Metric `replaced`: the share of the read tokens that are not the solution's."""
-
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        return -out.logp, {"replaced": (misread(batch) != batch.tokens).to(out.logp)}
-
-    term = Term("imitation", loss, MEANS[mean], weight=IMITATION)
-    return replace(objective(term, extras={READ}), corrupt=misread)
 
 
 # ---- reference-answer-based correction: y^ ~ pi( . | x), then y* after [x, y^] ---------------------------------------
@@ -199,7 +185,7 @@ SCHEDULED = Recipe(
         "group_rollout": stage(mixed),
         "reward": stage(verdict_if_any),
         "credit": stage(with_own_tokens),
-        "objective": stage(after_the_mixture),
+        "objective": stage(cross_entropy_with_holes),
     },
     needs=("text",),
     claim="The gap between accuracy with right beginnings and with its own shrinks on chained arithmetic, and accuracy exceeds that of SFT.",

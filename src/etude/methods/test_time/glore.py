@@ -9,6 +9,7 @@ sound_from=0), `etude train glore_refiner` a policy that was taught both refinem
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated
 
 from etude.fixtures.inference import answered
@@ -16,6 +17,7 @@ from etude.methods.imitation.rft import RECIPE as RFT
 from etude.methods.self_correction.glore import BAD, GLOBAL, LOCAL, marked
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import reworded
+from etude.rollout.probe import step_ends
 from etude.search.score import By, WhoJudges, answering_by, scorer
 from etude.search.session import Answering, Draft, Session
 from etude.search.vote import best
@@ -62,9 +64,9 @@ def glore(
 
 
 def split(text: str, end: str) -> list[str]:
-    """The steps of a text, each with what ends it; one where nothing does."""
-    parts = text.split(end) if end else [text]
-    return [part + end for part in parts[:-1]] + ([parts[-1]] if parts[-1] or len(parts) == 1 else [])
+    """The steps of a text, each with what ends it, cut as those of its training are; one where nothing ends."""
+    cuts = [0, *step_ends(text, end), len(text)]
+    return [text[a:b] for a, b in pairwise(cuts)]
 
 
 def _answered() -> list[object]:
@@ -103,7 +105,7 @@ RECIPE: Recipe = Recipe(
         ByHand("the second step is marked, and the local refinement wins", _answered, [1, 3, 1, 1]),
         ByHand(
             "steps end with a line, or are one",
-            lambda: [len(split(t, "\n")) for t in ("a\nb", "a\nb\n", "a", "")],
+            lambda: [len(split(t, "\n")) for t in ("a\n\nb", "a\nb\n", "a", "")],
             [2, 2, 1, 1],
         ),
         Reduction("not refined: one reply", "majority", {"rollout.refined": "none"}, {"rollout.n": 1}),

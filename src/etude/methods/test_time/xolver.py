@@ -64,7 +64,8 @@ def xolver(
                 )
                 for a in range(agents)
             )
-            own = [draft.text for draft in found] + own[len(found) :]
+            if len(found) == agents:  # else the budget ended, and who is missing is not told
+                own = [draft.text for draft in found]
             scores = await score(session, found)
             for value, draft in zip(scores, found, strict=True):
                 session.mark(draft.node, score=value)
