@@ -224,7 +224,8 @@ def f():
 
 
 def test_nobody_is_left_behind(box: Sandbox) -> None:
-    if sandbox.shared.cache_info().currsize:  # other tests of this process have used it, and it waits for more
+    # Other tests of this process may have used the shared one, and it waits for more.
+    if sandbox.shared.cache_info().currsize:
         sandbox.shared().close()
         sandbox.shared.cache_clear()
     with box.program() as program:
