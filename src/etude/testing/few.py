@@ -11,6 +11,7 @@ FEW: dict[str, int] = {
     **dict.fromkeys(
         ("n", "width", "branch", "depth", "simulations", "paths", "drafts", "rounds", "questions"), 2
     ),
+    **dict.fromkeys(("candidates", "pieces", "follow_ups", "repairs"), 2),
     **dict.fromkeys(("turn_tokens", "step_tokens", "summary_tokens"), 2),
     "turns": 1,
     "most": 6,
