@@ -140,6 +140,25 @@ def test_the_task_sources_fit_their_screen(
     assert any(line.startswith("chain_sum ") and len(line) > 50 for line in lines)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["recipes", "grpo"], ["studies"], ["claims"], ["data", "recipes"], ["tasks", "chain_sum"]],
+    ids=" ".join,
+)
+def test_pages_are_broken_between_words(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = []
+    for width in ("60", None):
+        monkeypatch.setenv("COLUMNS", width) if width else monkeypatch.delenv("COLUMNS")
+        assert cli(words) == 0
+        pages.append(capsys.readouterr().out)
+    narrow, wide = pages
+    assert narrow.split() == wide.split()
+    assert max(map(len, wide.splitlines())) > 100
+    assert not [line for line in narrow.splitlines() if len(line) > 60 and " " in line.strip()]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete(shell: str) -> None:
     shown = subprocess.run(

@@ -10,7 +10,7 @@ import typer
 
 from etude.cli.train import Json
 from etude.errors import UserError, nearest
-from etude.printable import say
+from etude.printable import filled, say
 
 if TYPE_CHECKING:
     from etude.claims.settings import Claim
@@ -56,7 +56,7 @@ def claims(
     from etude.docs.claims import FILE
 
     if not (recipes or family or file):
-        say(_list(on))
+        say(filled(_list(on), 2))
         return
     chosen = _chosen(recipes or [], on, family, file or SETTINGS, against)
     command = "etude claims" + (f" --file {file}" if file else "")
@@ -72,7 +72,7 @@ def claims(
         say(jsons.dumps(results, indent=2))
     else:
         for name, both in results.items():
-            say(_screen(name, both[on]))
+            say(filled(_screen(name, both[on])))
         say(f"\n{'a trial, not recorded: ' if trial else ''}{session.results}")
     if any(both[on]["state"] == FAILED for both in results.values()):
         raise typer.Exit(1)
@@ -106,14 +106,12 @@ def _list(on: str) -> str:
     from etude.claims.settings import SETTINGS
     from etude.docs.claims import labels, result
 
-    rows = [("recipe", "family", "against", "reproduces / pays for itself", "claim")]
+    lines = ["recipe (family, against): reproduces / pays for itself"]
     for claim in _chosen([], on, "", SETTINGS, ""):
         found = labels(result(claim.recipe, on)) if not claim.untested else "cannot be tested here"
-        rows.append((claim.recipe, claim.topic, claim.base or "-", found, claim.says))
-    widths = [min(40, max(len(row[i]) for row in rows)) for i in range(4)]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows
-    )
+        against = f", {claim.base}" if claim.base else ""
+        lines += [f"{claim.recipe} ({claim.topic}{against}): {found}", f"  {claim.says}"]
+    return "\n".join(lines)
 
 
 def _screen(name: str, found: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from etude.cli.train import Json, Seed
 from etude.errors import UserError
-from etude.printable import say
+from etude.printable import filled, say
 
 if TYPE_CHECKING:  # imports torch
     from etude.data.session import Order
@@ -81,12 +81,12 @@ def recipes(
         say(jsons.dumps(facts, indent=2, default=str))
         return
     for fact in facts:
-        say(f"etude data {fact['verb']} {fact['name']}  {fact['paper']}\n    {fact['idea']}")
+        lines = [f"etude data {fact['verb']} {fact['name']}  {fact['paper']}".rstrip(), f"    {fact['idea']}"]
         if name is not None:
             for setting, about in fact["settings"].items():
-                say(f"    {fact['name']}.{setting} = {about['default']}: {about['meaning']}")
-            for departure in fact["departures"]:
-                say(f"    departs: {departure}")
+                lines.append(f"    {fact['name']}.{setting} = {about['default']}: {about['meaning']}")
+            lines += [f"    departs: {departure}" for departure in fact["departures"]]
+        say(filled("\n".join(lines), 2))
 
 
 def make(

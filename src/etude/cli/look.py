@@ -12,7 +12,7 @@ import typer
 
 from etude.cli.train import Json, On
 from etude.errors import UserError, nearest
-from etude.printable import say
+from etude.printable import filled, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def recipes(
         found = facts(name)
         _print(found if name is None else found[0])
     elif name is not None:
-        say(one(facts(name)[0]))
+        say(filled(one(facts(name)[0])))
     else:
         say(table(listed(), shutil.get_terminal_size((1000, 24)).columns))
 
@@ -68,7 +68,7 @@ def tasks(
     elif json:
         _print(found[name] if name else list(found.values()))
     elif name:
-        say(_page(found[name]))
+        say(filled(_page(found[name])))
     else:
         width = shutil.get_terminal_size((120, 24)).columns
         longest = max(map(len, found))
@@ -93,7 +93,7 @@ def doctor(on: On = None, json: Json = False) -> None:
         _print({"problems": problems}) if json else say("\n".join(problems) or "a run can begin there")
         raise typer.Exit(2 if problems else 0)
     found = examine()
-    _print(found) if json else say(screen(found))
+    _print(found) if json else say(filled(screen(found), 15))
 
 
 def report(path: Annotated[Path, typer.Argument(help="a run, or a comparison")]) -> None:

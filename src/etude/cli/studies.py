@@ -10,7 +10,7 @@ import typer
 
 from etude.cli.train import Json, Set
 from etude.errors import UserError
-from etude.printable import say
+from etude.printable import filled, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,10 +31,8 @@ def studies(json: Json = False) -> None:
             )
         )
         return
-    table = [("study", "year", "question", "outcome"), *found]
-    widths = [max(len(row[i]) for row in table) for i in range(3)]
-    for row in table:
-        say("  ".join(cell.ljust(w) for cell, w in zip(row, [*widths, 0], strict=True)).rstrip())
+    for name, year, question, outcome in found:
+        say(filled(f"{name} ({year})\n  {question}\n  {outcome}", 2))
 
 
 def study(

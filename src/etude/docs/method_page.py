@@ -141,9 +141,7 @@ def _claimed(recipe: dict[str, Any]) -> list[str]:
         if found["state"] == "run":
             lines += [f"  {question} {sentence(found, axis)}" for axis, question in AXES.items()]
             lines += [f"  smallest visible effect: {visible(found)}"]
-            lines += [
-                f"  {found['arm']} against {found['base']}, {found['seeds']} seeds, {found['updates']} updates"
-            ]
+            lines += [f"  {found['arm']} against {found['base']}, {found['seeds']} seeds"]
         lines += [f"  no test: {why(found)}"] if why(found) else []
         lines += [f"  {found['command']}"] if "command" in found else []
     return lines if recipe["claims"] else [*lines, "Not yet run on this bed."]
