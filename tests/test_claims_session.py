@@ -253,7 +253,7 @@ def test_an_untaught_model_is_no_test(tmp_path, capsys):
 def test_which_claims_there_are(capsys):
     assert cli.run(["claims"]) == 0
     said = capsys.readouterr().out
-    assert len(said.splitlines()) == 1 + sum(c.on == "lab" for c in load())
+    assert len(said.splitlines()) == 1 + 2 * sum(c.on == "lab" for c in load())
     assert "ditto" in said
     assert "cannot be tested here" in said
 
