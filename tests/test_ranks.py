@@ -27,6 +27,7 @@ from etude.train.measure import checkpoint_policy
 from etude.train.reopen import resume
 from etude.train.run import Run
 from etude.train.setup import start
+from scripted_engine import Engine, served
 from test_packed import uneven
 from two_ranks import forget, same_as_alone, two_ranks
 
@@ -62,6 +63,9 @@ class Lent(Place):
     async def close(self) -> None:
         assert self.ranks is not None
         self.ranks.everywhere(forget)
+        ranks, self.ranks = self.ranks, None
+        await super().close()
+        self.ranks = ranks
 
 
 def lent(ranks: Ranks) -> Place:
@@ -156,6 +160,21 @@ def test_two_ranks_resume_to_the_last_bit(trained: Any, ranks: Ranks) -> None:
     train(run)
     assert apart(weights(run), found["two"]) == 0
     run.close()
+
+
+def test_engines_sample_what_ranks_train(trained: Any, ranks: Ranks, tmp_path: Path) -> None:
+    """The parts of the weights are put together for the servers, at every step."""
+    place, found = trained
+    plan = letters.plan(place, "ppo", 4, **SMALL)
+    engine = Engine(plan.model)
+    with served(engine) as (address,):
+        where = Place.of({"engines": {"address": [address]}, "trainer": {"ranks": 2}})
+        run = start(plan, tmp_path / "run", letters.words(), place=Lent(where.engines, where.trainer, ranks))
+        train(run)
+        assert apart(weights(run), found["one"]) < 1e-5
+        run.close()
+    versions = {label for label, _ in engine.sampled if label != "default"}
+    assert len(versions) == 4, versions
 
 
 def test_another_number_of_ranks_resumes_and_says_so(trained: Any, ranks: Ranks) -> None:
