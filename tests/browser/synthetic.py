@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from etude.evaluate.abstention import risk_coverage
 from etude.report.health import Health
 from etude.report.run import RunDirectory
 from etude.train.metrics import step_metrics
@@ -156,7 +157,18 @@ def make_eval(step: int, skill: float) -> dict[str, Any]:
         "problems": 200, "samples": 8, "seed": 1, "sampling": {"temperature": 1.0, "max_tokens": 64}, "rule": "last",
         "mean": skill, "low": skill - half, "high": skill + half,
         "pass": {"1": [skill, skill - half, skill + half], "8": [min(1, skill + 0.2), skill + 0.15, min(1, skill + 0.25)]},
-        "kinds": kinds, "truncated": 0.02, "length": 21.0, "per_problem": [["k", 3, 8]] * 200,
+        "kinds": kinds, "abstention": made_abstention(step, skill), "truncated": 0.02, "length": 21.0, "per_problem": [["k", 3, 8]] * 200,
+    }  # fmt: skip
+
+
+def made_abstention(step: int, skill: float) -> dict[str, Any]:
+    """Outcomes of 40 samples of which 10 abstain, the surest of the others right."""
+    right = [i < 30 * skill for i in range(30)]
+    share = {"mean": 0.25, "low": 0.1, "high": 0.4, "problems": 40}
+    shares = {"answerable": share, "unanswerable": None, "abstained": share, "selective": share}
+    return {
+        "shares": shares, "words": ["I don't know"], "confidence": "likelihood", "answered": 30,
+        **risk_coverage([1 - i / (40 + step) for i in range(30)], right, 40),
     }  # fmt: skip
 
 

@@ -60,7 +60,8 @@ def test_curves_offline(watched: Watched, root: Path) -> None:
         "grad_norm",
         "time",
     } <= charts
-    assert {"kinds", "curriculum", "losses"} <= charts
+    assert {"kinds", "curriculum", "losses", "risk-coverage", "abstention"} <= charts
+    assert "wrong among the surest answers" in page.inner_text("[data-chart=risk-coverage]")
     until(page, "document.querySelectorAll('[data-chart] canvas').length >= 14")
     assert "12.0% →" in page.inner_text(".tiles")
     assert page.inner_text(".history") == "from step 22 on: update.lr 0.00001 → 0.000003"

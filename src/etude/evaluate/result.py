@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from etude.errors import Refused
+from etude.evaluate.abstention import Abstaining, abstention
 from etude.evaluate.intervals import Interval, clustered
 from etude.evaluate.passk import majority_at, pass_at
 from etude.evaluate.transitions import decomposed, transitions
@@ -92,6 +93,9 @@ class EvalResult:
     inference: Mapping[str, Any] = field(default_factory=dict)  # evaluate.inference.cost, of a method
     turns: float = 1.0  # replies per sample
     tools: Mapping[str, float] = field(default_factory=dict)  # tools.kit.use_of, where tools could be called
+    abstention: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # evaluate.abstention, where run.abstain is given
 
     def __post_init__(self) -> None:
         if not isinstance(self.card, Card):
@@ -142,6 +146,7 @@ class EvalResult:
             **({"inference": dict(self.inference)} if self.inference else {}),
             "turns": self.turns,
             **({"tools": dict(self.tools)} if self.tools else {}),
+            **({"abstention": dict(self.abstention)} if self.abstention else {}),
             "per_problem": [list(row) for row in self.per_problem],
         }
 
@@ -175,6 +180,7 @@ class EvalResult:
             inference=line.get("inference", {}),
             turns=line.get("turns", 1.0),
             tools=line.get("tools", {}),
+            abstention=line.get("abstention", {}),
         )
 
 
@@ -184,6 +190,7 @@ def from_groups(
     *,
     ks: Sequence[int] | None = None,
     answer: Answer | None = None,
+    abstaining: Abstaining | None = None,
     level: float = 0.95,
 ) -> EvalResult:
     """The result of evaluation `groups`, one per problem.
@@ -191,7 +198,7 @@ def from_groups(
     Samples that failed (`Group.failed`, or an episode with a failure) are counted as `errors` and nowhere
     else; a problem of which every sample failed is `lost`. `ks`: the k of pass@k and majority@k (default:
     1, 2, 4, ... and all samples); a problem with fewer verdicts than k is left out of that k. `answer`
-    gives what an episode answered; without it there is no majority. Raises Refused where no sample has a
+    gives what an episode answered; without it there is no majority. `abstaining`: which answers abstain. Raises Refused where no sample has a
     verdict or one problem comes twice.
     """
     valid = [[e for e in g.episodes if e.failure is None] for g in groups]
@@ -236,6 +243,7 @@ def from_groups(
         attempts=transitions(groups),
         turns=float(np.mean([np.mean([sum(s.sampled for s in e.spans) for e in v]) for _, v in kept])),
         tools=use_of([e.notes[CALLS] for _, v in kept for e in v if CALLS in e.notes]),
+        abstention=abstention(groups, abstaining, level) if abstaining else {},
     )
 
 

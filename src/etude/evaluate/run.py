@@ -8,6 +8,7 @@ from typing import cast
 
 from etude import __version__, seeds
 from etude.errors import UserError
+from etude.evaluate.abstention import Abstaining
 from etude.evaluate.result import Card
 from etude.machine import commit
 from etude.models.policy import Policy
@@ -112,6 +113,11 @@ def answers(renderer: Renderer) -> Callable[[Episode], str | None]:
         return extract(text, rule) if isinstance(rule, str) else text.strip()
 
     return answer
+
+
+def abstaining(words: Sequence[str], measure: str, renderer: Renderer) -> Abstaining | None:
+    """What `run.abstain` and `run.confidence` ask for; None where no words abstain."""
+    return Abstaining(tuple(words), measure, answers(renderer)) if words else None
 
 
 async def strictly(groups: Sequence[Group], renderer: Renderer, pool: Pool) -> float | None:

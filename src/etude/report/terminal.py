@@ -185,6 +185,7 @@ def eval_screen(result: Mapping[str, Any]) -> str:
     rows += [(f"majority@{k}", share(value)) for k, value in (result.get("majority") or {}).items()]
     rows += [(f"  {name}", share(value)) for name, value in (result.get("kinds") or {}).items()]
     rows += [(f"  difficulty {name}", share(value)) for name, value in (result.get("levels") or {}).items()]
+    rows += abstention_rows(result.get("abstention") or {})
     rows += inference_rows(result.get("inference") or {})
     rows.append(("length", amount(float(result.get("length") or 0), "tokens")))
     rows += tool_rows(result)
@@ -192,6 +193,32 @@ def eval_screen(result: Mapping[str, Any]) -> str:
     if result.get("errors"):
         rows.append(("errors", f"{result['errors']} answers could not be judged and count nowhere"))
     return _columns(rows) + "\n" + how(result)
+
+
+OUTCOMES = {
+    "abstained": "abstained",
+    "unanswerable": "  where there is no answer",
+    "answerable": "  right where there is one",
+    "selective": "  right of what was answered",
+}
+
+
+def abstention_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The third outcome, and how well confidence tells right answers from wrong ones."""
+    if not found:
+        return []
+    rows = [
+        (words, share(found["shares"][name])) for name, words in OUTCOMES.items() if found["shares"].get(name)
+    ]
+    if found["aurc"] is None:
+        return rows
+    precision = "" if found["ap"] is None else f", average precision {amount(found['ap'], '%')}"
+    rows.append(("risk-coverage", f"AURC {found['aurc']:.3f}{precision}; by {found['confidence']}"))
+    for part in (0.25, 0.5, 0.75, 1.0):
+        point = next((p for p in found["curve"] if p[0] >= part * found["curve"][-1][0] - 1e-9), None)
+        if point:
+            rows.append((f"  {amount(point[0], '%')} covered", f"{amount(1 - point[1], '%')} of it right"))
+    return rows
 
 
 def tool_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:

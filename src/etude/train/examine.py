@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from etude.evaluate.result import EvalResult, from_groups
-from etude.evaluate.run import EVAL_SAMPLING, answers, attempt, card_of, strictly
+from etude.evaluate.run import EVAL_SAMPLING, abstaining, answers, attempt, card_of, strictly
 from etude.models.policy import Policy
 from etude.rollout.conversation import Generator
 from etude.sampling.engine import sampler_for
@@ -31,7 +31,13 @@ def examined(
         strict = run.loop.run(strictly(groups, generator.renderer, run.pool))
         more = run.beside(policy, replace(generator, params=run.settings.exam), groups) if run.beside else {}
     card = card_of(run.plan.tasks, run.plan.model, policy, run.settings.exam, EVAL_SAMPLING, rule)
-    result = from_groups(groups, replace(card, **spent), answer=answers(generator.renderer))
+    renderer, own = generator.renderer, run.settings
+    result = from_groups(
+        groups,
+        replace(card, **spent),
+        answer=answers(renderer),
+        abstaining=abstaining(own.abstain, own.confidence, renderer),
+    )
     run.directory.write_eval(
         {**result.to_dict(), "strict": strict, "took": time.perf_counter() - begin, **more}
     )

@@ -11,9 +11,10 @@ from typing import Any
 from etude import tasks as sources
 from etude.errors import UserError
 from etude.evaluate import suites
+from etude.evaluate.abstention import Abstaining
 from etude.evaluate.inference import Played, cost
 from etude.evaluate.result import EvalResult, from_groups
-from etude.evaluate.run import answers, attempt, card_of, hold_out
+from etude.evaluate.run import abstaining, answers, attempt, card_of, hold_out
 from etude.evaluate.transitions import second_attempt
 from etude.event_loop import run as run_coroutine
 from etude.models.policy import Policy
@@ -42,6 +43,7 @@ Tell = Callable[[Sequence[str]], None]
 HELD = 200  # held-out problems of a source that is no file
 COUNTS |= {"teacher"}  # of a method that asks a second model
 COUNTS |= {"prompt", "system", "examples", "shots", "thinking", "stop"}  # how questions are put
+COUNTS |= {"abstain", "confidence"}
 COUNTS |= {"device", "precision", "backbone", "check_seconds"}
 COUNTS |= {"tools", "turns", "tool_calls", "tool_seconds", "tool_money", "tool_output", "tool_syntax"}
 
@@ -142,6 +144,7 @@ class Speaking:
     policy: Policy
     generator: Generator
     others: Mapping[str, Generator]
+    abstaining: Abstaining | None = None
 
     @property
     def flops(self) -> float:
@@ -182,7 +185,8 @@ def speaking(
         )
         for name, model in models.items()
     }
-    return Speaking(policy, made.pop("policy"), made)
+    outcomes = abstaining(settings.abstain, settings.confidence, policy.renderer)
+    return Speaking(policy, made.pop("policy"), made, outcomes)
 
 
 def examined_by(
@@ -215,7 +219,7 @@ def examined_by(
     if show is not None:
         show(groups)
     card = card_of(exam.name, where, speaker.policy, params, exam.seed, "given")
-    result = from_groups(groups, card, answer=answers(speaker.policy.renderer))
+    result = from_groups(groups, card, answer=answers(speaker.policy.renderer), abstaining=speaker.abstaining)
     if exam.method is None:
         return result
     return replace(result, inference=cost(exam.method, groups, speaker.flops - before))

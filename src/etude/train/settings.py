@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from etude.errors import UserError, nearest
+from etude.evaluate.abstention import MEASURES
 from etude.models.device import DEVICES
 from etude.settings import Setting, Stage, parameters
 from etude.text.tool_calls import SYNTAXES
@@ -41,6 +42,20 @@ class RunSettings:
         tuple[str, ...],
         Setting("texts that end a reply, as in \\n\\n;Question: (tokens of them stay, text does not)"),
     ] = ()
+    abstain: Annotated[
+        tuple[str, ...],
+        Setting(
+            "words that abstain, joined by ;, as in I don't know: evaluations count them as an outcome of its own"
+        ),
+    ] = ()
+    confidence: Annotated[
+        str,
+        Setting(
+            "by what answers are ranked where run.abstain is given: the likelihood of a reply, the agreement of the "
+            "problem's samples, or what a reply says of its confidence",
+            choices=MEASURES,
+        ),
+    ] = "likelihood"
     thinking: Annotated[bool | None, Setting("thinking on or off, for templates that know both")] = None
     tools: Annotated[str, Setting("what the policy may call, as in python,search:docs (docs/agents.md)")] = ""
     turns: Annotated[
@@ -195,6 +210,8 @@ def run_settings(defaults: Mapping[str, Any], changes: Mapping[str, Any]) -> Run
     settings = RunSettings(**Stage(RunSettings, {**defaults, **changes}).checked("run"))
     if "" in settings.stop:
         raise UserError("run.stop holds an empty text, which every reply begins with; leave it out")
+    if "" in settings.abstain:
+        raise UserError("run.abstain holds an empty text, which every reply says; leave it out")
     if settings.stop_when:
         goal(settings.stop_when)
     return settings

@@ -4,7 +4,7 @@ const drawn = new Set(); // charts on screen, to be resized and recoloured
 const cursorSync = uPlot.sync("step");
 
 // spec: {id, title, help, x: [..], xlabel, series: [{label, values, low, high, colour, faint, dash, points}],
-//        marks: [{x, text}], low, high, format, stacked, tall}
+//        marks: [{x, text}], low, high, format, stacked, tall, apart: its axis is its own}
 function chart(spec) {
   const reading = el("span", { class: "reading" });
   const plot = el("div", { class: "plot" });
@@ -103,7 +103,7 @@ function options(self, width, series, bands) {
       { ...axis, size: 48, space: 32, values: (u, ticks) => ticks.map((t) => (format === percent ? percentTick(t, ticks) : format(t))) },
     ],
     cursor: {
-      sync: { key: cursorSync.key, setSeries: false }, drag: { x: true, y: false },
+      sync: spec.apart ? undefined : { key: cursorSync.key, setSeries: false }, drag: { x: true, y: false },
       points: { size: 6 },
     },
     hooks: {

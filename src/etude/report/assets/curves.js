@@ -46,6 +46,7 @@ function curves(content, axis) {
   groups[2].specs.push(...family(m, base, /^loss\/(.+)$/, "losses", "Loss terms", "not comparable between methods", number));
   groups.push({ title: "Where the time goes", specs: timing(m, base) });
   groups.push({ title: "Curriculum", specs: curriculum(m, base) });
+  groups.push({ title: "Abstention", specs: abstention(content) });
   for (const { specs } of groups) if (specs.length % 4 === 1) specs[specs.length - 1].wide = true; // rows hold four
   return groups.filter((group) => group.specs.length);
 }
@@ -127,6 +128,31 @@ function heldOut(content, axis) {
     id: "heldout", title: "Held-out accuracy", help: "tasks never trained on, with 95% intervals", x, series, low: 0, high: 1,
     format: percent, tall: true, xlabel: (AXES.find(([name]) => name === axis) || AXES[0])[1], marks: [],
   };
+}
+
+// The risk-coverage curves of the first and the last evaluation with abstentions, and what became of the samples.
+function abstention(content) {
+  const rows = content.evals.shown.filter((row) => row.abstention && row.abstention.curve.length);
+  if (!rows.length) return [];
+  const told = rows.length > 1 ? [rows[0], rows.at(-1)] : rows;
+  const x = [...new Set(told.flatMap((row) => row.abstention.curve.map((point) => point[0])))].sort((a, b) => a - b);
+  const curve = (row, colour) => {
+    const at = new Map(row.abstention.curve.map((point) => [point[0], point[1]]));
+    return { label: `step ${row.step}`, values: x.map((v) => at.get(v) ?? null), colour, points: true };
+  };
+  const specs = [{
+    id: "risk-coverage", title: "Risk over coverage", x, xlabel: "coverage", low: 0, high: 1, format: percent, marks: [], apart: true,
+    help: `wrong among the surest answers, by ${told.at(-1).abstention.confidence}`, series: told.map((row, i) => curve(row, told.length > 1 ? [6, 0][i] : 0)),
+  }];
+  const steps = [...new Set(rows.map((row) => row.step))];
+  const last = new Map(rows.map((row) => [row.step, row.abstention.shares]));
+  const line = (name, label, colour) => ({ label, values: steps.map((step) => last.get(step)[name]?.mean ?? null), colour, points: true });
+  specs.push({
+    id: "abstention", title: "Abstention", help: "shares of held-out samples", x: steps, xlabel: "step", low: 0, high: 1, format: percent, marks: [],
+    series: [["abstained", "abstained", 2], ["unanswerable", "where there is no answer", 3], ["selective", "right of what was answered", 0]]
+      .map((parts) => line(...parts)).filter((one) => some(one.values)),
+  });
+  return specs;
 }
 
 // Many arms over many steps: a row per arm, darker for more.
