@@ -147,10 +147,8 @@ def stated(text: str) -> float:
 
 def likelihood(episode: Episode) -> float:
     """exp(mean log-probability) of the tokens sampled last, in [0, 1]; 0 where nothing was sampled."""
-    spans = [s for s in episode.spans if s.sampled and s.logp is not None and len(s)]
-    if not spans:
-        return LEAST_SURE
-    return float(np.exp(np.mean(spans[-1].logp, dtype=float)))
+    known = [s.logp for s in episode.spans if s.sampled and s.logp is not None and len(s)]
+    return float(np.exp(np.mean(known[-1], dtype=float))) if known else LEAST_SURE
 
 
 def _confidences(mine: Sequence[Episode], how: Abstaining) -> Array:

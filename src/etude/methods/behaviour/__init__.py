@@ -1,0 +1,1 @@
+"""Behaviour that must hold: to say what one does not know, to leave out what is forbidden, and to keep it under attack."""
