@@ -288,6 +288,8 @@ SPECIAL = {  # texts that are read when a stage is made
     "by": "agreement",
     "aligned_by": "agreement",
     "corpus": str(Path(__file__).parent.parent / "constraints.txt"),
+    "phases": "4;0",
+    "skills": str(Path(__file__).parent.parent / "docs"),
     "principles": str(Path(__file__).parent / "data" / "principles.txt"),
 }
 
