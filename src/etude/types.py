@@ -53,7 +53,9 @@ class Environment(Protocol):
     called when its episode is over.
 
     It may offer `tools`, a list of typed functions (its own methods, say), which the policy calls as it calls other tools; `over` is
-    True from the call on that ends the episode, and `act` then gives the verdict."""
+    True from the call on that ends the episode, and `act` then gives the verdict. `longest`: how many calls it allows, on top of
+    run.turns and run.tool_calls. `as_call(reply)`: the call (`text.tool_calls.Call`) that stands for a reply of `solve`, for
+    demonstrations; None where none does."""
 
     def observe(self) -> str:
         """The text that the policy sees first."""

@@ -26,7 +26,7 @@ async def with_calls(
 ) -> str:
     """Samples replies and answers what they call; the text of the last one, which calls nothing, or ended the world's episode
     by a call, or was cut, or is the last that there may be (`stop` is "turns" then)."""
-    offer, turns = conversation.offer, tools.kit.budgets.turns
+    offer, turns = conversation.offer, tools.budgets.turns
     for number in range(1, turns + 1):
         text = await conversation.sample(tag, max_tokens, offer.ends if offer else (), params)
         calls = offer.calls(text) if offer and conversation.stop != "length" else []

@@ -19,7 +19,7 @@ from etude.sampling.protocol import Sample, Unanswered
 from etude.text.chat_template import Renderer
 from etude.text.stream import Pause
 from etude.text.stream import before as before_stop
-from etude.text.tool_calls import TOOL, Offer
+from etude.text.tool_calls import TOOL, Call, Offer
 from etude.tools.kit import CALLS, Kit, ToolSession
 from etude.types import Array, Environment, Episode, Failure, Message, SamplingParams, Span, Task, Verdict
 
@@ -105,6 +105,13 @@ class Conversation:
         self.spans.append(Span("assistant", tokens, tag=tag))
         self.messages.append(Message("assistant", text))
         self.text, self.stop = text, "end"
+
+    def call(self, calls: Sequence[Call], said: str = "", tag: str = "") -> None:
+        """Puts a reply that makes these calls, and says something before them, where the policy's would stand. Not sampled."""
+        self._render()
+        offer = self.offer
+        assert offer is not None, "there is nothing to call"
+        self.inject(self.generator.renderer.calling(self.messages, said, calls, offer), tag)
 
     def interject(self, text: str, tag: str) -> None:
         """Goes on with the assistant's turn, or begins it, in these words, as if it had not ended; the next reply goes on from

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from etude import seeds
 from etude.rollout.attempts import below
 from etude.rollout.conversation import Conversation, Generator
 from etude.tasks.settled import settled
@@ -31,11 +32,24 @@ def demonstrate(task: Task, conversation: Conversation) -> Episode:
 
 
 def _through(task: Task, environment: Environment, lines: list[str], conversation: Conversation) -> None:
-    """Replies as the environment itself knows them, else the `lines` of the reference; its verdict is the episode's."""
+    """Replies as the environment itself knows them, else the `lines` of the reference, as calls where it says so (`as_call`);
+    its verdict is the episode's."""
+    conversation.session = tools = conversation.generator.kit.session(
+        task, seeds.key(conversation.key, "tools"), environment
+    )
     conversation.user(below(task.prompt, settled(environment.observe())))
     replies = environment.solve() if hasattr(environment, "solve") else lines
+    as_call = getattr(environment, "as_call", None)
     for reply in replies:
-        conversation.inject(reply, DEMONSTRATED)
+        call = as_call(reply) if tools is not None and as_call is not None else None
+        if tools is not None and call is not None:
+            conversation.call([call], tag=DEMONSTRATED)
+            results = settled(tools.answer([call], last=False))
+            if not tools.over:
+                conversation.user(results)
+                continue
+        else:
+            conversation.inject(reply, DEMONSTRATED)
         said, verdict = settled(environment.act(reply))
         if verdict is not None:
             conversation.verdict(verdict)

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from etude.text.framing import BARE, Framing
 from etude.text.tokenizer import Tokenizer
-from etude.text.tool_calls import SYNTAXES, Offer, Schema, syntax_of
+from etude.text.tool_calls import SYNTAXES, Call, Offer, Schema, syntax_of
 from etude.types import Array, Message
 
 MARK = "\u241freply\u241f"  # stands for a reply, to find what a template writes after one
@@ -38,6 +38,16 @@ class Renderer:
         own = syntax_of(self.tokenizer.template, knows)
         chosen = own if syntax == "auto" else SYNTAXES[syntax]
         return Offer(tuple(tools), chosen, knows and chosen is own)
+
+    def calling(self, before: Sequence[Message], said: str, calls: Sequence[Call], tools: Offer) -> str:
+        """The text of a reply after `before` that says something and makes calls: as the chat template writes it, where that is
+        read back as these calls, else as their syntax has it."""
+        if tools.native and calls:
+            made = [(call.name, call.arguments) for call in calls]
+            text = self.tokenizer.calling(before, said, made, tools.functions, self.framing.thinking)
+            if text is not None and tools.calls(text) == list(calls):
+                return text
+        return tools.write(said, calls)
 
     def prompt(self, messages: Sequence[Message], asks: int = 0, tools: Offer | None = None) -> Array:
         """int32[n]: the conversation, ready for the model's next reply. `asks`: so many messages at its beginning are a

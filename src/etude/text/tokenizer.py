@@ -135,6 +135,27 @@ class Tokenizer:
         except Exception:
             return False
 
+    def calling(
+        self,
+        before: Sequence[Message],
+        said: str,
+        calls: Sequence[tuple[str, Mapping[str, Any]]],
+        tools: Sequence[Mapping[str, Any]],
+        thinking: bool | None = None,
+    ) -> str | None:
+        """The text of a reply after `before` that says something and makes calls (name, arguments), as the chat template writes
+        it; None where it does not write calls, or not these."""
+        made = [{"type": "function", "function": {"name": n, "arguments": dict(a)}} for n, a in calls]
+        try:
+            start = self._rendered(before, True, thinking, tools)
+            plain = self._rendered([*before, Message("assistant", MARK)], False, thinking, tools)
+            whole = self._told(before, self._typed, False, thinking, tools, (said, made))
+        except Exception:
+            return None
+        end = plain.rpartition(MARK)[2]
+        fits = whole.startswith(start) and whole.endswith(end)
+        return whole[len(start) : len(whole) - len(end)] if fits else None
+
     def _rendered(
         self,
         messages: Sequence[Message],
@@ -162,11 +183,14 @@ class Tokenizer:
         generate: bool,
         thinking: bool | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        calling: tuple[str, Sequence[Mapping[str, Any]]] | None = None,
     ) -> str:
         given: list[dict[str, Any]] = [
             {"role": m.role, "content": [{"type": "text", "text": m.content}] if typed else m.content}
             for m in messages
         ]
+        if calling is not None:
+            given.append({"role": "assistant", "content": calling[0], "tool_calls": list(calling[1])})
         names: dict[str, Any] = {"tools": tools, "documents": None, **self.specials}
         if thinking is not None:
             names["enable_thinking"] = thinking

@@ -44,11 +44,12 @@ Found = list[Call | Unreadable]
 
 @dataclass(frozen=True)
 class Syntax:
-    """`find(text, tools)`: the calls of a reply. `tell(tools)`: what a model is told whose template does not tell it.
+    """`find(text, tools)`: the calls of a reply. `write(calls, tools)`: a reply that makes them. `tell(tools)`: what a model is told whose template does not tell it.
     `ends(tools)`: texts at which a reply pauses, for a call ends there; none: a reply may hold several calls."""
 
     name: str
     find: Callable[[str, Sequence[Schema]], Found]
+    write: Callable[[Sequence[Call], Sequence[Schema]], str]
     tell: Callable[[Sequence[Schema]], str]
     ends: Callable[[Sequence[Schema]], tuple[str, ...]] = lambda tools: ()
 
@@ -69,6 +70,11 @@ class Offer:
     def calls(self, text: str) -> Found:
         """The calls of a reply, in order."""
         return self.syntax.find(text.rpartition(THOUGHT)[2], self.tools)
+
+    def write(self, said: str, calls: Sequence[Call]) -> str:
+        """The text of a reply that says something and then makes calls."""
+        made = self.syntax.write(calls, self.tools) if calls else ""
+        return "\n".join(part for part in (said, made) if part)
 
     @property
     def ends(self) -> tuple[str, ...]:
@@ -112,6 +118,18 @@ def _tag_form(tool: Schema) -> str:
     else:
         inside = "{" + ", ".join(f'"{name}": ...' for name in names) + "}" if names else ""
     return f"<{tool['name']}>{inside}</{tool['name']}>"
+
+
+def _write_tags(calls: Sequence[Call], tools: Sequence[Schema]) -> str:
+    return "\n".join(f"<{call.name}>{_inside_tag(call, tools)}</{call.name}>" for call in calls)
+
+
+def _inside_tag(call: Call, tools: Sequence[Schema]) -> str:
+    names = next((_names(tool) for tool in tools if tool["name"] == call.name), list(call.arguments))
+    given = list(call.arguments.values())
+    if len(names) == len(given) == 1 and not str(given[0]).lstrip().startswith("{"):
+        return str(given[0])
+    return json.dumps(dict(call.arguments), ensure_ascii=False) if given else ""
 
 
 def _tell_tags(tools: Sequence[Schema]) -> str:
@@ -174,6 +192,16 @@ HERMES_FORM = '<tool_call>{"name": ..., "arguments": {...}}</tool_call>'
 LLAMA_FORM = '{"name": ..., "parameters": {...}}'
 
 
+def _write_hermes(calls: Sequence[Call], tools: Sequence[Schema]) -> str:
+    each = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
+    return "\n".join(f"<tool_call>\n{json.dumps(one, ensure_ascii=False)}\n</tool_call>" for one in each)
+
+
+def _write_llama(calls: Sequence[Call], tools: Sequence[Schema]) -> str:
+    each = [{"name": call.name, "parameters": dict(call.arguments)} for call in calls]
+    return "; ".join(json.dumps(one, ensure_ascii=False) for one in each)
+
+
 def _tell_json(form: str, how: str) -> Callable[[Sequence[Schema]], str]:
     def tell(tools: Sequence[Schema]) -> str:
         lines = "\n".join(json.dumps(dict(tool), ensure_ascii=False) for tool in tools)
@@ -209,9 +237,11 @@ def _find_llama(text: str, tools: Sequence[Schema]) -> Found:
     return found
 
 
-TAGS = Syntax("tags", _find_tags, _tell_tags, lambda tools: tuple(f"</{tool['name']}>" for tool in tools))
-HERMES = Syntax("hermes", _find_hermes, _tell_json(HERMES_FORM, "one or several"))
-LLAMA = Syntax("llama", _find_llama, _tell_json(LLAMA_FORM, "one"))
+TAGS = Syntax(
+    "tags", _find_tags, _write_tags, _tell_tags, lambda tools: tuple(f"</{tool['name']}>" for tool in tools)
+)
+HERMES = Syntax("hermes", _find_hermes, _write_hermes, _tell_json(HERMES_FORM, "one or several"))
+LLAMA = Syntax("llama", _find_llama, _write_llama, _tell_json(LLAMA_FORM, "one"))
 SYNTAXES = {syntax.name: syntax for syntax in (HERMES, LLAMA, TAGS)}
 
 

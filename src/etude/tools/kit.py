@@ -10,7 +10,7 @@ import inspect
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Protocol
 
@@ -78,9 +78,11 @@ class Kit:
 
 
 def tools_of(environment: Any) -> list[Tool]:
-    """What an environment offers in `tools`: Tools, or typed functions, which keep its state."""
+    """What an environment offers in `tools`: Tools, or typed functions, which keep its state, and wait in threads where it says
+    that it is `blocking`."""
     found = getattr(environment, "tools", None) or ()
-    return [one if isinstance(one, Tool) else tool(one, keeps=True) for one in found]
+    slow = bool(getattr(environment, "blocking", False))
+    return [one if isinstance(one, Tool) else tool(one, keeps=True, slow=slow) for one in found]
 
 
 @dataclass
@@ -120,6 +122,12 @@ class ToolSession:
         """How the model is told of them."""
         made: Offer = renderer.offer([t.schema for t in self.tools.values()], self.kit.syntax)
         return made
+
+    @property
+    def budgets(self) -> Budgets:
+        """Those of the kit, and the calls that the environment itself allows (`longest`) on top of them."""
+        own, longest = self.kit.budgets, int(getattr(self.environment, "longest", 0))
+        return replace(own, turns=own.turns + longest, calls=own.calls + longest) if longest else own
 
     @property
     def over(self) -> bool:
@@ -173,7 +181,7 @@ class ToolSession:
         if isinstance(call, Unreadable):
             self.spent.calls += 1
             return call.why
-        budgets, found = self.kit.budgets, self.tools.get(call.name)
+        budgets, found = self.budgets, self.tools.get(call.name)
         if self.spent.calls >= budgets.calls:
             return f"no calls are left ({budgets.calls} an episode); answer now"
         self.spent.calls += 1

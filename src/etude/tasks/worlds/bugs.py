@@ -13,6 +13,7 @@ from etude.tasks.kind import Kind, Made, out_of_range
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
 from etude.tasks.worlds.bug_catalogue import BUGS, Bug
+from etude.tasks.worlds.commands import forms_of
 from etude.tasks.worlds.play import COMMON, Rules, World, limited
 
 _EDIT = re.compile(r"edit (\S+) (?:line )?(\d+) ?: ?(.*)", re.IGNORECASE)
@@ -60,11 +61,36 @@ class Repository:
         return RepositoryWorld(self)
 
 
+class Commands:
+    """What can be done with a repository."""
+
+    @staticmethod
+    def read(file: str) -> str:
+        """The lines of a file, with their numbers."""
+        return f"read {file}"
+
+    @staticmethod
+    def test() -> str:
+        """Run the tests: the first that fails."""
+        return "test"
+
+    @staticmethod
+    def edit(file: str, line: int, text: str) -> str:
+        """Put another text in the place of a line of a file; its indentation stays."""
+        return f"edit {file} {line}: {text}"
+
+    @staticmethod
+    def submit() -> str:
+        """Submit the files as they are. You can submit once."""
+        return "submit"
+
+
 class RepositoryWorld(World):
     """One attempt. Commands: read FILE, test, edit FILE LINE: NEW LINE, submit. Submitting ends it."""
 
     failed = "Not all tests pass."
     code = True
+    forms = forms_of(Commands)
     blocking = True  # a test waits for a process
 
     def __init__(self, plan: Repository) -> None:
@@ -206,9 +232,10 @@ def _make(s: dict[str, Any], seed: int) -> Made:
     repository = limited(
         Repository(listed, tuple(repairs), tuple(calls), max(2, len(calls) // 2), Rules.of(s)), s
     )
+    how = repository.rules.ask("one command: read FILE, test, edit FILE LINE: NEW LINE, submit")
     prompt = (
-        f"A Python repository has {len(repairs)} wrong {'line' if len(repairs) == 1 else 'lines'}. Repair it. Each turn, reply "
-        "with one command: read FILE, test, edit FILE LINE: NEW LINE, submit. You can submit once."
+        f"A Python repository has {len(repairs)} wrong {'line' if len(repairs) == 1 else 'lines'}. Repair it. {how} "
+        "You can submit once."
     )
     return Made(prompt, repository, [listed, repr(calls), repository.rules.turns])
 

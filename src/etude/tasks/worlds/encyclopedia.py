@@ -10,6 +10,7 @@ from typing import Any
 from etude.tasks.kind import Kind, Made, out_of_range
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
+from etude.tasks.worlds.commands import forms_of
 from etude.tasks.worlds.play import COMMON, Rules, World, limited, words_of
 
 FOUND = 4  # titles that a search gives
@@ -73,10 +74,30 @@ class Encyclopedia:
         return sorted((t for t, n in hits.items() if n), key=lambda t: (-hits[t], t))[:FOUND]
 
 
+class Commands:
+    """What can be done with an encyclopedia."""
+
+    @staticmethod
+    def search(words: str) -> str:
+        """Titles of pages that hold these words."""
+        return f"search {words}"
+
+    @staticmethod
+    def read(title: str) -> str:
+        """The page of this title."""
+        return f"read {title}"
+
+    @staticmethod
+    def answer(words: str) -> str:
+        """Answer the question. You can answer once."""
+        return f"answer {words}"
+
+
 class EncyclopediaWorld(World):
     """One attempt. Commands: search WORDS, read TITLE, answer WORDS. Answering ends it."""
 
     failed = "That is not the right answer."
+    forms = forms_of(Commands)
 
     def __init__(self, plan: Encyclopedia) -> None:
         super().__init__(plan)
@@ -183,10 +204,8 @@ def _make(s: dict[str, Any], seed: int) -> Made:
     question = words.format(a=chain[0])
     book = Encyclopedia(tuple(pages), question, tuple(chain[:-1]), chain[-1], Rules.of(s))
     book = limited(book, s)
-    prompt = (
-        f"Answer with the help of an encyclopedia: {question} Each turn, reply with one command: search WORDS, read TITLE, "
-        "answer WORDS. You can answer once."
-    )
+    how = book.rules.ask("one command: search WORDS, read TITLE, answer WORDS")
+    prompt = f"Answer with the help of an encyclopedia: {question} {how} You can answer once."
     return Made(prompt, book, [pages, question, book.rules.turns])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from etude.tasks.kind import Kind, Made, out_of_range
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
+from etude.tasks.worlds.commands import forms_of
 from etude.tasks.worlds.play import COMMON, Rules, World, limited
 
 ROOMS = ("hall", "kitchen", "study", "bedroom", "cellar", "attic", "garage")
@@ -51,8 +52,39 @@ class House:
         return [r for r in self.rooms if r in next_to]
 
 
+class Commands:
+    """What can be done in a house."""
+
+    @staticmethod
+    def go(room: str) -> str:
+        """Go to a room that is next to this one."""
+        return f"go to {room}"
+
+    @staticmethod
+    def unlock(place: str) -> str:
+        """Unlock a place in this room, with the key in your hands."""
+        return f"unlock {place}"
+
+    @staticmethod
+    def open(place: str) -> str:
+        """Open a place in this room that is shut."""
+        return f"open {place}"
+
+    @staticmethod
+    def take(thing: str) -> str:
+        """Take a thing that you see in this room."""
+        return f"take {thing}"
+
+    @staticmethod
+    def put(thing: str, place: str) -> str:
+        """Put a thing that you hold into a place in this room that is open."""
+        return f"put {thing} in {place}"
+
+
 class HouseWorld(World):
     """One attempt. Commands: go to ROOM, open PLACE, unlock PLACE, take THING, put THING in PLACE."""
+
+    forms = forms_of(Commands)
 
     def __init__(self, plan: House) -> None:
         super().__init__(plan)
@@ -188,10 +220,10 @@ def _make(s: dict[str, Any], seed: int) -> Made:
     if s["locked"]:
         things.append((KEY, draw.choice(open_to)))
     house = limited(House(rooms, doors, tuple(where), tuple(things), thing, target, Rules.of(s)), s)
-    prompt = (
-        f"You are in a house. Put the {thing} in the {target}. Each turn, reply with one command: go to ROOM, open PLACE, "
-        "unlock PLACE (with the key in your hands), take THING, put THING in PLACE."
+    how = house.rules.ask(
+        "one command: go to ROOM, open PLACE, unlock PLACE (with the key in your hands), take THING, put THING in PLACE"
     )
+    prompt = f"You are in a house. Put the {thing} in the {target}. {how}"
     return Made(
         prompt, house, [rooms, doors, [repr(p) for p in where], things, thing, target, house.rules.turns]
     )

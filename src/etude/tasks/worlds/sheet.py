@@ -13,6 +13,7 @@ from etude.tasks.extract import value
 from etude.tasks.kind import Kind, Made, out_of_range
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
+from etude.tasks.worlds.commands import forms_of
 from etude.tasks.worlds.play import COMMON, Rules, World, limited, words_of
 
 SHOWN = 8  # rows of a result that are shown
@@ -43,12 +44,27 @@ class Sheet:
         return SheetWorld(self)
 
 
+class Commands:
+    """What can be done with the tables."""
+
+    @staticmethod
+    def answer(value: str) -> str:
+        """Answer the question. You can answer once."""
+        return f"answer {value}"
+
+    @staticmethod
+    def query(sql: str) -> str:
+        """The result of an SQL query (SELECT ...)."""
+        return sql
+
+
 class SheetWorld(World):
     """One attempt. Commands: SELECT ..., answer VALUE. Answering ends it. The database is this attempt's own, in memory, and
     can only be read."""
 
     failed = "That is not the right answer."
     code = True
+    forms = forms_of(Commands)
 
     def __init__(self, plan: Sheet) -> None:
         super().__init__(plan)
@@ -247,10 +263,8 @@ def _make(s: dict[str, Any], seed: int) -> Made:
     answer = query(database(tables), sql)[1][0][0]
     sheet = limited(Sheet(tuple(tables), question, sql, answer, Rules.of(s)), s)
     told = "; ".join(f"{name}({', '.join(columns)})" for name, columns, _ in tables)
-    prompt = (
-        f"Tables of an SQLite database: {told}. {question} Each turn, reply with one line: an SQL query (SELECT ...), or "
-        "answer VALUE. You can answer once."
-    )
+    how = sheet.rules.ask("one line: an SQL query (SELECT ...), or answer VALUE")
+    prompt = f"Tables of an SQLite database: {told}. {question} {how} You can answer once."
     return Made(prompt, sheet, [tables, question, sheet.rules.turns])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from etude.tasks.kind import Kind, Made, out_of_range
 from etude.tasks.source import item_seed
 from etude.tasks.spec import Param
+from etude.tasks.worlds.commands import forms_of
 from etude.tasks.worlds.play import COMMON, Rules, World, limited, words_of
 
 ARTICLES = ("shirt", "jacket", "scarf", "dress", "coat", "skirt", "sweater", "hat")
@@ -78,8 +79,44 @@ class Shop:
         return sorted((i for i, n in hits.items() if n), key=lambda i: (-hits[i], i))
 
 
+class Commands:
+    """What can be done in a shop."""
+
+    @staticmethod
+    def search(words: str) -> str:
+        """Search for articles."""
+        return f"search {words}"
+
+    @staticmethod
+    def next() -> str:
+        """The next page of results."""
+        return "next"
+
+    @staticmethod
+    def open(number: int) -> str:
+        """Look at an article, by its number among the results."""
+        return f"open {number}"
+
+    @staticmethod
+    def choose(size: str) -> str:
+        """Choose a size of the article that you look at."""
+        return f"choose {size}"
+
+    @staticmethod
+    def back() -> str:
+        """Back to the results."""
+        return "back"
+
+    @staticmethod
+    def buy() -> str:
+        """Buy the article that you look at. You can buy once."""
+        return "buy"
+
+
 class ShopWorld(World):
     """One attempt. Commands: search WORDS, next, open NUMBER, choose SIZE, back, buy. Buying ends it."""
+
+    forms = forms_of(Commands)
 
     failed = "You did not buy what was wanted."
 
@@ -206,10 +243,8 @@ def _make(s: dict[str, Any], seed: int) -> Made:
             shelf.append(other)
     draw.shuffle(shelf)
     shop = limited(Shop(tuple(shelf), wish, Rules.of(s)), s)
-    prompt = (
-        f"You are in a web shop. Buy {wish}. Each turn, reply with one command: search WORDS, open NUMBER, next (page), "
-        "choose SIZE, back, buy. You can buy once."
-    )
+    how = shop.rules.ask("one command: search WORDS, open NUMBER, next (page), choose SIZE, back, buy")
+    prompt = f"You are in a web shop. Buy {wish}. {how} You can buy once."
     return Made(prompt, shop, [[repr(a) for a in shelf], str(wish), shop.rules.turns])
 
 
