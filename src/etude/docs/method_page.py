@@ -62,7 +62,7 @@ def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
                 continue
             known = parameter.setting
             found[f"{name}.{parameter.name}"] = {
-                "value": value,
+                "value": ";".join(map(str, value)) if isinstance(value, tuple) else value,  # as it is given
                 "meaning": known.meaning,
                 "unit": known.unit,
                 "range": known.range,
