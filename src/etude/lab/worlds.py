@@ -98,6 +98,10 @@ class LockEnvironment:
         said = feedback_text(lock.feedback, UNARY, hint, full)
         return "The lock is shut.", Verdict(float(np.mean(self._right)), False, said)
 
+    def expert(self) -> str:
+        """What a steady hand does in this turn."""
+        return self.solve()[len(self._right)]
+
     def solve(self, hand: Hand | None = None) -> list[str]:
         """The worked solution, a reply each, in that handwriting."""
         replies, place = [], self._lock.start
@@ -170,6 +174,14 @@ class Walk:
         if self.room not in house.way or self._turns > len(house.way):
             return self._lost()
         return f"{'' if there else 'a wall. '}{self.observe()}", None
+
+    def expert(self) -> str:
+        """What a steady hand does in this room."""
+        return self.reply(self.room, Hand())
+
+    def actions(self) -> list[str]:
+        """The directions, and taking the lamp."""
+        return [marked([], action) for action in (*DIRECTIONS, TAKE)]
 
     def solve(self, hand: Hand | None = None) -> list[str]:
         """The worked solution, a reply each; a slip is one of the hand, and the reply after it begins anew."""

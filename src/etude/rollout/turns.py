@@ -32,6 +32,11 @@ async def act(environment: Environment, text: str) -> tuple[str, Verdict | None]
     )
 
 
+async def ask(environment: Environment, name: str, *arguments: Any) -> Any:
+    """What another of its methods gives (`expert`, `actions`, `solve`); None where it has no such method. Raises Failed."""
+    return await _call(environment, name, *arguments) if hasattr(environment, name) else None
+
+
 async def close(environment: Environment) -> None:
     """Lets an environment that has a `close` go: a connection, a browser. What it raises harms nobody."""
     if hasattr(environment, "close"):
