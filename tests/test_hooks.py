@@ -276,3 +276,34 @@ def test_a_model_whose_parts_cannot_be_told_says_so(tmp_path: Path) -> None:
     policy.backbone.config.n_layer = 7  # type: ignore[attr-defined]
     with pytest.raises(UserError, match="takes no hooks"):
         logp(policy, Hook(1, Read()))
+
+
+@pytest.mark.parametrize("kind", ["native", "transformers"])
+def test_a_latent_attack_lowers_its_loss_inside_the_ball(bodies: dict[str, Policy], kind: str) -> None:
+    from dataclasses import replace
+
+    from etude.methods.behaviour.targeted_lat import ATTACKED, AWAY, TOWARD, attack, inner_loss
+
+    policy, row = bodies[kind], torch.zeros(len(BATCH))
+    prompt = BATCH.position < 3
+    good, bad = ((BATCH.episode == i) & ~prompt for i in (0, 1))
+    pushed = (BATCH.episode < 2) & prompt  # the third episode is left alone
+    batch = replace(
+        BATCH,
+        group=(BATCH.episode == 2).long(),
+        weights={TOWARD: row + good, AWAY: row + bad},
+        extras={ATTACKED: row + pushed},
+    )
+    plain = logp(policy)
+    with torch.no_grad():
+        before = float(inner_loss(policy.outputs(batch).logp, batch, 0.5, 0.5))
+    hooks = attack(policy, batch, [0, 1], 0.3, 4, 0.1, 0.5, 0.5)
+    with hooked(policy, *hooks), torch.no_grad():
+        out = policy.outputs(batch).logp
+    assert float(inner_loss(out, batch, 0.5, 0.5)) < before - 1e-3
+    norms = torch.stack([hook.change.delta.norm(dim=1) for hook in hooks])  # type: ignore[attr-defined]
+    assert float(norms.max()) == pytest.approx(0.3, abs=1e-5)
+    assert (norms != 0).any(0).nonzero()[:, 0].tolist() == [0, 1, 2], "both answers stand behind one prompt"
+    other = (BATCH.episode == 2) & batch.needed
+    assert torch.allclose(out[other], plain[other], atol=1e-5)
+    assert all(p.grad is None or not p.grad.any() for _, p in policy.parameters())

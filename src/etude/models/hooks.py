@@ -237,3 +237,14 @@ def hooked(policy: Any, *hooks: Hook) -> Iterator[None]:
         yield
     finally:
         body.attach(before.hooks if before else ())
+
+
+def depth(policy: Any) -> int:
+    """How many blocks a policy has, as hooks count them: a hook may stand at 0 to so many. UserError where it takes none."""
+
+    def unchanged(state: Tensor, tokens: Tensor | None) -> Tensor:
+        return state
+
+    with hooked(policy, Hook(0, unchanged)):
+        found: int = policy.backbone.hooks.layers
+    return found

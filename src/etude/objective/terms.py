@@ -10,7 +10,9 @@ on the whole step before it was cut into pieces.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,7 +110,8 @@ class Objective:
     "hidden". `reads`: auxiliary models whose log-probability of every token stands in `batch.extras`. `heads`:
     auxiliary linear heads on the trunk {name: outputs}. `unit`: the smallest piece that a micro-batch may hold
     ("episode" | "group" | "batch"). `corrupt` may change the input tokens of a batch
-    (not its targets) before the forward pass; anything random about that is drawn in credit. `extras`: the rows of
+    (not its targets) before the forward pass; anything random about that is drawn in credit. `under`: in what context a policy
+    computes a micro-batch for this loss (hooks on its hidden states). `extras`: the rows of
     `batch.extras` that losses read, beside the log-probabilities in `reads`; `silent`: weight rows and extras that
     these settings leave unread (`etude.channels`)."""
 
@@ -118,6 +121,7 @@ class Objective:
     heads: Mapping[str, int] = field(default_factory=dict)
     unit: str = "episode"
     corrupt: Callable[[Batch], Tensor] | None = None
+    under: Callable[[Any, Batch], AbstractContextManager[Any]] | None = None  # (policy, micro-batch)
     extras: frozenset[str] = frozenset()
     silent: frozenset[str] = frozenset()
 
@@ -130,6 +134,7 @@ class Objective:
             {**self.heads, **other.heads},
             max(self.unit, other.unit, key=units.index),
             self.corrupt or other.corrupt,
+            self.under or other.under,
             self.extras | other.extras,
             self.silent | other.silent,
         )

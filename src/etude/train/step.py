@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,7 +207,8 @@ class Learner:
         self, objective: Objective, piece: Batch, counts: dict[str, float], step: int, first: bool
     ) -> dict[str, tuple[float, float]]:
         inputs = objective.corrupt(piece) if objective.corrupt else None
-        out = self.policy.outputs(piece, objective.needs, inputs)
+        with objective.under(self.policy, piece) if objective.under else nullcontext():
+            out = self.policy.outputs(piece, objective.needs, inputs)
         piece = piece.to(out.logp.device)
         loss = torch.zeros(())
         sums: dict[str, tuple[float, float]] = {}
