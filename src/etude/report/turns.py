@@ -12,7 +12,7 @@ from etude.errors import UserError
 from etude.printable import clean
 from etude.report.run import RunDirectory
 from etude.report.terminal import told
-from etude.rollout.full import LEFT_OUT
+from etude.rollout.full import LEFT_OUT, SUMMED_UP
 
 Row = Mapping[str, Any]
 
@@ -82,6 +82,8 @@ def screen(rows: Sequence[Row], history: Sequence[Mapping[str, Any]] = ()) -> st
     lines += [f"since step {e['step']}: {told(e)}" for e in history if e["step"] < one["step"]]
     for reply, messages in json.loads(one.get("notes") or "{}").get(LEFT_OUT, ()):
         lines.append(f"before reply {reply + 1}: {messages} earlier messages left out of the context")
+    for reply, messages, tokens in json.loads(one.get("notes") or "{}").get(SUMMED_UP, ()):
+        lines.append(f"before reply {reply + 1}: {messages} earlier messages summed up in {tokens} tokens")
     verdicts = json.loads(one["verdicts"] or "[]")
     said = 0  # verdicts shown; a sequence that credit made may begin with the second attempt
     spans = turns(one)

@@ -14,7 +14,7 @@ import numpy as np
 
 from etude import seeds
 from etude.rollout.calls import ATTEMPTS, RESULT, with_calls
-from etude.rollout.full import DROP_OLDEST, FULL, REFUSE, leave_out
+from etude.rollout.full import DROP_OLDEST, FULL, REFUSE, SUMMARISE, leave_out, sum_up
 from etude.sampling.protocol import Sample, Unanswered
 from etude.text.chat_template import Renderer
 from etude.text.stream import Pause
@@ -40,7 +40,9 @@ class Generator:
     name: str = "policy"
     limit: int = 1 << 30  # longest conversation, tokens
     kit: Kit = field(default_factory=Kit)  # what it may call
-    when_full: str = REFUSE  # or DROP_OLDEST
+    when_full: str = REFUSE  # or DROP_OLDEST, SUMMARISE
+    summary_tokens: int = 128  # longest summary
+    summariser: Generator | None = None  # who writes summaries; None: this model
 
 
 class Failed(Exception):
@@ -73,6 +75,7 @@ class Conversation:
     _instead: list[Message] | None = None  # what training sees in place of `_unsaid`
     _new_context: bool = False  # the next message begins a new sequence
     question: str = ""  # what the first message of the user said, where turns after it were left out
+    summary: str = ""  # of the turns that were left out
     full: bool = False  # no reply fits any more, until a new context begins
     samples: list[Sample] = field(default_factory=list)  # all replies as they were sampled
     session: ToolSession | None = None  # of the tools of this episode
@@ -94,7 +97,7 @@ class Conversation:
     def new_context(self, said: str | Sequence[Message]) -> None:
         """Begins a new sequence within the same episode: what came before is no longer in the policy's context."""
         self.messages, self._unsaid, self._instead, self._new_context = [], [], None, True
-        self.full, self.question = False, ""
+        self.full, self.question, self.summary = False, "", ""
         self.user(said)
 
     def inject(self, text: str, tag: str) -> None:
@@ -196,12 +199,7 @@ class Conversation:
         settings = replace(self.generator.params, **params)
         context = self.context
         wanted, left = max_tokens or settings.max_tokens, self.generator.limit - len(context)
-        if (
-            left < wanted
-            and self.generator.when_full == DROP_OLDEST
-            and not goes_on
-            and leave_out(self, wanted)
-        ):
+        if left < wanted and not goes_on and await self._shortened(wanted):
             context = self.context
             left = self.generator.limit - len(context)
         if self.full or left <= 0:
@@ -242,6 +240,15 @@ class Conversation:
         self.messages.append(Message("assistant", text))
         self.text = text
         return text
+
+    async def _shortened(self, room: int) -> bool:
+        """Whether a new sequence has begun that leaves room for a reply, as the generator says it is to be done. Raises Failed."""
+        try:
+            if self.generator.when_full == SUMMARISE:
+                return await sum_up(self, room)
+        except Unanswered as error:
+            raise Failed("sampler", error) from error
+        return self.generator.when_full == DROP_OLDEST and leave_out(self, room)
 
     def _turn(self) -> list[Span]:
         """The spans of the assistant's turn that the conversation ends with."""

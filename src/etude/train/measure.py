@@ -164,7 +164,8 @@ def speaking(
     """The model `where`, which may call what is in `kit`, and run.teacher where one of `methods` asks it. UserError where it is not named."""
     policy = load_policy(where, settings.precision, settings.backbone, settings.device)
     models = {"policy": policy}
-    if asking := [m.name for m in methods if "teacher" in m.rollout.reads]:
+    asking = [m.name for m in methods if "teacher" in m.rollout.reads]
+    if asking := [*asking, *(["run.summariser=teacher"] if settings.asks_teacher else [])]:
         if settings.teacher is None:
             raise UserError(f"{asking[0]} asks {NEEDS['teacher']}, which is missing here")
         models["teacher"] = load_policy(
@@ -181,10 +182,12 @@ def speaking(
             name,
             min(settings.context, model.context),
             kit or Kit(),
-            settings.when_full,
+            *settings.fullness,
         )
         for name, model in models.items()
     }
+    if settings.asks_teacher:
+        made["policy"] = replace(made["policy"], summariser=made["teacher"])
     outcomes = abstaining(settings.abstain, settings.confidence, policy.renderer)
     return Speaking(policy, made.pop("policy"), made, outcomes)
 

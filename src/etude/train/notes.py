@@ -23,7 +23,9 @@ def idle(recipe: Recipe, stages: Mapping[str, Any], changes: Mapping[str, str]) 
         "update.head_lr": not heads and "it trains no auxiliary heads",
         "run.oversample": resolved_stages(recipe)["filter"].factory is everything
         and "it drops no group of attempts",
-        "run.teacher": not ({"teacher"} & read or teachers or "teacher" in recipe.all_needs)
+        "run.teacher": not (
+            {"teacher"} & {*read, *recipe.all_needs, changes.get("run.summariser")} or teachers
+        )
         and "it asks no second model",
     }
     return [

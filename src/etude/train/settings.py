@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from etude.errors import UserError, nearest
 from etude.evaluate.abstention import MEASURES
 from etude.models.device import DEVICES
+from etude.rollout.full import POLICIES, POLICY, REFUSE, SUMMARISE, TEACHER
 from etude.settings import Setting, Stage, parameters
 from etude.text.tool_calls import SYNTAXES
 from etude.tools.kit import Budgets
@@ -76,11 +77,15 @@ class RunSettings:
     when_full: Annotated[
         str,
         Setting(
-            "a conversation that has reached it: refuse (it ends there, as failed), or drop_oldest (it goes on with the question "
-            "and the latest turns)",
-            choices=("refuse", "drop_oldest"),
+            "a conversation that has reached it: refuse (it ends there, as failed), drop_oldest (it goes on with the question "
+            "and the latest turns), or summarise (and a summary of the others)",
+            choices=POLICIES,
         ),
-    ] = "refuse"
+    ] = REFUSE
+    summariser: Annotated[
+        str, Setting("who writes summaries; teacher: the model of run.teacher", choices=(POLICY, TEACHER))
+    ] = POLICY
+    summary_tokens: Annotated[int, Setting("longest summary", "tokens", low=1)] = 128
     micro_tokens: Annotated[int, Setting("tokens per micro-batch", "tokens", low=16)] = 4096
     rows: Annotated[int, Setting("episodes decoded at once", "episodes", low=1)] = 128
     device: Device = "auto"
@@ -176,6 +181,16 @@ class RunSettings:
         """What an episode may spend on tools."""
         money = math.inf if self.tool_money is None else self.tool_money
         return Budgets(self.turns, self.tool_calls, self.tool_seconds, money, self.tool_output)
+
+    @property
+    def fullness(self) -> tuple[str, int]:
+        """What is done with full conversations, and how long summaries are, as `Generator` takes them."""
+        return self.when_full, self.summary_tokens
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether summaries are written by the second model."""
+        return self.when_full == SUMMARISE and self.summariser == TEACHER
 
     @property
     def corrects(self) -> str:

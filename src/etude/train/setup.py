@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from etude.recipe import NEEDS, STANDARD, AuxiliaryModel, Recipe
 from etude.report.json_files import plain
 from etude.report.run import RunDirectory, check_free, is_run
 from etude.rollout.conversation import Generator
+from etude.rollout.full import TEACHER
 from etude.rollout.group_rollout import checks_in
 from etude.sampling.engine import sampler_for
 from etude.sampling.protocol import Sampler
@@ -211,7 +213,7 @@ def tell(notes: Sequence[str]) -> None:
 
 
 def prepare(stages: Mapping[str, Any], tasks: TaskSet) -> None:
-    """Shows the task set to every stage that wants to see it before anything is sampled, and may refuse it."""
+    """Shows the task set to every stage that wants to see it, and may refuse it."""
     for part in stages.values():
         if hasattr(part, "prepare"):
             part.prepare(tasks)
@@ -257,10 +259,11 @@ def load_models(
 
     heads = dict(stages["objective"].heads)
     models = {"policy": read("policy", where["model"], lora_rank=settings.lora, heads=heads)}
-    for name, own in _auxiliary(recipe, stages).items():
+    for name, own in _auxiliary(recipe, stages, settings).items():
         if own.source == "teacher":
             if settings.teacher is None:
-                raise Refused(f"recipe {recipe.name} needs {NEEDS['teacher']}, which is missing here")
+                who = "run.summariser=teacher" if settings.asks_teacher else f"recipe {recipe.name}"
+                raise Refused(f"{who} needs {NEEDS['teacher']}, which is missing here")
             models[name] = read(name, where["teacher"]).clone(frozen=True)
             if models[name].tokenizer.backend.get_vocab() != models["policy"].tokenizer.backend.get_vocab():
                 raise Refused(
@@ -273,8 +276,9 @@ def load_models(
     return models
 
 
-def _auxiliary(recipe: Recipe, stages: Mapping[str, Any]) -> dict[str, AuxiliaryModel]:
+def _auxiliary(recipe: Recipe, stages: Mapping[str, Any], own: RunSettings) -> dict[str, AuxiliaryModel]:
     wanted = {name for part in stages.values() for name in getattr(part, "reads", ())}
+    wanted |= {TEACHER} if own.asks_teacher else set()
     standard = {name: STANDARD[name] for name in sorted(wanted) if name in STANDARD}
     return {**standard, **recipe.all_auxiliary}
 
@@ -300,7 +304,7 @@ def assemble(
     learner = learns(policy, stages["update"], "policy", plan.seed, settings.micro_tokens, settings.sampling)
     auxiliary: dict[str, Policy | Learner] = {}
     for name, model in models.items():
-        own = _auxiliary(recipe, stages)[name]
+        own = _auxiliary(recipe, stages, settings)[name]
         trained = own.source == "copy"
         update = type(stages["update"])(lr=own.lr * stages["update"].lr)
         auxiliary[name] = (
@@ -318,15 +322,17 @@ def assemble(
 
     def generating(name: str, model: Policy, sampler: Sampler) -> Generator:
         longest = min(settings.context, model.context)
-        return Generator(sampler, model.renderer, settings.sampling, name, longest, kit, settings.when_full)
+        return Generator(sampler, model.renderer, settings.sampling, name, longest, kit, *settings.fullness)
 
     generator = generating("policy", policy, sampler)
     generators = {
         name: generating(name, held, sampled_here(held, settings.rows))
         for name, model in auxiliary.items()
-        if not isinstance(model, Learner) or _auxiliary(recipe, stages)[name].sampled
+        if not isinstance(model, Learner) or _auxiliary(recipe, stages, settings)[name].sampled
         for held in [model.policy if isinstance(model, Learner) else model]
     }
+    if settings.asks_teacher:
+        generator = replace(generator, summariser=generators[TEACHER])
     if hasattr(stages["reward"], "bind"):
         stages["reward"].bind({"policy": generator, **generators})
     times: dict[str, float] = {}
