@@ -11,14 +11,15 @@ import numpy as np
 
 from etude.errors import UserError, nearest
 from etude.models.policy import Policy
+from etude.serve import tools
+from etude.serve.refused import BadRequest
 from etude.serve.replies import Piece
 from etude.text.chat_template import Renderer
+from etude.text.tool_calls import TOOL, Call, Offer
 from etude.types import Array, Message, SamplingParams
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": TOOL}
 NEUTRAL: dict[str, tuple[Any, ...]] = {  # what is not served, with the values that ask for nothing
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
@@ -31,7 +32,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {  # what is not served, with the values t
     "best_of": (1,),
 }
 IGNORED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
-IGNORED |= {"parallel_tool_calls"}  # without tools it says nothing
 BOTH = {
     "model",
     "max_tokens",
@@ -44,26 +44,11 @@ BOTH = {
     "stream",
     "stream_options",
 }
-CHAT = BOTH | {"messages", "max_completion_tokens", "logprobs"}
+CHAT = BOTH | {"messages", "max_completion_tokens", "logprobs", "tools", "tool_choice", "parallel_tool_calls"}
 TEXT = BOTH | {"prompt", "logprobs", "echo"}
 MOST = 128  # choices of one request
 PLAIN = SamplingParams()
 UNNAMED = 16  # tokens of a completion that names no limit, as OpenAI has it
-
-
-class BadRequest(Exception):
-    """A request that cannot be served, as OpenAI reports it."""
-
-    def __init__(self, message: str, param: str | None = None, status: int = 400, code: str | None = None):
-        super().__init__(message)
-        self.status = status
-        self.body = error_body(message, param, code)
-
-
-def error_body(
-    message: str, param: str | None = None, code: str | None = None, kind: str = "invalid_request_error"
-) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 @dataclass(frozen=True)
@@ -80,6 +65,8 @@ class Wanted:
     usage: bool  # a last chunk of the stream says how many tokens there were
     logprobs: bool
     messages: Sequence[Message] = ()  # of a chat
+    offer: Offer | None = None  # tools that the client carries out
+    several: bool = True  # calls of one reply
 
 
 def read(
@@ -99,7 +86,8 @@ def read(
             404,
             "model_not_found",
         )
-    prompts, texts = _chat_prompt(body, policy) if chat else _prompts(body, policy)
+    messages, offer = _conversation(body, policy) if chat else ([], None)
+    prompts, texts = (_chat_prompt(messages, offer, policy), [""]) if chat else _prompts(body, policy)
     for prompt in prompts:
         if not 1 <= len(prompt) < policy.context:
             raise BadRequest(
@@ -124,7 +112,9 @@ def read(
         stream=_field(body, "stream", bool, False),
         usage=options.get("include_usage") is True,
         logprobs=logprobs,
-        messages=tuple(_message(m, i) for i, m in enumerate(body["messages"])) if chat else (),
+        messages=tuple(messages),
+        offer=offer,
+        several=_field(body, "parallel_tool_calls", bool, True),
     )
 
 
@@ -201,13 +191,19 @@ def _logprobs(body: Mapping[str, Any], chat: bool) -> bool:
     return True
 
 
-def _chat_prompt(body: Mapping[str, Any], policy: Policy) -> tuple[list[Array], list[str]]:
+def _conversation(body: Mapping[str, Any], policy: Policy) -> tuple[list[Message], Offer | None]:
     given = body.get("messages")
     if not isinstance(given, list) or not given:
         raise BadRequest("'messages' must be a list of at least one message", "messages")
     messages = [_message(m, i) for i, m in enumerate(given)]
+    renderer = _asking(policy, messages)
+    offer = tools.offered(body, renderer)
+    return (messages if offer is None else tools.conversation(given, messages, renderer, offer)), offer
+
+
+def _chat_prompt(messages: Sequence[Message], offer: Offer | None, policy: Policy) -> list[Array]:
     try:
-        return [_asking(policy, messages).prompt(messages, _asks(messages))], [""]
+        return [_asking(policy, messages).prompt(messages, _asks(messages), offer)]
     except UserError as error:
         raise BadRequest(str(error), "messages") from error
 
@@ -231,7 +227,11 @@ def _message(given: Any, place: int) -> Message:
         raise BadRequest(f"{where} must be an object with role and content", "messages")
     role, content = given.get("role"), given.get("content")
     if role not in ROLES:
-        raise BadRequest(f"{where}.role must be system, user or assistant; got {role!r:.60}", "messages")
+        raise BadRequest(
+            f"{where}.role must be system, user, assistant or tool; got {role!r:.60}", "messages"
+        )
+    if content is None and role == "assistant" and given.get(tools.CALLED):
+        content = ""
     if isinstance(content, list):
         texts = [p.get("text") for p in content if isinstance(p, dict) and p.get("type") == "text"]
         parts = [text for text in texts if isinstance(text, str)]
@@ -268,23 +268,32 @@ def _ids(value: Any) -> bool:
 # ---- answers -----------------------------------------------------------------------------------------
 
 
-def choice(wanted: Wanted, index: int, text: str, finish: str | None, logprobs: Any) -> dict[str, Any]:
-    said: dict[str, Any] = (
-        {"message": {"role": "assistant", "content": text, "refusal": None}}
-        if wanted.chat
-        else {"text": text}
-    )
+def choice(
+    wanted: Wanted, index: int, text: str, finish: str | None, logprobs: Any, calls: Sequence[Call] = ()
+) -> dict[str, Any]:
+    said: dict[str, Any] = {"text": text}
+    if wanted.chat:
+        content = text if text or not calls else None
+        called = {tools.CALLED: tools.written(calls)} if calls else {}
+        said = {"message": {"role": "assistant", "content": content, "refusal": None, **called}}
     return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}
 
 
 def delta(
-    wanted: Wanted, index: int, text: str, finish: str | None, logprobs: Any, first: bool
+    wanted: Wanted,
+    index: int,
+    text: str,
+    finish: str | None,
+    logprobs: Any,
+    first: bool,
+    calls: Sequence[Call] = (),
 ) -> dict[str, Any]:
     """A choice of a chunk."""
     said: dict[str, Any] = {"text": text}
     if wanted.chat:
         content = {"content": text} if text or first else {}
-        said = {"delta": {**({"role": "assistant"} if first else {}), **content}}
+        called = {tools.CALLED: tools.written(calls, numbered=True)} if calls else {}
+        said = {"delta": {**({"role": "assistant"} if first else {}), **content, **called}}
     return {"index": index, **said, "logprobs": logprobs, "finish_reason": finish}
 
 

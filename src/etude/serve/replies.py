@@ -12,6 +12,7 @@ from etude.models.policy import Policy
 from etude.sampling.engine import sampler_for
 from etude.sampling.protocol import Sample
 from etude.text.stream import TextStream
+from etude.text.tool_calls import Call
 from etude.types import Array, SamplingParams
 
 FINISH = {"end": "stop", "cut": "stop", "length": "length"}  # by `Sample.stop`, as OpenAI names it
@@ -24,8 +25,9 @@ class Piece:
     text: str
     token: int | None = None
     logp: float = 0.0
-    finish: str | None = None  # "stop" | "length"
+    finish: str | None = None  # "stop" | "length" | "tool_calls"
     sample: Sample | None = None  # the whole reply, on the last piece
+    calls: tuple[Call, ...] = ()  # of tools that the client carries out, on the last piece
     spent: int = 0  # tokens, on the last piece of what a method answered
 
     @property

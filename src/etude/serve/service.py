@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,8 +25,10 @@ from etude.errors import UserError
 from etude.evaluate.inference import Played
 from etude.serve import api
 from etude.serve.methods import answered
+from etude.serve.refused import BadRequest, error_body
 from etude.serve.replies import Piece, Speaker
-from etude.types import SamplingParams
+from etude.serve.tools import held
+from etude.types import Array, SamplingParams
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 LARGEST = 16 << 20  # bytes of a request
@@ -78,7 +80,7 @@ class Service:
     async def model(self, request: Request) -> Response:
         self._admit(request)
         if (asked := request.path_params["name"]) != self.name:
-            raise api.BadRequest(f"there is no model '{asked}' here", "model", 404, "model_not_found")
+            raise BadRequest(f"there is no model '{asked}' here", "model", 404, "model_not_found")
         return JSONResponse(self._model())
 
     async def health(self, request: Request) -> Response:
@@ -100,10 +102,10 @@ class Service:
         origin = request.headers.get("origin", "")
         foreign = bool(origin) and urlsplit(origin).hostname not in LOCAL
         if not self.open and (host not in LOCAL or foreign):
-            raise api.BadRequest("this server answers to this machine only", status=403)
+            raise BadRequest("this server answers to this machine only", status=403)
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self.key and not hmac.compare_digest(given.encode(), self.key.encode()):
-            raise api.BadRequest(
+            raise BadRequest(
                 "the API key is not the one given to --api-key", status=401, code="invalid_api_key"
             )
 
@@ -112,7 +114,9 @@ class Service:
         wanted = api.read(await _body(request), chat, self.speaker.policy, self.name, self.longest, self.own)
         if self.method is not None and (not chat or wanted.logprobs):
             said = "log-probabilities are not served of it" if chat else "ask for chat completions"
-            raise api.BadRequest(f"a method answers here ({self.method.name}); {said}")
+            raise BadRequest(f"a method answers here ({self.method.name}); {said}")
+        if self.method is not None and wanted.offer is not None:
+            raise BadRequest(f"a method answers here ({self.method.name}), which calls no tools", "tools")
         head = {
             "id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}",
             "object": ("chat.completion.chunk" if wanted.stream else "chat.completion")
@@ -136,13 +140,13 @@ class Service:
         except TimeoutError:
             return JSONResponse(self._late(), 504, NO_RETRY)
         except Ending as error:
-            return JSONResponse(api.error_body(str(error), kind="server_error"), 503, NO_RETRY)
+            return JSONResponse(error_body(str(error), kind="server_error"), 503, NO_RETRY)
         choices = []
         for index, mine in sorted(pieces.items()):
             before = wanted.texts[index // wanted.n]
             logps = api.log_probabilities(wanted, self.speaker.policy, mine, len(before))
             text = before + "".join(p.text for p in mine)
-            choices.append(api.choice(wanted, index, text, mine[-1].finish, logps))
+            choices.append(api.choice(wanted, index, text, mine[-1].finish, logps, mine[-1].calls))
         said = sum(p.tokens for mine in pieces.values() for p in mine)
         return JSONResponse({**head, "choices": choices, "usage": self._usage(wanted, said)})
 
@@ -167,20 +171,26 @@ class Service:
                     )
                     lengths[index] = lengths.get(index, 0) + len(text)
                     begun.add(index)
-                    yield _event(
-                        {**head, "choices": [api.delta(wanted, index, text, piece.finish, logps, first)]}
-                    )
+                    one = api.delta(wanted, index, text, piece.finish, logps, first, piece.calls)
+                    yield _event({**head, "choices": [one]})
             if wanted.usage:
                 yield _event({**head, "choices": [], "usage": self._usage(wanted, said)})
         except TimeoutError:
             yield _event(self._late())
         except (UserError, Ending) as error:
-            yield _event(api.error_body(str(error)))
+            yield _event(error_body(str(error)))
         yield "data: [DONE]\n\n"
+
+    def _stream(self, wanted: api.Wanted, prompt: Array, key: int) -> AsyncGenerator[Piece, None]:
+        offer, params = wanted.offer, wanted.params
+        if offer is None:
+            return self.speaker.stream(prompt, params, key)
+        pieces = self.speaker.stream(prompt, replace(params, stop=(*params.stop, *offer.ends)), key)
+        return held(pieces, offer, self.speaker.policy.renderer, wanted.several)
 
     def _late(self) -> dict[str, Any]:
         said = f"no whole reply within {self.timeout:g} seconds; ask for fewer tokens, or raise --timeout"
-        return api.error_body(said, code="timeout", kind="timeout")
+        return error_body(said, code="timeout", kind="timeout")
 
     def _usage(self, wanted: api.Wanted, said: int) -> dict[str, int]:
         return api.usage(sum(len(p) for p in wanted.prompts), said)
@@ -198,7 +208,7 @@ class Service:
                     queue.put_nowait((index, await answered(self.speaker, self.method, wanted, key)))
                     queue.put_nowait(None)
                     return
-                async with aclosing(self.speaker.stream(prompt, wanted.params, key)) as pieces:
+                async with aclosing(self._stream(wanted, prompt, key)) as pieces:
                     async for piece in pieces:
                         queue.put_nowait((index, piece))
                 queue.put_nowait(None)
@@ -227,16 +237,16 @@ class Service:
 async def _body(request: Request) -> Any:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # forms of other sites come without asking the browser; JSON does not
-        raise api.BadRequest("the content type must be application/json", status=415)
+        raise BadRequest("the content type must be application/json", status=415)
     data = bytearray()
     async for part in request.stream():
         data += part
         if len(data) > LARGEST:
-            raise api.BadRequest(f"the body is larger than {LARGEST >> 20} MB", status=413)
+            raise BadRequest(f"the body is larger than {LARGEST >> 20} MB", status=413)
     try:
         return json.loads(bytes(data))
     except (ValueError, RecursionError) as error:
-        raise api.BadRequest(f"the body is not JSON: {error}") from error
+        raise BadRequest(f"the body is not JSON: {error}") from error
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
@@ -264,11 +274,11 @@ def make_app(service: Service) -> Starlette:
     """The application, for any ASGI server."""
 
     async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, api.BadRequest)
+        assert isinstance(error, BadRequest)
         return JSONResponse(error.body, error.status)
 
     async def unusable(request: Request, error: Exception) -> Response:
-        return JSONResponse(api.error_body(str(error)), 400)
+        return JSONResponse(error_body(str(error)), 400)
 
     async def unknown(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -276,11 +286,11 @@ def make_app(service: Service) -> Starlette:
             404: f"there is no {request.url.path} here",
             405: f"{request.url.path} has no {request.method}",
         }
-        return JSONResponse(api.error_body(said.get(error.status_code, error.detail)), error.status_code)
+        return JSONResponse(error_body(said.get(error.status_code, error.detail)), error.status_code)
 
     async def broken(request: Request, error: Exception) -> Response:
         said = f"the server failed: {type(error).__name__}: {error}"
-        return JSONResponse(api.error_body(said, kind="server_error"), 500, NO_RETRY)
+        return JSONResponse(error_body(said, kind="server_error"), 500, NO_RETRY)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -302,7 +312,7 @@ def make_app(service: Service) -> Starlette:
             Route("/health", service.health),
         ],
         exception_handlers={
-            api.BadRequest: refused,
+            BadRequest: refused,
             UserError: unusable,
             HTTPException: unknown,
             Exception: broken,

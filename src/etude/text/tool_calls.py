@@ -45,12 +45,14 @@ Found = list[Call | Unreadable]
 @dataclass(frozen=True)
 class Syntax:
     """`find(text, tools)`: the calls of a reply. `write(calls, tools)`: a reply that makes them. `tell(tools)`: what a model is told whose template does not tell it.
-    `ends(tools)`: texts at which a reply pauses, for a call ends there; none: a reply may hold several calls."""
+    `begins(tools)`: texts with which a call begins; none: a reply is a call from its beginning, or none. `ends(tools)`: texts at
+    which a reply pauses, for a call ends there; none: a reply may hold several calls."""
 
     name: str
     find: Callable[[str, Sequence[Schema]], Found]
     write: Callable[[Sequence[Call], Sequence[Schema]], str]
     tell: Callable[[Sequence[Schema]], str]
+    begins: Callable[[Sequence[Schema]], tuple[str, ...]] = lambda tools: ()
     ends: Callable[[Sequence[Schema]], tuple[str, ...]] = lambda tools: ()
 
 
@@ -69,7 +71,17 @@ class Offer:
 
     def calls(self, text: str) -> Found:
         """The calls of a reply, in order."""
-        return self.syntax.find(text.rpartition(THOUGHT)[2], self.tools)
+        return self.syntax.find(text.rpartition(THOUGHT)[2], self.tools) if self.tools else []
+
+    def split(self, text: str) -> tuple[str, list[Call]]:
+        """What a reply says before it calls, and its calls; all of it and none where a call cannot be read, or there is none."""
+        found = self.calls(text)
+        calls = [call for call in found if isinstance(call, Call)]
+        if not calls or len(calls) < len(found):
+            return text, []
+        thought, mark, rest = text.rpartition(THOUGHT)
+        first = min((at for b in self.syntax.begins(self.tools) if (at := rest.find(b)) >= 0), default=0)
+        return f"{thought}{mark}{rest[:first]}".rstrip(), calls
 
     def write(self, said: str, calls: Sequence[Call]) -> str:
         """The text of a reply that says something and then makes calls."""
@@ -87,7 +99,7 @@ class Offer:
             return list(messages)
         first = next((i for i, m in enumerate(messages) if m.role == "assistant"), len(messages))
         said = [Message("user", f"{RESULT}{m.content}") if m.role == TOOL else m for m in messages]
-        if first:
+        if first and self.tools:
             last = said[first - 1]
             said[first - 1] = Message(last.role, f"{last.content}\n\n{self.syntax.tell(self.tools)}")
         return _joined(said)
@@ -238,9 +250,20 @@ def _find_llama(text: str, tools: Sequence[Schema]) -> Found:
 
 
 TAGS = Syntax(
-    "tags", _find_tags, _write_tags, _tell_tags, lambda tools: tuple(f"</{tool['name']}>" for tool in tools)
+    "tags",
+    _find_tags,
+    _write_tags,
+    _tell_tags,
+    lambda tools: tuple(f"<{tool['name']}>" for tool in tools),
+    lambda tools: tuple(f"</{tool['name']}>" for tool in tools),
 )
-HERMES = Syntax("hermes", _find_hermes, _write_hermes, _tell_json(HERMES_FORM, "one or several"))
+HERMES = Syntax(
+    "hermes",
+    _find_hermes,
+    _write_hermes,
+    _tell_json(HERMES_FORM, "one or several"),
+    lambda tools: ("<tool_call>",),
+)
 LLAMA = Syntax("llama", _find_llama, _write_llama, _tell_json(LLAMA_FORM, "one"))
 SYNTAXES = {syntax.name: syntax for syntax in (HERMES, LLAMA, TAGS)}
 
