@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -10,16 +12,23 @@ from etude import seeds
 from etude.rollout.attempts import below
 from etude.rollout.conversation import Conversation, Generator
 from etude.tasks.settled import settled
+from etude.tasks.traces import TRACE, Trace, Turn, needed
 from etude.text.chat_template import Renderer
-from etude.types import Array, Environment, Episode, SamplingParams, Task, Verdict
+from etude.text.tool_calls import TOOL
+from etude.tools.kit import ToolSession
+from etude.tools.tool import Tool, ToolError
+from etude.types import Array, Environment, Episode, Message, SamplingParams, Task, Verdict
 
 DEMONSTRATED = "demonstration"  # the tag of its spans, and the name of who wrote it (`Episode.player`)
 
 
 def demonstrate(task: Task, conversation: Conversation) -> Episode:
     """The worked solution (`reference`), or the gold answer where there is none, as tokens nobody sampled. In an
-    environment, the replies that solve it under seed 0, each after the observation it answers. ValueError where the
-    task has no solution."""
+    environment, the replies that solve it under seed 0, each after the observation it answers; of a trace (`tasks.traces`) all
+    of its turns. ValueError where the task has no solution."""
+    if TRACE in task.meta:
+        _traced(task, task.meta[TRACE], conversation)
+        return replace(conversation.done(), player=DEMONSTRATED)
     words = task.reference or task.answer
     if words is None:
         raise ValueError("the task has neither a reference nor an answer to demonstrate")
@@ -55,6 +64,54 @@ def _through(task: Task, environment: Environment, lines: list[str], conversatio
             conversation.verdict(verdict)
             return
         conversation.user(said)
+
+
+def _traced(task: Task, trace: Trace, conversation: Conversation) -> None:
+    """The turns of a trace: replies and calls as the policy would have written them, results as tools would have given them. The
+    tools that the trace names are told of, beside those of the run."""
+    kit, key = conversation.generator.kit, seeds.key(conversation.key, "tools")
+    there = kit.session(task, key)
+    offered = list(there.tools) if there is not None else []
+    if missing := needed(trace, offered):
+        raise ValueError(
+            f"the demonstration calls '{missing[0]}', of which neither its row ('tools') nor the run tells"
+        )
+    recorded = [Tool(**schema, run=_recorded) for schema in trace.tools if schema["name"] not in offered]
+    conversation.session = ToolSession(kit, task, key, recorded) if recorded else there
+    conversation.user(task.prompt)
+    turns = list(trace.turns)
+    while turns:
+        turn = turns.pop(0)
+        results = [Message(TOOL, turns.pop(0).text) for _ in range(_results(turns))]
+        if turn.role != "assistant":
+            conversation.user([Message(turn.role, turn.text), *results])
+        elif turn.calls:
+            _calling(turn, results, conversation)
+        else:
+            conversation.inject(turn.text, DEMONSTRATED)
+            conversation.user(results)
+
+
+def _results(turns: Sequence[Turn]) -> int:
+    """How many results stand at the beginning."""
+    return next((i for i, turn in enumerate(turns) if turn.role != TOOL), len(turns))
+
+
+def _calling(turn: Turn, results: list[Message], conversation: Conversation) -> None:
+    """Calls and their results: all at once, or, where a reply pauses at the end of a call, one after another."""
+    one_by_one = bool(conversation.offer and conversation.offer.ends) and len(turn.calls) == len(results)
+    pairs = (
+        [([c], [r]) for c, r in zip(turn.calls, results, strict=True)]
+        if one_by_one
+        else [(list(turn.calls), results)]
+    )
+    for i, (calls, given) in enumerate(pairs):
+        conversation.call(calls, turn.text if not i else "", DEMONSTRATED)
+        conversation.user(given)
+
+
+def _recorded(arguments: Mapping[str, Any]) -> Any:
+    raise ToolError("this tool was only recorded; it is not here")
 
 
 def solution(task: Task, renderer: Renderer) -> Episode:

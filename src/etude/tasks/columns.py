@@ -38,6 +38,7 @@ OWN = (
     "quality",
     "start",
     "entropy",
+    "trace",
 )  # of `Task.meta`, read by etude itself
 
 Row = dict[str, Any]

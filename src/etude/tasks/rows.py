@@ -25,6 +25,7 @@ NESTED = (
     "hints",
     "cases",
     "messages",
+    "tools",
     "tests",
     "inputs",
     "outputs",

@@ -28,6 +28,7 @@ from etude.tasks.rows import kind_name, rows
 from etude.tasks.selftest import unmatched
 from etude.tasks.source import digest
 from etude.tasks.spec import typed
+from etude.tasks.traces import TRACE, traced
 from etude.tasks.unit_tests import with_tests
 from etude.types import Message, Task
 
@@ -181,6 +182,7 @@ def _tasks(
 def _task(
     row: dict[str, Any], where: str, settings: Mapping[str, Any], kind: str, fixed: bool
 ) -> tuple[Task, tuple[str, str]]:
+    row, trace = traced(row, where)
     name = row.get("check", settings["check"])
     fields, further, came = known({"answer": "none", **row} if name == "none" else row, where)
     if name != "auto" and name not in CHECKS:
@@ -200,6 +202,8 @@ def _task(
             raise UserError(f"{where}: '{field}' must be text, not {kind_name(text)}")
     given = fields.get("kind") if "kind" in row or not fixed else None
     further = {n: v for n, v in further.items() if n not in NEEDS.get(name, ())}
+    if trace is not None:
+        further = {"calls": trace.calls, **further, TRACE: trace, "environment_key": digest(repr(trace))}
     task = Task(
         prompt=_prompt(fields["prompt"], where),
         check=Unjudged() if answer is None else check_of(name, answer, where, settings, row),

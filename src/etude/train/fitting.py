@@ -12,6 +12,7 @@ from etude.tasks import TaskSet
 from etude.tasks.check import judged
 from etude.tasks.confinement import ready_to_run_programs
 from etude.tasks.files import Listed
+from etude.tasks.traces import TRACE
 from etude.train.settings import RunSettings
 from etude.types import Request, Task
 
@@ -51,7 +52,7 @@ def missing(recipe: Recipe, settings: RunSettings, tasks: TaskSet, seed: int) ->
     has = {
         "reference": all(t.reference for t in samples),
         "hints": all(t.hints for t in samples),
-        "answer": all(t.answer or t.reference for t in samples),
+        "answer": all(t.answer or t.reference or TRACE in t.meta for t in samples),
         "steps": all(t.meta.get("steps") for t in samples),
         "feedback": all(t.meta.get("feedback", "hint") in ("hint", "full") for t in samples),
         "text": all(t.environment is None for t in samples),
