@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from etude.errors import UserError, nearest
-from etude.lab.problems import KINDS, read, solve
+from etude.lab.problems import KINDS, read, solve, tool
 from etude.lab.worlds import DOORS, TURNS, House, Lock, draw_house, draw_lock, marked
 from etude.tasks.check import UNARY, Exact, NoText
 from etude.tasks.source import Info, check_level, digest, item_seed
@@ -44,6 +44,12 @@ PARAMS = (
         f"which kinds, joined by +: {', '.join(KINDS)} (all of these), or the environments {', '.join(WORLDS)}",
     ),
     Param("level", int | None, None, "0 to 4 (environments: to 3), rising in length; none: all evenly"),
+    Param(
+        "calls",
+        bool,
+        False,
+        "a problem names the call of the laboratory's tool that solves it (column calls)",
+    ),
     Param(
         "feedback", typing.Literal["none", "unary", "hint", "full"], "unary", "what a wrong answer is told"
     ),
@@ -177,7 +183,7 @@ class LabSource:
         self.name = called or name
         self._own = {called or kind: kind for kind in chosen}
         self.kinds = tuple(self._own)
-        self.feedback = own["feedback"]
+        self.feedback, self.calls = own["feedback"], own["calls"]
         self._level = None if own["level"] is None else float(own["level"])
         if self._level is not None:
             for kind in chosen:
@@ -197,6 +203,9 @@ class LabSource:
         for i in range(n):
             here = level if level is not None else levels[item_seed("level", kind, seed, i) % len(levels)]
             task = lab_task(self._own[kind], int(here), item_seed("task", seed, i), self.feedback)
+            if self.calls and task.environment is None:
+                call = {"name": tool.__name__, "arguments": {"problem": task.prompt[-1].content}}
+                task = replace(task, meta={**task.meta, "calls": [call]})
             tasks.append(replace(task, kind=kind))
         return tasks
 
@@ -207,7 +216,7 @@ class LabSource:
 
     def fingerprint(self) -> str:
         """Changes with the parameters."""
-        return digest(["lab 2", self._own, self._level, self.feedback])
+        return digest(["lab 2", self._own, self._level, self.feedback, *(["calls"] if self.calls else [])])
 
 
 def info() -> Info:
