@@ -42,6 +42,7 @@ async def through(task, replies: list[str]):
         ("verifiers:x", "verifiers", "verifiers"),
         ("textworld", "textworld", "textworld"),
         ("openenv:http://localhost:1", "openenv", "openenv"),
+        ("miniwob:click-button", "miniwob", "miniwob"),
     ],
 )
 def test_a_library_that_is_missing_is_named(name: str, module: str, extra: str, monkeypatch) -> None:
@@ -55,10 +56,10 @@ def test_a_library_that_is_missing_is_named(name: str, module: str, extra: str, 
     assert "is not installed" in info.fault
 
 
-@pytest.mark.parametrize("name", ["gymnasium", "verifiers", "openenv"])
+@pytest.mark.parametrize("name", ["gymnasium", "verifiers", "openenv", "miniwob"])
 def test_an_adapter_that_was_given_nothing_says_what_it_needs(name: str) -> None:
     tasks = load(name)
-    with pytest.raises(UserError, match=rf"task '{name}' needs (env|url)=|is not installed"):
+    with pytest.raises(UserError, match=rf"task '{name}' needs (env|url|page)=|is not installed"):
         tasks.draw(Request(), 0, 0)
 
 

@@ -15,9 +15,10 @@ from etude.tasks import confinement, load, self_test
 from etude.tasks.source import check_disjoint
 from etude.tasks.worlds import sheet as sheets
 from etude.tasks.worlds.bug_catalogue import BUGS
+from etude.tasks.worlds.commands import command_of
 from etude.tasks.worlds.encyclopedia import Encyclopedia
 from etude.tasks.worlds.house import House, Place
-from etude.tasks.worlds.play import Rules, command_of
+from etude.tasks.worlds.play import Rules
 from etude.tasks.worlds.shop import Article, Shop, Wish
 from etude.types import Request
 

@@ -84,12 +84,16 @@ def play(player: str, task: Task, seed: int = 0) -> tuple[Verdict, list[str]]:
         raise UserError(f"the environment of '{task.kind}' has no {needed}(), which '{player}' needs")
     rng = seeds.generator(key, "moves")
     replies: list[str] = []
-    settled(environment.observe())
-    for _ in range(LONGEST):
-        replies.append(PLAYERS[player](environment, task, replies, rng))
-        _, verdict = settled(environment.act(replies[-1]))
-        if verdict is not None:
-            return verdict, replies
+    try:
+        settled(environment.observe())
+        for _ in range(LONGEST):
+            replies.append(PLAYERS[player](environment, task, replies, rng))
+            _, verdict = settled(environment.act(replies[-1]))
+            if verdict is not None:
+                return verdict, replies
+    finally:
+        if hasattr(environment, "close"):
+            settled(environment.close())
     raise UserError(f"the environment of '{task.kind}' has no end: {LONGEST} turns were played")
 
 

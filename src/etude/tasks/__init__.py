@@ -26,6 +26,7 @@ SOURCES = Registry(
     {
         "gymnasium": "etude.tasks.adapters.gymnasium:source",
         "lab": "etude.lab.tasks:LabSource",
+        "miniwob": "etude.tasks.adapters.miniwob:source",
         "openenv": "etude.tasks.adapters.openenv:source",
         "textarena": "etude.tasks.textarena:source",
         "textworld": "etude.tasks.adapters.textworld:source",

@@ -67,7 +67,7 @@ def parse(spec: str) -> list[Part]:
     return [Part(name, params) for name, params in parts]
 
 
-FIRST = {"gymnasium": "env", "openenv": "url", "textarena": "env", "verifiers": "env"}
+FIRST = {"gymnasium": "env", "miniwob": "page", "openenv": "url", "textarena": "env", "verifiers": "env"}
 """The parameter that may stand without its name, right behind the source's."""
 
 

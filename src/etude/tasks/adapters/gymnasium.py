@@ -18,7 +18,7 @@ from etude.errors import UserError
 from etude.tasks.adapters.absent import Adapter, Catalogued, World, WorldSource
 from etude.tasks.kind import FEEDBACK, feedback_text
 from etude.tasks.spec import Param
-from etude.tasks.worlds.play import command_of
+from etude.tasks.worlds.commands import command_of
 from etude.types import Verdict
 
 ADAPTER = Adapter(

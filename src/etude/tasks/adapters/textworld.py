@@ -15,7 +15,8 @@ from etude.errors import UserError
 from etude.tasks.adapters.absent import Adapter, Catalogued, World, WorldSource
 from etude.tasks.kind import FEEDBACK, feedback_text, out_of_range
 from etude.tasks.spec import Param
-from etude.tasks.worlds.play import UNKNOWN, command_of
+from etude.tasks.worlds.commands import command_of
+from etude.tasks.worlds.play import UNKNOWN
 from etude.types import Verdict
 
 ADAPTER = Adapter(
