@@ -11,7 +11,7 @@ from etude.rollout.conversation import Conversation
 from etude.rollout.full import FULL
 from etude.rollout.writers import WRITERS
 from etude.settings import Setting
-from etude.tasks.worlds.play import command_of
+from etude.tasks.worlds.commands import command_of
 from etude.types import Environment, Message, Task, Verdict
 
 EXPERT = "expert"

@@ -40,7 +40,7 @@ from etude.rollout.writers import WRITERS, Address, Writer
 from etude.search.turn_tree import cut_off
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Reward, Rollout
-from etude.tasks.worlds.play import command_of
+from etude.tasks.worlds.commands import command_of
 from etude.text.overlap import bleu
 from etude.types import Episode, Group, Message, Signal, Task, Verdict
 
