@@ -8,7 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from etude.models.tiny import tiny_directory
+from etude.train import checkpoint
+from etude.train.interrupt import WAIT, patient
 
 
 def test_one_sentence_and_a_run_that_resumes(tmp_path: Path) -> None:
@@ -37,7 +41,7 @@ def test_one_sentence_and_a_run_that_resumes(tmp_path: Path) -> None:
         "--steps",
         "100000",
     ]
-    command += ["--force", "--out", str(tmp_path / "run"), "--set", "run.checkpoint_every=5"]
+    command += ["--force", "--out", str(tmp_path / "run"), "--set", "run.checkpoint_every=100000"]
     command += [part for s in settings for part in ("--set", f"run.{s}")]
     source = str(Path(__file__).parents[1] / "src")
     env = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
@@ -58,9 +62,36 @@ def test_one_sentence_and_a_run_that_resumes(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130
+    steps = (tmp_path / "run" / "metrics.jsonl").read_text().count("\n")
+    assert f"{WAIT}\n" in err
+    assert f"stopped after step {steps}, which is kept\n" in err
     assert "interrupted; `etude resume` goes on from the last checkpoint" in err
     assert "Traceback" not in err + out
-    assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == steps, "nothing is lost"
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    usual, said = signal.getsignal(signal.SIGINT), []
+    with patient(said.append) as asked:
+        assert not asked()
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        assert said == [WAIT]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is usual
+
+
+def test_who_listens_to_interrupts_already_goes_on_listening() -> None:
+    heard: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with patient(lambda text: None) as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert heard == [signal.SIGINT]
 
 
 def test_an_interrupt_among_many_coroutines_leaves_no_traceback(tmp_path: Path) -> None:

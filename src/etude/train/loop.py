@@ -17,6 +17,7 @@ from etude.rollout.group_rollout import GroupRollout
 from etude.train.context import RunContext, one_ahead
 from etude.train.correction import corrected
 from etude.train.guards import check_errors, check_rows
+from etude.train.interrupt import Interrupted
 from etude.train.run import Collected, Run
 from etude.train.validation import validate_start
 from etude.types import Group, Request, Signal
@@ -24,7 +25,8 @@ from etude.types import Group, Request, Signal
 
 def train(run: Run) -> None:
     """Trains until the budget is spent, or until no step has carried any signal for `run.patience` steps. Raises
-    Refused where too many episodes fail, or where the signal dries up although problems are left unsolved."""
+    Refused where too many episodes fail, or where the signal dries up although problems are left unsolved, Interrupted
+    where `run.stopping` said so."""
     context, settings = run.context, run.settings
     validate_start(run)
     run.start_clock()
@@ -45,6 +47,9 @@ def train(run: Run) -> None:
             run.evaluate("during")
         if context.step % settings.checkpoint_every == 0:
             run.checkpoint()
+        if run.stopping() and not run.finished:
+            run.checkpoint()
+            raise Interrupted(f"stopped after step {context.step}, which is kept")
     run.checkpoint()
 
 

@@ -92,6 +92,7 @@ class Run(Metered):
     times: dict[str, float]  # seconds by use, of the step in progress; "begin": when it began
     place: Place | None = None  # where engines sample and ranks train; None: this process does both
     on_step: OnStep | None = None
+    stopping: Callable[[], bool] = lambda: False  # asked after every step
     on_examined: Callable[[int, int], None] | None = (
         None  # hears how many problems of an evaluation are done, of how many
     )

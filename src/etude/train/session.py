@@ -7,6 +7,7 @@ run.before, run.after, run.report(), run.save("my-model")
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from etude.tasks import TaskSet
 from etude.tools.spec import text_of
 from etude.train import forecast, loop, plan_file, reopen, setup
 from etude.train.config import Budget, Plan, as_text
+from etude.train.interrupt import Interrupted, patient
 from etude.train.measure import Exam, evaluate_model, exam_tasks
 from etude.train.preflight import preflight
 from etude.train.reopen import Change
@@ -186,7 +188,8 @@ def run_session(
     before: bool = True,
 ) -> dict[str, Any]:
     """Pre-flight, evaluation, training, evaluation, model; returns `summary_of` the run. `fresh`: the run has just been
-    started, not resumed. `before`: the untrained model is evaluated too. The run is closed, and resumable, whatever
+    started, not resumed. `before`: the untrained model is evaluated too. Where a `watcher` looks on, Ctrl-C waits for the end of
+    a step (`train.interrupt`). The run is closed, and resumable, whatever
     happens. Raises Refused where the pre-flight sees nothing to learn, unless `force`."""
     trackers: Trackers | None = None
 
@@ -222,13 +225,18 @@ def run_session(
         trackers = Trackers(log, run.directory)
         if run.holdout and before and run.origin and not _evaluated(run, "before"):
             run.evaluate_start()
-        loop.train(run)
+        with patient(watcher.say) if watcher else nullcontext(run.stopping) as run.stopping:
+            loop.train(run)
         rule, spent = choose(run)
         if run.holdout and not _evaluated(run, rule, spent["step"]):
             run.evaluate(rule, spent)
         summary = summary_of(run, run.save_model() if keep_model else None)
         run.directory.write_end("finished", summary["ended"])
         return summary
+    except Interrupted as interrupted:
+        if watcher:
+            watcher.say(str(interrupted))
+        raise
     except Refused as refused:
         if is_run(run.directory.path):
             run.directory.write_end("refused", str(refused).splitlines()[0])
