@@ -101,6 +101,25 @@ def test_who_learns_to_act_stands_where_the_expert_came() -> None:
     assert begun == {(), ("a",), ("a", "b")}
 
 
+def test_the_agent_goes_on_from_where_the_expert_failed() -> None:
+    expert = toys.ScriptedSampler(replies=list("accccc"))
+    others = {"teacher": toys.generator(expert.policy, expert)}
+    settings = {"group_rollout.expert": "teacher", "group_rollout.starts": 1}
+    group, signals, sampler, stages = play("eef", [*"cccccc", *"<<b"], settings, 1, others, task=spelling())
+    (found,) = group.demonstrations
+    assert turns(found) == [(MOVE, c) for c in "acc<<b"]
+    assert [s.sampled for s in found.spans if s.role == "assistant"] == [False] * 3 + [True] * 3
+    assert decode(sampler.asked[6]).count("written") == 4, "it sees what came of the expert's turns"
+    assert [[text.strip() for _, text, _ in trained(s, "imitation")] for s in signals] == [list("acc<<b")]
+    assert stages["credit"].report()["continued"] == 1.0
+
+
+def test_a_scripted_expert_follows_its_plan_after_a_slip() -> None:
+    settings = {"group_rollout.slips": 1.0, "group_rollout.starts": 0}
+    group, *_ = play("eef", ["c"] * 9, settings, 1, task=spelling("abc", turns=9))
+    assert not group.demonstrations, "it erred at every turn and gave up"
+
+
 def test_what_they_need_is_said() -> None:
     assert "answer" in find("step").all_needs
     assert "answer" in find("act").all_needs

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
+import numpy as np
+
 from etude.rollout import turns
 from etude.rollout.attempts import below
 from etude.rollout.conversation import Conversation
@@ -72,3 +74,26 @@ def cut_off(conversation: Conversation) -> bool:
     if conversation.full:
         conversation.verdict(Verdict(0.0, False, f"Cut off at {conversation.notes[FULL]} tokens."))
     return conversation.full
+
+
+async def wrong_command(world: Environment, best: str, draw: np.random.Generator) -> str | None:
+    """Another command than the best one: one that can be given, or the best one without its last word, each half of the time. None
+    where the world's expert would not know how to go on after it, or there is none."""
+    if not hasattr(world, EXPERT):
+        return None
+    others = [str(a) for a in await turns.ask(world, "actions") or () if not same_action(str(a), best)]
+    broken = [" ".join(best.split()[:-1])] if len(best.split()) > 1 else []
+    kinds = [found for found in (others, broken) if found]
+    if not kinds:
+        return None
+    kind = kinds[int(draw.integers(len(kinds)))]
+    return kind[int(draw.integers(len(kind)))]
+
+
+def put(conversation: Conversation, text: str, tag: str = MOVE) -> None:
+    """A turn that was not sampled. After one with which the conversation reaches its longest length it is full."""
+    conversation.inject(text, tag)
+    limit = conversation.generator.limit
+    if len(conversation.context) >= limit:
+        conversation.full, conversation.stop = True, "length"
+        conversation.notes[FULL] = limit

@@ -24,7 +24,7 @@ from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reductio
 from etude.rollout import turns
 from etude.rollout.attempts import reworded
 from etude.rollout.conversation import Conversation
-from etude.rollout.expert import MOVE, carried_out, cut_off, opening
+from etude.rollout.expert import MOVE, carried_out, cut_off, opening, put
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
 from etude.settings import Setting, stage
@@ -80,12 +80,12 @@ class Explored:
                 if actions:
                     action = str(actions[int(draw.integers(len(actions)))])
                     text = await self._reasoned(conversation, log, action)
-                    conversation.inject(text, MOVE)
+                    put(conversation, text)
                     chosen += 1
                 else:
                     text = await conversation.reply(MOVE)
-                    if cut_off(conversation):
-                        break
+                if cut_off(conversation):
+                    break
                 said = await carried_out(conversation, world, text)
                 if said is None:
                     break

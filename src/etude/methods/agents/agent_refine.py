@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
-import numpy as np
-
 from etude import seeds
 from etude.credit.imitate import IMITATION
 from etude.credit.masked import PartlyMasked
@@ -37,7 +35,8 @@ from etude.rollout.expert import (
     cut_off,
     expert_reply,
     opening,
-    same_action,
+    put,
+    wrong_command,
 )
 from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
 from etude.rollout.writers import Address, Longest, Writer
@@ -118,7 +117,7 @@ class Refined:
         if self.writer.who == "policy":
             return await conversation.reply(MOVE), False
         text = await self.writer.draft(conversation, [*before, *heard])
-        conversation.inject(text, MOVE)
+        put(conversation, text)
         return text, False
 
     async def _expert(
@@ -130,22 +129,8 @@ class Refined:
         draw = seeds.generator(conversation.key, "errors", len(conversation.spans))
         wrong = await wrong_command(world, best, draw) if draw.random() < self.error_share else None
         again = f"{self.thought}\n{best}" if erred and self.thought else best
-        conversation.inject(again if wrong is None else wrong, MOVE)
+        put(conversation, again if wrong is None else wrong)
         return conversation.text, wrong is not None
-
-
-async def wrong_command(world: Environment, best: str, draw: np.random.Generator) -> str | None:
-    """Another command than the best one: one that can be given, or the best one without its last word, each half of the time. None
-    where the world's expert would not know how to go on after it, or there is none."""
-    if not hasattr(world, EXPERT):
-        return None
-    others = [str(a) for a in await turns.ask(world, "actions") or () if not same_action(str(a), best)]
-    broken = [" ".join(best.split()[:-1])] if len(best.split()) > 1 else []
-    kinds = [found for found in (others, broken) if found]
-    if not kinds:
-        return None
-    kind = kinds[int(draw.integers(len(kinds)))]
-    return kind[int(draw.integers(len(kind)))]
 
 
 def mended(episode: Episode) -> int:

@@ -129,6 +129,8 @@ class SelfReflected:
         log: Sequence[tuple[str, str]],
     ) -> Correction | None:
         task = conversation.task
+        if getattr(world, "over", False):  # ended by a call
+            return None
         if self.writer is not None:
             asked = reworded(task.prompt, question(task, log, step))
             return read_correction(await self.writer.draft(conversation, asked))
