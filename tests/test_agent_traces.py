@@ -120,6 +120,24 @@ def test_a_scripted_expert_follows_its_plan_after_a_slip() -> None:
     assert not group.demonstrations, "it erred at every turn and gave up"
 
 
+def test_fragments_are_compared_behind_what_was_said_before_them() -> None:
+    """Two rounds: the second goes on from the first again, as the release does; below 'f(a=' the values 1 and 2 part."""
+    said = ["f(a=1, b=2)", "f(a=1, b=3)", "A", "f(a=1, b=2)", "f(a=9, b=3)", "D"]
+    settings = {"group_rollout.warmup_share": 0.0, "group_rollout.width": 2, "group_rollout.simulations": 2}
+    task = toys.task(reference="f(a= 1, b= 2)")
+    group, signals, sampler, _ = play("itool", said, settings, task=task)
+    assert "The right response:\nf(a= 1, b= 2)" in decode(sampler.asked[2])
+    for signal in signals:
+        (part,) = trained(signal)
+        whole = decode(signal.episode.tokens)
+        assert part[0] == "fragment"
+        assert whole.endswith(part[1])
+        assert not signal.episode.sampled.any()
+    assert len(group.demonstrations) % 2 == 0
+    group, *_ = play("itool", [], {}, task=task)
+    assert [e.player for e in group.demonstrations] == ["demonstration"], "the warm-up"
+
+
 def test_what_they_need_is_said() -> None:
     assert "answer" in find("step").all_needs
     assert "answer" in find("act").all_needs

@@ -37,4 +37,4 @@ class PartlyMasked:
 
     def report(self) -> dict[str, float]:
         """`wrong`: the share of turns that were wrong."""
-        return {"wrong": float(np.mean(self.wrong))} if self.wrong else {}
+        return {"wrong": float(np.mean(self.wrong)) if self.wrong else 0.0}

@@ -60,14 +60,12 @@ class Refined:
         thought: Annotated[
             str, Setting("what the scripted expert says in the turn after an error; empty: nothing")
         ] = "That did not help. I will do something else.",
-        refusals: Annotated[
-            tuple[str, ...], Setting("how a world begins to speak where it refuses a command, joined by ;")
-        ] = (UNKNOWN,),
+        refusal: Annotated[str, Setting("how a world begins to speak where it refuses a command")] = UNKNOWN,
         address: Address = "",
         longest: Longest = None,
     ) -> None:
         self.trajectories, self.error_share, self.least_errors = trajectories, error_share, least_errors
-        self.thought, self.refusals = thought, refusals
+        self.thought, self.refusal = thought, refusal
         self.writer = None if player == EXPERT else Writer(player, address, longest)
         self.reads = self.writer.reads if self.writer else frozenset()
 
@@ -90,7 +88,7 @@ class Refined:
                 if cut_off(conversation):
                     break
                 said = await carried_out(conversation, world, text)
-                erred = erred or (said is not None and said.startswith(self.refusals))
+                erred = erred or (said is not None and said.startswith(self.refusal))
                 if erred:
                     called_wrong(conversation, begin)
                 right += not erred

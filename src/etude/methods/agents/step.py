@@ -206,7 +206,7 @@ RECIPE: Recipe = Recipe(
     },
     claim="After a wrong step, agents trained with masked wrong steps recover more often than with expert trajectories alone, and than "
     "where wrong steps are imitated too.",
-    manipulation=(Manipulated("one step in twenty is corrected", r"credit\.wrong_steps", 0.05, read="max"),),
+    manipulation=(Manipulated("one step in twenty is corrected", r"credit\.wrong", 0.05, read="max"),),
     examples=(
         ByHand(
             "the expert's a and b, with their ends; b is wrong, 'no:' and a take its place (7), then b is right (2)",
