@@ -91,13 +91,14 @@ def recipes(
 
 def make(
     recipe: Annotated[str, typer.Argument(help="of `etude data recipes`")],
+    out: Out,
     tasks: Annotated[
         str,
         typer.Option("--tasks", "-t", help="what items are made of: NAME[:param=value,...] or FILE.jsonl"),
-    ],
-    out: Out,
+    ] = "",
     model: Model = "smollm2",
     teacher: Annotated[str, typer.Option(help="a second writer: a model, or http://HOST/v1#MODEL")] = "",
+    tools: Annotated[str, typer.Option(help="of a recipe that tries tools out: which (docs/agents.md)")] = "",
     items: Items = 100,
     against: Against = "",
     set: Settings = None,
@@ -109,7 +110,8 @@ def make(
     """Writes a data set: by the model, by a second one, or by a model behind an address."""
     from etude.data.session import make as made
 
-    order = _order(recipe, out, against, set, seed, licence, overwrite, json, items)
+    given = [*(set or []), *([f"run.tools={tools}"] if tools else [])]
+    order = _order(recipe, out, against, given, seed, licence, overwrite, json, items)
     _card(made(order, tasks, model, teacher), json)
 
 

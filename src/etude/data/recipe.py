@@ -28,7 +28,7 @@ class DataRecipe:
     paper: Paper | None = None
     departures: tuple[str, ...] = ()
     training: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # {stage: settings of its run}
-    needs: tuple[str, ...] = ()  # "policy": a local model; "teacher"; "answers"
+    needs: tuple[str, ...] = ()  # "policy": a local model; "teacher"; "answers"; "tools", and no tasks
 
     def __post_init__(self) -> None:
         if self.verb not in VERBS:

@@ -27,8 +27,11 @@ from etude.tasks.isolate import Pool
 from etude.tasks.rows import names_file
 from etude.train.measure import load_policy
 from etude.train.settings import RunSettings, run_settings
-from etude.train.setup import task_set
+from etude.train.setup import kit_of, task_set
 from etude.types import Message, Task
+
+NOTHING = TaskSet.of([Task((Message("user", "-"),), Unjudged())])
+"""The tasks of a recipe that reads none."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,23 @@ class Build:
 def make(order: Order, tasks: str, model: str = "smollm2", teacher: str = "") -> dict[str, Any]:
     """`etude data make`. Nothing is made of a source's held-out problems, nor kept that asks what `against` asks."""
     made = order.build(MAKE)
-    source = task_set(tasks)
-    held = hold_out(source, _held(source)) + examined(order.against)
+    tried = "tools" in made.recipe.needs
+    if tried and tasks:
+        raise UserError(f"{order.recipe} makes items of tools alone; leave --tasks out")
+    if not (tried or tasks):
+        raise UserError(f"{order.recipe} makes items of tasks; name some by --tasks")
+    source = NOTHING if tried else task_set(tasks)
+    held = examined(order.against) + ([] if tried else hold_out(source, _held(source)))
     with Pool(seconds=made.run.check_seconds, known=_theirs(source)) as pool:
         scribes, policy = _scribes(made.recipe, model, teacher, made.run)
         sampling = made.run.sampling
         shop = Workshop(tasks, source, scribes, policy, pool, sampling, order.wanted, order.seed, held=held)
-        items = made.work(shop)
-    return order.finished(made, shop, items, tasks)
+        shop.kit = kit_of(made.run, pool)
+        try:
+            items = made.work(shop)
+        finally:
+            shop.kit.close()
+    return order.finished(made, shop, items, made.run.tools if tried else tasks)
 
 
 def choose(order: Order, file: str, model: str = "smollm2") -> dict[str, Any]:
@@ -99,11 +111,11 @@ def choose(order: Order, file: str, model: str = "smollm2") -> dict[str, Any]:
     items = read(file)
     if order.wanted > len(items):
         raise UserError(f"'{file}' holds {len(items)} items; {order.wanted} cannot be chosen of them")
-    held, nothing = examined(order.against), TaskSet.of([Task((Message("user", "-"),), Unjudged())])
+    held = examined(order.against)
     with Pool() as pool:
         scribes, policy = _scribes(made.recipe, model, "", made.run)
         sampling = made.run.sampling
-        shop = Workshop(file, nothing, scribes, policy, pool, sampling, order.wanted, order.seed, held=held)
+        shop = Workshop(file, NOTHING, scribes, policy, pool, sampling, order.wanted, order.seed, held=held)
         found = made.work(shop, items)
     return order.finished(made, shop, found, file)
 

@@ -25,6 +25,7 @@ from etude.sampling.engine import sampler_for
 from etude.tasks import TaskSet
 from etude.tasks.check import Unjudged
 from etude.tasks.isolate import Pool
+from etude.tools.kit import Kit
 from etude.train.setup import task_set
 from etude.types import Array, Episode, Message, SamplingParams, Task
 
@@ -68,6 +69,7 @@ class Workshop:
     seed: int
     sieve: Sieve = field(default_factory=lambda: Sieve([]))
     held: list[Task] = field(default_factory=list)
+    kit: Kit | None = None  # the tools of run.tools
 
     def scribe(self, who: str) -> Scribe:
         """UserError where nobody of that name is there."""
