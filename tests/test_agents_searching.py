@@ -25,6 +25,7 @@ from etude.rollout.conversation import Conversation
 from etude.rollout.group_rollout import GroupRollout
 from etude.tools.kit import Kit
 from etude.types import Episode, Request
+from test_tools_in_conversation import Speaking
 
 
 def searched(place: Path, *said: str | Reply, **settings: object) -> Episode:
@@ -94,7 +95,7 @@ def test_only_hard_tasks_are_offered_tools(start: str, hard: bool) -> None:
         example_question(),
         Request(),
         2,
-        replace(speaker(["7", "7"]), kit=kit),
+        replace(speaker(["7", "7"]), kit=kit, renderer=Speaking()),  # type: ignore[arg-type]
         judged,
         rollout,  # type: ignore[arg-type]
         stages["reward"],

@@ -19,6 +19,8 @@ from etude.rollout.full import FULL
 from etude.rollout.group_rollout import GroupRollout
 from etude.types import Environment, Episode, Task, Verdict
 
+PLAYED = 1 << 16  # branches of a state that are played on, beside those that are its replies
+
 
 @dataclass(eq=False)
 class Act:
@@ -123,7 +125,7 @@ class TurnTree:
             if not here.acts and (not path or path[-1][1].visits):
                 here.acts = await self._proposed(here)
             if not here.acts:
-                return await played(here.line.fork(number), world)
+                return await played(here.line.fork(PLAYED + number), world)
             act = here.chosen(self.alpha, self.exploration)
             path.append((here, act))
             await self._take(act, world)

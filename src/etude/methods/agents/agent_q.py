@@ -69,7 +69,7 @@ class Searched:
         proposals: Annotated[
             int, Setting("K, replies sampled at a state; 0: no tree, courses by themselves", low=0, high=64)
         ] = 4,
-        exploration: Annotated[float, Setting("c, how much what was tried less counts", low=0)] = 1.0,
+        exploration: Annotated[float, Setting("c, how much what was tried less counts", low=0)] = 2.0,
         alpha: Annotated[
             float,
             Setting("share of what came of a turn in its value, beside the critic's word", low=0, high=1),
@@ -162,7 +162,8 @@ def better_turns(
                 signals += sampled_pairs(group, context, 1, max(apart, 1e-6))
             found = sorted(pairs_at_states(group, apart), key=lambda pair: pair[1][0] - pair[0][0])
             for number, (better, worse) in enumerate(found[:most_pairs], 1):
-                signals += [_side(better, 1.0, number), _side(worse, -1.0, number)]
+                both = [_side(better, 1.0, number), _side(worse, -1.0, number)]
+                signals += both if all(s.advantage.any() for s in both) else []
         return signals
 
     return credit
@@ -261,7 +262,7 @@ RECIPE: Recipe = Recipe(
     "they were given.",
     equation="Q = alpha Qm + (1 - alpha) Qc;  L = - mean log sigmoid(beta [log pi/pi_old(a+ | h) - log pi/pi_old(a- | h)]),  Q(h, a+) - Q(h, a-) >= theta",
     departures=(
-        "K, c, alpha, theta and beta are not given in the paper: GUESS 4, 1, 1/2, 0.2 and 0.1; a rank becomes a number in [0, 1] evenly",
+        "K, c, alpha, theta and beta are not given in the paper: GUESS 4, 2, 1/2, 0.2 and 0.1; a rank becomes a number in [0, 1] evenly",
         "a state gets its K replies when it is met for the second time; the first time the course goes on from it with the policy alone",
         "replies whose every end is known are not taken again, and the tree ends where there is nothing else",
         "the critic is the policy as it is now, its start, a second model or a remote one; in the paper the base model",
