@@ -107,6 +107,10 @@ def plan(place: Path, recipe: str = "grpo", steps: int = 4, seed: int = 0, **cha
         "update.lr": "2e-3",
     }
     known |= {name: str(value) for name, value in few(find(recipe)).items()}
+    if recipe == "skill0":  # worlds have no hints, which would be its skills otherwise
+        (place / "skills").mkdir(parents=True, exist_ok=True)
+        (place / "skills" / "general.md").write_text("ab", "utf-8")
+        known["group_rollout.skills"] = str(place / "skills")
     known |= {k.replace("__", "."): str(v) for k, v in changes.items()}
     where = place / "model"
     return Plan(
