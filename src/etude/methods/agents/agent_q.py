@@ -30,7 +30,6 @@ from etude.credit.pairs import sampled_pairs
 from etude.fixtures.examples import EXAMPLE_TASK
 from etude.fixtures.given import GivenContext, given_stage
 from etude.fixtures.inference import collected, example_question
-from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.models.outputs import Outputs
 from etude.objective.preference import PAIR, DpoBeta, dpo_loss, pair_loss, pairs_of
@@ -51,11 +50,15 @@ from etude.search.turn_tree import Act, Path, State, TurnTree
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
 from etude.types import Episode, Group, Message, Signal, Span
+from etude.update import Update
 
 MOVES = "moves"
 """Note of a course: of every reply that was chosen from several its state, its number there, its first span and the one behind its last, and Q."""
 
-RANK = "{question}\n\nWhat was done so far:\n{log}\n\nPossible next actions:\n{actions}\n\nWhich of them helps most? Reply with its number alone."
+RANK = (
+    "{question}\n\nThe turns before:\n{log}\n\nThe next turn may be one of:\n{actions}\n\nWhat line is most helpful? Say the number of the line and "
+    "nothing else."
+)
 
 # ---- group rollout ---------------------------------------------------------------------------------------------------
 
@@ -268,19 +271,17 @@ RECIPE: Recipe = Recipe(
         "the critic is the policy as it is now, its start, a second model or a remote one; in the paper the base model",
         "a reply is whatever the policy says in a turn, thought and action together; the paper's parts (plan, thought, command, explanation) are a matter "
         "of the prompt",
-        "each step is an iteration of algorithm 1: trees are new, and no replay buffer is kept; the paper's warm start by imitation is `rft`",
+        "each step is an iteration of algorithm 1, GUESS: of two passes; trees are new, and no replay buffer is kept; the paper's warm start by imitation is `rft`",
         "an attempt at test time is a plain one; the paper searches there as well",
     ),
     stages={
         "group_rollout": stage(Searched),
         "credit": stage(better_turns),
         "objective": stage(stored_dpo),
+        "update": stage(Update, passes=2),
     },
     claim="In worlds of many turns replies that are preferred where they were given succeed more often than whole courses that are preferred.",
-    manipulation=(
-        Manipulated("in a quarter of the tasks courses part", r"group_rollout\.branched", 0.25),
-        PREFERRED,
-    ),
+    manipulation=(Manipulated("in a quarter of the tasks courses part", r"group_rollout\.branched", 0.25),),
     examples=(
         ByHand(
             "Q at alpha 1/2: (3/4 + 1) / 2; untried 0 + 1/4; without a critic 1/2",
