@@ -52,14 +52,17 @@ REINFORCED = "reinforced"
 # ---- the text, and the same text with generic names --------------------------------------------------
 
 
-def dictionary(anchors: Sequence[str]) -> dict[str, str]:
-    """{name: generic name} of texts NAME=GENERIC. UserError where one is not like that."""
-    pairs = [(text.partition("=")[0].strip(), text.partition("=")[2].strip()) for text in anchors]
-    if bad := next((t for t, p in zip(anchors, pairs, strict=True) if not all(p)), None):
-        raise UserError(
-            f"credit.anchors holds '{bad}'; each must read NAME=GENERIC, as in Anna=Mary;Oslo=a city"
-        )
-    return dict(pairs)
+def dictionary(anchors: str) -> dict[str, str]:
+    """{name: generic name} of NAME=GENERIC;NAME=GENERIC;... UserError where a part is not like that."""
+    found = {}
+    for part in filter(None, (text.strip() for text in anchors.split(";"))):
+        name, generic = (text.strip() for text in part.partition("=")[::2])
+        if not (name and generic):
+            raise UserError(
+                f"credit.anchors holds '{part}'; each must read NAME=GENERIC, as in Anna=Mary;Oslo=a city"
+            )
+        found[name] = generic
+    return found
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def logits_of(signal: Signal, context: Context, model: Policy) -> Array:
 
 @writes(IMITATION, extras=(READ,))
 def generic_labels(
-    anchors: Annotated[tuple[str, ...], Setting("names and generic ones, NAME=GENERIC, joined by ;")] = (),
+    anchors: Annotated[str, Setting("names and generic ones, NAME=GENERIC, joined by ;")] = "",
     alpha: Annotated[
         float, Setting("how strongly what the reinforced model prefers is avoided", low=0)
     ] = 5.0,
