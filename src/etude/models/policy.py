@@ -47,6 +47,7 @@ class Policy:
         self.backbone, self.tokenizer, self.config, self.name = backbone, tokenizer, config, name
         self.renderer = renderer or Renderer(tokenizer)
         self.version = 0
+        self.left: dict[str, Any] = {}  # by credit, for `Objective.under`; never saved, never cloned
         self.meter = Meter(backbone.size)
 
     @classmethod

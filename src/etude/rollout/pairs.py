@@ -46,3 +46,12 @@ def pairs_or_attempts() -> GroupRolloutStage:
         return lay_out(rollouts) or await rollouts.plays(range(rollouts.samples))
 
     return group_rollout
+
+
+def pairs_or_solution() -> GroupRolloutStage:
+    """The answers that a task brings; of any other task its own solution. Nothing is sampled."""
+
+    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
+        return lay_out(rollouts) or [rollouts.demonstrate()]
+
+    return group_rollout

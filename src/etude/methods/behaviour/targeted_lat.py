@@ -36,10 +36,9 @@ from etude.objective.imitation import imitation
 from etude.objective.terms import MEANS, Objective, Term, TokenLoss, objective, segment_sum
 from etude.recipe import ByHand, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.demonstrate import DEMONSTRATED
-from etude.rollout.group_rollout import GroupRollout
-from etude.rollout.pairs import lay_out, side_of
+from etude.rollout.pairs import pairs_or_solution, side_of
 from etude.settings import Setting, stage
-from etude.stages import Context, Credit, GroupRolloutStage
+from etude.stages import Context, Credit
 from etude.tasks.pairs import CHOSEN, REJECTED
 from etude.types import Episode, Group, Signal, Span, Task
 
@@ -49,15 +48,6 @@ ATTACKED = "attacked"  # extra: 1 on the tokens whose hidden states are pushed
 UNLIKELY = -5.0  # log pi below which a token is unlikely enough
 
 # ---- credit ------------------------------------------------------------------------------------------
-
-
-def pairs_and_others() -> GroupRolloutStage:
-    """The two answers that a task brings; of any other task its solution."""
-
-    async def group_rollout(rollouts: GroupRollout) -> list[Episode]:
-        return lay_out(rollouts) or [rollouts.demonstrate()]
-
-    return group_rollout
 
 
 @writes(TOWARD, AWAY, IMITATION, extras=(ATTACKED,))
@@ -261,7 +251,7 @@ RECIPE: Recipe = Recipe(
         "layers are evenly spaced, as the paper's are up to the last (embeddings, 8, 16, 24, 30 of 32)",
     ),
     stages={
-        "group_rollout": stage(pairs_and_others),
+        "group_rollout": stage(pairs_or_solution),
         "credit": stage(behaviours),
         "objective": stage(adversarial),
     },
