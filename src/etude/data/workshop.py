@@ -123,6 +123,32 @@ class Workshop:
 
         return run_coroutine(everything())
 
+    def continued(
+        self, begun: Sequence[tuple[Task, str]], why: str, who: str = "policy", **params: Any
+    ) -> list[str]:
+        """How a local model goes on after each beginning of a reply; without the beginning. `why` names the random streams."""
+        generator = self.scribe(who).generator
+        if generator is None:
+            raise UserError(
+                f"this recipe goes on where a reply stopped; {self.scribe(who).name} must be a local model"
+            )
+        how, sampler, renderer = replace(self.params, **params), generator.sampler, generator.renderer
+
+        async def one(number: int, task: Task, text: str) -> str:
+            tokens = np.concatenate([renderer.prompt(list(task.prompt)), renderer.tokenizer.encode(text)])
+            room = generator.limit - len(tokens)
+            if room < 1:
+                return ""
+            fitting = replace(how, max_tokens=min(how.max_tokens, room))
+            key = seeds.key(self.seed, "data", why, who, number)
+            sample = await sampler.sample(tokens.astype(np.int32), fitting, key)
+            return renderer.decode(sample.tokens)
+
+        async def everything() -> list[str]:
+            return list(await asyncio.gather(*(one(i, *pair) for i, pair in enumerate(begun))))
+
+        return run_coroutine(everything())
+
     def judged(self, pairs: Sequence[tuple[Task, str]]) -> list[bool]:
         """Whether each text is right, by its task's check. A check that fails with an error says no."""
 
