@@ -234,5 +234,5 @@ def test_lines_with_the_labels_of_the_model(
     make(order("pcp", tmp_path / "dealt", labels="dealt"), sums, tiny)
     dealt = [i.came["label"] for i in read(tmp_path / "dealt" / "data.jsonl")]
     assert sorted(dealt) == ["0", "0", "0", "2", "4", "6"]
-    with pytest.raises(UserError, match="must hold .text. and .label."):
+    with pytest.raises(UserError, match=r"must hold \{text\} and \{label\}"):
         make(order("pcp", tmp_path / "bad", line="{text}"), sums, tiny)
