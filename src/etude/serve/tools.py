@@ -86,9 +86,9 @@ def conversation(
 
 def _call(one: Any, where: str, ids: list[str]) -> Call:
     """A call of an earlier message, whose id joins `ids`."""
-    function = one.get("function") if isinstance(one, dict) else None
+    function: Any = one.get("function") if isinstance(one, dict) else None
     try:
-        arguments = json.loads(function["arguments"]) if isinstance(function["arguments"], str) else None
+        arguments: Any = json.loads(function["arguments"]) if isinstance(function["arguments"], str) else None
         call = Call(function["name"], dict(arguments))
         ids.append(one["id"])
     except (TypeError, KeyError, ValueError):

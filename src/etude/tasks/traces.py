@@ -67,7 +67,8 @@ def traced(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], Trace | 
 
 def _messages(row: Mapping[str, Any]) -> list[Any]:
     parts = [row.get(name) for name in (("messages",) if "messages" in row else ("prompt", "completion"))]
-    return [m for part in parts for m in part] if all(isinstance(p, list) for p in parts) else []
+    lists = [part for part in parts if isinstance(part, list)]
+    return [m for part in lists for m in part] if len(lists) == len(parts) else []
 
 
 def _tells(message: Mapping[str, Any]) -> bool:

@@ -99,7 +99,8 @@ class PageWorld(Commanded):
 
     def __init__(self, plan: Page) -> None:
         super().__init__(plan.tools, plan.turns)
-        self._plan, self._taken, self._tab = plan, 0, None
+        self._plan, self._taken = plan, 0
+        self._tab: Any = None
         self._seen: Seen | None = None
 
     def observe(self) -> str:
