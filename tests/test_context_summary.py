@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,17 @@ from etude.fixtures.inference import Reply, Script, Spoken
 from etude.report.turns import screen
 from etude.rollout.attempts import attempt
 from etude.rollout.conversation import Conversation, Generator
-from etude.rollout.full import LEFT_OUT, SUMMARISE, SUMMARY, SUMMED_UP
-from etude.tasks import TaskSet
+from etude.rollout.full import DROP_OLDEST, FULL, LEFT_OUT, SUMMARISE, SUMMARY, SUMMED_UP
+from etude.tasks import TaskSet, load
+from etude.tools.kit import Kit
 from etude.train.config import Plan
 from etude.train.loop import train
 from etude.train.reopen import resume
 from etude.train.setup import start
-from etude.types import SamplingParams, Signal, Task, Verdict
+from etude.types import Request, SamplingParams, Signal, Task, Verdict
 from test_context_full import row_of
 from test_resume import facts, same_weights
+from test_tools_in_conversation import talk
 
 ROOMS, LIMIT = 24, 700
 
@@ -218,3 +221,32 @@ def test_summaries_of_a_second_model_are_charged_to_it(tmp_path: Path) -> None:
 def test_a_summariser_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="teacher needs"):
         start(plan(tmp_path, 1, run__summariser="teacher"), tmp_path / "run", tasks())
+
+
+@pytest.mark.parametrize("policy", [DROP_OLDEST, SUMMARISE])
+def test_calls_and_their_results_are_left_out_together(policy: str) -> None:
+    """In a world that is played by calls: what is kept begins with a call, and its result follows."""
+    task = load("house:level=1,turns=30,commands=tools").draw(Request(), 0, 0)
+    one: Any = task.environment(0)
+    there = next(c for c in one.actions() if c.startswith("go to")).removeprefix("go to ")
+    replies = [f"<go>{room}</go>" for room in [there, one.room] * 15]
+    conversation, _ = talk(replies, Kit(), task)
+    sampler: Any = conversation.generator.sampler
+    asked = sampler.sample
+
+    async def sample(prompt: Any, params: Any, key: int, **more: Any) -> Any:
+        if Spoken().decode(prompt.tolist()).endswith("left to do.<assistant>"):
+            sampler.replies.insert(0, Reply("Nothing yet."))
+        return await asked(prompt, params, key, **more)
+
+    sampler.sample = sample
+    params = SamplingParams(max_tokens=30)
+    conversation.generator = replace(
+        conversation.generator, limit=3500, when_full=policy, params=params, summary_tokens=40
+    )
+    verdict, _ = asyncio.run(attempt(conversation, task.prompt, 1))
+    assert verdict.feedback.startswith("You did not manage it"), "it was played to its end"
+    assert conversation.notes[LEFT_OUT if policy == DROP_OLDEST else SUMMED_UP]
+    assert [m.role for m in conversation.messages][:3] == ["user", "assistant", "tool"]
+    assert len(conversation.context) <= 3500
+    assert FULL not in conversation.notes
