@@ -53,7 +53,9 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def order(place: Path, recipe: str, wanted: int, **changes: Any) -> Order:
     settings = {f"{recipe}.{name}": str(value) for name, value in changes.items()}
-    return Order(recipe, place, wanted, changes={"run.tools": "calculator", **settings}, say=lambda text: None)
+    return Order(
+        recipe, place, wanted, changes={"run.tools": "calculator", **settings}, say=lambda text: None
+    )
 
 
 def test_what_was_tried_and_accepted_is_written_with_its_call(
