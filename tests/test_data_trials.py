@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import string
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from etude import cli
 from etude.data.items import read
 from etude.data.recipes import ste
 from etude.data.session import Order, make
