@@ -212,7 +212,7 @@ def test_summaries_of_a_second_model_are_charged_to_it(tmp_path: Path) -> None:
     run = start(plan(tmp_path, 1, run__summariser="teacher", run__teacher=other), tmp_path / "run", tasks())
     train(run)
     run.close()
-    teacher = run.context.models["teacher"].meter.flops
+    teacher = run.context.auxiliary["teacher"].meter.flops
     assert teacher > 0
     assert run.directory.metrics()[-1]["flops"] > run.learner.policy.meter.flops
     assert run.directory.metrics()[-1]["errors"] == 0
