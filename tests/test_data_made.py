@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from etude.data.recipes.auto_cot import fits
 from etude.data.recipes.clusters import read_by
 from etude.data.recipes.dart import wanted
 from etude.data.session import Order, choose, make, mix
-from etude.data.workshop import Workshop
+from etude.data.workshop import Scribe, Workshop
 from etude.errors import UserError
 from etude.models.policy import Policy
 from etude.models.tiny import tiny_directory
@@ -367,3 +368,15 @@ def test_demonstrations_that_nobody_wrote(
     assert fits(task, "one\ntwo\nso it is 7.", 3) == "7"
     assert fits(task, "one\ntwo\nso it is 7.", 2) is None
     assert fits(task, "we find 7 and then add 1 to that number", 3) is None
+
+
+def test_replies_that_were_cut_off_are_told() -> None:
+    """Those that a recipe itself keeps short do not count."""
+    ends = Counter({("length", 8): 3, ("end", 8): 1, ("length", 2): 50})
+    nobody: Any = None
+    shop = Workshop(
+        "", nobody, {"policy": Scribe("m", ends=ends)}, None, nobody, SamplingParams(max_tokens=8), 1, 0
+    )
+    assert shop.cut_off == "75% of the replies were cut off at run.max_tokens=8"
+    ends["end", 8] += 100
+    assert shop.cut_off == ""

@@ -62,13 +62,16 @@ class Order:
         """Keeps held-out questions out, stamps every item, and writes files and card."""
         last = Sieve(list(items), shop.sieve.counts)
         last.through("what is not held out for evaluation", held_out(shop.held))
+        cut = [shop.cut_off] if shop.cut_off else []
         if not last.items:
             left = "; ".join(f"{says}: {after} of {before}" for says, before, after in last.counts)
-            raise UserError(f"{self.recipe} left no item at all ({left})")
+            raise UserError(f"{self.recipe} left no item at all ({'; '.join([left, *cut])})")
         stamped = [i.noted(recipe=self.recipe, seed=self.seed) for i in last.items]
         files = write(stamped, self.out)
         facts = _card(self, made, last, stamped, [source])
         _write_card(facts, self.out)
+        for sentence in cut:
+            self.say(sentence)
         self.say(f"{len(stamped)} items: {', '.join(map(str, files))}; card: {self.out / 'card.md'}")
         return facts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -39,6 +40,7 @@ class Scribe:
     name: str
     generator: Generator | None = None
     remote: RemoteModel | None = None
+    ends: Counter[tuple[str, int]] = field(default_factory=Counter)  # replies of a local model: (stop, limit)
 
     async def say(self, said: Sequence[Message], params: SamplingParams, key: int) -> str:
         if self.remote is not None:
@@ -52,6 +54,7 @@ class Scribe:
             )
         fitting = replace(params, max_tokens=min(params.max_tokens, room))
         sample = await self.generator.sampler.sample(tokens, fitting, key)
+        self.ends[sample.stop, fitting.max_tokens] += 1
         return self.generator.renderer.decode(sample.tokens)
 
 
@@ -106,6 +109,8 @@ class Workshop:
         checks = checks_in(self.pool, generator.sampler, {})
         key = seeds.key(self.seed, "data", seed)
         groups = run_coroutine(attempt(generator, checks, tasks, samples, key, reward=unrewarded))
+        limit = generator.params.max_tokens
+        self.scribe("policy").ends.update((e.stop, limit) for g in groups for e in g.episodes)
         return [list(g.episodes) for g in groups]
 
     def said(
@@ -127,11 +132,10 @@ class Workshop:
         self, begun: Sequence[tuple[Task, str]], why: str, who: str = "policy", **params: Any
     ) -> list[str]:
         """How a local model goes on after each beginning of a reply; without the beginning. `why` names the random streams."""
-        generator = self.scribe(who).generator
+        scribe = self.scribe(who)
+        generator = scribe.generator
         if generator is None:
-            raise UserError(
-                f"this recipe goes on where a reply stopped; {self.scribe(who).name} must be a local model"
-            )
+            raise UserError(f"this recipe goes on where a reply stopped; {scribe.name} must be a local model")
         how, sampler, renderer = replace(self.params, **params), generator.sampler, generator.renderer
 
         async def one(number: int, task: Task, text: str) -> str:
@@ -142,6 +146,7 @@ class Workshop:
             fitting = replace(how, max_tokens=min(how.max_tokens, room))
             key = seeds.key(self.seed, "data", why, who, number)
             sample = await sampler.sample(tokens.astype(np.int32), fitting, key)
+            scribe.ends[sample.stop, fitting.max_tokens] += 1
             return renderer.decode(sample.tokens)
 
         async def everything() -> list[str]:
@@ -166,6 +171,16 @@ class Workshop:
     def losses(self, items: Sequence[Item]) -> list[Array]:
         """float32[n] of each item: the policy's surprise in nats at each token of what is imitated."""
         return losses(self.own, items)
+
+    @property
+    def cut_off(self) -> str:
+        """A sentence where a tenth of the replies or more ended at the length limit; else empty."""
+        limit = self.params.max_tokens  # recipes have shorter ones for parts of replies
+        ends = Counter[str]()
+        for scribe in self.scribes.values():
+            ends.update({stop: n for (stop, at), n in scribe.ends.items() if at == limit})
+        share = ends["length"] / max(1, ends.total())
+        return f"{share:.0%} of the replies were cut off at run.max_tokens={limit}" if share >= 0.1 else ""
 
     def random(self, *name: object) -> np.random.Generator:
         return seeds.generator(self.seed, "data", *name)

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Backend
 from etude import methods, rollout
 from etude.evaluate import transitions
 from etude.models.tiny import SPECIAL
+from etude.rollout import full
 from etude.tasks import check
 
 TAGS = tuple(f"<{end}{name}>" for name in ("answer", "prompt", "tool", "think") for end in ("", "/"))
@@ -34,7 +35,10 @@ def default_texts() -> dict[str, str]:
             for setting, value in stage:
                 if isinstance(value, str) and not setting.setting.choices:
                     found[f"{recipe.name} {name}.{setting.name}"] = value
-    for module in (*_modules(methods), *_modules(rollout), transitions, check):
+    own = (
+        m for m in _modules(rollout) if m is not full
+    )  # said where run.when_full asks for it, by no recipe
+    for module in (*_modules(methods), *own, transitions, check):
         for name, value in vars(module).items():
             if re.fullmatch(r"[A-Z][A-Z_]+", name) and name not in ABOUT:
                 for i, text in enumerate(_texts(value)):
