@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import string
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,16 @@ from typing import Any
 import pytest
 
 from etude.data.items import read
-from etude.data.recipes import ste
+from etude.data.recipes import draft, ste
 from etude.data.session import Order, make
 from etude.data.workshop import Scribe
 from etude.errors import UserError
 from etude.models.tiny import tiny_directory
+from etude.tasks.check import Unjudged
+from etude.tasks.isolate import Pool
+from etude.train.settings import RunSettings
+from etude.train.setup import kit_of
+from etude.types import Task
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +102,86 @@ def test_tools_and_tasks_are_asked_for_where_they_are_needed(tmp_path: Path, tin
         make(Order("ste", tmp_path / "b", 1, say=lambda text: None), "", tiny)
     with pytest.raises(UserError, match="dart makes items of tasks; name some by --tasks"):
         make(Order("dart", tmp_path / "c", 1, say=lambda text: None), "", tiny)
+
+
+# ---- DRAFT -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drafter(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A writer that tries 1 + 1, 2 + 2, ..., and describes the calculator by what it tried, in words that change at first."""
+    asked: list[str] = []
+    versions = [
+        "It adds.",
+        "It adds two numbers and says the sum of both",
+        "It adds two numbers and says the sum of both",
+    ]
+
+    async def say(self: Scribe, said: Any, params: Any, key: int) -> str:
+        asked.append(said[-1].content)
+        explored = sum("Make up a request" in a for a in asked)
+        if "Make up a request" in asked[-1]:
+            number = explored if "is too like" in asked[-1] or explored < 3 else 2
+            return f"What is {number} and {number}?\n<calculator>{number} + {number}</calculator>"
+        if "What should be changed" in asked[-1]:
+            return f"Description: {versions.pop(0)}\nNext: large numbers"
+        return "Say what it does."
+
+    monkeypatch.setattr(Scribe, "say", say)
+    return asked
+
+
+def test_documentation_is_written_until_it_hardly_changes(
+    tmp_path: Path, tiny: str, drafter: list[str]
+) -> None:
+    make(order(tmp_path / "out", "draft", 1), "", tiny)
+    (item,) = read(tmp_path / "out" / "data.jsonl")
+    assert (item.row["tool"], item.text) == ("calculator", "It adds two numbers and says the sum of both")
+    assert item.came["rounds"] == 3, "the third version is the second once more"
+    assert item.came["likeness"] > 0.99
+    explored = [a for a in drafter if "Make up a request" in a]
+    assert "Requests so far:\nWhat is 1 and 1?\n\nAdvice: large numbers" in explored[1]
+    assert "The request 'What is 2 and 2?' is too like the earlier ones" in explored[3]
+    assert "It adds." in explored[1], "the next round reads the new version"
+    assert "What came of it:\n4" in "".join(drafter)
+    assert "Earlier descriptions:" not in drafter[1]
+    assert "Earlier descriptions:" in drafter[4]
+
+
+def test_no_rounds_leave_the_documentation_as_it_is(tmp_path: Path, tiny: str, drafter: list[str]) -> None:
+    make(order(tmp_path / "out", "draft", 1, rounds=0), "", tiny)
+    (item,) = read(tmp_path / "out" / "data.jsonl")
+    assert "arithmetic" in item.text
+    assert not drafter
+
+
+def test_likeness_is_the_mean_of_bleu_and_cosine() -> None:
+    assert draft.likeness("a b c d", "a b c d") == pytest.approx(1.0)
+    assert draft.likeness("", "") == 1.0
+    assert draft.likeness("", "a") == 0.0
+    # BLEU of "a b x d" against "a b c d": 3/4, 1/3, and two smoothed; the cosine is 3/4
+    k = 5 / math.log(4)
+    smoothed = (3 / 4 * 1 / 3 * (1 / (2 * k) / 2) * (1 / (4 * k) / 1)) ** 0.25
+    assert draft.likeness("a b c d", "a b x d") == pytest.approx((smoothed + 3 / 4) / 2)
+
+
+def test_a_version_and_what_to_try_next_are_read() -> None:
+    assert draft.read_version("Well.\nDescription: It adds\nnumbers.\nNext: large ones") == (
+        "It adds numbers.",
+        "large ones",
+    )
+    assert draft.read_version("It adds.") == ("It adds.", "none")
+
+
+def test_tools_are_told_of_in_the_new_words(tmp_path: Path) -> None:
+    file = tmp_path / "docs.jsonl"
+    file.write_text(json.dumps({"prompt": "-", "tool": "calculator", "answer": "It adds."}) + "\n")
+    with Pool() as pool:
+        kit = kit_of(RunSettings(tools="calculator", tool_docs=str(file)), pool)
+        session = kit.session(Task((), Unjudged()), 0)
+        assert session is not None
+        assert session.tools["calculator"].schema["description"] == "It adds."
+        kit.close()
+        file.write_text('{"prompt": "-", "answer": "It adds."}\n')
+        with pytest.raises(UserError, match="columns 'tool' and 'answer'"):
+            kit_of(RunSettings(tools="calculator", tool_docs=str(file)), pool)

@@ -48,12 +48,18 @@ class Budgets:
 
 
 class Kit:
-    """The tools of a run. `syntax`: how they are called, as `Renderer.offer` takes it."""
+    """The tools of a run. `syntax`: how they are called, as `Renderer.offer` takes it. `docs`: descriptions by name, in the place
+    of the tools' own."""
 
     def __init__(
-        self, sources: Sequence[ToolSource] = (), budgets: Budgets | None = None, syntax: str = "auto"
+        self,
+        sources: Sequence[ToolSource] = (),
+        budgets: Budgets | None = None,
+        syntax: str = "auto",
+        docs: Mapping[str, str] | None = None,
     ) -> None:
         self.sources, self.budgets, self.syntax = list(sources), budgets or Budgets(), syntax
+        self.docs = dict(docs or {})
         self._threads: ThreadPoolExecutor | None = None
 
     @property
@@ -115,7 +121,10 @@ class ToolSession:
             twice = sorted({t.name for t in found if [u.name for u in found].count(t.name) > 1})
             if twice:
                 raise UserError(f"two tools are called '{twice[0]}'; leave one out")
-            self._tools = {t.name: t for t in found}
+            docs = self.kit.docs
+            self._tools = {
+                t.name: replace(t, description=docs[t.name]) if t.name in docs else t for t in found
+            }
         return self._tools
 
     def offer(self, renderer: Any) -> Offer:

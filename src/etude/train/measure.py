@@ -45,7 +45,16 @@ COUNTS |= {"teacher"}  # of a method that asks a second model
 COUNTS |= {"prompt", "system", "examples", "shots", "thinking", "stop"}  # how questions are put
 COUNTS |= {"abstain", "confidence"}
 COUNTS |= {"device", "precision", "backbone", "check_seconds"}
-COUNTS |= {"tools", "turns", "tool_calls", "tool_seconds", "tool_money", "tool_output", "tool_syntax"}
+COUNTS |= {
+    "tools",
+    "turns",
+    "tool_calls",
+    "tool_seconds",
+    "tool_money",
+    "tool_output",
+    "tool_syntax",
+    "tool_docs",
+}
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,12 @@ class RunSettings:
     ] = "likelihood"
     thinking: Annotated[bool | None, Setting("thinking on or off, for templates that know both")] = None
     tools: Annotated[str, Setting("what the policy may call, as in python,search:docs (docs/agents.md)")] = ""
+    tool_docs: Annotated[
+        str,
+        Setting(
+            "descriptions in the place of the tools' own: rows of a tool and an answer, as `data make draft` writes"
+        ),
+    ] = ""
     turns: Annotated[
         int, Setting("replies of one answer, those that call tools included", "replies", low=1, high=1e4)
     ] = 8
