@@ -107,6 +107,8 @@ def plan(place: Path, recipe: str = "grpo", steps: int = 4, seed: int = 0, **cha
         "update.lr": "2e-3",
     }
     known |= {name: str(value) for name, value in few(find(recipe)).items()}
+    if recipe == "agent_q":  # a tree of a few replies
+        known |= {"group_rollout.proposals": "2"}
     if recipe == "skill0":  # worlds have no hints, which would be its skills otherwise
         (place / "skills").mkdir(parents=True, exist_ok=True)
         (place / "skills" / "general.md").write_text("ab", "utf-8")
