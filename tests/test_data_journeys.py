@@ -236,3 +236,37 @@ def test_lines_with_the_labels_of_the_model(
     assert sorted(dealt) == ["0", "0", "0", "2", "4", "6"]
     with pytest.raises(UserError, match=r"must hold \{text\} and \{label\}"):
         make(order("pcp", tmp_path / "bad", line="{text}"), sums, tiny)
+
+
+def test_passages_that_mislead_stand_among_others(tmp_path: Path, tiny: str) -> None:
+    from etude.data.recipes.mixed_contexts import arranged, sorted_out
+
+    texts, fits = arranged(["a", "b"], ["x"], 5, 0.4, np.random.default_rng(0))
+    assert sorted(texts) == ["a", "a", "b", "x", "x"] or sorted(texts) == ["a", "b", "b", "x", "x"]
+    assert [t == "x" for t in texts] == [not f for f in fits]
+    assert sorted_out([True, False, True]) == "Fit: 1, 3. Do not fit: 2."
+    assert sorted_out([False]) == "Fit: none. Do not fit: 1."
+    file = tmp_path / "questions.jsonl"
+    row = {
+        "prompt": "Which tree?",
+        "answer": "oak",
+        "relevant": ["It is an oak."],
+        "misleading": ["It is an elm.", "An ash."],
+    }
+    file.write_text(json.dumps(row) + "\n")
+    changes = {"passages": "4", "shares": "0;0.5;1", "every": "true"}
+    make(order("mixed_contexts", tmp_path / "out", **changes), str(file), tiny)
+    items = read(tmp_path / "out" / "data.jsonl")
+    assert [i.row["difficulty"] for i in items] == [0.0, 0.5, 1.0]
+    assert items[0].text == "Fit: 1, 2, 3, 4. Do not fit: none.\noak"
+    assert items[1].prompt.count("oak") == 2
+    assert items[0].row["answer"] == "oak"
+    make(order("mixed_contexts", tmp_path / "labels", target="labels", **changes), str(file), tiny)
+    assert read(tmp_path / "labels" / "data.jsonl")[2].text == "Fit: none. Do not fit: 1, 2, 3, 4."
+    make(order("mixed_contexts", tmp_path / "plain", target="plain", **changes), str(file), tiny)
+    assert read(tmp_path / "plain" / "data.jsonl")[1].text == "oak"
+    with pytest.raises(UserError, match="numbers from 0 to 1"):
+        make(order("mixed_contexts", tmp_path / "no", shares="2"), str(file), tiny)
+    file.write_text('{"prompt": "Which tree?", "answer": "oak"}\n')
+    with pytest.raises(UserError, match="has no 'relevant'"):
+        make(order("mixed_contexts", tmp_path / "no"), str(file), tiny)

@@ -31,7 +31,7 @@ from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.hooks import Hook, depth, hooked
 from etude.objective.imitation import cross_entropy
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.rollout.demonstrate import DEMONSTRATED
 from etude.rollout.pairs import pairs_or_solution, side_of
 from etude.settings import Setting, stage
@@ -269,7 +269,7 @@ RECIPE: Recipe = Recipe(
     },
     needs=("answer", "text"),
     claim="Attacks in a reworded form succeed less often, with fewer wrong refusals than after plain fine-tuning to refuse.",
-    unchecked="its metric heads says how many it scales",
+    manipulation=(Manipulated("a head is scaled at least", "credit.heads", 1, read="last"),),
     examples=(
         ByHand(
             "the two heads with the greatest scores above 0: block 2's first, block 1's second",
