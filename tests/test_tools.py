@@ -102,6 +102,22 @@ def test_calls_are_found(syntax: Any, text: str, found: list[Any]) -> None:
     assert Offer(SCHEMAS, syntax).calls(text) == found
 
 
+@pytest.mark.parametrize("syntax", [TAGS, HERMES, LLAMA])
+def test_what_is_written_is_read(syntax: Any) -> None:
+    offer = Offer(SCHEMAS, syntax)
+    calls = [
+        Call("calculator", {"expression": "3 * 4"}),
+        Call("calculator", {"expression": '{"expression": "é"}'}),
+        Call("add", {"a": 3, "b": 4, "how": "loud"}),
+    ]
+    for some in [[c] for c in calls] + [calls]:
+        said = offer.write("" if syntax is LLAMA else "So:", some)
+        assert offer.calls(said) == some
+        assert offer.split(said) == ("" if syntax is LLAMA else "So:", some)
+    assert offer.split("12, not <add>") == ("12, not <add>", []), "nothing is called, or it cannot be read"
+    assert offer.write("12", []) == "12"
+
+
 def test_several_calls_of_a_reply() -> None:
     both = "".join(f'<tool_call>{{"name": "add", "arguments": {{"a": {a}}}}}</tool_call>' for a in (1, 2))
     assert Offer(SCHEMAS, HERMES).calls(both) == [Call("add", {"a": 1}), Call("add", {"a": 2})]

@@ -120,6 +120,13 @@ def test_token_rows_where_a_reply_pauses_after_each_call(tmp_path: Path) -> None
     assert np.array_equal(trained, row)
 
 
+def test_what_was_understood_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text(json.dumps(ROWS["trl"]) + "\n" + json.dumps({"prompt": "a?", "answer": "b"}))
+    (source,) = load(f"{file}:eval_share=0").sources
+    assert any("2 tasks: 2 text; 1 demonstrated by a trace" in note for note in source.notes)
+
+
 def test_a_row_that_ends_with_a_call_is_not_checked(tmp_path: Path) -> None:
     task, other = read(tmp_path, {"messages": SAID[:3], "tools": TOOLS}, ROWS["trl"])
     assert task.answer is None

@@ -107,6 +107,8 @@ def _census(path: str | Path, tasks: list[Task], came: Counter[tuple[str, str]])
     """What was understood: the columns, and how the answers will be compared."""
     kinds = Counter(compared(t.check) for t in tasks)
     said = f"{path}: {len(tasks)} tasks: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}"
+    if called := sum(TRACE in t.meta for t in tasks):
+        said = f"{said}; {called} demonstrated by a trace that calls tools"
     others = {columns for columns in came if columns != ("prompt", "answer")}
     read = "; ".join(f"prompt from '{p}', answer from '{a}'" for p, a in sorted(others))
     return f"{said} ({read})" if read else said
