@@ -64,6 +64,7 @@ BRISK = {  # settings with which a state that is slow by default changes within 
     "skill_it": {"curriculum__every": 1},
     "exp3_flad": {"curriculum__every": 1},
     "ucb1_flad": {"curriculum__every": 1},
+    "self_j": {"run__group_size": 2},  # long questions about short answers
     "relift": {"curriculum__buffer_size": 1, "run__tasks_per_step": 1, "run__group_size": 2},
 }
 

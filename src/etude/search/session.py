@@ -100,6 +100,16 @@ class Session:
         self._check = (conversation.check_runner, task) if oracle else None
 
     @property
+    def key(self) -> int:
+        """Names the random draws of this session, and the session itself among those of a run."""
+        return self._key
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The names of the models that can be asked here."""
+        return frozenset(self._generators)
+
+    @property
     def prompt(self) -> tuple[Message, ...]:
         return self.task.prompt
 

@@ -14,6 +14,7 @@ FEW: dict[str, int] = {
     **dict.fromkeys(("candidates", "pieces", "follow_ups", "repairs"), 2),
     **dict.fromkeys(("turn_tokens", "step_tokens", "summary_tokens"), 2),
     "turns": 1,
+    "look": 1,
     "most": 6,
 }
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from etude.channels import writes
+from etude.credit.judged import shares_of
 from etude.credit.pairs import preferred
 from etude.fixtures.given import GivenContext, GivenModel, example_answers, given_stage
 from etude.methods.preference.dpo import PREFERRED
@@ -25,7 +26,7 @@ from etude.rollout.group_rollout import independent, optional_verdict
 from etude.settings import Setting, stage
 from etude.stages import Context
 from etude.tasks.check import Unjudged
-from etude.types import NOISE, Array, Episode, Group, Message, Signal, Span, Task
+from etude.types import NOISE, Array, Group, Message, Signal, Task
 
 ANSWERS = "Question:\n{question}\n\n{shown}Answer A:\n{a}\n\nAnswer B:\n{b}\n\n"
 REFERENCE = "A good answer, for comparison:\n{reference}\n\n"
@@ -101,45 +102,14 @@ class GuidedByReference:
         return signals
 
     def _shares(self, groups: Sequence[Group], context: Context) -> list[Array]:
-        """f64[G, G] of each group: how often answer i is preferred to answer j; 1/2 where the judge cannot read as much."""
-        policy = context.auxiliary[AUXILIARY[self.judge]] if self.judge in AUXILIARY else context.policy
-        renderer, limit = context.policy.renderer, getattr(policy, "context", 1 << 30)
-        found = [np.full((len(g.episodes), len(g.episodes)), 0.5) for g in groups]
-        places, cases = [], list[Signal]()
-        for number, group in enumerate(groups):
-            texts = [e.text for e in group.episodes]
-            for i, j in combinations(range(len(texts)), 2):
-                both = [
-                    _said(renderer, asked(group.task, texts[a], texts[b], self.wording), word)
-                    for a, b in ((i, j), (j, i))
-                    for word in "AB"
-                ]
-                if max(len(s.advantage) for s in both) <= limit:
-                    places.append((number, i, j))
-                    cases += both
-        if not cases:
-            return found
-        rows = context.rows(cases, lambda out: out.logp, policy=policy)
-        logp = [float((r * s.weights["policy"]).sum()) for r, s in zip(rows, cases, strict=True)]
-        table = np.array(logp).reshape(-1, 2, 2)  # pair, order, word
-        first = 1 / (1 + np.exp(table[:, :, 1] - table[:, :, 0]))  # P(A) in each order
-        for (number, i, j), (there, back) in zip(places, first, strict=True):
-            found[number][i, j] = (there + 1 - back) / 2
-            found[number][j, i] = 1 - found[number][i, j]
-        return found
+        """f64[G, G] of each group (`credit.judged`)."""
+        judge = context.auxiliary[AUXILIARY[self.judge]] if self.judge in AUXILIARY else context.policy
+        return shares_of(groups, context, judge, lambda task, a, b: asked(task, a, b, self.wording))
 
     def report(self) -> dict[str, float]:
         """`judged`: comparisons of the last step whose answers a check tells apart; `agreed`: the share in which the judge says the
         same."""
         return {"judged": self.judged, "agreed": self.agreed}
-
-
-def _said(renderer: Any, question: Message, word: str) -> Signal:
-    """The judge's question with a reply, whose tokens are weighed."""
-    prompt, words = renderer.prompt([question]), renderer.tokenizer.encode(word)
-    spans = (Span("user", prompt), Span("assistant", np.asarray(words, np.int32)))
-    row = np.concatenate([np.zeros(len(prompt)), np.ones(len(words))]).astype(np.float32)
-    return Signal(Episode(Task((question,), Unjudged()), spans), 0 * row, {"policy": row})
 
 
 def judged(**settings: object) -> list[list[float]]:
