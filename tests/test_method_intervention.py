@@ -149,7 +149,7 @@ def test_probing_runs_resume_exactly(recipe: str, tmp_path: Path, monkeypatch: p
     plan = letters.plan
     monkeypatch.setattr(letters, "words", letter_tasks)
     monkeypatch.setattr(letters, "plan", lambda *a, **k: plan(*a, **{**k, "run__group_size": 3, **more}))
-    resumed.test_two_and_two_steps_are_four(recipe, tmp_path)
+    resumed.test_two_and_one_steps_are_three(recipe, tmp_path)
     metrics, rows = resumed.facts(tmp_path / "whole")
     if recipe == "intervention":
         assert any("loss/imitation" in m for m in metrics)

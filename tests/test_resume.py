@@ -7,6 +7,9 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,28 +41,45 @@ def facts(path: Path) -> tuple[list, list]:
     return metrics, rows
 
 
+KEPT = ("step", "drawn", "learner", "stages", "meters", "drift", "best", "ahead")
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """Where the last checkpoints of two runs differ: weights, optimisers, and whatever stages remember."""
+    whole, other = (checkpoint.load(p / "checkpoints")[1] for p in (a, b))
+    return [where for name in KEPT for where in _unlike(whole[name], other[name], name)]
+
+
+def _unlike(a: Any, b: Any, where: str) -> Iterator[str]:
+    if type(a) is type(b) and (is_dataclass(a) or type(a).__eq__ is object.__eq__) and hasattr(a, "__dict__"):
+        a, b = vars(a), vars(b)
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        for name in a:
+            yield from _unlike(a[name], b[name], f"{where}.{name}")
+    elif isinstance(a, list | tuple | deque) and isinstance(b, type(a)) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from _unlike(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        if not (isinstance(b, torch.Tensor) and torch.equal(a, b)):
+            yield where
+    elif isinstance(a, np.ndarray):
+        if not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
+            yield where
+    elif hasattr(a, "bit_generator"):
+        yield from _unlike(a.bit_generator.state, b.bit_generator.state, where)
+    elif a != b and not (a != a and b != b):
+        yield f"{where}: {a!r} {b!r}"
+
+
 def same_weights(a: Path, b: Path) -> bool:
-    states = [checkpoint.load(p / "checkpoints")[1]["learner"] for p in (a, b)]
-    flat = [torch.cat([t.flatten().float() for t in _tensors(s)]) for s in states]
-    return torch.equal(*flat)
-
-
-def _tensors(state):
-    if isinstance(state, torch.Tensor):
-        yield state
-    elif isinstance(state, dict):
-        for value in state.values():
-            yield from _tensors(value)
-    elif isinstance(state, list | tuple):
-        for value in state:
-            yield from _tensors(value)
+    return not [where for where in differences(a, b) if where.startswith("learner")]
 
 
 def teacher(place: Path) -> dict[str, object]:
     return {"run__teacher": letters.model(place / "teacher", seed=2)}
 
 
-BRISK = {  # settings with which a state that is slow by default changes within four steps
+BRISK = {  # settings with which a state that is slow by default changes within three steps
     "pudf": {"curriculum__crowd": 1, "curriculum__every": 1},
     "skill_it": {"curriculum__every": 1},
     "exp3_flad": {"curriculum__every": 1},
@@ -89,7 +109,7 @@ def asked() -> list[Any]:
 
 
 @pytest.mark.parametrize("recipe", asked())
-def test_two_and_two_steps_are_four(recipe: str, tmp_path: Path) -> None:
+def test_two_and_one_steps_are_three(recipe: str, tmp_path: Path) -> None:
     more = teacher(tmp_path) if "teacher" in catalogue()[recipe].all_needs else {}
     more |= {
         "run__checkpoint_every": 2,
@@ -99,7 +119,7 @@ def test_two_and_two_steps_are_four(recipe: str, tmp_path: Path) -> None:
         "run__eval_problems": 0,
         **BRISK.get(recipe, {}),
     }
-    whole = start(letters.plan(tmp_path, recipe, 4, **more), tmp_path / "whole", letters.words())
+    whole = start(letters.plan(tmp_path, recipe, 3, **more), tmp_path / "whole", letters.words())
     whole.on_step = lambda step, metrics: _copy(tmp_path / "whole", tmp_path / "half") if step == 3 else None
     train(whole)
     whole.close()
@@ -111,10 +131,10 @@ def test_two_and_two_steps_are_four(recipe: str, tmp_path: Path) -> None:
     again.close()
 
     assert facts(tmp_path / "whole") == facts(tmp_path / "half")
-    assert same_weights(tmp_path / "whole", tmp_path / "half")
+    assert differences(tmp_path / "whole", tmp_path / "half") == []
     written = reduced(RunDirectory.open(tmp_path / "whole"), {})
     for check in catalogue()[recipe].manipulation if recipe not in NEVER_HERE else ():
-        assert reading(check, written, 4) is not None, f"no run writes {check.metric}: {check.says}"
+        assert reading(check, written, 3) is not None, f"no run writes {check.metric}: {check.says}"
 
 
 def _copy(run: Path, to: Path) -> None:
