@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from etude import seeds
 from etude.rollout import turns
-from etude.rollout.attempts import below
 from etude.rollout.conversation import Conversation
-from etude.rollout.full import FULL
+from etude.rollout.expert import MOVE, carried_out, cut_off, opening
 from etude.rollout.group_rollout import GroupRollout
 from etude.types import Environment, Episode, Task, Verdict
 
@@ -104,9 +103,9 @@ class TurnTree:
             luck = seeds.key(self.rollouts.key, "luck")
             world = conversation.play(task.environment, luck) if task.environment else None
             try:
-                said = await turns.observe(world) if world else ""
+                begin = await opening(task, world)
                 if not self.states:
-                    conversation.user(below(task.prompt, said))
+                    conversation.user(begin)
                     self.states.append(State(0, conversation.fork(0)))
                 line = await self._down(path, world, number)
             finally:
@@ -140,7 +139,7 @@ class TurnTree:
         """Different replies at a state, ranked."""
         lines = [state.line.fork(k) for k in range(self.proposals)]
         before = len(lines[0].spans)
-        texts = await asyncio.gather(*(line.reply("move") for line in lines))
+        texts = await asyncio.gather(*(line.reply(MOVE) for line in lines))
         first = {text: line for text, line in zip(texts[::-1], lines[::-1], strict=True)}  # noqa: C416
         acts = [Act(first[text], text, (before, len(first[text].spans))) for text in dict.fromkeys(texts)]
         await self.rank(state, acts)
@@ -148,37 +147,23 @@ class TurnTree:
 
     async def _take(self, act: Act, world: Environment | None) -> None:
         """Carries a reply out, in the world as it stands. Raises ValueError where it says something else than the last time."""
-        if world is None:
-            act.verdict = await act.line.check_runner(act.line.task, act.text)
-            return
-        if act.line.full:
-            act.verdict = cut_off(act.line)
-            return
-        said, verdict = await turns.act(world, act.text)
-        if act.after is not None and (said, verdict) != (act.said, None):
+        line = act.line.fork(0)
+        said = None if cut_off(line) else await carried_out(line, world, act.text)
+        if act.after is not None and said != act.said:
             raise ValueError("the world did not say the same again to the same replies")
-        act.said, act.verdict = said, verdict
-        if verdict is None and act.after is None:
-            line = act.line.fork(0)
+        if said is None:
+            act.verdict = line.verdicts[-1]
+        elif act.after is None:
             line.user(said)
-            act.after = State(len(self.states), line.fork(0))
+            act.said, act.after = said, State(len(self.states), line.fork(0))
             self.states.append(act.after)
 
 
 async def played(line: Conversation, world: Environment | None) -> Conversation:
     """From here on to the end of the course, by the policy alone."""
     while True:
-        text = await line.reply("move")
-        if world is None:
-            await line.check(text)
-            return line
-        said, verdict = ("", cut_off(line)) if line.full else await turns.act(world, text)
-        if verdict is not None:
-            line.verdict(verdict)
+        text = await line.reply(MOVE)
+        said = None if cut_off(line) else await carried_out(line, world, text)
+        if said is None:
             return line
         line.user(said)
-
-
-def cut_off(line: Conversation) -> Verdict:
-    """Of a course that reached the longest conversation."""
-    return Verdict(0.0, False, f"Cut off: {line.notes[FULL]} tokens are the longest conversation.")

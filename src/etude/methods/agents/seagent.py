@@ -33,16 +33,15 @@ from etude.objective.policy import High, KLWeight, Low, clipped
 from etude.objective.terms import Objective, Term, TokenLoss, objective, per_token
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout import turns
-from etude.rollout.attempts import below
 from etude.rollout.conversation import Conversation
+from etude.rollout.expert import EXPERT, MOVE, carried_out, cut_off, opening, same_action
 from etude.rollout.group_rollout import GroupRollout, verdict
 from etude.rollout.writers import WRITERS, Address, Writer
-from etude.search.turn_tree import cut_off
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit, Reward, Rollout
 from etude.tasks.worlds.commands import command_of
 from etude.text.overlap import bleu
-from etude.types import Episode, Group, Message, Signal, Task, Verdict
+from etude.types import Environment, Episode, Group, Message, Signal, Task, Verdict
 
 ADVERSE = "adverse"
 """The weight row of first bad steps."""
@@ -53,8 +52,8 @@ was good there."""
 
 REPLIES = 1 << 16  # the numbers of practised replies begin here
 JUDGE = (
-    "{question}\n\nSteps that were taken:\n{log}\n\nThe task was not solved. Which step was the first that was wrong or of no use? Reply with its number alone; "
-    "with 0 where none was."
+    "{question}\n\nThe turns:\n{log}\n\nThe answer is wrong. What line is the first that is wrong? Say the number of the line and nothing else. Say 0 where "
+    "nothing is wrong."
 )
 
 
@@ -134,10 +133,10 @@ class Practised:
         async def rollout(task: Task, line: Conversation) -> Episode:
             world = line.environment()
             try:
-                line.user(below(task.prompt, await turns.observe(world) if world else ""))
-                while not line.verdicts:
-                    said, judged = await self._step(line, world, steps)
-                    (line.user(said) if judged is None else line.verdict(judged))
+                said: Any = await opening(task, world)
+                while said is not None:
+                    line.user(said)
+                    said = await self._step(line, world, steps)
             finally:
                 if world is not None:
                     await turns.close(world)
@@ -145,15 +144,12 @@ class Practised:
 
         return rollout
 
-    async def _step(self, line: Conversation, world: Any, steps: list[Step]) -> tuple[str, Verdict | None]:
+    async def _step(self, line: Conversation, world: Environment | None, steps: list[Step]) -> str | None:
         before = line.fork(len(steps))
-        expert = getattr(world, "expert", None) if self.writer is None else None
-        best = str(expert()) if expert else ""
-        text = await line.reply("move")
-        steps.append(Step(before, text, (len(before.spans), len(line.spans)), best))
-        if world is None:
-            return "", await line.check_runner(line.task, text)
-        return ("", cut_off(line)) if line.full else await turns.act(world, text)
+        best = await turns.ask(world, EXPERT) if world is not None and self.writer is None else None
+        text = await line.reply(MOVE)
+        steps.append(Step(before, text, (len(before.spans), len(line.spans)), str(best or "")))
+        return None if cut_off(line) else await carried_out(line, world, text)
 
     async def first_bad(self, episode: Episode, steps: Sequence[Step]) -> int | None:
         """The number of the first bad step of an attempt that failed; None where none is known."""
@@ -162,7 +158,7 @@ class Practised:
         if len(steps) == 1:
             return 0
         if self.writer is None:
-            parted = (s.expert and command_of(s.text) != command_of(s.expert) for s in steps)
+            parted = (s.expert and not same_action(s.text, s.expert) for s in steps)
             return next((k for k, other in enumerate(parted) if other), None)
         log = "\n".join(f"{k}. {s.text}" for k, s in enumerate(steps, 1))
         asked = JUDGE.format(question=episode.task.prompt[-1].content, log=log)
@@ -176,8 +172,7 @@ class Practised:
         async def rollout(task: Task, conversation: Conversation) -> Episode:
             line = step.before.fork(1000 + k)
             text = await line.reply(PRACTICE)
-            good = command_of(step.text)
-            alike = command_of(text) == good
+            good, alike = command_of(step.text), same_action(text, step.text)
             line.verdict(Verdict(float(alike), alike))
             return replace(line, index=conversation.index).done(**{PRACTICE: (number, good)})
 
