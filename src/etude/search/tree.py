@@ -73,25 +73,29 @@ class Tree:
 
     async def expand(self, node: Node, branch: int) -> list[Node]:
         """Up to `branch` new children: steps sampled from here, those that say the same kept once, each scored."""
-        session, begin = self.session, node.tried
+        begin = node.tried
         node.tried += branch
-        known = {_words(child) for child in node.children}
-        drafts = await session.gather(self._step(node, begin + i) for i in range(branch))
+        known = {_said(child.draft) for child in node.children if child.draft}
+        drafts = await self.session.gather(self.step(node, begin + i) for i in range(branch))
+        fresh = []
+        for draft in drafts:
+            if (words := _said(draft)) not in known:
+                known.add(words)
+                fresh.append(draft)
+        return await self.add(node, fresh)
+
+    async def add(self, node: Node, drafts: Sequence[Draft]) -> list[Node]:
+        """New children of a node: each of the steps that were sampled from it, scored."""
         fresh = []
         for draft in drafts:
             child = Node(draft, node, node.depth + 1)
-            if _words(child) in known:
-                continue
-            known.add(_words(child))
             last = draft.line.stop != "cut" and not (draft.line.stop == "length" and child.depth < self.depth)
             child.ended = last or child.depth >= self.depth or draft.line.full
             fresh.append(child)
-        for child, score in zip(
-            fresh, await self.score(session, [c.draft for c in fresh if c.draft]), strict=True
-        ):
+        for child, score in zip(fresh, await self.score(self.session, drafts), strict=True):
             child.score = score
             assert child.draft is not None
-            session.mark(child.draft.node, score=score)
+            self.session.mark(child.draft.node, score=score)
             if child.ended:
                 self._offer(child)
         node.children += fresh
@@ -118,7 +122,8 @@ class Tree:
         self._offer(found)
         return found
 
-    async def _step(self, node: Node, number: int) -> Draft:
+    async def step(self, node: Node, number: int) -> Draft:
+        """Draw number `number` of a step from a node, which is not yet a child of it."""
         last = node.depth + 1 >= self.depth
         if node.draft is None:
             line, parent = self.session.line("step", number), None
@@ -145,9 +150,9 @@ class Tree:
             at = at.parent
 
 
-def _words(node: Node) -> bytes:
-    assert node.draft is not None
-    return bytes(node.draft.line.samples[-1].tokens.tobytes()) if node.draft.line.samples else b""
+def _said(draft: Draft) -> bytes:
+    """The tokens of the last step."""
+    return bytes(draft.line.samples[-1].tokens.tobytes()) if draft.line.samples else b""
 
 
 def highest(nodes: Sequence[Node]) -> Draft:

@@ -15,6 +15,7 @@ FEW: dict[str, int] = {
     **dict.fromkeys(("turn_tokens", "step_tokens", "summary_tokens"), 2),
     "turns": 1,
     "look": 1,
+    "tries": 2,
     "most": 6,
 }
 
