@@ -110,10 +110,10 @@ def test_what_is_written_is_read(syntax: Any) -> None:
         Call("calculator", {"expression": '{"expression": "é"}'}),
         Call("add", {"a": 3, "b": 4, "how": "loud"}),
     ]
+    words = "" if syntax is LLAMA else "So:"
     for some in [[c] for c in calls] + [calls]:
-        said = offer.write("" if syntax is LLAMA else "So:", some)
-        assert offer.calls(said) == some
-        assert offer.split(said) == ("" if syntax is LLAMA else "So:", some)
+        said = offer.write(words, some)
+        assert (offer.calls(said), offer.split(said)) == (some, (words, some))
     assert offer.split("12, not <add>") == ("12, not <add>", []), "nothing is called, or it cannot be read"
     assert offer.write("12", []) == "12"
 

@@ -14,6 +14,7 @@ from typing import Any
 from etude import modules
 from etude.errors import UserError
 from etude.tasks.isolate import Pool
+from etude.tasks.rows import rows
 from etude.tools import shipped, users
 from etude.tools.kit import ToolSource
 
@@ -130,3 +131,15 @@ def _source(part: str, pool: Pool) -> ToolSource:
 
         return mcp.McpServer(rest)
     return users.of(_own(part), pool)
+
+
+def described_in(path: str) -> dict[str, str]:
+    """{tool: description}, of rows with the columns `tool` and `answer`. UserError for rows that have none."""
+    found = {}
+    for where, row in rows(path):
+        if not (isinstance(row.get("tool"), str) and isinstance(row.get("answer"), str)):
+            raise UserError(
+                f"{where} describes no tool; rows of run.tool_docs have the columns 'tool' and 'answer', both text"
+            )
+        found[row["tool"]] = row["answer"]
+    return found

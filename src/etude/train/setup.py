@@ -35,9 +35,8 @@ from etude.settings import parameters
 from etude.tasks import TaskSet
 from etude.tasks.asked import asked
 from etude.tasks.isolate import Pool
-from etude.tasks.rows import rows
 from etude.tools.kit import Kit
-from etude.tools.spec import absolute, users_own
+from etude.tools.spec import absolute, described_in, users_own
 from etude.tools.spec import sources as tool_sources
 from etude.train.config import Plan, sealed
 from etude.train.context import RunContext
@@ -127,18 +126,6 @@ def kit_of(settings: RunSettings, pool: Pool) -> Kit:
     """The tools of the settings; a user's run in `pool`."""
     docs = described_in(settings.tool_docs) if settings.tool_docs else {}
     return Kit(tool_sources(settings.tools, pool), settings.budgets, settings.tool_syntax, docs)
-
-
-def described_in(path: str) -> dict[str, str]:
-    """{tool: description}, of rows with the columns `tool` and `answer`. UserError for rows that have none."""
-    found = {}
-    for where, row in rows(path):
-        if not (isinstance(row.get("tool"), str) and isinstance(row.get("answer"), str)):
-            raise UserError(
-                f"{where} describes no tool; rows of run.tool_docs have the columns 'tool' and 'answer', both text"
-            )
-        found[row["tool"]] = row["answer"]
-    return found
 
 
 def apart(
