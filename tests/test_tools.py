@@ -115,7 +115,6 @@ def test_what_is_written_is_read(syntax: Any) -> None:
         said = offer.write(words, some)
         assert (offer.calls(said), offer.split(said)) == (some, (words, some))
     assert offer.split("12, not <add>") == ("12, not <add>", []), "nothing is called, or it cannot be read"
-    assert offer.write("12", []) == "12"
 
 
 def test_several_calls_of_a_reply() -> None:
