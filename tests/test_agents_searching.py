@@ -108,13 +108,20 @@ def test_only_hard_tasks_are_offered_tools(start: str, hard: bool) -> None:
     assert offered == [False, hard, hard]  # the start never has any
 
 
-def test_masked_texts_need_texts() -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("mask_search", r"needs texts: --set group_rollout\.corpus"),
+        ("skill0", r"needs skills: --set group_rollout\.skills"),
+    ],
+)
+def test_without_texts_or_skills_a_run_is_refused(name: str, says: str) -> None:
     class Bare:
         def different(self, number: int, seed: int) -> list[object]:
             return [replace(example_question(), reference=None)] * number
 
-    stage = build(find("mask_search"))[1]["group_rollout"]
-    with pytest.raises(UserError, match=r"needs texts: --set group_rollout\.corpus"):
+    stage = build(find(name))[1]["group_rollout"]
+    with pytest.raises(UserError, match=says):
         stage.prepare(Bare())
 
 
