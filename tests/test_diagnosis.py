@@ -69,6 +69,17 @@ def test_rounding_is_no_signal(recipe: str, tmp_path: Path) -> None:
     assert "differences up to 1e-06 are taken for rounding" in said
 
 
+def test_attempts_that_differ_are_not_said_to_be_alike(tmp_path: Path) -> None:
+    """Where a recipe's filter keeps none of them, for instance."""
+    run = run_with(tmp_path)
+    run.filter = lambda groups, context: []
+    found = preflight(run)
+    run.close()
+    assert found.mixed > 0
+    assert found.cause == "recipe"
+    assert "attempts differ" in found.advice
+
+
 def test_rewards_are_levelled_only_where_all_are_nearly_the_same() -> None:
     def group(*rewards: float) -> Group:
         task = Task("a", never)

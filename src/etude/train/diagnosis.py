@@ -97,6 +97,12 @@ def _cause(groups: Sequence[Group], passed: float, known: Known) -> tuple[str, s
         return "collapse", known.worse
     if passed >= 0.999:
         return "difficulty", "every attempt passed already; choose harder tasks"
+    if any(g.mixed for g in groups):
+        return (
+            "recipe",
+            "attempts differ, and yet the recipe gives no token of them any weight; more tasks (run.preflight, "
+            "run.tasks_per_step) may hold what it learns from, which `etude recipes` tells",
+        )
     if passed > 0.001:
         return (
             "difficulty",
