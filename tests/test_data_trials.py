@@ -170,7 +170,7 @@ def test_a_version_and_what_to_try_next_are_read() -> None:
         "It adds numbers.",
         "large ones",
     )
-    assert draft.read_version("It adds.") == ("It adds.", "none")
+    assert draft.read_version("It adds.") == ("", "none"), "the version before stays"
 
 
 def test_tools_are_told_of_in_the_new_words(tmp_path: Path) -> None:

@@ -153,9 +153,10 @@ async def _explored(writer: Trials, work: Draft, number: int, like: float) -> tu
 
 
 def read_version(text: str) -> tuple[str, str]:
-    """What stands behind "Description:", in one line, and behind "Next:"."""
+    """What stands behind "Description:", in one line, "" where nothing does, and behind "Next:"."""
     before, _, advice = text.partition("Next:")
-    return " ".join(before.rpartition("Description:")[2].split()), one_line(advice) or "none"
+    _, found, description = before.rpartition("Description:")
+    return " ".join(description.split()) if found else "", one_line(advice) or "none"
 
 
 def words(text: str) -> list[str]:
@@ -195,7 +196,7 @@ RECIPE = DataRecipe(
     departures=(
         "likeness of texts is the cosine of their word counts, where the release asks for embeddings of a remote model",
         "the tool-level summary that the release writes at last has no place here, since every tool is one function",
-        "prompts of this package's own; a call that cannot be read is what came of it",
+        "prompts of this package's own; a call that cannot be read is what came of it, and a version without its mark leaves the old one",
     ),
     needs=("tools",),
 )
