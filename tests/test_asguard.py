@@ -1,7 +1,5 @@
 """Heads that let an unwanted answer through: their scores are derivatives, and factors of their channels are learnt."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -94,15 +92,15 @@ def test_factors_make_the_wanted_answer_likelier_and_are_on_in_training_alone(po
 
 
 def test_the_plain_form_counts_against_a_head(policy: Policy) -> None:
-    alone, compared = Guarded(heads=8, scale_passes=1), Guarded(heads=8, scale_passes=1)
-    alone(GROUPS, Standing(policy))  # type: ignore[arg-type]
-    same = [replace(g, task=replace(g.task, meta={PLAIN: "asked plainly"})) for g in GROUPS]
-    for one in same:
-        shown = tuple(replace(e, task=one.task) for e in one.demonstrations)
-        object.__setattr__(one, "demonstrations", shown)
-    compared(same, Standing(policy))  # type: ignore[arg-type]
+    """Where the attack is the plain form itself, no head lets it through more than it."""
+    asked = policy.renderer.prompt([Message("user", "ask")], 1).tolist()
+    compared = Guarded(heads=8, scale_passes=1)
+    compared([group(asked, [20, 21], [30], plain="ask")], Standing(policy))  # type: ignore[arg-type]
+    assert compared.chosen == []
+    assert compared.scaling == {}
+    alone = Guarded(heads=8, scale_passes=1)
+    alone([group(asked, [20, 21], [30])], Standing(policy))  # type: ignore[arg-type]
     assert alone.chosen
-    assert alone.chosen != compared.chosen
 
 
 def test_a_step_under_the_factors_moves_the_weights(policy: Policy) -> None:
