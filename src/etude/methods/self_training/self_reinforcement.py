@@ -20,7 +20,6 @@ from etude.credit.judged import shares_of
 from etude.credit.pairs import preferred
 from etude.fixtures.given import GivenContext, GivenModel, example_answers, example_demonstration, given_stage
 from etude.fixtures.inference import collected, example_question
-from etude.methods.preference.dpo import PREFERRED
 from etude.methods.preference.dpo import RECIPE as DPO
 from etude.methods.preference.reference_guided import asked
 from etude.objective.imitation import imitation
@@ -215,10 +214,7 @@ RECIPE: Recipe = Recipe(
     ),
     confidence="guess",
     claim="Preferences on problems without labels end above the tuning alone, and less so without the filter.",
-    manipulation=(
-        PREFERRED,
-        Manipulated("pairs are kept", r"credit\.kept", 1, read="max"),
-    ),
+    manipulation=(Manipulated("pairs are kept", r"credit\.kept", 1, read="max"),),
     examples=(
         ByHand("all pairs of different answers", lambda: _pairs(filtered=False), [[5, 1], [7, -1]]),
         ByHand(

@@ -30,6 +30,7 @@ from etude.stages import Context, Credit
 from etude.types import Group, Signal
 
 START = "reference"
+NEVER = -1e30  # log-probability of what cannot be said
 LIKELIEST = 16  # tokens that the divergence tells apart at each place
 NAMED, SHARE = (tuple(f"{name}{k}" for k in range(LIKELIEST)) for name in ("named", "share"))
 """Extras: the likeliest tokens under the starting model at each place, and their log-probabilities there."""
@@ -44,8 +45,11 @@ def best_held_to_start() -> Credit:
         """f32[N, 2 k]: tokens, and their log-probabilities."""
         assert out.hidden is not None
         on = (out.hidden != 0).any(-1).nonzero()[:, 0]
-        found = torch.log_softmax(out.logits(on).float().cpu(), -1).topk(LIKELIEST, dim=-1)
-        both = torch.cat([found.indices.float(), found.values], -1)
+        logp = torch.log_softmax(out.logits(on).float().cpu(), -1)
+        missing = max(0, LIKELIEST - logp.shape[1])  # a smaller vocabulary: tokens that are never said
+        found = torch.nn.functional.pad(logp, (0, missing), value=NEVER).topk(LIKELIEST, dim=-1)
+        named = found.indices.where(found.values > NEVER, 0)
+        both = torch.cat([named.float(), found.values], -1)
         return torch.zeros(len(out.logp), both.shape[1]).index_copy(0, on.cpu(), both)
 
     def credit(groups: Sequence[Group], context: Context) -> list[Signal]:
