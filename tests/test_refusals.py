@@ -289,6 +289,7 @@ SPECIAL = {  # texts that are read when a stage is made
     "aligned_by": "agreement",
     "corpus": str(Path(__file__).parent.parent / "constraints.txt"),
     "phases": "4;0",
+    "strategies": "lines: line by line|heart: by heart",
     "skills": str(Path(__file__).parent.parent / "docs"),
     "principles": str(Path(__file__).parent / "data" / "principles.txt"),
 }

@@ -12,7 +12,6 @@ import numpy as np
 from etude.types import Array
 
 SEPARATOR = re.compile(r"\. |, |=|\(")
-PIECES = 2  # of a fragment
 
 
 @dataclass(eq=False)
@@ -63,7 +62,7 @@ def fragments(tokens: Array, decode: Callable[[Array], str]) -> list[Array]:
     """A reply cut after every second separator, behind the token with which it is complete."""
     found, begin = [], 0
     for end in range(1, len(tokens)):
-        if len(SEPARATOR.findall(decode(tokens[begin:end]))) >= PIECES:
+        if len(SEPARATOR.findall(decode(tokens[begin:end]))) >= 2:  # pieces of a fragment
             found.append(tokens[begin:end])
             begin = end
     return [*found, tokens[begin:]]

@@ -13,6 +13,7 @@ Both are done on the pairs of the first step that brings some.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,7 +32,7 @@ from etude.methods.imitation.sft import RECIPE as SFT
 from etude.models.hooks import Hook, depth, hooked
 from etude.objective.imitation import cross_entropy
 from etude.objective.terms import Objective
-from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
+from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.demonstrate import DEMONSTRATED
 from etude.rollout.pairs import pairs_or_solution, side_of
 from etude.settings import Setting, stage
@@ -295,6 +296,14 @@ RECIPE: Recipe = Recipe(
                 IMITATION,
             ),
             [1, 1],
+        ),
+        OffPolicy(
+            "no factors: log pi = -1 + ln 4 and -1 - ln 2; a third token is not imitated",
+            ratio=(4.0, 0.5, 3.0),
+            advantage=(0.0, 0.0, 0.0),
+            weights={IMITATION: (1.0, 1.0, 0.0)},
+            loss=((1 - math.log(4)) + (1 + math.log(2))) / 2,
+            gradient=(-1 / 2, -1 / 2, 0.0),
         ),
         Reduction("no heads: SFT", "sft", {"credit.heads": 0}, {"update.weight_decay": 0.05}),
     ),
