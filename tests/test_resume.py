@@ -25,7 +25,7 @@ from etude.errors import UserError
 from etude.methods import catalogue
 from etude.report.run import RunDirectory
 from etude.search.session import Answering
-from etude.train import checkpoint
+from etude.train import checkpoint, setup
 from etude.train.loop import train
 from etude.train.reopen import resume
 from etude.train.setup import start
@@ -289,3 +289,21 @@ def test_an_interrupt_in_the_middle_of_a_checkpoint_is_no_full_disk(tmp_path: Pa
 def _free(path: Path) -> int:
     stat = os.statvfs(path)
     return stat.f_bavail * stat.f_frsize
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which knew fewer settings, also of several values: they are now as they are by default."""
+    ours = setup.describe
+
+    def theirs(*given: Any) -> dict[str, Any]:
+        found = ours(*given)
+        newer = ("abstain", "confidence", "stop", "summary_tokens")
+        return {**found, "settings": {k: v for k, v in found["settings"].items() if k not in newer}}
+
+    monkeypatch.setattr(setup, "describe", theirs)
+    run = start(letters.plan(tmp_path, steps=1, run__eval_problems=0), tmp_path / "run", letters.words())
+    train(run)
+    run.close()
+    again, warnings = resume(tmp_path / "run", letters.words())
+    again.close()
+    assert (again.context.step, warnings, again.settings.abstain) == (1, [], ())

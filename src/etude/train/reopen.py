@@ -175,7 +175,7 @@ class _Reopening:
 
     def _plan(self, recipe: Recipe | None) -> tuple[Plan, tuple[Recipe, RunSettings, dict[str, Any]]]:
         """The plan with its changes, and what it resolves to. UserError for what a run cannot change."""
-        config = {**self.config, "settings": {**asdict(RunSettings()), **self.config["settings"]}}
+        config = {**self.config, "settings": {**plain(asdict(RunSettings())), **self.config["settings"]}}
         plan = Plan.from_dict(config["plan"])  # an earlier version may know fewer settings
         plan = plan if recipe is None else plan.but(recipe=recipe)
         resolved = _found_again(plan)
