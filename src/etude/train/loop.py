@@ -45,10 +45,10 @@ def train(run: Run) -> None:
         run.record(batch.groups, batch.drawn, signals, learnt)
         if run.evaluation_due:  # before the checkpoint: a run cut off in it evaluates again at the same step
             run.evaluate("during")
-        if context.step % settings.checkpoint_every == 0:
+        stopping = run.stopping() and not run.finished
+        if stopping or context.step % settings.checkpoint_every == 0:
             run.checkpoint()
-        if run.stopping() and not run.finished:
-            run.checkpoint()
+        if stopping:
             raise Interrupted(f"stopped after step {context.step}, which is kept")
     run.checkpoint()
 
