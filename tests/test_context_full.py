@@ -11,7 +11,8 @@ from etude.report.turns import screen
 from etude.rollout.attempts import attempt
 from etude.rollout.conversation import Conversation, Generator
 from etude.rollout.full import DROP_OLDEST, FULL, LEFT_OUT
-from etude.train.loop import collect, train
+from etude.train.collect import collect
+from etude.train.loop import train
 from etude.train.run import Run
 from etude.train.setup import start
 from etude.types import Message, SamplingParams, Task, Verdict

@@ -9,7 +9,7 @@ from etude.assembly import build
 from etude.errors import UserError
 from etude.methods import find
 from etude.methods.sampling_and_curricula.exit import DIVERGE, IMPROVE, Start, Starts
-from etude.train.loop import sample
+from etude.train.collect import sample
 from etude.train.setup import start
 from etude.types import Episode, Group, Request, Span, Verdict
 from scripted import advantages, decode, same_run, scripted_group, stopped_and_resumed

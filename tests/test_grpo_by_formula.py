@@ -7,7 +7,7 @@ import torch
 
 import worlds_of_letters as letters
 from etude.batch import pack
-from etude.train.loop import collect
+from etude.train.collect import collect
 from etude.train.setup import start
 
 

@@ -96,7 +96,7 @@ def test_who_computes_with_the_policy_while_it_collects_is_refused(tmp_path: Pat
     run = start(letters.plan(tmp_path, "score", 2, **SMALL), tmp_path / "run", letters.words())
     ahead = one_ahead(run.context)
     assert ahead.step == run.context.step + 1
-    from etude.train.loop import collect
+    from etude.train.collect import collect
 
     _, drawn = collect(run)
     signals = [Signal(e, np.zeros(len(e.tokens), np.float32)) for g in drawn for e in g.episodes]

@@ -16,8 +16,9 @@ from etude.batch import pack
 from etude.errors import Refused, UserError
 from etude.methods import catalogue, find
 from etude.tasks import TaskSet
+from etude.train.collect import collect
 from etude.train.config import Budget, Plan
-from etude.train.loop import collect, train
+from etude.train.loop import train
 from etude.train.preflight import preflight
 from etude.train.settings import run_settings
 from etude.train.setup import start

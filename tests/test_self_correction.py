@@ -12,7 +12,7 @@ from etude.batch import pack
 from etude.curriculum.base import SourceMixture
 from etude.fixtures.examples import example_group
 from etude.methods import find
-from etude.train import loop
+from etude.train import collect
 from second_attempts import attempt_of, decode, plain, play, trained
 
 
@@ -91,9 +91,11 @@ def test_ufo_draws_nothing_in_place_of_what_it_leaves_out(
         recent=[],
     )
     monkeypatch.setattr(
-        loop, "sample", lambda run, requests, **_: [example_group([i % 2, 1.0]) for i in range(len(requests))]
+        collect,
+        "sample",
+        lambda run, requests, **_: [example_group([i % 2, 1.0]) for i in range(len(requests))],
     )
-    groups, paid = loop.collect(run)
+    groups, paid = collect.collect(run)
     assert (len(groups), len(paid)) == (kept, drawn)
 
 

@@ -18,7 +18,7 @@ from etude import seeds
 from etude.assembly import build
 from etude.batch import pack
 from etude.methods import find
-from etude.train.loop import collect
+from etude.train.collect import collect
 from etude.train.setup import start
 from etude.types import Signal
 

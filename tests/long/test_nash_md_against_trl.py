@@ -18,7 +18,7 @@ from etude.batch import pack
 from etude.methods import find
 from etude.methods.preference.nash_md import MIXTURE
 from etude.models.policy import Policy
-from etude.train.loop import collect
+from etude.train.collect import collect
 from etude.train.setup import start
 
 HERE = Path(__file__).parent

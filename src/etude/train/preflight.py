@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from etude.batch import pack
 from etude.tasks.check import show
 from etude.tasks.isolate import CheckError
+from etude.train.collect import sample
 from etude.train.diagnosis import Diagnosis
 from etude.train.guards import check_errors, diagnosis_of
-from etude.train.loop import sample
 from etude.train.run import Run
 from etude.train.step import alive_share
 from etude.types import Group, Request, Task
