@@ -12,7 +12,16 @@ from torch import Tensor
 
 from etude.batch import Batch
 from etude.models.outputs import Outputs
-from etude.objective.terms import Objective, Term, TokenLoss, objective, segment_sum, spread, sum_per_episode
+from etude.objective.terms import (
+    Objective,
+    Term,
+    TokenLoss,
+    log_ratio,
+    objective,
+    segment_sum,
+    spread,
+    sum_per_episode,
+)
 from etude.settings import Setting
 
 PAIR = "pair"
@@ -22,7 +31,8 @@ PAIR = "pair"
 @dataclass(frozen=True)
 class Side:
     """The chosen or the rejected answers of P pairs, f32[P] each: log pi_theta(y|x) as a sum over tokens, the same less log
-    pi_ref(y|x) (equal to `logp` where there is no reference), and the number of tokens |y|."""
+    pi_ref(y|x) (less that of the policy that sampled it, where pairs are `stored`; equal to `logp` where there is no reference),
+    and the number of tokens |y|."""
 
     logp: Tensor
     over_reference: Tensor
@@ -50,11 +60,13 @@ def pairs_of(batch: Batch) -> tuple[Tensor, Tensor]:
     return chosen[name[chosen].argsort()], rejected[name[rejected].argsort()]
 
 
-def sides(out: Outputs, batch: Batch, reference: bool = True) -> Side:
+def sides(out: Outputs, batch: Batch, reference: bool = True, stored: bool = False) -> Side:
     """All B episodes of the batch as a `Side`."""
     on = batch.weight("policy") != 0
     logp = segment_sum(torch.where(on, out.logp, 0.0), batch.episode)
-    over = implicit_rewards(out, batch) if reference else logp
+    over = implicit_rewards(out, batch) if reference and not stored else logp
+    if stored:
+        over = segment_sum(torch.where(on, log_ratio(out, batch), 0.0), batch.episode)
     return Side(logp, over, segment_sum(on.to(logp), batch.episode).clamp(min=1))
 
 
@@ -63,12 +75,13 @@ def taken(whole: Side, index: Tensor) -> Side:
     return Side(whole.logp[index], whole.over_reference[index], whole.length[index])
 
 
-def pairwise(loss: PairLoss, reference: bool = True) -> Term:
-    """The mean of `loss` over pairs; each episode of a pair carries half of it. Metric `preferred`: the share of pairs whose
+def pairwise(loss: PairLoss, reference: bool = True, stored: bool = False) -> Term:
+    """The mean of `loss` over pairs; each episode of a pair carries half of it. `stored`: the reference is the policy that sampled
+    the answers, by the log-probabilities that were kept. Metric `preferred`: the share of pairs whose
     chosen answer became likelier against the reference than the rejected one (without one: is likelier a token)."""
 
     def of_tokens(out: Outputs, batch: Batch) -> TokenLoss:
-        whole = sides(out, batch, reference)
+        whole = sides(out, batch, reference, stored)
         chosen, rejected = pairs_of(batch)
         better, worse = taken(whole, chosen), taken(whole, rejected)
         both, zero = torch.cat([chosen, rejected]), torch.zeros_like(whole.logp)
@@ -85,10 +98,14 @@ def pairwise(loss: PairLoss, reference: bool = True) -> Term:
     return Term("preference", of_tokens, sum_per_episode)
 
 
-def over_pairs(loss: PairLoss, *terms: Term, reference: bool = True, extras: Iterable[str] = ()) -> Objective:
+def over_pairs(
+    loss: PairLoss, *terms: Term, reference: bool = True, stored: bool = False, extras: Iterable[str] = ()
+) -> Objective:
     """`pairwise(loss)` and further terms. Micro-batches hold whole groups, so that a pair is never cut."""
-    reads = {"reference"} if reference else set()
-    return objective(pairwise(loss, reference), *terms, reads=reads, unit="group", extras={PAIR, *extras})
+    reads = {"reference"} if reference and not stored else set()
+    return objective(
+        pairwise(loss, reference, stored), *terms, reads=reads, unit="group", extras={PAIR, *extras}
+    )
 
 
 def pair_loss(margin: Tensor | float, beta: float) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from etude.text.overlap import overlap
 from etude.types import Array
 
 SEPARATOR = re.compile(r"\. |, |=|\(")
@@ -45,12 +46,6 @@ def best_child(node: Node, exploration: float) -> Node:
         node.children,
         key=lambda c: c.value / (c.visits + 1) + exploration * c.prior * math.sqrt(log_n / (c.visits + 1)),
     )
-
-
-def overlap(one: str, other: str) -> float:
-    """Words of both / words of the one that has fewer; 0 where one has none."""
-    a, b = set(one.split()), set(other.split())
-    return len(a & b) / min(len(a), len(b)) if a and b else 0.0
 
 
 def guess(gold: str, text: str) -> float:

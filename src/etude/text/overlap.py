@@ -19,3 +19,9 @@ def bleu(mine: Sequence[str], good: Sequence[str], longest: int = 4) -> float:
         logs += math.log(shared / sum(grams.values())) / longest
     brevity = 1.0 if len(mine) > len(good) else math.exp(1 - len(good) / len(mine))
     return brevity * math.exp(logs)
+
+
+def overlap(one: str, other: str) -> float:
+    """Words of both / words of the one that has fewer; 0 where one has none."""
+    a, b = set(one.split()), set(other.split())
+    return len(a & b) / min(len(a), len(b)) if a and b else 0.0

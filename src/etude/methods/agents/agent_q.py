@@ -19,11 +19,9 @@ from itertools import combinations
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from etude import seeds
-from etude.batch import Batch
 from etude.channels import writes
 from etude.credit.group import laid
 from etude.credit.pairs import sampled_pairs
@@ -31,18 +29,8 @@ from etude.fixtures.examples import EXAMPLE_TASK
 from etude.fixtures.given import GivenContext, given_stage
 from etude.fixtures.inference import collected, example_question
 from etude.methods.preference.dpo import RECIPE as DPO
-from etude.models.outputs import Outputs
-from etude.objective.preference import PAIR, DpoBeta, dpo_loss, pair_loss, pairs_of
-from etude.objective.terms import (
-    Objective,
-    Term,
-    TokenLoss,
-    log_ratio,
-    objective,
-    segment_sum,
-    spread,
-    sum_per_episode,
-)
+from etude.objective.preference import PAIR, DpoBeta, Side, over_pairs, pair_loss
+from etude.objective.terms import Objective
 from etude.recipe import ByHand, Manipulated, OffPolicy, Paper, Recipe, Reduction
 from etude.rollout.group_rollout import GroupRollout
 from etude.rollout.writers import WRITERS, Address, Writer
@@ -132,13 +120,13 @@ class Searched:
 
 # ---- credit ----------------------------------------------------------------------------------------------------------
 
-Side = tuple[float, Episode, tuple[int, int]]
+Taken = tuple[float, Episode, tuple[int, int]]
 """A reply: Q, a course that holds it, and its spans there."""
 
 
-def pairs_at_states(group: Group, apart: float) -> list[tuple[Side, Side]]:
+def pairs_at_states(group: Group, apart: float) -> list[tuple[Taken, Taken]]:
     """(better, worse), two replies to one state that were both taken and whose Q differ by at least `apart`, and at all."""
-    states: dict[int, dict[int, Side]] = {}
+    states: dict[int, dict[int, Taken]] = {}
     for episode in group.episodes:
         for state, number, first, end, value in episode.notes.get(MOVES, ()):
             states.setdefault(int(state), {}).setdefault(
@@ -172,7 +160,7 @@ def better_turns(
     return credit
 
 
-def _side(side: Side, sign: float, number: int) -> Signal:
+def _side(side: Taken, sign: float, number: int) -> Signal:
     _, episode, (first, end) = side
     spans = episode.spans[:end]
     begin = sum(len(s) for s in spans[:first])
@@ -192,22 +180,11 @@ def stored_dpo(
     ] = True,
 ) -> Objective:
     """-log sigmoid(beta (d+ - d-)), d = log pi - log pi_old over a reply's tokens; mean over pairs. Each reply of a pair carries half."""
-    if not stored_reference:
-        return dpo_loss(dpo_beta)
 
-    def loss(out: Outputs, batch: Batch) -> TokenLoss:
-        on = batch.weight("policy") != 0
-        moved = segment_sum(torch.where(on, log_ratio(out, batch), 0.0), batch.episode)
-        better, worse = pairs_of(batch)
-        margin, both, zero = moved[better] - moved[worse], torch.cat([better, worse]), torch.zeros_like(moved)
+    def loss(better: Side, worse: Side) -> Tensor:
+        return pair_loss(better.over_reference - worse.over_reference, dpo_beta)
 
-        def row(values: Tensor) -> Tensor:
-            return zero.index_add(0, both, values.to(zero).repeat(2))
-
-        each = spread(row(pair_loss(margin, dpo_beta)), batch.episode, on)
-        return each, {"preferred": row(margin > 0)[batch.episode]}
-
-    return objective(Term("preference", loss, sum_per_episode), unit="group", extras={PAIR})
+    return over_pairs(loss, stored=stored_reference)
 
 
 # ---- the recipe ------------------------------------------------------------------------------------------------------

@@ -14,11 +14,9 @@ from dataclasses import replace
 from typing import Annotated
 
 from etude import seeds
-from etude.credit.imitate import IMITATION
 from etude.credit.masked import PartlyMasked
-from etude.fixtures.given import GivenContext, beyond_prompt, given_stage
 from etude.fixtures.inference import collected
-from etude.fixtures.worlds import spelling
+from etude.fixtures.worlds import imitated, spelling
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.reward.attempts import verdict_if_any
@@ -42,7 +40,7 @@ from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
 from etude.rollout.writers import Address, Longest, Writer
 from etude.settings import Setting, stage
 from etude.tasks.worlds.play import UNKNOWN
-from etude.types import Environment, Episode, Group, Message, Task
+from etude.types import Environment, Episode, Message, Task
 
 
 class Refined:
@@ -145,9 +143,7 @@ def learnt(*said: str, masked: bool = True, **settings: object) -> list[int]:
     changed = {"player": "policy" if said else EXPERT, "trajectories": 1, **settings}
     given = {f"group_rollout.{name}": value for name, value in changed.items()}
     episodes = collected(RECIPE, said, settings=given, task=spelling())
-    group = Group(spelling(), (), demonstrations=tuple(episodes))
-    signals = given_stage(RECIPE, "credit", masked=masked)([group], GivenContext())
-    return [int(sum(beyond_prompt([s], IMITATION))) for s in signals]
+    return imitated(RECIPE, episodes, masked=masked)
 
 
 RECIPE: Recipe = Recipe(

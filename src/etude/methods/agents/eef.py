@@ -19,9 +19,8 @@ from etude import seeds
 from etude.channels import writes
 from etude.credit.imitate import IMITATION
 from etude.credit.masked import PartlyMasked
-from etude.fixtures.given import GivenContext, beyond_prompt, given_stage
 from etude.fixtures.inference import collected
-from etude.fixtures.worlds import spelling
+from etude.fixtures.worlds import imitated, spelling
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.methods.imitation.rft import right_answers
 from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
@@ -227,12 +226,8 @@ def learnt(said: str, expert: str = FAILS, masked: bool = True, **settings: Any)
     letters, a turn each. Gone on is from turn 3, where nothing else is set."""
     changed = {"starts": 1, "expert": "teacher", **settings}
     given = {f"group_rollout.{name}": value for name, value in changed.items()}
-    task = spelling()
-    episodes = collected(RECIPE, said, {"teacher": expert}, given, task=task)
-    attempts = tuple(e for e in episodes if not e.demonstration)
-    group = Group(task, attempts, demonstrations=tuple(e for e in episodes if e.demonstration))
-    signals = given_stage(RECIPE, "credit", masked=masked)([group], GivenContext())
-    return [int(sum(beyond_prompt([s], IMITATION))) for s in signals]
+    episodes = collected(RECIPE, said, {"teacher": expert}, given, task=spelling())
+    return imitated(RECIPE, episodes, masked=masked)
 
 
 RECIPE: Recipe = Recipe(

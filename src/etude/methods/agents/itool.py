@@ -37,9 +37,10 @@ from etude.rollout.demonstrate import DEMONSTRATED
 from etude.rollout.demonstrations import WarmupShare
 from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
 from etude.rollout.writers import Address, Longest, WhoWrites, Writer
-from etude.search.fragments import Node, best_child, everything, fragments, guess, overlap
+from etude.search.fragments import Node, best_child, everything, fragments, guess
 from etude.settings import Setting, stage
 from etude.stages import Context, Credit
+from etude.text.overlap import overlap
 from etude.types import Episode, Group, Request, Signal, Task
 
 FRAGMENT, PREFIX = "fragment", "prefix"

@@ -14,11 +14,9 @@ from typing import Annotated
 
 import numpy as np
 
-from etude.credit.imitate import IMITATION
 from etude.credit.masked import PartlyMasked
-from etude.fixtures.given import GivenContext, beyond_prompt, given_stage
 from etude.fixtures.inference import collected
-from etude.fixtures.worlds import spelling
+from etude.fixtures.worlds import imitated, spelling
 from etude.methods.imitation.sft import RECIPE as SFT
 from etude.recipe import ByHand, Manipulated, Paper, Recipe, Reduction
 from etude.reward.attempts import verdict_if_any
@@ -42,7 +40,7 @@ from etude.rollout.expert import (
 from etude.rollout.group_rollout import DEMONSTRATION, GroupRollout
 from etude.rollout.writers import Address, Longest, Writer
 from etude.settings import Setting, stage
-from etude.types import Environment, Episode, Group, Message, Task
+from etude.types import Environment, Episode, Message, Task
 
 Correction = tuple[str, str]  # what is wrong with a step, and the step to take instead
 
@@ -171,13 +169,6 @@ def played(*said: str, says: Sequence[str] = (), **settings: object) -> list[Epi
     return collected(RECIPE, said, {"teacher": says}, given, task=spelling())
 
 
-def learnt(episodes: Sequence[Episode], **settings: object) -> list[int]:
-    """How many tokens of each signal are imitated."""
-    group = Group(episodes[0].task, (), demonstrations=tuple(episodes))
-    signals = given_stage(RECIPE, "credit", **settings)([group], GivenContext())
-    return [int(sum(beyond_prompt([s], IMITATION))) for s in signals]
-
-
 RECIPE: Recipe = Recipe(
     name="step",
     base=SFT,
@@ -210,19 +201,21 @@ RECIPE: Recipe = Recipe(
     examples=(
         ByHand(
             "the expert's a and b, with their ends; b is wrong, 'no:' and a take its place (7), then b is right (2)",
-            lambda: learnt(played("b", "b")),
+            lambda: imitated(RECIPE, played("b", "b")),
             [4, 9],
         ),
-        ByHand("unmasked: the wrong b as well", lambda: learnt(played("b", "b"), masked=False), [4, 10]),
-        ByHand("two right steps: both", lambda: learnt(played("a", "b")), [4, 4]),
+        ByHand(
+            "unmasked: the wrong b as well", lambda: imitated(RECIPE, played("b", "b"), masked=False), [4, 10]
+        ),
+        ByHand("two right steps: both", lambda: imitated(RECIPE, played("a", "b")), [4, 4]),
         ByHand(
             "a model that teaches puts a in the place of c, with its reason: 15 tokens and b with its end",
-            lambda: learnt(played("c", "b", says=("it is not. Step: a", "Right"))),
+            lambda: imitated(RECIPE, played("c", "b", says=("it is not. Step: a", "Right"))),
             [4, len("\nit is not.\na") + 1 + 2],
         ),
         ByHand(
             "one that finds c right six times: that ends badly and is not learnt",
-            lambda: learnt(played(*"cccccc", says=["Right"] * 6)),
+            lambda: imitated(RECIPE, played(*"cccccc", says=["Right"] * 6)),
             [4],
         ),
         ByHand("during the warm-up the demonstration alone", lambda: len(played(warmup_share=0.1)), 1),

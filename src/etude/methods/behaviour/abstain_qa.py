@@ -13,6 +13,7 @@ from typing import Annotated
 
 from etude.evaluate.abstention import CONFIDENCE, Abstaining, stated
 from etude.fixtures.inference import answered
+from etude.methods.behaviour.r_tuning import Abstain
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.recipe import ByHand, Paper, Recipe, Reduction
 from etude.rollout.attempts import below
@@ -38,7 +39,7 @@ def abstain_qa(
             "stated confidence below which the answer is taken back; 0: none is asked for", low=0, high=2
         ),
     ] = 0.0,
-    abstention: Annotated[str, Setting("the words that abstain")] = "I don't know",
+    abstention: Abstain = "I don't know",
 ) -> Answering:
     """One reply; the abstaining words where its stated confidence is too low."""
     parts = [

@@ -13,7 +13,9 @@ from typing import Annotated
 
 import numpy as np
 
+from etude.evaluate.abstention import CONFIDENCE
 from etude.fixtures.inference import answered
+from etude.methods.behaviour.r_tuning import Abstain
 from etude.methods.imitation.rft import RECIPE as RFT
 from etude.methods.reward_model.self_j import PAPER, TOP, asked
 from etude.methods.test_time.majority import Samples
@@ -23,13 +25,16 @@ from etude.search.session import SEARCH, Answering, Draft, Session, answering
 from etude.search.vote import best
 from etude.settings import Setting, stage
 
-DECLINED = "I would rather not answer this."
-
 Threshold = Annotated[float, Setting("tau: lowest rating at which an answer is given", low=0, high=TOP)]
 
 
-def selective(n: Samples = 8, threshold: Threshold = 0.0, judge: WhoJudges = "policy") -> Answering:
-    """The answer of the highest rating of n, if it is rated `threshold` or higher; else a sentence that declines."""
+def selective(
+    n: Samples = 8,
+    threshold: Threshold = 0.0,
+    judge: WhoJudges = "policy",
+    abstention: Abstain = "I don't know",
+) -> Answering:
+    """The answer of the highest rating of n, if it is rated `threshold` or higher; else words that abstain. The rating is its confidence."""
 
     async def method(session: Session) -> Draft | str:
         drafts = await session.drafts(n, "sample")
@@ -40,10 +45,12 @@ def selective(n: Samples = 8, threshold: Threshold = 0.0, judge: WhoJudges = "po
         for draft, rating in zip(drafts, ratings, strict=True):
             session.mark(draft.node, score=rating)
         chosen = best(drafts, ratings)
-        if ratings[drafts.index(chosen)] >= threshold:
+        rating = ratings[drafts.index(chosen)]
+        if rating >= threshold:
+            chosen.line.notes[CONFIDENCE] = rating / TOP
             return chosen
-        session.note(DECLINED, chosen.node, "declined")
-        return DECLINED
+        session.note(abstention, chosen.node, "declined")
+        return abstention
 
     return answering(method, reads=["teacher"] if judge == "teacher" else [])
 
@@ -57,7 +64,7 @@ def _said(threshold: float, *odds: tuple[float, ...]) -> list[float]:
     settings = {"n": len(odds), "threshold": threshold}
     found = answered(RECIPE, *"579"[: len(odds)], settings=settings, odds=[o for one in odds for o in one])
     ratings = [node["score"] for node in found.episode.notes[SEARCH]["nodes"] if "score" in node]
-    return [0.0 if found.text == DECLINED else float(found.text), *ratings]
+    return [0.0 if found.text == "I don't know" else float(found.text), *ratings]
 
 
 RECIPE: Recipe = Recipe(
@@ -71,12 +78,17 @@ RECIPE: Recipe = Recipe(
     needs=("text",),
     defaults={"group_size": 4},
     departures=(
-        "an answer that is not given counts as wrong; tau = 0, at which all are given, is the default",
+        "tau = 0, at which all answers are given, is the default; one that is not given is wrong, or, with run.abstain, an outcome of its own",
         "eight samples where the paper draws 32; the judge is the policy or run.teacher, which `self_j` trains",
     ),
     claim="With a judge trained by self_j, answers above the threshold are right more often than those below, and the best of n beats one.",
     examples=(
         ByHand("rated 2, 6 and 4.5: the second", lambda: _said(0.0, TWO, SIX, EVEN), [7, 2, 6, 4.5]),
+        ByHand(
+            "rated 6 of 9: its confidence",
+            lambda: answered(RECIPE, "7", settings={"n": 1}, odds=SIX).episode.notes[CONFIDENCE],
+            6 / TOP,
+        ),
         ByHand(
             "none reaches 7; one reaches 5.5",
             lambda: [_said(7.0, TWO, SIX)[0], _said(5.5, TWO, SIX)[0]],
